@@ -1,1 +1,39 @@
-//! (being written)
+#![doc = include_str!("../README.md")]
+
+// `#[handler]` writes paths that begin with `::plugin_api`, in this crate's own tests too.
+extern crate self as plugin_api;
+
+pub mod abi;
+mod answer;
+mod callbacks;
+mod export;
+mod handler;
+mod host;
+mod message;
+mod properties;
+mod qos;
+mod reason_code;
+pub mod topic;
+mod verdict;
+mod view;
+
+pub use callbacks::{Callback, Callbacks};
+pub use handler::{Error, Handler};
+pub use host::{Host, HostError, InfoTarget, Level};
+pub use message::Message;
+pub use plugin_api_macros::handler;
+pub use properties::{Properties, PropertiesBuf, Property, PropertyError};
+pub use qos::QoS;
+pub use reason_code::ReasonCode;
+pub use verdict::{
+    Accept, AuthVerdict, ConnectVerdict, Disconnect, InfoAction, PublishVerdict, Reject,
+    SubscribeVerdict, UnsubscribeVerdict,
+};
+pub use view::{
+    Ack, AckKind, Auth, AuthStep, Connect, ConnectionId, ConnectionInfo, DisconnectKind,
+    DisconnectReason, Info, InfoSender, Publish, RetainHandling, Subscribe, Subscription,
+    Unsubscribe,
+};
+
+#[doc(hidden)]
+pub use export::private as __private;

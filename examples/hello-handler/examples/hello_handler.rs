@@ -1,3 +1,3 @@
 //! The same library as an example target.
 #[path = "../src/lib.rs"]
-mod hello_handler;
+pub mod hello_handler;

@@ -1,1 +1,38 @@
-//! (being written)
+//! The smallest useful handler: it greets who connects, counts what each client publishes, and lets everything through.
+
+use plugin_api::{
+    Connect, ConnectVerdict, ConnectionInfo, Error, Handler, Host, Publish, PublishVerdict, handler,
+};
+
+/// The handler.
+#[derive(Debug)]
+pub struct Hello {
+    host: Host,
+}
+
+#[handler]
+impl Handler for Hello {
+    /// How many messages the client has published.
+    type Connection = u64;
+
+    fn init(host: Host, _config: &str) -> Result<Self, Error> {
+        Ok(Self { host })
+    }
+
+    fn new_connection(&self, _info: &ConnectionInfo<'_>) -> u64 {
+        0
+    }
+
+    fn handle_connect(&self, _count: &mut u64, connect: &Connect<'_>) -> Result<ConnectVerdict, Error> {
+        self.host.info(format_args!("hello, {}", connect.client_id()));
+        Ok(ConnectVerdict::accept())
+    }
+
+    fn handle_publish(&self, count: &mut u64, publish: &Publish<'_>) -> Result<PublishVerdict, Error> {
+        *count += 1;
+        self.host.debug(format_args!("message {count}: {}", publish.topic()));
+        Ok(PublishVerdict::Forward)
+    }
+}
+
+plugin_api::export!(Hello);

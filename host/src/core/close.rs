@@ -1,0 +1,237 @@
+//! The end of Network Connections and Sessions, and what it sets off: wills, `handle_disconnect`, expiry.
+
+use std::sync::Arc;
+
+use plugin_api::{DisconnectKind, Properties, ReasonCode};
+
+use super::connection::{Closing, NONE, Phase, Will};
+use super::inbound::Next;
+use super::route::expiry;
+use super::session::DelayedWill;
+use super::session::EXPIRY_NEVER;
+use super::{Core, Subject};
+use crate::clock::Millis;
+use crate::codec::{Disconnect, Packet};
+use crate::message::{Message, MessageParts};
+use crate::plugin::{ChangedMessage, DisconnectReason, PublishOutcome, PublishRequest};
+use crate::router::SessionKey;
+
+impl Core {
+    /// DISCONNECT from the client.
+    pub(super) fn on_disconnect(&mut self, slot: u32, disconnect: &Disconnect<'_>) -> Next {
+        if let Some(secs) = disconnect.properties.session_expiry_interval() {
+            let session_slot = self.connections[slot as usize].session;
+            if let Some(session) = self.sessions.get_mut(session_slot as usize) {
+                if session.expiry_secs == 0 && secs != 0 {
+                    // Section 3.14.2.2.2: it cannot be made to outlive the connection now.
+                    self.close(slot, Closing::telling(DisconnectKind::ProtocolError, ReasonCode::PROTOCOL_ERROR));
+                    return Next::Stop;
+                }
+                session.expiry_secs = secs.min(self.shared.limits.session_expiry_secs_max);
+            }
+        }
+        let kind = if disconnect.reason_code == ReasonCode::NORMAL_DISCONNECTION {
+            // [MQTT-3.14.4-3]
+            if let Some(extra) = &mut self.connections[slot as usize].extra {
+                extra.will = None;
+            }
+            DisconnectKind::Normal
+        } else {
+            DisconnectKind::WithWill
+        };
+        self.close(slot, Closing::silent(kind, disconnect.reason_code));
+        Next::Stop
+    }
+
+    /// Ends a Network Connection. What waits for its socket is still sent, with DISCONNECT behind it if the peer is to be
+    /// told; then the driver closes it. Does nothing to one that has ended already.
+    pub(super) fn close(&mut self, slot: u32, closing: Closing) {
+        let connection = &mut self.connections[slot as usize];
+        let phase = std::mem::replace(&mut connection.phase, Phase::Closing);
+        match phase {
+            Phase::Closing => return,
+            Phase::Leaving => {
+                // It is on its way to another worker, which will notice that the peer has gone.
+                connection.phase = Phase::Leaving;
+                return;
+            }
+            Phase::AwaitingConnect | Phase::Authenticating | Phase::Connected => {}
+        }
+        connection.partial = Vec::new();
+        connection.heard_at = self.now;
+        let session_slot = std::mem::replace(&mut connection.session, NONE);
+        if phase == Phase::Connected && closing.tell && connection.is_v5() {
+            self.tell_disconnect(slot, &closing);
+        }
+        self.mark_dirty(slot);
+        let who: Arc<str> = match self.sessions.get_mut(session_slot as usize) {
+            Some(session) => {
+                session.connection = NONE;
+                session.set_online(false);
+                Arc::clone(&session.client_id)
+            }
+            None => self.pending_client_id(slot),
+        };
+        // DESIGN: the will is asked about before `handle_disconnect`.
+        let will = if phase == Phase::Connected { self.take_will(slot, &who) } else { None };
+        self.tell_handlers(slot, &who, &closing);
+        self.connections[slot as usize].extra = None;
+        if session_slot != NONE {
+            self.detach(session_slot, will);
+        }
+    }
+
+    /// Ends the connection of a client about which a plugin could not answer. The chain has logged why.
+    pub(super) fn close_failed(&mut self, slot: u32) {
+        self.close(slot, Closing::telling(DisconnectKind::HandlerFailed, ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR));
+    }
+
+    fn pending_client_id(&self, slot: u32) -> Arc<str> {
+        self.connections[slot as usize].pending().map_or_else(|| "".into(), |pending| pending.client_id.as_str().into())
+    }
+
+    /// DISCONNECT from us, with properties as far as the client has room for them [MQTT-3.14.2-3] [MQTT-3.14.2-4].
+    fn tell_disconnect(&mut self, slot: u32, closing: &Closing) {
+        let connection = &self.connections[slot as usize];
+        let (version, bytes_max) = (connection.version, connection.packet_bytes_max as usize);
+        let reason_code = closing.reason_code;
+        let out = self.out(slot);
+        let start = out.len();
+        Packet::Disconnect(Disconnect { reason_code, properties: closing.properties.as_properties() }).encode(version, out);
+        if out.len() - start > bytes_max {
+            out.truncate(start);
+            Packet::Disconnect(Disconnect { reason_code, properties: Properties::EMPTY }).encode(version, out);
+        }
+    }
+
+    fn tell_handlers(&mut self, slot: u32, who: &str, closing: &Closing) {
+        if let Some(mut handlers) = self.connections[slot as usize].handlers.take() {
+            let reason = DisconnectReason { kind: closing.kind, reason_code: closing.reason_code, text: closing.text() };
+            self.shared.chain.disconnect(&mut handlers, who, &reason);
+        }
+    }
+
+    /// Takes the Will Message out of a connection, as the handlers let it pass. `None` if there is none, or it must not
+    /// be published.
+    fn take_will(&mut self, slot: u32, who: &str) -> Option<(u32, Arc<Message>)> {
+        let will = self.connections[slot as usize].extra.as_mut()?.will.take()?;
+        let mut changed = std::mem::take(&mut self.changed);
+        let message = self.ask_will(slot, who, &will, &mut changed);
+        self.changed = changed;
+        message.map(|message| (will.delay_secs, message))
+    }
+
+    fn ask_will(&mut self, slot: u32, who: &str, will: &Will, changed: &mut ChangedMessage) -> Option<Arc<Message>> {
+        let delay = will.delay_secs;
+        let handlers = self.connections[slot as usize].handlers.as_mut()?;
+        let request = PublishRequest {
+            topic: &will.topic,
+            payload: &will.payload,
+            properties: &will.properties,
+            qos: will.qos,
+            retain: will.retain,
+            dup: false,
+            packet_id: None,
+            will: true,
+        };
+        // The lifetime of a will begins when it is published.
+        let expires_at = expiry(self.now.plus_secs(delay), will.expiry_secs);
+        let parts = match self.shared.chain.publish(handlers, who, &request, changed) {
+            PublishOutcome::Forward => MessageParts {
+                topic: &will.topic,
+                payload: &will.payload,
+                properties: &will.properties,
+                qos: will.qos,
+                retain: will.retain, // [MQTT-3.1.2-14] [MQTT-3.1.2-15]
+                expires_at,
+            },
+            PublishOutcome::Changed => MessageParts {
+                topic: &changed.topic,
+                payload: &changed.payload,
+                properties: &changed.properties,
+                qos: changed.qos,
+                retain: changed.retain,
+                expires_at,
+            },
+            PublishOutcome::Handled
+            | PublishOutcome::Reject { .. }
+            | PublishOutcome::Disconnect { .. }
+            | PublishOutcome::Failed => return None,
+        };
+        Some(Arc::new(parts.to_message()))
+    }
+
+    /// A session has lost its connection: it ends, or waits for the client to come back.
+    fn detach(&mut self, session_slot: u32, will: Option<(u32, Arc<Message>)>) {
+        let session = &mut self.sessions[session_slot as usize];
+        let (serial, expiry_secs) = (session.serial, session.expiry_secs);
+        // Section 3.1.3.2.2: after the Will Delay Interval or at the end of the session, whichever comes first.
+        match will {
+            Some((delay, message)) if delay == 0 || expiry_secs == 0 => {
+                self.publish_will(&message);
+            }
+            Some((delay, message)) => {
+                let at = self.now.plus_secs(delay);
+                session.will = Some(Box::new(DelayedWill { at, message }));
+                self.timers.arm(self.now, at, Subject::Session { slot: session_slot, serial });
+            }
+            None => {}
+        }
+        if expiry_secs == 0 {
+            self.end_session(session_slot); // [MQTT-4.1.0-2]
+        } else if expiry_secs != EXPIRY_NEVER {
+            let at = self.now.plus_secs(expiry_secs);
+            self.sessions[session_slot as usize].expires_at = at; // [MQTT-3.1.2-23]
+            self.timers.arm(self.now, at, Subject::Session { slot: session_slot, serial });
+        }
+    }
+
+    fn publish_will(&mut self, message: &Arc<Message>) {
+        if !self.route_message(message) {
+            tracing::warn!(topic = message.topic(), "a will was not retained: there is no room for more");
+        }
+    }
+
+    /// Discards a session. It has no connection, and its will, if it waits, is published now.
+    pub(super) fn end_session(&mut self, session_slot: u32) {
+        let session = self.sessions.remove(session_slot as usize);
+        debug_assert_eq!(session.connection, NONE);
+        self.by_client.remove(&session.client_id);
+        let key = session.key(session_slot);
+        for written in session.subscriptions.keys() {
+            self.remove_from_router(key, written);
+        }
+        if let Some(will) = session.will {
+            self.publish_will(&will.message);
+        }
+    }
+
+    /// A delayed will or an expiry may be due.
+    pub(super) fn session_due(&mut self, key: SessionKey) {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(key.slot as usize).filter(|session| session.serial == key.serial) else {
+            return;
+        };
+        if session.expires_at <= now {
+            let client_id = Arc::clone(&session.client_id);
+            self.end_session(key.slot);
+            self.shared.chain.session_expired(&client_id);
+            return;
+        }
+        let due_will = session.will.take_if(|will| will.at <= now);
+        let next = session.will.as_ref().map_or(Millis::NEVER, |will| will.at).min(session.expires_at);
+        if next != Millis::NEVER {
+            self.timers.arm(now, next, key.into());
+        }
+        if let Some(will) = due_will {
+            self.publish_will(&will.message);
+        }
+    }
+}
+
+impl Closing {
+    /// What there is to say beyond kind and Reason Code.
+    fn text(&self) -> &str {
+        self.properties.as_properties().reason_string().unwrap_or("")
+    }
+}

@@ -1,0 +1,521 @@
+//! From CONNECT to CONNACK: limits, handlers, authentication, the session's owner, takeover and resumption.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use plugin_api::{DisconnectKind, Properties, PropertiesBuf, Property, QoS, ReasonCode};
+
+use super::connection::{Auth, Closing, Connection, Extra, NONE, PendingConnect, Phase, Will};
+use super::inbound::{Next, protocol_error};
+use super::session::Session;
+use super::{Core, owner_of, slot_of};
+use crate::clock::Millis;
+use crate::codec::{self, Connack, Connect, DecodeError, Packet, ProtocolVersion};
+use crate::plugin::{AuthOutcome, AuthRequest, AuthStep, ConnackOverrides, ConnectOutcome, ConnectRequest, ConnectionInfo, Handlers, WillRequest};
+
+/// A connection that handlers have let in, on its way to the worker that owns its session.
+pub struct Handover {
+    id: u64,
+    peer: SocketAddr,
+    listener: Arc<str>,
+    version: ProtocolVersion,
+    problem_information: bool,
+    packet_bytes_max: u32,
+    in_flight_max: u16,
+    handlers: Option<Handlers>,
+    extra: Box<Extra>,
+    /// What was read behind its CONNECT packet.
+    pub(super) unread: Vec<u8>,
+    /// What has not been sent yet.
+    unsent: Vec<u8>,
+}
+
+/// A decision against a client.
+struct Refusal {
+    reason_code: ReasonCode,
+    properties: PropertiesBuf,
+    kind: DisconnectKind,
+}
+
+impl From<ReasonCode> for Refusal {
+    fn from(reason_code: ReasonCode) -> Self {
+        Self { reason_code, properties: PropertiesBuf::default(), kind: DisconnectKind::Refused }
+    }
+}
+
+/// A plugin could not answer: nobody gets in.
+fn handler_failed() -> Refusal {
+    Refusal { kind: DisconnectKind::HandlerFailed, ..ReasonCode::UNSPECIFIED_ERROR.into() }
+}
+
+impl Core {
+    pub(super) fn on_connect(&mut self, slot: u32, connect: &Connect<'_>) -> Next {
+        self.note_capabilities(slot, connect);
+        let decided = self.ask_about(slot, connect);
+        self.settle(slot, decided)
+    }
+
+    /// Keeps what CONNECT says about the client's receiving side.
+    fn note_capabilities(&mut self, slot: u32, connect: &Connect<'_>) {
+        let ours = self.shared.limits.in_flight_max;
+        let connection = &mut self.connections[slot as usize];
+        connection.version = connect.version;
+        connection.problem_information = connect.properties.request_problem_information() != Some(0);
+        connection.packet_bytes_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
+        connection.in_flight_max = connect.properties.receive_maximum().map_or(ours, |theirs| theirs.min(ours));
+    }
+
+    /// Asks whether a client may connect. `Ok(None)`: an authentication exchange has begun.
+    fn ask_about(&mut self, slot: u32, connect: &Connect<'_>) -> Result<Option<Box<PendingConnect>>, Refusal> {
+        let mut pending = self.pending(slot, connect)?;
+        let will = connect.will.as_ref();
+        if let Some(will) = will {
+            if will.qos > self.shared.limits.maximum_qos {
+                return Err(ReasonCode::QOS_NOT_SUPPORTED.into()); // [MQTT-3.2.2-12]
+            }
+            if plugin_api::topic::levels(will.topic).count() > self.shared.limits.topic_levels_max {
+                return Err(ReasonCode::TOPIC_NAME_INVALID.into());
+            }
+        }
+        let chain = self.shared.chain.clone();
+        let connection = &mut self.connections[slot as usize];
+        let info = ConnectionInfo { connection: connection.id, peer: connection.peer, listener: &connection.listener };
+        let handlers = connection.handlers.insert(chain.new_connection(&info).map_err(|_| handler_failed())?);
+        let request = ConnectRequest {
+            connection: connection.id,
+            client_id: &pending.client_id,
+            assigned: pending.assigned,
+            username: connect.username,
+            password: connect.password,
+            version: connect.version as u8,
+            keep_alive: connect.keep_alive,
+            clean_start: connect.clean_start,
+            peer: connection.peer,
+            listener: &connection.listener,
+            will: will.map(|will| WillRequest {
+                topic: will.topic,
+                payload: will.payload,
+                qos: will.qos,
+                retain: will.retain,
+                properties: will.properties.as_bytes(),
+            }),
+            properties: connect.properties.as_bytes(),
+        };
+        match chain.connect(handlers, &request) {
+            ConnectOutcome::NoOpinion => {}
+            ConnectOutcome::Accept(overrides) => pending.apply(overrides),
+            ConnectOutcome::Reject { reason_code, properties } => {
+                return Err(Refusal { reason_code, properties, kind: DisconnectKind::Refused });
+            }
+            ConnectOutcome::Failed => return Err(handler_failed()),
+        }
+        if let Some(will) = will {
+            connection.extra().will = Some(Will::new(will));
+        }
+        let Some(method) = connect.properties.authentication_method() else {
+            return Ok(Some(pending));
+        };
+        connection.extra().auth = Some(Auth { method: method.into(), owner: None, again: false });
+        let data = connect.properties.authentication_data().map(<[u8]>::to_vec);
+        self.authenticate(slot, pending, AuthStep::Start, data.as_deref(), connect.properties)
+    }
+
+    /// What CONNECT asks for, within the bounds.
+    fn pending(&self, slot: u32, connect: &Connect<'_>) -> Result<Box<PendingConnect>, Refusal> {
+        let limits = &self.shared.limits;
+        if connect.client_id.len() > limits.client_id_bytes_max {
+            return Err(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID.into());
+        }
+        let assigned = connect.client_id.is_empty();
+        let may_assign = match connect.version {
+            ProtocolVersion::V3_1 => false,
+            ProtocolVersion::V3_1_1 => connect.clean_start,
+            ProtocolVersion::V5 => true,
+        };
+        if assigned && !may_assign {
+            return Err(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID.into()); // [MQTT-3.1.3-8]
+        }
+        let client_id = if assigned {
+            // [MQTT-3.1.3-6]
+            format!("host-{:016x}-{:x}", self.shared.assigned_prefix, self.connections[slot as usize].id)
+        } else {
+            connect.client_id.to_owned()
+        };
+        let expiry_asked = match connect.version {
+            ProtocolVersion::V5 => connect.properties.session_expiry_interval().unwrap_or(0),
+            _ if connect.clean_start => 0,
+            _ => limits.session_expiry_secs_max,
+        };
+        let keep_alive_secs = match (connect.keep_alive, limits.keep_alive_secs_max) {
+            (asked, 0) => asked,
+            (0, max) => max,
+            (asked, max) => asked.min(max),
+        };
+        Ok(Box::new(PendingConnect {
+            client_id,
+            assigned,
+            version: connect.version,
+            clean_start: connect.clean_start,
+            keep_alive_asked: connect.keep_alive,
+            keep_alive_secs,
+            expiry_asked,
+            expiry_secs: expiry_asked.min(limits.session_expiry_secs_max),
+            connack: PropertiesBuf::default(),
+            auth_data: None,
+            accepted: false,
+        }))
+    }
+
+    /// One step of an authentication exchange before CONNACK. `Ok(None)`: the client has to answer.
+    fn authenticate(
+        &mut self,
+        slot: u32,
+        mut pending: Box<PendingConnect>,
+        step: AuthStep,
+        data: Option<&[u8]>,
+        properties: Properties<'_>,
+    ) -> Result<Option<Box<PendingConnect>>, Refusal> {
+        match self.ask_auth(slot, &pending.client_id, step, data, properties) {
+            AuthOutcome::Ok { data } => {
+                pending.accepted = true;
+                pending.auth_data = data;
+                Ok(Some(pending))
+            }
+            AuthOutcome::Continue { data } => {
+                self.send_auth(slot, ReasonCode::CONTINUE_AUTHENTICATION, Some(&data)); // [MQTT-4.12.0-2]
+                let connection = &mut self.connections[slot as usize];
+                connection.phase = Phase::Authenticating;
+                connection.extra().pending = Some(pending);
+                Ok(None)
+            }
+            AuthOutcome::Reject { reason_code, properties } => {
+                Err(Refusal { reason_code, properties, kind: DisconnectKind::Refused })
+            }
+            AuthOutcome::Failed => Err(handler_failed()),
+        }
+    }
+
+    fn ask_auth(&mut self, slot: u32, who: &str, step: AuthStep, data: Option<&[u8]>, properties: Properties<'_>) -> AuthOutcome {
+        let connection = &mut self.connections[slot as usize];
+        let auth = connection.extra.as_mut().and_then(|extra| extra.auth.as_mut());
+        let (Some(auth), Some(handlers)) = (auth, connection.handlers.as_mut()) else {
+            return AuthOutcome::Failed;
+        };
+        let request = AuthRequest { method: &auth.method, data, step, properties: properties.as_bytes() };
+        self.shared.chain.auth(handlers, who, &mut auth.owner, &request)
+    }
+
+    fn send_auth(&mut self, slot: u32, reason_code: ReasonCode, data: Option<&[u8]>) {
+        let method = self.connections[slot as usize].auth().map(|auth| auth.method.clone());
+        let mut properties = PropertiesBuf::default();
+        if let Some(method) = &method {
+            properties = properties.with(Property::AuthenticationMethod(method)); // [MQTT-4.12.0-5]
+        }
+        if let Some(data) = data {
+            properties = properties.with(Property::AuthenticationData(data));
+        }
+        self.answer(slot, &Packet::Auth(codec::Auth { reason_code, properties: properties.as_properties() }));
+    }
+
+    /// AUTH from the client: the next step of the exchange at CONNECT, or a re-authentication.
+    pub(super) fn on_auth(&mut self, slot: u32, auth: &codec::Auth<'_>) -> Result<Next, DecodeError> {
+        let connection = &mut self.connections[slot as usize];
+        let known = connection.auth().map(|auth| (auth.method.clone(), auth.again));
+        let Some((method, again)) = known else {
+            // [MQTT-4.12.0-7]
+            return Err(protocol_error("AUTH, but CONNECT named no Authentication Method"));
+        };
+        if auth.properties.authentication_method() != Some(&*method) {
+            // [MQTT-4.12.0-5] [MQTT-4.12.1-1]
+            return Err(protocol_error("AUTH with another Authentication Method than CONNECT's"));
+        }
+        let data = auth.properties.authentication_data();
+        if connection.phase == Phase::Authenticating {
+            if auth.reason_code != ReasonCode::CONTINUE_AUTHENTICATION {
+                return Err(protocol_error("before CONNACK, AUTH has to be 0x18 (Continue authentication)"));
+            }
+            let pending = connection.extra().pending.take().expect("kept while the exchange goes on");
+            let decided = self.authenticate(slot, pending, AuthStep::Continue, data, auth.properties);
+            return Ok(self.settle(slot, decided));
+        }
+        let step = match (auth.reason_code, again) {
+            (ReasonCode::RE_AUTHENTICATE, false) => AuthStep::ReAuthenticate,
+            (ReasonCode::CONTINUE_AUTHENTICATION, true) => AuthStep::Continue,
+            _ => {
+                return Err(protocol_error("AUTH has to be 0x19 (Re-authenticate) to begin and 0x18 (Continue authentication) to go on",
+                ));
+            }
+        };
+        self.re_authenticate(slot, step, data, auth.properties);
+        Ok(self.next(slot))
+    }
+
+    fn re_authenticate(&mut self, slot: u32, step: AuthStep, data: Option<&[u8]>, properties: Properties<'_>) {
+        let who = self.session_of(slot).map(|session| Arc::clone(&session.client_id)).expect("connected");
+        let outcome = self.ask_auth(slot, &who, step, data, properties);
+        let goes_on = matches!(outcome, AuthOutcome::Continue { .. });
+        if let Some(auth) = &mut self.connections[slot as usize].extra().auth {
+            auth.again = goes_on;
+        }
+        match outcome {
+            AuthOutcome::Ok { data } => self.send_auth(slot, ReasonCode::SUCCESS, data.as_deref()),
+            AuthOutcome::Continue { data } => self.send_auth(slot, ReasonCode::CONTINUE_AUTHENTICATION, Some(&data)),
+            // [MQTT-4.12.1-2]
+            AuthOutcome::Reject { reason_code, properties } => {
+                let closing = Closing::telling(DisconnectKind::ServerDisconnect, reason_code);
+                self.close(slot, closing.with_properties(properties));
+            }
+            AuthOutcome::Failed => self.close_failed(slot),
+        }
+    }
+
+    /// Ends the asking: lets the client in, here or at the worker that owns its session, or refuses it.
+    fn settle(&mut self, slot: u32, decided: Result<Option<Box<PendingConnect>>, Refusal>) -> Next {
+        let refusal = match decided {
+            Ok(None) => return self.next(slot),
+            Ok(Some(pending)) => match self.check_anonymous(slot, &pending) {
+                Ok(()) => return self.admit(slot, pending),
+                Err(refusal) => refusal,
+            },
+            Err(refusal) => refusal,
+        };
+        self.refuse(slot, &refusal);
+        Next::Stop
+    }
+
+    /// Where no plugin has an opinion, clients of this machine are welcome, others only if the operator says so.
+    fn check_anonymous(&self, slot: u32, pending: &PendingConnect) -> Result<(), Refusal> {
+        let peer = self.connections[slot as usize].peer.ip().to_canonical();
+        if pending.accepted || self.shared.allow_anonymous || peer.is_loopback() {
+            Ok(())
+        } else {
+            Err(ReasonCode::NOT_AUTHORIZED.into())
+        }
+    }
+
+    fn refuse(&mut self, slot: u32, refusal: &Refusal) {
+        // Success cannot be a refusal, whatever a handler says.
+        let reason_code = if refusal.reason_code.is_error() { refusal.reason_code } else { ReasonCode::UNSPECIFIED_ERROR };
+        let connection = &self.connections[slot as usize];
+        let (version, packet_bytes_max) = (connection.version, connection.packet_bytes_max);
+        let out = self.out(slot);
+        let start = out.len();
+        // [MQTT-3.2.2-6]
+        let connack = Connack { session_present: false, reason_code, properties: refusal.properties.as_properties() };
+        Packet::Connack(connack).encode(version, out);
+        if out.len() - start > packet_bytes_max as usize {
+            // [MQTT-3.2.2-19] [MQTT-3.2.2-20]
+            out.truncate(start);
+            Packet::Connack(Connack { session_present: false, reason_code, properties: Properties::EMPTY }).encode(version, out);
+        }
+        self.close(slot, Closing::silent(refusal.kind, reason_code)); // [MQTT-3.2.2-7]
+    }
+
+    /// Lets a client in.
+    fn admit(&mut self, slot: u32, pending: Box<PendingConnect>) -> Next {
+        let owner = owner_of(&pending.client_id, self.outbox.len());
+        if owner == self.worker {
+            self.attach(slot, *pending);
+            return self.next(slot);
+        }
+        let connection = &mut self.connections[slot as usize];
+        connection.phase = Phase::Leaving;
+        connection.extra().pending = Some(pending);
+        let unsent = connection.out.split_off(connection.out_sent);
+        let handover = Handover {
+            id: connection.id,
+            peer: connection.peer,
+            listener: Arc::clone(&connection.listener),
+            version: connection.version,
+            problem_information: connection.problem_information,
+            packet_bytes_max: connection.packet_bytes_max,
+            in_flight_max: connection.in_flight_max,
+            handlers: connection.handlers.take(),
+            extra: connection.extra.take().expect("it holds what is pending"),
+            unread: Vec::new(),
+            unsent,
+        };
+        connection.out = Vec::new();
+        connection.out_sent = 0;
+        self.handovers.push((slot, owner, Box::new(handover)));
+        Next::Leave
+    }
+
+    /// Takes on a connection from another worker. Register the socket under the slot; bytes that were read already are
+    /// handled at once.
+    pub fn adopt(&mut self, handover: Handover, now: Millis) -> u32 {
+        self.now = now;
+        let Handover { id, peer, listener, version, problem_information, packet_bytes_max, in_flight_max, handlers, mut extra, unread, unsent } =
+            handover;
+        let pending = extra.pending.take().expect("a handover comes with what CONNECT asked for");
+        let slot = self.insert_connection(Connection {
+            version,
+            problem_information,
+            packet_bytes_max,
+            in_flight_max,
+            handlers,
+            extra: Some(extra),
+            ..Connection::new(id, peer, listener, &self.shared.limits, now)
+        });
+        if !unsent.is_empty() {
+            self.out(slot).extend_from_slice(&unsent);
+        }
+        if self.stopping {
+            self.refuse(slot, &ReasonCode::SERVER_SHUTTING_DOWN.into());
+            return slot;
+        }
+        self.attach(slot, *pending);
+        self.feed(slot, &unread, now);
+        slot
+    }
+
+    /// Joins a connection and its session, and acknowledges.
+    fn attach(&mut self, slot: u32, pending: PendingConnect) {
+        let existing = self.by_client.get(pending.client_id.as_str()).copied();
+        if let Some(session_slot) = existing {
+            let before = self.sessions[session_slot as usize].connection;
+            if before != NONE {
+                // [MQTT-3.1.4-3]
+                self.close(before, Closing::telling(DisconnectKind::TakenOver, ReasonCode::SESSION_TAKEN_OVER));
+            }
+            if pending.clean_start && self.by_client.get(pending.client_id.as_str()) == Some(&session_slot) {
+                self.end_session(session_slot); // [MQTT-3.1.2-4]
+            }
+        }
+        let resumed = self.by_client.get(pending.client_id.as_str()).copied();
+        let session_slot = match resumed {
+            Some(session_slot) => session_slot, // [MQTT-3.1.2-5]
+            None if self.sessions.len() >= self.shared.limits.sessions_max => {
+                return self.refuse(slot, &ReasonCode::QUOTA_EXCEEDED.into());
+            }
+            None => self.new_session(&pending.client_id),
+        };
+        let session = &mut self.sessions[session_slot as usize];
+        session.connection = slot;
+        session.expiry_secs = pending.expiry_secs;
+        session.expires_at = Millis::NEVER;
+        session.will = None; // [MQTT-3.1.3-9]
+        session.to_resend = session.in_flight.len();
+        session.set_online(true);
+        let id = {
+            let connection = &mut self.connections[slot as usize];
+            connection.session = session_slot;
+            connection.phase = Phase::Connected;
+            connection.keep_alive_secs = pending.keep_alive_secs;
+            connection.heard_at = self.now;
+            connection.drop_empty_extra();
+            connection.id
+        };
+        self.arm_keep_alive(slot, id);
+        self.send_connack(slot, resumed.is_some(), &pending);
+        self.pump(session_slot);
+    }
+
+    fn new_session(&mut self, client_id: &str) -> u32 {
+        let client_id: Arc<str> = client_id.into();
+        let serial = self.next_serial;
+        self.next_serial = self.next_serial.wrapping_add(1);
+        let slot = slot_of(self.sessions.insert(Session::new(Arc::clone(&client_id), serial)));
+        self.by_client.insert(client_id, slot);
+        slot
+    }
+
+    fn arm_keep_alive(&mut self, slot: u32, id: u64) {
+        if let Some(keep_alive) = self.connections[slot as usize].keep_alive_ms() {
+            self.timers.arm(self.now, self.now + keep_alive, super::Subject::Connection { slot, id });
+        }
+    }
+
+    /// [MQTT-3.1.4-5], with what differs from what the client asked for and from the specification's defaults.
+    fn send_connack(&mut self, slot: u32, session_present: bool, pending: &PendingConnect) {
+        let limits = &self.shared.limits;
+        let mut properties = PropertiesBuf::default();
+        if pending.version == ProtocolVersion::V5 {
+            let mut add = |property| properties.push(property).expect("our own values are in range");
+            if pending.expiry_secs != pending.expiry_asked {
+                add(Property::SessionExpiryInterval(pending.expiry_secs));
+            }
+            if limits.receive_maximum != u16::MAX {
+                add(Property::ReceiveMaximum(limits.receive_maximum));
+            }
+            if limits.maximum_qos != QoS::ExactlyOnce {
+                add(Property::MaximumQos(limits.maximum_qos as u8));
+            }
+            add(Property::MaximumPacketSize(u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX)));
+            if pending.assigned {
+                add(Property::AssignedClientIdentifier(&pending.client_id));
+            }
+            if limits.topic_alias_max != 0 {
+                add(Property::TopicAliasMaximum(limits.topic_alias_max));
+            }
+            if pending.keep_alive_secs != pending.keep_alive_asked {
+                add(Property::ServerKeepAlive(pending.keep_alive_secs)); // [MQTT-3.1.2-21]
+            }
+            if let Some(auth) = self.connections[slot as usize].auth() {
+                add(Property::AuthenticationMethod(&auth.method)); // [MQTT-4.12.0-5]
+                if let Some(data) = &pending.auth_data {
+                    add(Property::AuthenticationData(data));
+                }
+            }
+            for property in pending.connack.as_properties().iter() {
+                // A handler's property is left out where the server has set its own.
+                if properties_allow(&properties, &property) {
+                    let _ = properties.push(property);
+                }
+            }
+        }
+        let connack = Connack { session_present, reason_code: ReasonCode::SUCCESS, properties: properties.as_properties() };
+        Packet::Connack(connack).encode(pending.version, self.out(slot));
+    }
+}
+
+/// Whether CONNACK may have a property besides those that it has.
+fn properties_allow(present: &PropertiesBuf, property: &Property<'_>) -> bool {
+    matches!(property, Property::UserProperty(..))
+        || !present.as_properties().iter().any(|other| other.id() == property.id())
+}
+
+impl PendingConnect {
+    /// Takes over what handlers decided.
+    fn apply(&mut self, overrides: ConnackOverrides) {
+        self.accepted = true;
+        if let Some(client_id) = overrides.client_id {
+            // The client has to know the name that its session has.
+            self.assigned = self.assigned || client_id != self.client_id;
+            self.client_id = client_id;
+        }
+        self.keep_alive_secs = overrides.keep_alive.unwrap_or(self.keep_alive_secs);
+        self.expiry_secs = overrides.session_expiry.unwrap_or(self.expiry_secs);
+        self.connack = overrides.properties;
+    }
+}
+
+impl Will {
+    fn new(will: &codec::Will<'_>) -> Self {
+        let mut properties = PropertiesBuf::default();
+        for property in will.properties.iter() {
+            if !matches!(property, Property::WillDelayInterval(_) | Property::MessageExpiryInterval(_)) {
+                properties.push(property).expect("it was in range in the packet");
+            }
+        }
+        Self {
+            topic: will.topic.into(),
+            payload: will.payload.into(),
+            properties: properties.into_bytes().into(),
+            qos: will.qos,
+            retain: will.retain,
+            delay_secs: will.properties.will_delay_interval().unwrap_or(0),
+            expiry_secs: will.properties.message_expiry_interval(),
+        }
+    }
+}
+
+impl Connection {
+    /// Most connections need no extra state once they are connected.
+    fn drop_empty_extra(&mut self) {
+        let empty = self.extra.as_ref().is_some_and(|extra| extra.will.is_none() && extra.auth.is_none());
+        if empty {
+            self.extra = None;
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The protocol state of one Network Connection: what does not outlive its socket.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use plugin_api::{PropertiesBuf, QoS, ReasonCode};
+
+use crate::clock::Millis;
+use crate::codec::ProtocolVersion;
+use crate::limits::Limits;
+use crate::plugin::Handlers;
+
+/// No slot of a slab.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Where a Network Connection is in its life. It only moves forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nothing but CONNECT is allowed [MQTT-3.1.0-1].
+    AwaitingConnect,
+    /// CONNECT named an Authentication Method; nothing but AUTH and DISCONNECT is allowed [MQTT-3.1.2-30].
+    Authenticating,
+    /// Another worker owns its session: it goes there at the end of the turn.
+    Leaving,
+    /// CONNACK was sent.
+    Connected,
+    /// Nothing is read any more; what is left to send is sent, then the socket is closed.
+    Closing,
+}
+
+/// One Network Connection.
+pub(super) struct Connection {
+    /// Encoded packets that wait for the socket. Taken from the worker's pool when needed, so that an idle connection
+    /// holds none.
+    pub(super) out: Vec<u8>,
+    /// Bytes at the start of `out` that were sent.
+    pub(super) out_sent: usize,
+    pub(super) session: u32,
+    pub(super) phase: Phase,
+    pub(super) version: ProtocolVersion,
+    /// On the list of connections that the driver has to look at.
+    pub(super) dirty: bool,
+    /// The socket takes no more; the driver waits until it does.
+    pub(super) blocked: bool,
+    /// Request Problem Information of the CONNECT packet.
+    pub(super) problem_information: bool,
+    /// Maximum Packet Size of the client, in bytes.
+    pub(super) packet_bytes_max: u32,
+    /// Receive Maximum of the client, or our own bound if that is less.
+    pub(super) in_flight_max: u16,
+    /// Keep Alive in force, in seconds; 0 if none.
+    pub(super) keep_alive_secs: u16,
+    /// When the last packet came, or when the connection was accepted, or began to close.
+    pub(super) heard_at: Millis,
+    /// Start of a packet that has not come completely.
+    pub(super) partial: Vec<u8>,
+    /// The states that the plugins keep for this connection; `None` before CONNECT and after `handle_disconnect`.
+    pub(super) handlers: Option<Handlers>,
+    /// Unique in the server's life, over all workers.
+    pub(super) id: u64,
+    pub(super) peer: SocketAddr,
+    pub(super) listener: Arc<str>,
+    /// What few connections have.
+    pub(super) extra: Option<Box<Extra>>,
+}
+
+/// State that few connections have, so that the others do not pay for it.
+#[derive(Default)]
+pub(super) struct Extra {
+    pub(super) will: Option<Will>,
+    pub(super) auth: Option<Auth>,
+    /// Topic Names by alias minus one [MQTT-3.3.2-10].
+    pub(super) aliases: Vec<Option<Box<str>>>,
+    /// CONNECT while an authentication exchange decides about it.
+    pub(super) pending: Option<Box<PendingConnect>>,
+}
+
+/// A Will Message as CONNECT gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Will {
+    pub(super) topic: Box<str>,
+    pub(super) payload: Box<[u8]>,
+    /// Properties that travel with the message: without Will Delay Interval and Message Expiry Interval.
+    pub(super) properties: Box<[u8]>,
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    pub(super) delay_secs: u32,
+    pub(super) expiry_secs: Option<u32>,
+}
+
+/// Enhanced authentication of one connection.
+#[derive(Debug)]
+pub(super) struct Auth {
+    pub(super) method: Box<str>,
+    /// Index in the chain of the plugin that accepted the method.
+    pub(super) owner: Option<usize>,
+    /// A re-authentication is under way.
+    pub(super) again: bool,
+}
+
+/// What CONNECT asked for and handlers decided, on its way to CONNACK.
+#[derive(Debug)]
+pub(super) struct PendingConnect {
+    pub(super) client_id: String,
+    /// The server chose the Client Identifier.
+    pub(super) assigned: bool,
+    pub(super) version: ProtocolVersion,
+    pub(super) clean_start: bool,
+    /// Keep Alive as the client asked for it, in seconds.
+    pub(super) keep_alive_asked: u16,
+    pub(super) keep_alive_secs: u16,
+    /// Session Expiry Interval as the client asked for it, in seconds.
+    pub(super) expiry_asked: u32,
+    pub(super) expiry_secs: u32,
+    /// Further properties of CONNACK that handlers asked for.
+    pub(super) connack: PropertiesBuf,
+    /// Authentication Data of CONNACK.
+    pub(super) auth_data: Option<Vec<u8>>,
+    /// Some plugin has accepted the client, rather than nobody having an opinion.
+    pub(super) accepted: bool,
+}
+
+impl Connection {
+    pub(super) fn new(id: u64, peer: SocketAddr, listener: Arc<str>, limits: &Limits, now: Millis) -> Self {
+        Self {
+            out: Vec::new(),
+            out_sent: 0,
+            session: NONE,
+            phase: Phase::AwaitingConnect,
+            version: ProtocolVersion::V3_1_1,
+            dirty: false,
+            blocked: false,
+            problem_information: true,
+            packet_bytes_max: u32::MAX,
+            in_flight_max: limits.in_flight_max,
+            keep_alive_secs: 0,
+            heard_at: now,
+            partial: Vec::new(),
+            handlers: None,
+            id,
+            peer,
+            listener,
+            extra: None,
+        }
+    }
+
+    pub(super) fn is_v5(&self) -> bool {
+        self.version == ProtocolVersion::V5
+    }
+
+    /// Bytes that wait for the socket.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.out.len() - self.out_sent
+    }
+
+    pub(super) fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    pub(super) fn auth(&self) -> Option<&Auth> {
+        self.extra.as_ref()?.auth.as_ref()
+    }
+
+    pub(super) fn pending(&self) -> Option<&PendingConnect> {
+        self.extra.as_ref()?.pending.as_deref()
+    }
+
+    /// One and a half times the Keep Alive in milliseconds [MQTT-3.1.2-22]; `None` if there is none.
+    pub(super) fn keep_alive_ms(&self) -> Option<u64> {
+        (self.keep_alive_secs != 0).then(|| u64::from(self.keep_alive_secs) * 1500)
+    }
+}
+
+/// Why a Network Connection ends, and what is said to the peer about it.
+#[derive(Debug, Clone)]
+pub(super) struct Closing {
+    pub(super) kind: plugin_api::DisconnectKind,
+    /// Reason Code that was sent or received.
+    pub(super) reason_code: ReasonCode,
+    /// Properties of our DISCONNECT packet.
+    pub(super) properties: PropertiesBuf,
+    /// Whether a 5.0 client is sent a DISCONNECT packet.
+    pub(super) tell: bool,
+}
+
+impl Closing {
+    /// The server ends it and says so.
+    pub(super) fn telling(kind: plugin_api::DisconnectKind, reason_code: ReasonCode) -> Self {
+        Self { kind, reason_code, properties: PropertiesBuf::default(), tell: true }
+    }
+
+    /// The peer has ended it, or there is nothing to say.
+    pub(super) fn silent(kind: plugin_api::DisconnectKind, reason_code: ReasonCode) -> Self {
+        Self { tell: false, ..Self::telling(kind, reason_code) }
+    }
+
+    pub(super) fn with_properties(mut self, properties: PropertiesBuf) -> Self {
+        self.properties = properties;
+        self
+    }
+}

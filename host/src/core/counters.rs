@@ -1,0 +1,42 @@
+//! What a worker counts. Written by its worker only, readable by everybody.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that one thread adds to and others read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds. There is one writer, so a load and a store do, and no other core has to be asked.
+    pub(super) fn add(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed) + count, Ordering::Relaxed);
+    }
+
+    /// The present value.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The counters of one worker, on cache lines of their own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Counters {
+    /// Network Connections accepted.
+    pub connections_accepted: Counter,
+    /// Network Connections closed at once, because there were too many.
+    pub connections_refused: Counter,
+    /// PUBLISH packets received.
+    pub publishes_received: Counter,
+    /// PUBLISH packets put on their way to clients.
+    pub publishes_sent: Counter,
+    /// QoS 0 messages dropped because their receiver, or another worker, did not keep up.
+    pub dropped_slow: Counter,
+    /// QoS 1 and 2 messages dropped because their session's queue was full.
+    pub dropped_queue_full: Counter,
+    /// Messages dropped because they exceed the Maximum Packet Size of their receiver.
+    pub dropped_too_large: Counter,
+    /// Messages dropped because their Message Expiry Interval had passed.
+    pub dropped_expired: Counter,
+}

@@ -1,0 +1,208 @@
+//! From bytes that came in to packets, and from packets to what they ask for.
+
+use plugin_api::{DisconnectKind, QoS, ReasonCode};
+
+use super::connection::{Closing, Phase};
+use super::{Core, NONE};
+use crate::clock::Millis;
+use crate::codec::{self, Connack, DecodeError, Frame, Packet, ProtocolVersion};
+
+/// What is to be done with the bytes behind a packet.
+pub(super) enum Next {
+    /// They are the next packet.
+    Go,
+    /// They are not looked at: the connection is closing.
+    Stop,
+    /// They go to another worker with the connection.
+    Leave,
+}
+
+impl Core {
+    /// Takes in bytes that were read from a connection's socket. All of them are consumed: the start of a packet that has
+    /// not come completely is kept. After an error, or once the connection is closing, bytes are ignored.
+    pub fn feed(&mut self, slot: u32, bytes: &[u8], now: Millis) {
+        self.now = now;
+        self.connections[slot as usize].heard_at = now;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let connection = &mut self.connections[slot as usize];
+            match connection.phase {
+                Phase::Closing => return,
+                Phase::Leaving => return self.feed_leaving(slot, rest),
+                Phase::AwaitingConnect | Phase::Authenticating | Phase::Connected => {}
+            }
+            if connection.partial.is_empty() {
+                let used = self.packets(slot, rest);
+                rest = &rest[used..];
+                self.connections[slot as usize].partial.extend_from_slice(rest);
+                return;
+            }
+            // Only what its packet lacks is added to a partial one; the packets behind it need not be copied.
+            let mut partial = std::mem::take(&mut connection.partial);
+            let missing = match codec::frame(&partial, self.shared.limits.packet_bytes_max) {
+                Ok(Frame::Incomplete { total_bytes: Some(total) }) => total - partial.len(),
+                _ => 1,
+            };
+            let (more, behind) = rest.split_at(missing.min(rest.len()));
+            partial.extend_from_slice(more);
+            rest = behind;
+            if self.packets(slot, &partial) == 0 {
+                self.connections[slot as usize].partial = partial;
+            }
+        }
+    }
+
+    /// Bytes for a connection that goes to another worker go with it.
+    fn feed_leaving(&mut self, slot: u32, bytes: &[u8]) {
+        let leaving = self.handovers.iter_mut().find(|(leaving, ..)| *leaving == slot);
+        let (_, _, handover) = leaving.expect("it is on the list until its slot is free");
+        handover.unread.extend_from_slice(bytes);
+    }
+
+    /// Handles the whole packets at the start of `bytes`. Returns how many bytes are done with.
+    fn packets(&mut self, slot: u32, bytes: &[u8]) -> usize {
+        let packet_bytes_max = self.shared.limits.packet_bytes_max;
+        let mut used = 0;
+        while used < bytes.len() {
+            let rest = &bytes[used..];
+            let next = match codec::frame(rest, packet_bytes_max) {
+                Ok(Frame::Incomplete { .. }) => {
+                    if let Err(error) = self.check_start(slot, rest) {
+                        self.refuse_packet(slot, rest, 0, &error);
+                        return bytes.len();
+                    }
+                    return used;
+                }
+                Ok(Frame::Complete { header_bytes, total_bytes }) => {
+                    used += total_bytes;
+                    let packet = &rest[..total_bytes];
+                    self.packet(slot, packet, header_bytes).unwrap_or_else(|error| {
+                        self.refuse_packet(slot, packet, header_bytes, &error);
+                        Next::Stop
+                    })
+                }
+                Err(error) => {
+                    self.refuse_packet(slot, rest, 0, &error);
+                    Next::Stop
+                }
+            };
+            match next {
+                Next::Go => {}
+                Next::Stop => return bytes.len(),
+                Next::Leave => return used,
+            }
+        }
+        used
+    }
+
+    /// Whether a packet that has not come completely may go on: before CONNECT nobody gets memory for anything else.
+    fn check_start(&self, slot: u32, start: &[u8]) -> Result<(), DecodeError> {
+        const CONNECT: u8 = 0x10;
+        if self.connections[slot as usize].phase == Phase::AwaitingConnect && start[0] != CONNECT {
+            return Err(not_connect());
+        }
+        Ok(())
+    }
+
+    fn packet(&mut self, slot: u32, packet: &[u8], header_bytes: usize) -> Result<Next, DecodeError> {
+        let connection = &self.connections[slot as usize];
+        match connection.phase {
+            Phase::Connected => {
+                let packet = codec::decode(connection.version, packet, header_bytes)?;
+                self.connected_packet(slot, packet)
+            }
+            Phase::AwaitingConnect => {
+                const CONNECT: u8 = 1;
+                if packet[0] >> 4 != CONNECT {
+                    return Err(not_connect()); // [MQTT-3.1.0-1]
+                }
+                let connect = codec::decode_connect(packet, header_bytes)?;
+                Ok(self.on_connect(slot, &connect))
+            }
+            Phase::Authenticating => match codec::decode(connection.version, packet, header_bytes)? {
+                Packet::Auth(auth) => self.on_auth(slot, &auth),
+                Packet::Disconnect(disconnect) => Ok(self.on_disconnect(slot, &disconnect)),
+                _ => Err(protocol_error("during an authentication exchange only AUTH and DISCONNECT are allowed",
+                )),
+            },
+            Phase::Closing | Phase::Leaving => Ok(Next::Stop),
+        }
+    }
+
+    fn connected_packet(&mut self, slot: u32, packet: Packet<'_>) -> Result<Next, DecodeError> {
+        match packet {
+            Packet::Publish(publish) => self.on_publish(slot, &publish),
+            Packet::Puback(ack) => self.on_puback(slot, &ack),
+            Packet::Pubrec(ack) => self.on_pubrec(slot, &ack),
+            Packet::Pubrel(ack) => self.on_pubrel(slot, &ack),
+            Packet::Pubcomp(ack) => self.on_pubcomp(slot, &ack),
+            Packet::Subscribe(subscribe) => self.on_subscribe(slot, &subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(slot, &unsubscribe),
+            Packet::Pingreq => {
+                self.answer(slot, &Packet::Pingresp); // [MQTT-3.12.4-1]
+                Ok(self.next(slot))
+            }
+            Packet::Disconnect(disconnect) => Ok(self.on_disconnect(slot, &disconnect)),
+            Packet::Auth(auth) => self.on_auth(slot, &auth),
+            // [MQTT-3.1.0-2]
+            Packet::Connect(_) => Err(protocol_error("a second CONNECT on one Network Connection",
+            )),
+            Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
+                Err(protocol_error("a packet that only a server sends"))
+            }
+        }
+    }
+
+    /// Whether the bytes behind a packet are looked at.
+    pub(super) fn next(&self, slot: u32) -> Next {
+        if self.is_closing(slot) { Next::Stop } else { Next::Go }
+    }
+
+    /// Ends a connection whose peer has sent what it may not send [MQTT-4.13.1-1].
+    fn refuse_packet(&mut self, slot: u32, packet: &[u8], header_bytes: usize, error: &DecodeError) {
+        let connection = &self.connections[slot as usize];
+        tracing::debug!(
+            peer = %connection.peer,
+            client_id = self.session_of(slot).map(|session| &*session.client_id),
+            "closing the connection: {error}"
+        );
+        let reason_code = error.reason_code();
+        match connection.phase {
+            Phase::AwaitingConnect => {
+                if let Some((version, reason_code)) = codec::connect_refusal(packet, header_bytes, error) {
+                    self.refuse_connect(slot, version, reason_code);
+                }
+                self.close(slot, Closing::silent(DisconnectKind::ProtocolError, reason_code));
+            }
+            // [MQTT-3.14.0-1] No DISCONNECT before CONNACK.
+            Phase::Authenticating => {
+                self.refuse_connect(slot, ProtocolVersion::V5, reason_code);
+                self.close(slot, Closing::silent(DisconnectKind::ProtocolError, reason_code));
+            }
+            Phase::Connected | Phase::Closing | Phase::Leaving => {
+                self.close(slot, Closing::telling(DisconnectKind::ProtocolError, reason_code));
+            }
+        }
+    }
+
+    /// Answers CONNECT with an error [MQTT-3.2.2-6] [MQTT-3.2.2-7]. The caller closes the connection.
+    fn refuse_connect(&mut self, slot: u32, version: ProtocolVersion, reason_code: ReasonCode) {
+        debug_assert_eq!(self.connections[slot as usize].session, NONE);
+        let connack = Connack { session_present: false, reason_code, properties: plugin_api::Properties::EMPTY };
+        Packet::Connack(connack).encode(version, self.out(slot));
+    }
+
+    /// The QoS that is granted for what was asked.
+    pub(super) fn granted(&self, asked: QoS) -> QoS {
+        asked.min(self.shared.limits.maximum_qos)
+    }
+}
+
+/// A Protocol Error without a more specific Reason Code.
+pub(super) fn protocol_error(what: &'static str) -> DecodeError {
+    DecodeError::Protocol { code: ReasonCode::PROTOCOL_ERROR, what }
+}
+
+fn not_connect() -> DecodeError {
+    protocol_error("the first packet is not CONNECT")
+}

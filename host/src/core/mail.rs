@@ -1,0 +1,399 @@
+//! What one thread sends to a worker: batches of messages from other workers, and requests of plugins.
+//!
+//! A mailbox is locked once per batch, not once per message, and its worker is woken only when it was empty.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use plugin_api::{QoS, ReasonCode};
+
+use crate::clock::Millis;
+use crate::message::{Message, MessageParts};
+use crate::router::SessionKey;
+
+/// A request to one worker. Rare next to messages between workers, which travel encoded in a [`Batch`].
+#[derive(Debug)]
+pub enum Mail {
+    /// Route a message that a plugin published.
+    Publish(Arc<Message>),
+    /// Hand a message to `handle_info`.
+    Info(Box<InfoMail>),
+    /// Disconnect one Network Connection, if this worker has it.
+    Disconnect {
+        /// Connection id, as handlers know it.
+        connection: u64,
+        /// Reason Code of the DISCONNECT packet.
+        reason_code: ReasonCode,
+        /// Encoded properties of the DISCONNECT packet.
+        properties: Box<[u8]>,
+    },
+    /// Leave: tell all clients, close, and end the worker.
+    Stop,
+}
+
+/// A message for `handle_info`.
+#[derive(Debug, Clone)]
+pub struct InfoMail {
+    /// Which connections get it.
+    pub target: InfoTarget,
+    /// Index in the chain of the plugin that sent it, which is the one that gets it.
+    pub plugin: usize,
+    /// What kind of message it is, in the plugin's own words.
+    pub kind: Box<str>,
+    /// Its bytes.
+    pub data: Box<[u8]>,
+    /// Delay before it is delivered, in milliseconds.
+    pub delay_ms: u64,
+    /// The connection in whose callback it was sent, 0 if it was sent outside of one.
+    pub from_connection: u64,
+}
+
+/// Which connections a message for `handle_info` goes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InfoTarget {
+    /// The connection with this id.
+    Connection(u64),
+    /// The connection of the client with this Client Identifier.
+    Client(Box<str>),
+    /// Every connection.
+    All,
+}
+
+/// Bytes that one request may keep in a mailbox beyond its own data.
+const MAIL_OVERHEAD_BYTES: usize = 64;
+
+/// Requests from plugins that one mailbox holds, in bytes; past it the plugin gets an error.
+const REQUEST_BYTES_MAX: usize = 16 << 20;
+
+impl Mail {
+    fn bytes(&self) -> usize {
+        MAIL_OVERHEAD_BYTES
+            + match self {
+                Self::Publish(message) => message.bytes(),
+                Self::Info(info) => info.data.len() + info.kind.len(),
+                Self::Disconnect { properties, .. } => properties.len(),
+                Self::Stop => 0,
+            }
+    }
+}
+
+/// Messages and requests on their way to one worker.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Messages, encoded by [`Batch::push`]: no allocation for each of them.
+    encoded: Vec<u8>,
+    mails: Vec<Mail>,
+    mail_bytes: usize,
+}
+
+/// Whom a message from another worker is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination {
+    /// Every matching subscription of the receiving worker.
+    Matching,
+    /// The member that a shared subscription's group has chosen, with its granted QoS and Subscription Identifier.
+    Member {
+        /// The chosen session.
+        session: SessionKey,
+        /// Its granted QoS.
+        qos: QoS,
+        /// Its Retain As Published option.
+        retain_as_published: bool,
+        /// Its Subscription Identifier, 0 for none.
+        identifier: u32,
+    },
+}
+
+const MEMBER: u8 = 0x80;
+const MEMBER_RETAIN_AS_PUBLISHED: u8 = 0x40;
+const MEMBER_QOS_SHIFT: u8 = 4;
+const RETAIN: u8 = 0x04;
+
+impl Batch {
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.encoded.is_empty() && self.mails.is_empty()
+    }
+
+    /// Bytes of encoded messages.
+    #[must_use]
+    pub fn encoded_bytes(&self) -> usize {
+        self.encoded.len()
+    }
+
+    /// Appends a message.
+    pub fn push(&mut self, destination: Destination, parts: &MessageParts<'_>) {
+        let mut flags = parts.qos as u8 | if parts.retain { RETAIN } else { 0 };
+        if let Destination::Member { qos, retain_as_published, .. } = destination {
+            flags |= MEMBER | (qos as u8) << MEMBER_QOS_SHIFT;
+            if retain_as_published {
+                flags |= MEMBER_RETAIN_AS_PUBLISHED;
+            }
+        }
+        let out = &mut self.encoded;
+        out.push(flags);
+        out.extend_from_slice(&parts.expires_at.0.to_le_bytes());
+        for length in [parts.topic.len(), parts.properties.len(), parts.payload.len()] {
+            let length = u32::try_from(length).expect("part of a packet, which is smaller than 256 MiB");
+            out.extend_from_slice(&length.to_le_bytes());
+        }
+        if let Destination::Member { session, identifier, .. } = destination {
+            for number in [session.slot, session.serial, identifier] {
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+        }
+        out.extend_from_slice(parts.topic.as_bytes());
+        out.extend_from_slice(parts.properties);
+        out.extend_from_slice(parts.payload);
+    }
+
+    /// The messages, in the order in which they were pushed.
+    pub fn messages(&self) -> impl Iterator<Item = (Destination, MessageParts<'_>)> {
+        let mut rest = Reader(&self.encoded);
+        std::iter::from_fn(move || (!rest.0.is_empty()).then(|| rest.message()))
+    }
+
+    /// Takes the requests out.
+    pub fn take_mails(&mut self) -> Vec<Mail> {
+        self.mail_bytes = 0;
+        std::mem::take(&mut self.mails)
+    }
+
+    /// Empties it and keeps the memory, up to a bound.
+    pub fn clear(&mut self) {
+        const KEEP_BYTES: usize = 1 << 20;
+        self.encoded.clear();
+        self.encoded.shrink_to(KEEP_BYTES);
+        self.mails.clear();
+        self.mail_bytes = 0;
+    }
+}
+
+/// Reads what [`Batch::push`] wrote.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> &'a [u8] {
+        let (head, tail) = self.0.split_at(count);
+        self.0 = tail;
+        head
+    }
+
+    fn number(&mut self) -> u32 {
+        u32::from_le_bytes(self.take(4).try_into().expect("four bytes were taken"))
+    }
+
+    fn message(&mut self) -> (Destination, MessageParts<'a>) {
+        let flags = self.take(1)[0];
+        let expires_at =
+            Millis(u64::from_le_bytes(self.take(8).try_into().expect("eight bytes were taken")));
+        let (topic, properties, payload) = (self.number(), self.number(), self.number());
+        let destination = if flags & MEMBER == 0 {
+            Destination::Matching
+        } else {
+            Destination::Member {
+                session: SessionKey { slot: self.number(), serial: self.number() },
+                qos: qos(flags >> MEMBER_QOS_SHIFT),
+                retain_as_published: flags & MEMBER_RETAIN_AS_PUBLISHED != 0,
+                identifier: self.number(),
+            }
+        };
+        let topic = std::str::from_utf8(self.take(topic as usize)).expect("pushed as a str");
+        let parts = MessageParts {
+            topic,
+            properties: self.take(properties as usize),
+            payload: self.take(payload as usize),
+            qos: qos(flags),
+            retain: flags & RETAIN != 0,
+            expires_at,
+        };
+        (destination, parts)
+    }
+}
+
+fn qos(bits: u8) -> QoS {
+    QoS::from_u8(bits & 3).expect("pushed as a QoS")
+}
+
+/// One worker's mailbox. Anybody may put something in; only its worker empties it.
+pub struct Mailbox {
+    batch: Mutex<Batch>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Mailbox {
+    fn batch(&self) -> MutexGuard<'_, Batch> {
+        // Nothing that can panic runs under this lock except allocation, so a poisoned batch is still whole.
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a request in. `false` if the mailbox is full.
+    #[must_use]
+    pub fn post(&self, mail: Mail) -> bool {
+        let mut batch = self.batch();
+        let (was_empty, bytes) = (batch.is_empty(), mail.bytes());
+        if batch.mail_bytes + bytes > REQUEST_BYTES_MAX && !matches!(mail, Mail::Stop) {
+            return false;
+        }
+        batch.mail_bytes += bytes;
+        batch.mails.push(mail);
+        drop(batch);
+        if was_empty {
+            (self.wake)();
+        }
+        true
+    }
+
+    /// Swaps `full` in, or appends it if the worker has not emptied the mailbox yet. Returns the bytes that wait there.
+    pub fn put(&self, full: &mut Batch) -> usize {
+        let mut batch = self.batch();
+        let was_empty = batch.is_empty();
+        if was_empty {
+            std::mem::swap(&mut *batch, full);
+        } else {
+            batch.encoded.extend_from_slice(&full.encoded);
+            batch.mail_bytes += full.mail_bytes;
+            batch.mails.append(&mut full.mails);
+        }
+        let waiting = batch.encoded.len();
+        drop(batch);
+        full.clear();
+        if was_empty {
+            (self.wake)();
+        }
+        waiting
+    }
+
+    /// Bytes of messages that wait in it.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.batch().encoded.len()
+    }
+
+    /// Swaps everything into `empty`. `false` if there was nothing.
+    pub fn take(&self, empty: &mut Batch) -> bool {
+        let mut batch = self.batch();
+        if batch.is_empty() {
+            return false;
+        }
+        std::mem::swap(&mut *batch, empty);
+        true
+    }
+}
+
+/// The mailboxes of all workers, by worker.
+#[derive(Clone)]
+pub struct Mailboxes(Arc<[Mailbox]>);
+
+impl std::fmt::Debug for Mailboxes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Mailboxes({})", self.0.len())
+    }
+}
+
+impl Mailboxes {
+    /// One mailbox for each of the wake functions, which are called when it ceases to be empty, on any thread.
+    #[must_use]
+    pub fn new(wake: Vec<Box<dyn Fn() + Send + Sync>>) -> Self {
+        Self(wake.into_iter().map(|wake| Mailbox { batch: Mutex::default(), wake }).collect())
+    }
+
+    /// How many workers there are. Zero where a plugin is only looked at (`host check`).
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The mailbox of a worker.
+    #[must_use]
+    pub fn of(&self, worker: usize) -> &Mailbox {
+        &self.0[worker]
+    }
+
+    /// Puts a request into one worker's mailbox. `false` if it is full.
+    #[must_use]
+    pub fn post(&self, worker: usize, mail: Mail) -> bool {
+        self.0[worker].post(mail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn parts<'a>(topic: &'a str, payload: &'a [u8]) -> MessageParts<'a> {
+        MessageParts {
+            topic,
+            payload,
+            properties: b"\x01\x01",
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            expires_at: Millis(77),
+        }
+    }
+
+    #[test]
+    fn batch_gives_back_what_was_pushed_in_order() {
+        let member = Destination::Member {
+            session: SessionKey { slot: 3, serial: 9 },
+            qos: QoS::ExactlyOnce,
+            retain_as_published: true,
+            identifier: 12,
+        };
+        let mut batch = Batch::default();
+        batch.push(Destination::Matching, &parts("a/b", b"one"));
+        batch.push(member, &parts("ä", b""));
+        let read: Vec<_> = batch
+            .messages()
+            .map(|(to, p)| (to, p.topic.to_owned(), p.payload.to_vec(), p.properties.to_vec(), p.qos, p.retain, p.expires_at))
+            .collect();
+        let rest = (b"\x01\x01".to_vec(), QoS::AtLeastOnce, true, Millis(77));
+        assert_eq!(
+            read,
+            [
+                (Destination::Matching, "a/b".into(), b"one".to_vec(), rest.0.clone(), rest.1, rest.2, rest.3),
+                (member, "ä".into(), vec![], rest.0, rest.1, rest.2, rest.3),
+            ]
+        );
+    }
+
+    #[test]
+    fn worker_is_woken_only_when_the_mailbox_was_empty() {
+        let woken = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&woken);
+        let boxes = Mailboxes::new(vec![Box::new(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        })]);
+        let mut batch = Batch::default();
+        for _ in 0..3 {
+            batch.push(Destination::Matching, &parts("t", b"x"));
+            boxes.of(0).put(&mut batch);
+            assert!(batch.is_empty());
+        }
+        assert!(boxes.post(0, Mail::Stop));
+        assert_eq!(woken.load(Ordering::Relaxed), 1);
+        assert!(boxes.of(0).take(&mut batch));
+        assert_eq!(batch.messages().count(), 3);
+        assert_eq!(batch.take_mails().len(), 1);
+        assert!(!boxes.of(0).take(&mut Batch::default()));
+    }
+
+    #[test]
+    fn full_mailbox_refuses_requests_but_takes_stop() {
+        let boxes = Mailboxes::new(vec![Box::new(|| {})]);
+        let info = |bytes| {
+            Mail::Info(Box::new(InfoMail {
+                target: InfoTarget::All,
+                plugin: 0,
+                kind: "k".into(),
+                data: vec![0; bytes].into(),
+                delay_ms: 0,
+                from_connection: 0,
+            }))
+        };
+        assert!(boxes.post(0, info(REQUEST_BYTES_MAX - 200)));
+        assert!(!boxes.post(0, info(1000)));
+        assert!(boxes.post(0, Mail::Stop));
+    }
+}

@@ -1,0 +1,399 @@
+//! The protocol core of one worker: connections, sessions and routing, without a socket, a clock or a runtime.
+//!
+//! A driver owns a [`Core`] and calls it on one thread. In each turn it hands in what has happened: [`Core::accept`],
+//! [`Core::feed`] with bytes that were read, [`Core::lost`], [`Core::on_mail`] after the mailbox has woken it, and
+//! [`Core::on_tick`] when the moment of [`Core::next_tick`] has come. Then it does what the core asks for: for each
+//! connection of [`Core::take_dirty`] it sends [`Core::outbound`] and reports with [`Core::sent`] or
+//! [`Core::set_blocked`], and closes those that are [`Core::is_closing`] and have nothing left to send; it passes on
+//! [`Core::take_handovers`], and ends the turn with [`Core::flush_mail`].
+//!
+//! Time is an argument and never goes back. Nothing here blocks, and no peer can make a call fail: errors of peers end
+//! their Network Connection.
+
+mod acks;
+mod close;
+mod connect;
+mod connection;
+mod counters;
+mod inbound;
+pub mod mail;
+mod outbound;
+mod publish;
+mod requests;
+mod route;
+mod session;
+mod subscribe;
+mod templates;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use foldhash::fast::{FixedState, RandomState};
+use slab::Slab;
+
+pub use self::connect::Handover;
+pub use self::counters::Counters;
+use self::connection::{Closing, Connection, NONE, Phase};
+use self::mail::{Batch, Mailboxes};
+use self::requests::DelayedInfo;
+use self::route::Replay;
+use self::session::Session;
+use self::templates::Templates;
+use self::timers::{Subject, Timers};
+use crate::clock::Millis;
+use crate::limits::Limits;
+use crate::plugin::{Chain, ChangedMessage};
+use crate::router::{Interest, Retained, Router, SessionKey};
+
+/// What all workers of a server share. Immutable, or with its own documented rule for threads.
+pub struct Shared {
+    /// Bounds.
+    pub limits: Limits,
+    /// The plugins, in order.
+    pub chain: Chain,
+    /// Filter → workers; behind one lock, touched on a cache miss and on (un)subscribe.
+    pub interest: Arc<Interest>,
+    /// Retained messages; behind one lock, touched by retained publishes and SUBSCRIBE.
+    pub retained: Arc<Retained>,
+    /// How workers and plugins reach a worker.
+    pub mailboxes: Mailboxes,
+    /// Accept clients from other machines when no plugin has an opinion about them.
+    pub allow_anonymous: bool,
+    /// What each worker has counted.
+    pub counters: Box<[Counters]>,
+    /// Network Connections open in all workers. Touched when one opens or closes, not for messages.
+    connections: AtomicUsize,
+    /// Part of the Client Identifiers that the server assigns: differs from run to run, so that they cannot be guessed.
+    assigned_prefix: u64,
+}
+
+impl Shared {
+    /// Shared state for as many workers as there are mailboxes.
+    #[must_use]
+    pub fn new(limits: Limits, chain: Chain, mailboxes: Mailboxes, allow_anonymous: bool) -> Self {
+        let workers = mailboxes.workers();
+        Self {
+            interest: Arc::new(Interest::new(workers)),
+            retained: Arc::new(Retained::new(limits.retained_messages_max, limits.retained_bytes_max)),
+            counters: (0..workers).map(|_| Counters::default()).collect(),
+            connections: AtomicUsize::new(0),
+            // The standard library's hasher takes its keys from the operating system's random numbers.
+            assigned_prefix: std::hash::RandomState::new().hash_one(std::process::id()),
+            limits,
+            chain,
+            mailboxes,
+            allow_anonymous,
+        }
+    }
+}
+
+/// The worker that owns a name: a session by its Client Identifier, a plugin's publishes by their topic.
+#[must_use]
+pub fn owner_of(name: &str, workers: usize) -> usize {
+    if workers <= 1 {
+        return 0;
+    }
+    let hash = FixedState::with_seed(0x6d71_7474).hash_one(name);
+    usize::try_from(hash % workers as u64).expect("less than the number of workers")
+}
+
+/// The broker of one worker. See the module for the order of calls.
+pub struct Core {
+    worker: usize,
+    shared: Arc<Shared>,
+    now: Millis,
+    connections: Slab<Connection>,
+    sessions: Slab<Session>,
+    by_client: HashMap<Arc<str>, u32, RandomState>,
+    by_connection: HashMap<u64, u32, RandomState>,
+    router: Router,
+    timers: Timers,
+    /// Connections that the driver has to look at.
+    dirty: Vec<u32>,
+    /// Messages for the other workers, by worker.
+    outbox: Vec<Batch>,
+    /// Workers whose mailbox was past its bound when we last put something in, and since when.
+    congested_since: Option<Millis>,
+    handovers: Vec<(u32, usize, Box<Handover>)>,
+    /// Retained messages on their way to new subscriptions.
+    replays: Vec<Replay>,
+    delayed_infos: HashMap<u64, DelayedInfo, RandomState>,
+    /// Buffers for outbound bytes, so that idle connections need none.
+    pool: Vec<Vec<u8>>,
+    templates: Templates,
+    changed: ChangedMessage,
+    /// Reused for the properties of a message that is routed.
+    properties: Vec<u8>,
+    next_connection: u64,
+    next_serial: u32,
+    next_info: u64,
+    stopping: bool,
+}
+
+/// Connection ids are unique over workers: the worker's number stands in the upper bits.
+const CONNECTION_ID_WORKER_SHIFT: u32 = 48;
+
+impl Core {
+    /// The core of one worker.
+    ///
+    /// # Panics
+    ///
+    /// If `worker` has no mailbox in `shared`.
+    #[must_use]
+    pub fn new(worker: usize, shared: Arc<Shared>, now: Millis) -> Self {
+        let workers = shared.mailboxes.workers();
+        assert!(worker < workers, "worker {worker} of {workers}");
+        Self {
+            worker,
+            router: Router::new(worker, Arc::clone(&shared.interest)),
+            shared,
+            now,
+            connections: Slab::new(),
+            sessions: Slab::new(),
+            by_client: HashMap::default(),
+            by_connection: HashMap::default(),
+            timers: Timers::default(),
+            dirty: Vec::new(),
+            outbox: (0..workers).map(|_| Batch::default()).collect(),
+            congested_since: None,
+            handovers: Vec::new(),
+            replays: Vec::new(),
+            delayed_infos: HashMap::default(),
+            pool: Vec::new(),
+            templates: Templates::default(),
+            changed: ChangedMessage::default(),
+            properties: Vec::new(),
+            next_connection: (worker as u64) << CONNECTION_ID_WORKER_SHIFT | 1,
+            next_serial: 1,
+            next_info: 0,
+            stopping: false,
+        }
+    }
+
+    /// Takes on a new Network Connection and gives it a slot. `None` if there are too many already, or if the server is
+    /// stopping: close the socket.
+    pub fn accept(&mut self, peer: SocketAddr, listener: &Arc<str>, now: Millis) -> Option<u32> {
+        self.now = now;
+        let open = self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        if self.stopping || open >= self.shared.limits.connections_max {
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            self.counters().connections_refused.add(1);
+            return None;
+        }
+        let id = self.next_connection;
+        self.next_connection += 1;
+        let connection = Connection::new(id, peer, Arc::clone(listener), &self.shared.limits, now);
+        let slot = self.insert_connection(connection);
+        let timeout = now + self.shared.limits.connect_timeout;
+        self.timers.arm(now, timeout, Subject::Connection { slot, id });
+        self.counters().connections_accepted.add(1);
+        Some(slot)
+    }
+
+    fn insert_connection(&mut self, connection: Connection) -> u32 {
+        let id = connection.id;
+        let slot = u32::try_from(self.connections.insert(connection)).expect("bounded by connections_max");
+        self.by_connection.insert(id, slot);
+        slot
+    }
+
+    /// The peer has closed its side, or the socket has failed. Call it once; the slot stays until [`Core::release`].
+    pub fn lost(&mut self, slot: u32, now: Millis) {
+        self.now = now;
+        let connection = &mut self.connections[slot as usize];
+        connection.out = Vec::new();
+        connection.out_sent = 0;
+        self.close(slot, Closing::silent(plugin_api::DisconnectKind::Closed, plugin_api::ReasonCode::UNSPECIFIED_ERROR));
+    }
+
+    /// Does what has become due.
+    pub fn on_tick(&mut self, now: Millis) {
+        self.now = now;
+        while let Some(subject) = self.timers.pop_due(now) {
+            match subject {
+                Subject::Connection { slot, id } => self.connection_due(slot, id),
+                Subject::Session { slot, serial } => self.session_due(SessionKey { slot, serial }),
+                Subject::Info(number) => self.info_due(number),
+            }
+        }
+    }
+
+    /// When [`Core::on_tick`] should be called next, at the latest. It may lie in the past: at once, then.
+    #[must_use]
+    pub fn next_tick(&self) -> Option<Millis> {
+        if self.replays.iter().any(|replay| self.can_replay(replay)) {
+            return Some(self.now);
+        }
+        self.timers.next()
+    }
+
+    /// Goes on with what is spread over turns, and moves to `into` the connections that have something to send or are to
+    /// be closed. Call it once a turn, after everything that was received has been handed in.
+    pub fn take_dirty(&mut self, into: &mut Vec<u32>) {
+        self.continue_replays();
+        into.append(&mut self.dirty);
+        for &slot in into.iter() {
+            if let Some(connection) = self.connections.get_mut(slot as usize) {
+                connection.dirty = false;
+            }
+        }
+    }
+
+    /// The bytes that wait for the socket of a connection.
+    #[must_use]
+    pub fn outbound(&self, slot: u32) -> &[u8] {
+        self.connections
+            .get(slot as usize)
+            .map_or(&[], |connection| &connection.out[connection.out_sent..])
+    }
+
+    /// The socket refused to take more; the driver looks at it again when it can. Or, with `false`: it can again.
+    pub fn set_blocked(&mut self, slot: u32, blocked: bool) {
+        if let Some(connection) = self.connections.get_mut(slot as usize) {
+            connection.blocked = blocked;
+        }
+    }
+
+    /// Whether the socket is to be closed once [`Core::outbound`] is empty.
+    #[must_use]
+    pub fn is_closing(&self, slot: u32) -> bool {
+        self.connections
+            .get(slot as usize)
+            .is_some_and(|connection| connection.phase == Phase::Closing)
+    }
+
+    /// The socket is gone: frees the slot. A connection that was not closed before ends as if it had been lost.
+    pub fn release(&mut self, slot: u32) {
+        if !self.is_closing(slot) && self.connections.contains(slot as usize) {
+            self.lost(slot, self.now);
+        }
+        if let Some(connection) = self.connections.try_remove(slot as usize) {
+            self.by_connection.remove(&connection.id);
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            self.recycle(connection.out);
+        }
+    }
+
+    /// Connections that belong to another worker now: take the socket out of this one and give it, with the handover, to
+    /// the other worker's [`Core::adopt`]. Their slots are free afterwards.
+    pub fn take_handovers(&mut self, into: &mut Vec<(u32, usize, Box<Handover>)>) {
+        for (slot, ..) in &self.handovers {
+            let connection = self.connections.remove(*slot as usize);
+            self.by_connection.remove(&connection.id);
+        }
+        into.append(&mut self.handovers);
+    }
+
+    /// Network Connections in this worker.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether another worker has fallen behind, so that no publisher should be read for now.
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        const PATIENCE_MS: u64 = 1000;
+        self.congested_since
+            .is_some_and(|since| self.now.since(since) < PATIENCE_MS)
+    }
+
+    /// Ends a turn: hands the messages for other workers over, one lock for each of them.
+    pub fn flush_mail(&mut self) {
+        let mut congested = false;
+        for (worker, batch) in self.outbox.iter_mut().enumerate() {
+            let mailbox = self.shared.mailboxes.of(worker);
+            let waiting = if batch.is_empty() {
+                if self.congested_since.is_none() {
+                    continue;
+                }
+                mailbox.waiting_bytes()
+            } else {
+                mailbox.put(batch)
+            };
+            congested |= waiting > self.shared.limits.mailbox_bytes_max;
+        }
+        self.congested_since = congested.then(|| self.congested_since.unwrap_or(self.now));
+    }
+
+    /// Ends everything: 5.0 clients are told 0x8B, each handler gets its `handle_disconnect`. The driver sends what is
+    /// left and closes the sockets.
+    pub fn shutdown(&mut self, now: Millis) {
+        self.now = now;
+        self.stopping = true;
+        let slots: Vec<u32> = self.connections.iter().map(|(slot, _)| slot_of(slot)).collect();
+        for slot in slots {
+            self.close(
+                slot,
+                Closing::telling(
+                    plugin_api::DisconnectKind::ServerShutdown,
+                    plugin_api::ReasonCode::SERVER_SHUTTING_DOWN,
+                ),
+            );
+        }
+    }
+
+    /// Whether [`Core::shutdown`] was called, or asked for by [`mail::Mail::Stop`].
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.shared.counters[self.worker]
+    }
+
+    fn mark_dirty(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    fn session_of(&self, slot: u32) -> Option<&Session> {
+        self.sessions.get(self.connections[slot as usize].session as usize)
+    }
+
+    /// Keep Alive, connect timeout, or the end of a lingering close: whichever the phase of the connection asks for.
+    fn connection_due(&mut self, slot: u32, id: u64) {
+        let Some(connection) = self.connections.get(slot as usize).filter(|connection| connection.id == id) else {
+            return;
+        };
+        let patience = match connection.phase {
+            Phase::AwaitingConnect | Phase::Authenticating => {
+                Some(u64::try_from(self.shared.limits.connect_timeout.as_millis()).unwrap_or(u64::MAX))
+            }
+            Phase::Connected => connection.keep_alive_ms(),
+            Phase::Leaving | Phase::Closing => None,
+        };
+        let Some(due_at) = patience.map(|patience| connection.heard_at + patience) else {
+            return;
+        };
+        if self.now < due_at {
+            self.timers.arm(self.now, due_at, Subject::Connection { slot, id });
+            return;
+        }
+        // [MQTT-3.1.2-22], and the same for a peer that does not get to its CONNECT.
+        self.close(
+            slot,
+            Closing::telling(
+                plugin_api::DisconnectKind::KeepAliveTimeout,
+                plugin_api::ReasonCode::KEEP_ALIVE_TIMEOUT,
+            ),
+        );
+    }
+}
+
+/// A slab's index as the 32 bits that everything stores.
+fn slot_of(index: usize) -> u32 {
+    let slot = u32::try_from(index).expect("bounded by connections_max and sessions_max");
+    debug_assert_ne!(slot, NONE);
+    slot
+}

@@ -1,0 +1,240 @@
+//! From a session's messages to the bytes that wait for its socket.
+
+use plugin_api::QoS;
+
+use super::connection::{NONE, Phase};
+use super::session::{Awaiting, InFlight, Queued};
+use super::templates::{Class, encode};
+use super::{Closing, Core};
+use crate::codec::{Ack, Packet, PacketId};
+use crate::message::MessageParts;
+
+/// Outbound buffers that the worker keeps, and the most bytes that one of them may have.
+const POOL_BUFFERS_MAX: usize = 64;
+const POOL_BUFFER_BYTES_MAX: usize = 256 << 10;
+
+/// What the answers to a peer that reads nothing may add to the bound of its outbound bytes.
+const ANSWERS_BYTES_MAX: usize = 1 << 20;
+
+impl Core {
+    /// Reports that the socket took `bytes`. More may wait afterwards, from the session's queue: look at
+    /// [`Core::outbound`] again.
+    pub fn sent(&mut self, slot: u32, bytes: usize, now: crate::clock::Millis) {
+        self.now = now;
+        let connection = &mut self.connections[slot as usize];
+        connection.out_sent += bytes;
+        debug_assert!(connection.out_sent <= connection.out.len());
+        if connection.out_sent < connection.out.len() {
+            // What was sent is not moved out of the way each time, but before it has become half of the buffer.
+            if connection.out_sent > connection.out.len() / 2 {
+                connection.out.drain(..connection.out_sent);
+                connection.out_sent = 0;
+            }
+            return;
+        }
+        connection.out_sent = 0;
+        let empty = std::mem::take(&mut connection.out);
+        let session = connection.session;
+        self.recycle(empty);
+        if session != NONE {
+            self.pump(session);
+        }
+    }
+
+    /// Gives a buffer back to the pool.
+    pub(super) fn recycle(&mut self, mut buffer: Vec<u8>) {
+        let useful = 1..=POOL_BUFFER_BYTES_MAX;
+        if self.pool.len() < POOL_BUFFERS_MAX && useful.contains(&buffer.capacity()) {
+            buffer.clear();
+            self.pool.push(buffer);
+        }
+    }
+
+    /// The outbound buffer of a connection, which is put on the list for the driver.
+    pub(super) fn out(&mut self, slot: u32) -> &mut Vec<u8> {
+        let connection = &mut self.connections[slot as usize];
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(slot);
+        }
+        if connection.out.capacity() == 0 {
+            connection.out = self.pool.pop().unwrap_or_default();
+        }
+        &mut connection.out
+    }
+
+    /// Sends a packet that answers one of the peer's. A peer that asks and does not read is closed at some point.
+    pub(super) fn answer(&mut self, slot: u32, packet: &Packet<'_>) {
+        let version = self.connections[slot as usize].version;
+        packet.encode(version, self.out(slot));
+        self.bound_answers(slot);
+    }
+
+    /// The short acknowledgement, the same four bytes in all versions.
+    pub(super) fn acknowledge(&mut self, slot: u32, first_byte: u8, packet_id: PacketId) {
+        let [high, low] = packet_id.get().to_be_bytes();
+        self.out(slot).extend_from_slice(&[first_byte, 2, high, low]);
+        self.bound_answers(slot);
+    }
+
+    fn bound_answers(&mut self, slot: u32) {
+        let connection = &self.connections[slot as usize];
+        if connection.waiting_bytes() > self.shared.limits.outbound_bytes_max + ANSWERS_BYTES_MAX
+            && connection.phase != Phase::Closing
+        {
+            self.connections[slot as usize].out.clear();
+            self.connections[slot as usize].out_sent = 0;
+            self.close(slot, Closing::silent(plugin_api::DisconnectKind::ServerDisconnect, plugin_api::ReasonCode::QUOTA_EXCEEDED));
+        }
+    }
+
+    /// Sends a QoS 0 message, or drops it if its receiver does not keep up.
+    pub(super) fn send_at_most_once(&mut self, slot: u32, retain: bool, identifiers: &[u32], parts: &MessageParts<'_>) {
+        let connection = &self.connections[slot as usize];
+        let waiting = connection.waiting_bytes();
+        // Anything may be sent to a connection that has nothing to send, whatever its size.
+        if waiting != 0 && waiting + parts.payload.len() > self.shared.limits.outbound_bytes_max {
+            self.counters().dropped_slow.add(1);
+            return;
+        }
+        let class = Class { v5: connection.is_v5(), qos: QoS::AtMostOnce, retain };
+        let sent = self.append(slot, class, parts, identifiers, None, false);
+        debug_assert!(sent.is_ok() || self.connections[slot as usize].packet_bytes_max != u32::MAX);
+    }
+
+    /// Sends a QoS 1 or 2 message if its turn has come, or puts it into the session's queue.
+    pub(super) fn send_or_queue(&mut self, session_slot: u32, delivery: Queued) {
+        let session = &self.sessions[session_slot as usize];
+        let at_once = session.queue.is_empty() && self.may_send(session_slot);
+        let left = if at_once { self.send(session_slot, delivery).err() } else { Some(delivery) };
+        let Some(delivery) = left else {
+            return;
+        };
+        let limits = &self.shared.limits;
+        let session = &mut self.sessions[session_slot as usize];
+        if let Err(dropped) = session.enqueue(delivery, limits.queue_messages_max, limits.queue_bytes_max) {
+            self.counters().dropped_queue_full.add(1);
+            tracing::debug!(topic = dropped.message.topic(), "a message was dropped: its session's queue is full");
+        }
+    }
+
+    /// Whether a session has a connection that can take another QoS 1 or 2 message [MQTT-4.9.0-2].
+    fn may_send(&self, session_slot: u32) -> bool {
+        let session = &self.sessions[session_slot as usize];
+        self.connections.get(session.connection as usize).is_some_and(|connection| {
+            connection.phase == Phase::Connected
+                && session.to_resend == 0
+                && session.in_flight.len() < usize::from(connection.in_flight_max)
+                && connection.waiting_bytes() < self.shared.limits.outbound_bytes_max
+        })
+    }
+
+    /// Sends a QoS 1 or 2 message. Gives it back if there is no Packet Identifier for it now.
+    fn send(&mut self, session_slot: u32, delivery: Queued) -> Result<(), Queued> {
+        let session = &mut self.sessions[session_slot as usize];
+        let slot = session.connection;
+        let Some(packet_id) = session.take_packet_id() else {
+            return Err(delivery);
+        };
+        let class = Class { v5: self.connections[slot as usize].is_v5(), qos: delivery.qos, retain: delivery.retain };
+        let parts = delivery.message.parts();
+        if self.append(slot, class, &parts, &delivery.identifiers, Some(packet_id), false).is_ok() {
+            let awaiting = if delivery.qos == QoS::AtLeastOnce { Awaiting::Puback } else { Awaiting::Pubrec };
+            let sent = InFlight { packet_id, awaiting, delivery: Some(delivery) };
+            self.sessions[session_slot as usize].in_flight.push_back(sent);
+        }
+        Ok(())
+    }
+
+    /// Appends a PUBLISH packet. `Err`: it is larger than the client takes, and is dropped as if it had been sent
+    /// [MQTT-3.1.2-24] [MQTT-3.1.2-25].
+    fn append(
+        &mut self,
+        slot: u32,
+        class: Class,
+        parts: &MessageParts<'_>,
+        identifiers: &[u32],
+        packet_id: Option<PacketId>,
+        dup: bool,
+    ) -> Result<(), TooLarge> {
+        let now = self.now;
+        self.out(slot);
+        let connection = &mut self.connections[slot as usize];
+        let start = connection.out.len();
+        if identifiers.is_empty() && !dup && self.templates.pay_off() {
+            self.templates.of(class, parts, now).append_to(&mut connection.out, packet_id);
+        } else {
+            encode(&mut connection.out, class, parts, identifiers, packet_id, dup, now);
+        }
+        if connection.out.len() - start > connection.packet_bytes_max as usize {
+            connection.out.truncate(start);
+            self.counters().dropped_too_large.add(1);
+            return Err(TooLarge);
+        }
+        self.counters().publishes_sent.add(1);
+        Ok(())
+    }
+
+    /// Sends what a session has to send, as far as its turn has come: first again what was in flight when the last
+    /// connection ended, then what waits in the queue.
+    pub(super) fn pump(&mut self, session_slot: u32) {
+        self.resend(session_slot);
+        while !self.sessions[session_slot as usize].queue.is_empty() && self.may_send(session_slot) {
+            let delivery = self.sessions[session_slot as usize].dequeue().expect("it is not empty");
+            // [MQTT-3.3.2-5]
+            if delivery.message.is_expired(self.now) {
+                self.counters().dropped_expired.add(1);
+                continue;
+            }
+            self.templates.begin(1);
+            if let Err(delivery) = self.send(session_slot, delivery) {
+                self.sessions[session_slot as usize].put_back(delivery);
+                return;
+            }
+        }
+        self.sessions[session_slot as usize].trim();
+    }
+
+    /// Sends again, in the original order and within the client's Receive Maximum, what was in flight when the session's
+    /// last connection ended [MQTT-4.4.0-1] [MQTT-4.6.0-1].
+    fn resend(&mut self, session_slot: u32) {
+        loop {
+            let session = &self.sessions[session_slot as usize];
+            let Some(connection) = self.connections.get(session.connection as usize) else {
+                return;
+            };
+            let place = session.in_flight.len() - session.to_resend;
+            if session.to_resend == 0
+                || place >= usize::from(connection.in_flight_max)
+                || connection.waiting_bytes() >= self.shared.limits.outbound_bytes_max
+            {
+                return;
+            }
+            let (slot, version) = (session.connection, connection.version);
+            let sent = &session.in_flight[place];
+            let packet_id = sent.packet_id;
+            let fits = match sent.delivery.clone() {
+                Some(delivery) => {
+                    let class = Class { v5: connection.is_v5(), qos: delivery.qos, retain: delivery.retain };
+                    let parts = delivery.message.parts();
+                    // [MQTT-3.3.1-1]
+                    self.append(slot, class, &parts, &delivery.identifiers, Some(packet_id), true).is_ok()
+                }
+                None => {
+                    Packet::Pubrel(Ack::success(packet_id)).encode(version, self.out(slot));
+                    true
+                }
+            };
+            let session = &mut self.sessions[session_slot as usize];
+            session.to_resend -= 1;
+            if !fits {
+                session.in_flight.remove(place);
+            }
+        }
+    }
+}
+
+/// A packet that is larger than its receiver takes.
+#[derive(Debug)]
+struct TooLarge;
+

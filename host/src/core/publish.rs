@@ -1,0 +1,302 @@
+//! PUBLISH and PUBREL from a client: limits, handlers, acknowledgement, retained messages, routing.
+
+use std::sync::Arc;
+
+use plugin_api::{DisconnectKind, Properties, PropertiesBuf, Property, QoS, ReasonCode};
+
+use super::Core;
+use super::connection::Closing;
+use super::inbound::{Next, protocol_error};
+use super::route::{Outgoing, expiry};
+use super::session::Received;
+use crate::clock::Millis;
+use crate::codec::{Ack, DecodeError, Packet, PacketId, Publish};
+use crate::limits::RejectedPublish;
+use crate::message::{Message, MessageParts};
+use crate::plugin::{ChangedMessage, PublishOutcome, PublishRequest};
+
+/// First bytes of acknowledgements.
+const PUBACK: u8 = 0x40;
+const PUBREC: u8 = 0x50;
+const PUBCOMP: u8 = 0x70;
+
+/// What becomes of a message after handlers have been asked.
+enum Accepted {
+    /// It goes to the subscribers as it came.
+    AsItCame,
+    /// It goes to the subscribers as the handlers have changed it.
+    Changed,
+    /// A handler has taken it: it is acknowledged, and that is all.
+    Handled,
+}
+
+impl Core {
+    pub(super) fn on_publish(&mut self, slot: u32, publish: &Publish<'_>) -> Result<Next, DecodeError> {
+        self.counters().publishes_received.add(1);
+        if publish.qos > self.shared.limits.maximum_qos {
+            // [MQTT-3.2.2-11]
+            return Err(DecodeError::Protocol {
+                code: ReasonCode::QOS_NOT_SUPPORTED,
+                what: "the QoS is above the Maximum QoS of CONNACK",
+            });
+        }
+        match publish.properties.topic_alias() {
+            None => self.publish_to(slot, publish, publish.topic),
+            Some(alias) => self.publish_with_alias(slot, publish, alias),
+        }
+    }
+
+    /// Sets or uses a Topic Alias [MQTT-3.3.2-12].
+    fn publish_with_alias(&mut self, slot: u32, publish: &Publish<'_>, alias: u16) -> Result<Next, DecodeError> {
+        if alias == 0 || alias > self.shared.limits.topic_alias_max {
+            // [MQTT-3.3.2-8] [MQTT-3.3.2-9]
+            return Err(DecodeError::Protocol {
+                code: ReasonCode::TOPIC_ALIAS_INVALID,
+                what: "the Topic Alias is above the Topic Alias Maximum of CONNACK",
+            });
+        }
+        let place = usize::from(alias - 1);
+        let aliases = &mut self.connections[slot as usize].extra().aliases;
+        if aliases.len() <= place {
+            aliases.resize(place + 1, None);
+        }
+        if !publish.topic.is_empty() {
+            aliases[place] = Some(publish.topic.into());
+            return self.publish_to(slot, publish, publish.topic);
+        }
+        let Some(topic) = aliases[place].take() else {
+            return Err(protocol_error("a Topic Alias that stands for no Topic Name yet"));
+        };
+        let next = self.publish_to(slot, publish, &topic);
+        // The connection may have gone to its end meanwhile, but its slot is kept until the driver lets it go.
+        self.connections[slot as usize].extra().aliases[place] = Some(topic);
+        next
+    }
+
+    fn publish_to(&mut self, slot: u32, publish: &Publish<'_>, topic: &str) -> Result<Next, DecodeError> {
+        if publish.qos == QoS::ExactlyOnce
+            && let Some(next) = self.check_received(slot, publish)?
+        {
+            return Ok(next);
+        }
+        if plugin_api::topic::levels(topic).count() > self.shared.limits.topic_levels_max {
+            self.reject_publish(slot, publish, ReasonCode::TOPIC_NAME_INVALID, PropertiesBuf::default());
+            return Ok(self.next(slot));
+        }
+        let mut changed = std::mem::take(&mut self.changed);
+        if let Some(accepted) = self.ask_publish(slot, publish, topic, &mut changed) {
+            self.accept_publish(slot, publish, topic, accepted, &changed);
+        }
+        self.changed = changed;
+        Ok(self.next(slot))
+    }
+
+    /// A QoS 2 message that was received before is acknowledged again and nothing else [MQTT-4.3.3-10]; one too many is
+    /// an error.
+    fn check_received(&mut self, slot: u32, publish: &Publish<'_>) -> Result<Option<Next>, DecodeError> {
+        let packet_id = publish.packet_id.ok_or(protocol_error("a QoS 2 PUBLISH without a Packet Identifier"))?;
+        let Some(session) = self.session_of(slot) else {
+            return Ok(Some(Next::Stop));
+        };
+        if session.find_received(packet_id).is_some() {
+            self.acknowledge(slot, PUBREC, packet_id);
+            return Ok(Some(self.next(slot)));
+        }
+        if session.received.len() >= usize::from(self.shared.limits.receive_maximum) {
+            // [MQTT-3.3.4-7] is the client's side of it.
+            return Err(DecodeError::Protocol {
+                code: ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
+                what: "more unacknowledged QoS 2 messages than the Receive Maximum of CONNACK",
+            });
+        }
+        Ok(None)
+    }
+
+    /// Asks the handlers. `None`: it was answered, and goes no further.
+    fn ask_publish(&mut self, slot: u32, publish: &Publish<'_>, topic: &str, changed: &mut ChangedMessage) -> Option<Accepted> {
+        let connection = &mut self.connections[slot as usize];
+        let who = self.sessions.get(connection.session as usize).map_or("", |session| &session.client_id);
+        let handlers = connection.handlers.as_mut()?;
+        let request = PublishRequest {
+            topic,
+            payload: publish.payload,
+            properties: publish.properties.as_bytes(),
+            qos: publish.qos,
+            retain: publish.retain,
+            dup: publish.dup,
+            packet_id: publish.packet_id.map(PacketId::get),
+            will: false,
+        };
+        match self.shared.chain.publish(handlers, who, &request, changed) {
+            PublishOutcome::Forward => Some(Accepted::AsItCame),
+            PublishOutcome::Changed => Some(Accepted::Changed),
+            PublishOutcome::Handled => Some(Accepted::Handled),
+            PublishOutcome::Reject { reason_code, properties } => {
+                self.reject_publish(slot, publish, reason_code, properties);
+                None
+            }
+            PublishOutcome::Disconnect { reason_code, properties } => {
+                let closing = Closing::telling(DisconnectKind::ServerDisconnect, reason_code);
+                self.close(slot, closing.with_properties(properties));
+                None
+            }
+            PublishOutcome::Failed => {
+                self.close_failed(slot);
+                None
+            }
+        }
+    }
+
+    fn reject_publish(&mut self, slot: u32, publish: &Publish<'_>, reason_code: ReasonCode, properties: PropertiesBuf) {
+        let Some(packet_id) = publish.packet_id else {
+            return; // QoS 0 has no answer.
+        };
+        let connection = &self.connections[slot as usize];
+        if connection.is_v5() {
+            let reason_code = if reason_code.is_error() { reason_code } else { ReasonCode::UNSPECIFIED_ERROR };
+            self.answer_publish(slot, publish.qos, packet_id, reason_code, &properties);
+        } else if self.shared.limits.rejected_publish == RejectedPublish::Close {
+            self.close(slot, Closing::silent(DisconnectKind::ServerDisconnect, reason_code));
+        } else if publish.qos == QoS::ExactlyOnce {
+            // A refusal frees the identifier; the client's PUBREL is answered whether we know it or not.
+            self.acknowledge(slot, PUBREC, packet_id);
+        } else {
+            self.acknowledge(slot, PUBACK, packet_id);
+        }
+    }
+
+    /// PUBACK or PUBREC [MQTT-3.3.4-1], with what the client asked to be told and has room for.
+    fn answer_publish(&mut self, slot: u32, qos: QoS, packet_id: PacketId, reason_code: ReasonCode, properties: &PropertiesBuf) {
+        let first_byte = if qos == QoS::AtLeastOnce { PUBACK } else { PUBREC };
+        let connection = &self.connections[slot as usize];
+        if reason_code == ReasonCode::SUCCESS && properties.is_empty() || !connection.is_v5() {
+            return self.acknowledge(slot, first_byte, packet_id);
+        }
+        let packet = |properties| {
+            let ack = Ack { packet_id, reason_code, properties };
+            if qos == QoS::AtLeastOnce { Packet::Puback(ack) } else { Packet::Pubrec(ack) }
+        };
+        self.answer_with_properties(slot, properties.as_properties(), packet);
+    }
+
+    /// Sends a packet with properties that explain, or without them if the client did not ask for them [MQTT-3.1.2-29]
+    /// or has no room for them.
+    pub(super) fn answer_with_properties<'a>(&mut self, slot: u32, properties: Properties<'a>, packet: impl Fn(Properties<'a>) -> Packet<'a>) {
+        let connection = &self.connections[slot as usize];
+        let (explain, bytes_max) = (connection.problem_information, connection.packet_bytes_max as usize);
+        let start = self.out(slot).len();
+        self.answer(slot, &packet(if explain { properties } else { Properties::EMPTY }));
+        let out = self.out(slot);
+        if out.len().saturating_sub(start) > bytes_max {
+            out.truncate(start);
+            self.answer(slot, &packet(Properties::EMPTY));
+        }
+    }
+
+    /// Takes ownership of a message: stores, routes and acknowledges it.
+    fn accept_publish(&mut self, slot: u32, publish: &Publish<'_>, topic: &str, accepted: Accepted, changed: &ChangedMessage) {
+        let mut properties = std::mem::take(&mut self.properties);
+        let parts = match accepted {
+            Accepted::Handled => None,
+            Accepted::AsItCame => {
+                let expires_at = forwarded(publish.properties, &mut properties, self.now);
+                Some(MessageParts {
+                    topic,
+                    payload: publish.payload,
+                    properties: &properties,
+                    qos: publish.qos,
+                    retain: publish.retain,
+                    expires_at,
+                })
+            }
+            Accepted::Changed => {
+                let expires_at = forwarded(Properties::from_trusted(&changed.properties), &mut properties, self.now);
+                Some(MessageParts {
+                    topic: &changed.topic,
+                    payload: &changed.payload,
+                    properties: &properties,
+                    qos: changed.qos,
+                    retain: changed.retain,
+                    expires_at,
+                })
+            }
+        };
+        match (publish.qos, publish.packet_id) {
+            (QoS::ExactlyOnce, Some(packet_id)) => self.receive(slot, packet_id, parts.map(|parts| Arc::new(parts.to_message()))),
+            (_, packet_id) => {
+                let reason_code = parts.map_or(ReasonCode::SUCCESS, |parts| self.publish_from(slot, &mut Outgoing::new(parts)));
+                if let Some(packet_id) = packet_id {
+                    self.answer_publish(slot, publish.qos, packet_id, reason_code, &PropertiesBuf::default());
+                }
+            }
+        }
+        properties.clear();
+        self.properties = properties;
+    }
+
+    /// Keeps a QoS 2 message until it is released, and says so [MQTT-4.3.3-8].
+    fn receive(&mut self, slot: u32, packet_id: PacketId, message: Option<Arc<Message>>) {
+        let nobody = message.as_ref().is_some_and(|message| {
+            !message.retain() && self.router.targets(message.topic()).is_empty()
+        });
+        let session_slot = self.connections[slot as usize].session;
+        self.sessions[session_slot as usize].received.push_back(Received { packet_id, message });
+        let reason_code = if nobody { ReasonCode::NO_MATCHING_SUBSCRIBERS } else { ReasonCode::SUCCESS };
+        self.answer_publish(slot, QoS::ExactlyOnce, packet_id, reason_code, &PropertiesBuf::default());
+    }
+
+    /// Stores and routes what a client has published. Returns the Reason Code of its acknowledgement.
+    fn publish_from(&mut self, slot: u32, out: &mut Outgoing<'_>) -> ReasonCode {
+        if !self.retain(out) {
+            return ReasonCode::QUOTA_EXCEEDED;
+        }
+        let session_slot = self.connections[slot as usize].session;
+        let publisher = self.sessions.get(session_slot as usize).map(|session| session.key(session_slot));
+        if self.route(out, publisher) || out.parts.retain {
+            ReasonCode::SUCCESS
+        } else {
+            ReasonCode::NO_MATCHING_SUBSCRIBERS
+        }
+    }
+
+    /// PUBREL: the message is released, and its identifier is free [MQTT-4.3.3-11] [MQTT-4.3.3-12].
+    pub(super) fn on_pubrel(&mut self, slot: u32, ack: &Ack<'_>) -> Result<Next, DecodeError> {
+        let session_slot = self.connections[slot as usize].session;
+        let Some(session) = self.sessions.get_mut(session_slot as usize) else {
+            return Ok(Next::Stop);
+        };
+        let received = session.find_received(ack.packet_id).and_then(|place| session.received.remove(place));
+        let known = received.is_some();
+        if let Some(message) = received.and_then(|received| received.message) {
+            if message.is_expired(self.now) {
+                self.counters().dropped_expired.add(1); // [MQTT-4.3.3-13]
+            } else if self.publish_from(slot, &mut Outgoing::of(&message)) == ReasonCode::QUOTA_EXCEEDED {
+                tracing::warn!(topic = message.topic(), "a retained QoS 2 message was dropped: there is no room for more");
+            }
+        }
+        if known || !self.connections[slot as usize].is_v5() {
+            self.acknowledge(slot, PUBCOMP, ack.packet_id);
+        } else {
+            let pubcomp = Ack { packet_id: ack.packet_id, reason_code: ReasonCode::PACKET_IDENTIFIER_NOT_FOUND, properties: Properties::EMPTY };
+            self.answer(slot, &Packet::Pubcomp(pubcomp));
+        }
+        Ok(self.next(slot))
+    }
+}
+
+/// Copies the properties that go on to subscribers, unaltered and in their order [MQTT-3.3.2-17] [MQTT-3.3.2-18]: all but
+/// the Topic Alias, which belongs to one connection, and the Message Expiry Interval, which is returned as a moment.
+fn forwarded(properties: Properties<'_>, copy: &mut Vec<u8>, now: Millis) -> Millis {
+    copy.clear();
+    let mut lifetime = None;
+    let mut rest = properties.as_bytes();
+    while let Ok((property, behind)) = Property::decode(rest) {
+        match property {
+            Property::TopicAlias(_) => {}
+            Property::MessageExpiryInterval(secs) => lifetime = Some(secs),
+            _ => copy.extend_from_slice(&rest[..rest.len() - behind.len()]),
+        }
+        rest = behind;
+    }
+    expiry(now, lifetime)
+}

@@ -1,0 +1,150 @@
+//! What plugins ask for: messages for `handle_info`, and disconnecting.
+
+use plugin_api::{ConnectionId, DisconnectKind, InfoSender, Properties, PropertiesBuf, Property, QoS, ReasonCode};
+
+use super::connection::{Closing, NONE, Phase};
+use super::mail::{InfoMail, InfoTarget};
+use super::route::expiry;
+use super::session::Queued;
+use super::{Core, Subject};
+use crate::message::MessageParts;
+use crate::plugin::{InfoAction, InfoOutcome, InfoRequest, OwnedMessage};
+
+/// Messages for `handle_info` that wait for their moment in one worker; further ones are dropped and logged.
+const DELAYED_INFOS_MAX: usize = 1_000_000;
+
+impl Core {
+    /// Disconnects one Network Connection, if it is here.
+    pub(super) fn disconnect(&mut self, connection: u64, reason_code: ReasonCode, properties: &[u8]) {
+        if let Some(&slot) = self.by_connection.get(&connection) {
+            let closing = Closing::telling(DisconnectKind::ServerDisconnect, reason_code);
+            self.close(slot, closing.with_properties(Properties::from_trusted(properties).into()));
+        }
+    }
+
+    pub(super) fn on_info(&mut self, info: Box<InfoMail>) {
+        if info.delay_ms == 0 {
+            return self.deliver_info(&info);
+        }
+        if self.delayed_infos.len() >= DELAYED_INFOS_MAX {
+            tracing::warn!(kind = &*info.kind, "a delayed message for handle_info was dropped: {DELAYED_INFOS_MAX} are waiting");
+            return;
+        }
+        let (number, at) = (self.next_info, self.now + info.delay_ms);
+        self.next_info += 1;
+        let due = DelayedInfo { at, info };
+        self.timers.arm(self.now, at, Subject::Info(number));
+        self.delayed_infos.insert(number, due);
+    }
+
+    pub(super) fn info_due(&mut self, number: u64) {
+        let Some(delayed) = self.delayed_infos.remove(&number) else {
+            return;
+        };
+        if delayed.at <= self.now {
+            self.deliver_info(&delayed.info);
+        } else {
+            self.timers.arm(self.now, delayed.at, Subject::Info(number));
+            self.delayed_infos.insert(number, delayed);
+        }
+    }
+
+    fn deliver_info(&mut self, info: &InfoMail) {
+        match &info.target {
+            InfoTarget::Connection(id) => {
+                if let Some(&slot) = self.by_connection.get(id) {
+                    self.info_to(slot, info);
+                }
+            }
+            InfoTarget::Client(client_id) => {
+                let session = self.by_client.get(&**client_id).map(|slot| &self.sessions[*slot as usize]);
+                if let Some(slot) = session.map(|session| session.connection).filter(|slot| *slot != NONE) {
+                    self.info_to(slot, info);
+                }
+            }
+            InfoTarget::All => {
+                let slots: Vec<u32> = self.by_connection.values().copied().collect();
+                for slot in slots {
+                    self.info_to(slot, info);
+                }
+            }
+        }
+    }
+
+    fn info_to(&mut self, slot: u32, info: &InfoMail) {
+        let connection = &mut self.connections[slot as usize];
+        if connection.phase != Phase::Connected {
+            return;
+        }
+        let who = self.sessions.get(connection.session as usize).map_or("", |session| &session.client_id);
+        let Some(handlers) = connection.handlers.as_mut() else {
+            return;
+        };
+        // What was delayed comes from a timer, whoever set it.
+        let sender = match (info.delay_ms, info.from_connection) {
+            (0, 0) => InfoSender::Plugin,
+            (0, connection) => InfoSender::Connection(ConnectionId(connection)),
+            _ => InfoSender::Timer,
+        };
+        let request = InfoRequest { kind: &info.kind, data: &info.data, sender };
+        match self.shared.chain.info(handlers, who, Some(info.plugin), &request) {
+            InfoOutcome::Actions(actions) => self.act(slot, actions),
+            InfoOutcome::Failed => self.close_failed(slot),
+        }
+    }
+
+    /// Does what `handle_info` has answered, in order, until the connection ends.
+    fn act(&mut self, slot: u32, actions: Vec<InfoAction>) {
+        for action in actions {
+            match action {
+                InfoAction::Publish(message) => self.publish_to_client(slot, &message),
+                InfoAction::Disconnect { reason_code, properties } => {
+                    let closing = Closing::telling(DisconnectKind::ServerDisconnect, reason_code);
+                    return self.close(slot, closing.with_properties(properties));
+                }
+                InfoAction::Stop { reason } => {
+                    let mut properties = PropertiesBuf::default();
+                    // Without a DISCONNECT packet; the text is for `handle_disconnect`, and cut to what a string may have.
+                    let _ = properties.push(Property::ReasonString(&reason));
+                    let closing = Closing::silent(DisconnectKind::Stopped, ReasonCode::ADMINISTRATIVE_ACTION);
+                    return self.close(slot, closing.with_properties(properties));
+                }
+            }
+        }
+    }
+
+    /// Sends a message to one client, whatever it has subscribed to.
+    fn publish_to_client(&mut self, slot: u32, message: &OwnedMessage) {
+        let properties = Properties::from_trusted(&message.properties);
+        let mut forwarded = PropertiesBuf::default();
+        for property in properties.iter().filter(|property| !matches!(property, Property::MessageExpiryInterval(_))) {
+            forwarded.push(property).expect("checked when the plugin gave it");
+        }
+        let parts = MessageParts {
+            topic: &message.topic,
+            payload: &message.payload,
+            properties: forwarded.as_bytes(),
+            qos: message.qos,
+            retain: message.retain,
+            expires_at: expiry(self.now, properties.message_expiry_interval()),
+        };
+        self.templates.begin(1);
+        if message.qos == QoS::AtMostOnce {
+            self.send_at_most_once(slot, message.retain, &[], &parts);
+        } else {
+            let delivery = Queued {
+                message: std::sync::Arc::new(parts.to_message()),
+                qos: message.qos,
+                retain: message.retain,
+                identifiers: Box::default(),
+            };
+            self.send_or_queue(self.connections[slot as usize].session, delivery);
+        }
+    }
+}
+
+/// A message for `handle_info` that waits for its moment.
+pub(super) struct DelayedInfo {
+    at: crate::clock::Millis,
+    info: Box<InfoMail>,
+}

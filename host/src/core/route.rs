@@ -1,0 +1,304 @@
+//! From an accepted message to the sessions that get it.
+
+use std::sync::Arc;
+
+use plugin_api::QoS;
+
+use super::Core;
+use super::connection::NONE;
+use super::mail::{Batch, Destination, Mail};
+use super::session::Queued;
+use crate::clock::Millis;
+use crate::message::{Message, MessageParts};
+use crate::router::{Group, SessionKey, Target};
+
+/// A message that is being routed. It is copied at most once, when the first session has to keep it.
+pub(super) struct Outgoing<'a> {
+    pub(super) parts: MessageParts<'a>,
+    pub(super) kept: Option<Arc<Message>>,
+}
+
+impl<'a> Outgoing<'a> {
+    pub(super) fn new(parts: MessageParts<'a>) -> Self {
+        Self { parts, kept: None }
+    }
+
+    pub(super) fn of(message: &'a Arc<Message>) -> Self {
+        Self { parts: message.parts(), kept: Some(Arc::clone(message)) }
+    }
+
+    /// The message in a form that can be kept.
+    pub(super) fn keep(&mut self) -> Arc<Message> {
+        Arc::clone(self.kept.get_or_insert_with(|| Arc::new(self.parts.to_message())))
+    }
+}
+
+/// How one subscription, or several of one session together, want a message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) qos: QoS,
+    pub(super) retain_as_published: bool,
+    pub(super) identifiers: &'a [u32],
+}
+
+/// Retained messages on their way to a new subscription.
+pub(super) struct Replay {
+    connection: u64,
+    session: SessionKey,
+    qos: QoS,
+    identifiers: Box<[u32]>,
+    messages: std::vec::IntoIter<Arc<Message>>,
+}
+
+impl Core {
+    /// Delivers a message to all matching subscriptions, here and at other workers. `publisher` is the session it came
+    /// from, for No Local. `false`: nobody has subscribed.
+    pub(super) fn route(&mut self, out: &mut Outgoing<'_>, publisher: Option<SessionKey>) -> bool {
+        let targets = self.router.targets(out.parts.topic);
+        self.deliver_to(&targets.local, out, publisher);
+        for worker in workers_in(targets.remote) {
+            self.send_to_worker(worker, Destination::Matching, out);
+        }
+        for group in &targets.groups {
+            self.deliver_to_group(group, out);
+        }
+        !targets.is_empty()
+    }
+
+    /// Stores or clears the retained message of its topic, if it has RETAIN set. `false`: there is no room for it.
+    ///
+    /// This comes before routing: whoever subscribes meanwhile gets the message by one way or the other.
+    pub(super) fn retain(&mut self, out: &mut Outgoing<'_>) -> bool {
+        if !out.parts.retain {
+            return true; // [MQTT-3.3.1-8]
+        }
+        if out.parts.payload.is_empty() {
+            // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
+            self.shared.retained.clear(out.parts.topic);
+            return true;
+        }
+        self.shared.retained.set(out.keep()).is_ok() // [MQTT-3.3.1-5]
+    }
+
+    fn deliver_to(&mut self, targets: &[Target], out: &mut Outgoing<'_>, publisher: Option<SessionKey>) {
+        self.templates.begin(targets.len());
+        for target in targets {
+            // No Local, section 3.8.3.1.
+            if let Some(target) = target.for_publisher(publisher) {
+                self.deliver(target.session, Wanted::of(target), out);
+            }
+        }
+    }
+
+    fn deliver_to_group(&mut self, group: &Arc<Group>, out: &mut Outgoing<'_>) {
+        let Some(member) = group.choose() else {
+            return;
+        };
+        let identifiers = member.identifier.map(std::num::NonZeroU32::get);
+        if member.worker == self.worker {
+            self.templates.begin(1);
+            let wanted = Wanted {
+                qos: member.options.qos,
+                retain_as_published: member.options.retain_as_published,
+                identifiers: identifiers.as_slice(),
+            };
+            self.deliver(member.session, wanted, out);
+        } else {
+            let destination = Destination::Member {
+                session: member.session,
+                qos: member.options.qos,
+                retain_as_published: member.options.retain_as_published,
+                identifier: identifiers.unwrap_or(0),
+            };
+            self.send_to_worker(member.worker, destination, out);
+        }
+    }
+
+    fn send_to_worker(&mut self, worker: usize, destination: Destination, out: &Outgoing<'_>) {
+        let batch = &mut self.outbox[worker];
+        let full = self.congested_since.is_some()
+            && batch.encoded_bytes() > self.shared.limits.mailbox_bytes_max;
+        if full && out.parts.qos == QoS::AtMostOnce {
+            self.counters().dropped_slow.add(1);
+        } else {
+            batch.push(destination, &out.parts);
+        }
+    }
+
+    /// Puts a message on its way to one session.
+    fn deliver(&mut self, key: SessionKey, wanted: Wanted<'_>, out: &mut Outgoing<'_>) {
+        let Some(session) = self.sessions.get(key.slot as usize).filter(|session| session.serial == key.serial) else {
+            return;
+        };
+        let qos = out.parts.qos.min(wanted.qos);
+        // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+        let retain = out.parts.retain && wanted.retain_as_published;
+        if qos == QoS::AtMostOnce {
+            let slot = session.connection;
+            // QoS 0 is not kept for the absent.
+            if slot != NONE {
+                self.send_at_most_once(slot, retain, wanted.identifiers, &out.parts);
+            }
+        } else {
+            let delivery = Queued { message: out.keep(), qos, retain, identifiers: wanted.identifiers.into() };
+            self.send_or_queue(key.slot, delivery);
+        }
+    }
+
+    /// Starts sending the retained messages of a new subscription.
+    pub(super) fn start_replay(&mut self, connection: u64, session: SessionKey, qos: QoS, identifier: u32, messages: Vec<Arc<Message>>) {
+        if messages.is_empty() {
+            return;
+        }
+        let identifiers = if identifier == 0 { Box::default() } else { Box::from([identifier]) };
+        self.replays.push(Replay { connection, session, qos, identifiers, messages: messages.into_iter() });
+    }
+
+    /// Whether a replay would get ahead now. It waits while its connection has enough to do, so that it never fills a queue.
+    pub(super) fn can_replay(&self, replay: &Replay) -> bool {
+        let Some(session) = self.sessions.get(replay.session.slot as usize) else {
+            return true; // to be removed
+        };
+        let Some(connection) = self.connections.get(session.connection as usize) else {
+            return true;
+        };
+        connection.id != replay.connection
+            || session.queue.is_empty()
+                && session.in_flight.len() < usize::from(connection.in_flight_max)
+                && connection.waiting_bytes() < REPLAY_AHEAD_BYTES
+    }
+
+    /// Lets each replay get ahead by a bounded number of messages and bytes, so that others are served in between.
+    pub(super) fn continue_replays(&mut self) {
+        if self.replays.is_empty() {
+            return;
+        }
+        let mut replays = std::mem::take(&mut self.replays);
+        replays.retain_mut(|replay| {
+            let alive = self.connection_of(replay.session).is_some_and(|(_, id)| id == replay.connection);
+            alive && (!self.can_replay(replay) || self.continue_replay(replay))
+        });
+        self.replays.append(&mut replays);
+    }
+
+    /// Sends some messages of a replay. `false` when it has sent all.
+    fn continue_replay(&mut self, replay: &mut Replay) -> bool {
+        let mut bytes = 0;
+        for _ in 0..REPLAY_MESSAGES_A_TURN {
+            if bytes > REPLAY_AHEAD_BYTES || !self.can_replay(replay) {
+                return true;
+            }
+            let Some(message) = replay.messages.next() else {
+                return false;
+            };
+            // What has been replaced since is delivered as a live message: an older value never follows a newer one.
+            if message.is_superseded() || message.is_expired(self.now) {
+                continue;
+            }
+            bytes += message.bytes();
+            self.templates.begin(1);
+            let qos = message.qos().min(replay.qos);
+            // RETAIN is set on what is sent because a subscription was made.
+            if qos == QoS::AtMostOnce {
+                let slot = self.sessions[replay.session.slot as usize].connection;
+                self.send_at_most_once(slot, true, &replay.identifiers, &message.parts());
+            } else {
+                let delivery = Queued { message, qos, retain: true, identifiers: replay.identifiers.clone() };
+                self.send_or_queue(replay.session.slot, delivery);
+            }
+        }
+        true
+    }
+
+    /// The slot and id of the connection of a session, if both still are.
+    pub(super) fn connection_of(&self, key: SessionKey) -> Option<(u32, u64)> {
+        let session = self.sessions.get(key.slot as usize).filter(|session| session.serial == key.serial)?;
+        let connection = self.connections.get(session.connection as usize)?;
+        Some((session.connection, connection.id))
+    }
+
+    /// Does what the mailbox holds: messages from other workers, requests of plugins.
+    pub fn on_mail(&mut self, now: Millis) {
+        self.now = now;
+        let mut batch = Batch::default();
+        while self.shared.mailboxes.of(self.worker).take(&mut batch) {
+            for (destination, parts) in batch.messages() {
+                self.deliver_from_worker(destination, parts);
+            }
+            for mail in batch.take_mails() {
+                match mail {
+                    Mail::Publish(message) => self.publish_from_plugin(&message),
+                    Mail::Info(info) => self.on_info(info),
+                    Mail::Disconnect { connection, reason_code, properties } => {
+                        self.disconnect(connection, reason_code, &properties);
+                    }
+                    Mail::Stop => self.shutdown(now),
+                }
+            }
+            batch.clear();
+        }
+    }
+
+    fn deliver_from_worker(&mut self, destination: Destination, parts: MessageParts<'_>) {
+        let mut out = Outgoing::new(parts);
+        match destination {
+            Destination::Matching => {
+                // The other worker has served the rest of the world; here only our own subscriptions are looked at.
+                let targets = self.router.targets(parts.topic);
+                self.deliver_to(&targets.local, &mut out, None);
+            }
+            Destination::Member { session, qos, retain_as_published, identifier } => {
+                self.templates.begin(1);
+                let identifiers = [identifier];
+                let identifiers = if identifier == 0 { &[][..] } else { &identifiers[..] };
+                self.deliver(session, Wanted { qos, retain_as_published, identifiers }, &mut out);
+            }
+        }
+    }
+
+    /// Routes what a plugin published. It is asked about by nobody: it comes from the operator's own code.
+    fn publish_from_plugin(&mut self, message: &Arc<Message>) {
+        if !self.route_message(message) {
+            tracing::warn!(topic = message.topic(), "a retained message of a plugin was not kept: there is no room for more");
+        }
+    }
+
+    /// Stores, if it is retained, and routes a message of the server's own. `false`: there was no room to retain it.
+    pub(super) fn route_message(&mut self, message: &Arc<Message>) -> bool {
+        let mut out = Outgoing::of(message);
+        let kept = self.retain(&mut out);
+        self.route(&mut out, None);
+        kept
+    }
+}
+
+/// A replay stops for this turn after so many messages,
+const REPLAY_MESSAGES_A_TURN: usize = 64;
+/// or so many bytes, and does not start while more than that waits for the socket.
+const REPLAY_AHEAD_BYTES: usize = 64 << 10;
+
+impl<'a> Wanted<'a> {
+    fn of(target: &'a Target) -> Self {
+        Self {
+            qos: target.qos,
+            retain_as_published: target.retain_as_published,
+            identifiers: &target.identifiers,
+        }
+    }
+}
+
+/// The workers whose bit is set.
+fn workers_in(mut mask: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        (mask != 0).then(|| {
+            let worker = mask.trailing_zeros() as usize;
+            mask &= mask - 1;
+            worker
+        })
+    })
+}
+
+/// A time in the future, in seconds from now, as a property has it.
+pub(super) fn expiry(now: Millis, secs: Option<u32>) -> Millis {
+    secs.map_or(Millis::NEVER, |secs| now.plus_secs(secs))
+}

@@ -1,0 +1,185 @@
+//! Session State: what outlives a Network Connection.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use foldhash::fast::RandomState;
+use plugin_api::QoS;
+
+use super::connection::NONE;
+use crate::clock::Millis;
+use crate::codec::{PacketId, SubscribeOptions};
+use crate::message::Message;
+use crate::router::SessionKey;
+
+/// A Session Expiry Interval that means "never" [MQTT-3.1.2.11.2].
+pub(super) const EXPIRY_NEVER: u32 = u32::MAX;
+
+/// One Session.
+pub(super) struct Session {
+    pub(super) client_id: Arc<str>,
+    /// Tells this session from an earlier one in the same slot.
+    pub(super) serial: u32,
+    /// Slot of its Network Connection, [`NONE`] while there is none.
+    pub(super) connection: u32,
+    /// Session Expiry Interval in seconds; 0 ends the session with its Network Connection.
+    pub(super) expiry_secs: u32,
+    /// When it ends; [`Millis::NEVER`] while connected.
+    pub(super) expires_at: Millis,
+    pub(super) next_packet_id: u16,
+    /// Sent and not acknowledged, oldest first.
+    pub(super) in_flight: VecDeque<InFlight>,
+    /// How many at the end of `in_flight` have not been sent on the present connection.
+    pub(super) to_resend: usize,
+    /// Accepted and not sent, oldest first. Not encoded: it costs a reference each.
+    pub(super) queue: VecDeque<Queued>,
+    pub(super) queue_bytes: usize,
+    /// QoS 2 messages from the client that are not released, oldest first [MQTT-4.3.3-10].
+    pub(super) received: VecDeque<Received>,
+    /// By Topic Filter as the client wrote it, `$share/…` included.
+    pub(super) subscriptions: HashMap<Box<str>, Subscription, RandomState>,
+    /// Whether it is connected, for the groups of its shared subscriptions.
+    pub(super) online: Option<Arc<AtomicBool>>,
+    /// A Will Message that waits for its Will Delay Interval.
+    pub(super) will: Option<Box<DelayedWill>>,
+}
+
+/// One Subscription of a Session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Subscription {
+    pub(super) options: SubscribeOptions,
+    pub(super) identifier: u32,
+}
+
+/// A Will Message on its way.
+#[derive(Debug)]
+pub(super) struct DelayedWill {
+    pub(super) at: Millis,
+    pub(super) message: Arc<Message>,
+}
+
+/// What an outbound QoS 1 or 2 message waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaiting {
+    Puback,
+    Pubrec,
+    Pubcomp,
+}
+
+/// A message that was sent and not acknowledged completely.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) packet_id: PacketId,
+    pub(super) awaiting: Awaiting,
+    /// `None` once PUBREC has come: it is never sent again [MQTT-4.3.3-6].
+    pub(super) delivery: Option<Queued>,
+}
+
+/// A message for one session.
+#[derive(Debug, Clone)]
+pub(super) struct Queued {
+    pub(super) message: Arc<Message>,
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    /// Subscription Identifiers of all matching subscriptions [MQTT-3.3.4-3].
+    pub(super) identifiers: Box<[u32]>,
+}
+
+/// A QoS 2 message from the client, accepted and not released.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) packet_id: PacketId,
+    /// `None` where a handler took it: nothing is routed at PUBREL.
+    pub(super) message: Option<Arc<Message>>,
+}
+
+impl Session {
+    pub(super) fn new(client_id: Arc<str>, serial: u32) -> Self {
+        Self {
+            client_id,
+            serial,
+            connection: NONE,
+            expiry_secs: 0,
+            expires_at: Millis::NEVER,
+            next_packet_id: 1,
+            in_flight: VecDeque::new(),
+            to_resend: 0,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            received: VecDeque::new(),
+            subscriptions: HashMap::default(),
+            online: None,
+            will: None,
+        }
+    }
+
+    pub(super) fn key(&self, slot: u32) -> SessionKey {
+        SessionKey { slot, serial: self.serial }
+    }
+
+    /// A Packet Identifier that is not in use [MQTT-2.2.1-4]. `None` while the next one still is: identifiers are given
+    /// in order, so that this is the oldest message in flight, and sending goes on when it is acknowledged.
+    pub(super) fn take_packet_id(&mut self) -> Option<PacketId> {
+        let next = PacketId::new(self.next_packet_id).expect("starts at 1 and skips 0");
+        if self.in_flight.front().is_some_and(|oldest| oldest.packet_id == next) {
+            return None;
+        }
+        self.next_packet_id = self.next_packet_id.checked_add(1).unwrap_or(1);
+        Some(next)
+    }
+
+    /// The place in flight of a Packet Identifier. Acknowledgements mostly come in order, so the first is looked at first.
+    pub(super) fn find_in_flight(&self, packet_id: PacketId) -> Option<usize> {
+        self.in_flight.iter().position(|sent| sent.packet_id == packet_id)
+    }
+
+    /// Ends the in-flight state of the message at a place.
+    pub(super) fn remove_in_flight(&mut self, place: usize) {
+        // A client may acknowledge what it was sent on an earlier connection before it is sent again.
+        if place >= self.in_flight.len() - self.to_resend {
+            self.to_resend -= 1;
+        }
+        self.in_flight.remove(place);
+    }
+
+    /// The place of a QoS 2 message from the client that waits for PUBREL.
+    pub(super) fn find_received(&self, packet_id: PacketId) -> Option<usize> {
+        self.received.iter().position(|received| received.packet_id == packet_id)
+    }
+
+    /// Puts a message into the queue. Gives it back if there is no room for it.
+    pub(super) fn enqueue(&mut self, delivery: Queued, messages_max: usize, bytes_max: usize) -> Result<(), Queued> {
+        let bytes = delivery.message.bytes();
+        if self.queue.len() >= messages_max || self.queue_bytes + bytes > bytes_max {
+            return Err(delivery);
+        }
+        self.queue_bytes += bytes;
+        self.queue.push_back(delivery);
+        Ok(())
+    }
+
+    /// Takes the oldest message of the queue.
+    pub(super) fn dequeue(&mut self) -> Option<Queued> {
+        let delivery = self.queue.pop_front()?;
+        self.queue_bytes -= delivery.message.bytes();
+        Some(delivery)
+    }
+
+    /// Puts back what [`Session::dequeue`] gave.
+    pub(super) fn put_back(&mut self, delivery: Queued) {
+        self.queue_bytes += delivery.message.bytes();
+        self.queue.push_front(delivery);
+    }
+
+    /// Gives back the memory of queues that have emptied after a burst.
+    pub(super) fn trim(&mut self) {
+        const KEEP: usize = 64;
+        if self.in_flight.is_empty() && self.in_flight.capacity() > KEEP {
+            self.in_flight = VecDeque::new();
+        }
+        if self.queue.is_empty() && self.queue.capacity() > KEEP {
+            self.queue = VecDeque::new();
+        }
+    }
+}

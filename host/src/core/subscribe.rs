@@ -1,0 +1,218 @@
+//! SUBSCRIBE and UNSUBSCRIBE: bounds, handlers, the router, retained messages.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use plugin_api::topic::{self, Share};
+use plugin_api::{DisconnectKind, Properties, QoS, ReasonCode};
+
+use super::Core;
+use super::connection::{Closing, NONE};
+use super::inbound::Next;
+use super::session::{Session, Subscription};
+use crate::codec::{DecodeError, Packet, RetainHandling, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe};
+use crate::plugin::{SubscribeItem, SubscribeOutcome};
+use crate::router::SessionKey;
+
+/// One Topic Filter of a SUBSCRIBE packet.
+struct Asked<'a> {
+    /// As the client wrote it.
+    written: &'a str,
+    /// Without `$share/{ShareName}/`.
+    filter: &'a str,
+    share_name: Option<&'a str>,
+    options: SubscribeOptions,
+}
+
+impl<'a> Asked<'a> {
+    fn item(&self) -> SubscribeItem<'a> {
+        SubscribeItem { filter: self.filter, share_name: self.share_name, options: self.options }
+    }
+}
+
+impl Core {
+    pub(super) fn on_subscribe(&mut self, slot: u32, subscribe: &Subscribe<'_>) -> Result<Next, DecodeError> {
+        let mut asked = Vec::new();
+        let mut codes = Vec::new();
+        for item in subscribe.filters.iter() {
+            let (share_name, filter) = match topic::split_share(item.filter) {
+                Share::Group { share_name, filter } => (Some(share_name), filter),
+                Share::None | Share::Malformed => (None, item.filter),
+            };
+            let one = Asked { written: item.filter, filter, share_name, options: item.options };
+            codes.push(self.check_filter(slot, &one));
+            asked.push(one);
+        }
+        if !self.ask_subscribe(slot, subscribe.properties, &asked, &mut codes) {
+            return Ok(self.next(slot));
+        }
+        let identifier = subscribe.properties.subscription_identifier().unwrap_or(0);
+        for (asked, code) in asked.iter().zip(&mut codes) {
+            if !code.is_error() {
+                *code = self.subscribe(slot, asked, *code, identifier);
+            }
+        }
+        // [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-6]
+        let reason_codes: Vec<u8> = codes.iter().map(|code| code.0).collect();
+        let suback = Suback { packet_id: subscribe.packet_id, properties: Properties::EMPTY, reason_codes: &reason_codes };
+        self.answer(slot, &Packet::Suback(suback));
+        Ok(self.next(slot))
+    }
+
+    /// What can be granted before handlers are asked.
+    fn check_filter(&self, slot: u32, asked: &Asked<'_>) -> ReasonCode {
+        let malformed = matches!(topic::split_share(asked.written), Share::Malformed); // [MQTT-4.8.2-1] [MQTT-4.8.2-2]
+        if malformed
+            || !topic::is_valid_filter(asked.filter)
+            || topic::levels(asked.filter).count() > self.shared.limits.topic_levels_max
+        {
+            return ReasonCode::TOPIC_FILTER_INVALID;
+        }
+        let Some(session) = self.session_of(slot) else {
+            return ReasonCode::UNSPECIFIED_ERROR;
+        };
+        let is_new = !session.subscriptions.contains_key(asked.written);
+        if is_new && session.subscriptions.len() >= self.shared.limits.subscriptions_max {
+            return ReasonCode::QUOTA_EXCEEDED;
+        }
+        // [MQTT-3.2.2-10]
+        ReasonCode(self.granted(asked.options.qos) as u8)
+    }
+
+    /// Asks the handlers about the filters. `false`: the connection has ended.
+    fn ask_subscribe(&mut self, slot: u32, properties: Properties<'_>, asked: &[Asked<'_>], codes: &mut [ReasonCode]) -> bool {
+        let items: Vec<SubscribeItem<'_>> = asked.iter().map(Asked::item).collect();
+        let connection = &mut self.connections[slot as usize];
+        let who = self.sessions.get(connection.session as usize).map_or("", |session| &session.client_id);
+        let Some(handlers) = connection.handlers.as_mut() else {
+            return false;
+        };
+        let outcome = self.shared.chain.subscribe(handlers, who, &items, properties.as_bytes(), codes);
+        self.settle_subscribe(slot, outcome)
+    }
+
+    fn settle_subscribe(&mut self, slot: u32, outcome: SubscribeOutcome) -> bool {
+        match outcome {
+            SubscribeOutcome::Done => true,
+            SubscribeOutcome::Disconnect { reason_code, properties } => {
+                let closing = Closing::telling(DisconnectKind::ServerDisconnect, reason_code);
+                self.close(slot, closing.with_properties(properties));
+                false
+            }
+            SubscribeOutcome::Failed => {
+                self.close_failed(slot);
+                false
+            }
+        }
+    }
+
+    /// Makes a subscription, and lets its retained messages follow. It is visible to publishers when this returns, so
+    /// before its SUBACK and before its retained messages are looked up.
+    fn subscribe(&mut self, slot: u32, asked: &Asked<'_>, granted: ReasonCode, identifier: u32) -> ReasonCode {
+        let connection = &self.connections[slot as usize];
+        let (session_slot, connection_id) = (connection.session, connection.id);
+        let session = &mut self.sessions[session_slot as usize];
+        // One filter may stand in the packet twice, so that what was checked before may no longer be so.
+        if session.subscriptions.len() >= self.shared.limits.subscriptions_max && !session.subscriptions.contains_key(asked.written) {
+            return ReasonCode::QUOTA_EXCEEDED;
+        }
+        let qos = QoS::from_u8(granted.0).unwrap_or(QoS::AtMostOnce);
+        let options = SubscribeOptions { qos, ..asked.options };
+        let subscription = Subscription { options, identifier };
+        // [MQTT-3.8.4-3]
+        let existed = session.subscriptions.insert(asked.written.into(), subscription).is_some();
+        let key = session.key(session_slot);
+        let identifier_or_none = NonZeroU32::new(identifier);
+        if let Some(share_name) = asked.share_name {
+            let online = session.online();
+            self.router.subscribe_shared(key, share_name, asked.filter, options, identifier_or_none, online);
+            return granted;
+        }
+        self.router.subscribe(key, asked.filter, options, identifier_or_none);
+        let send_retained = match options.retain_handling {
+            RetainHandling::SendAtSubscribe => true, // [MQTT-3.3.1-9]
+            RetainHandling::SendIfNew => !existed,   // [MQTT-3.3.1-10]
+            RetainHandling::DoNotSend => false,      // [MQTT-3.3.1-11]
+        };
+        if send_retained {
+            let messages = self.shared.retained.matching(asked.filter, self.now);
+            self.start_replay(connection_id, key, qos, identifier, messages);
+        }
+        granted
+    }
+
+    pub(super) fn on_unsubscribe(&mut self, slot: u32, unsubscribe: &Unsubscribe<'_>) -> Result<Next, DecodeError> {
+        let filters: Vec<&str> = unsubscribe.filters.iter().collect();
+        let mut codes: Vec<ReasonCode> = filters.iter().map(|filter| self.check_unsubscribe(slot, filter)).collect();
+        let connection = &mut self.connections[slot as usize];
+        let session_slot = connection.session;
+        let who = self.sessions.get(session_slot as usize).map_or("", |session| &session.client_id);
+        let Some(handlers) = connection.handlers.as_mut() else {
+            return Ok(Next::Stop);
+        };
+        let outcome = self.shared.chain.unsubscribe(handlers, who, &filters, &mut codes);
+        if !self.settle_subscribe(slot, outcome) {
+            return Ok(self.next(slot));
+        }
+        for (filter, code) in filters.iter().zip(&mut codes) {
+            // One filter may stand in the packet twice; the second time there is nothing to remove [MQTT-3.10.4-6].
+            if *code == ReasonCode::SUCCESS && !self.unsubscribe(session_slot, filter) {
+                *code = ReasonCode::NO_SUBSCRIPTION_EXISTED;
+            }
+        }
+        // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.11.3-1]
+        let reason_codes: Vec<u8> = codes.iter().map(|code| code.0).collect();
+        let unsuback = Unsuback { packet_id: unsubscribe.packet_id, properties: Properties::EMPTY, reason_codes: &reason_codes };
+        self.answer(slot, &Packet::Unsuback(unsuback));
+        Ok(self.next(slot))
+    }
+
+    fn check_unsubscribe(&self, slot: u32, filter: &str) -> ReasonCode {
+        let plain = match topic::split_share(filter) {
+            Share::Group { filter, .. } => filter,
+            Share::None => filter,
+            Share::Malformed => return ReasonCode::TOPIC_FILTER_INVALID,
+        };
+        if !topic::is_valid_filter(plain) {
+            return ReasonCode::TOPIC_FILTER_INVALID;
+        }
+        match self.session_of(slot) {
+            Some(session) if session.subscriptions.contains_key(filter) => ReasonCode::SUCCESS,
+            _ => ReasonCode::NO_SUBSCRIPTION_EXISTED,
+        }
+    }
+
+    /// Removes a subscription by its filter as the client wrote it [MQTT-3.10.4-1]. `false` if there was none.
+    fn unsubscribe(&mut self, session_slot: u32, written: &str) -> bool {
+        let session = &mut self.sessions[session_slot as usize];
+        let key = session.key(session_slot);
+        session.subscriptions.remove(written).is_some() && {
+            self.remove_from_router(key, written);
+            true
+        }
+    }
+
+    /// Takes a subscription out of the router.
+    pub(super) fn remove_from_router(&mut self, key: SessionKey, written: &str) {
+        match topic::split_share(written) {
+            Share::Group { share_name, filter } => self.router.unsubscribe_shared(key, share_name, filter),
+            Share::None | Share::Malformed => self.router.unsubscribe(key, written),
+        };
+    }
+}
+
+impl Session {
+    /// Whether it is connected, as the groups of its shared subscriptions see it.
+    fn online(&mut self) -> Arc<AtomicBool> {
+        let connected = self.connection != NONE;
+        Arc::clone(self.online.get_or_insert_with(|| Arc::new(AtomicBool::new(connected))))
+    }
+
+    /// Says to the groups of its shared subscriptions whether it is connected.
+    pub(super) fn set_online(&mut self, connected: bool) {
+        if let Some(online) = &self.online {
+            online.store(connected, Ordering::Relaxed);
+        }
+    }
+}

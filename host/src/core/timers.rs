@@ -1,0 +1,69 @@
+//! What is due when. Entries are never taken out early: whoever is called looks whether it is still true.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use crate::clock::Millis;
+use crate::router::SessionKey;
+
+/// No entry lies further ahead than this, in milliseconds: an entry whose subject is gone leaves within a minute, so the
+/// heap stays in proportion to what exists, however fast connections come and go.
+pub(super) const HORIZON_MS: u64 = 60_000;
+
+/// Whom a timer concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Subject {
+    /// Connect timeout, Keep Alive or lingering close of a connection.
+    Connection { slot: u32, id: u64 },
+    /// Delayed will or Session Expiry Interval.
+    Session { slot: u32, serial: u32 },
+    /// A delayed message for `handle_info`, by its number.
+    Info(u64),
+}
+
+impl From<SessionKey> for Subject {
+    fn from(key: SessionKey) -> Self {
+        Self::Session { slot: key.slot, serial: key.serial }
+    }
+}
+
+/// A heap of moments.
+#[derive(Debug, Default)]
+pub(super) struct Timers(BinaryHeap<Reverse<(Millis, Subject)>>);
+
+impl Timers {
+    /// Arms a timer for `at`, or for the horizon if that is earlier.
+    pub(super) fn arm(&mut self, now: Millis, at: Millis, subject: Subject) {
+        self.0.push(Reverse((at.min(now + HORIZON_MS), subject)));
+    }
+
+    /// The next moment at which something may be due.
+    pub(super) fn next(&self) -> Option<Millis> {
+        self.0.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Takes the next subject that is due.
+    pub(super) fn pop_due(&mut self, now: Millis) -> Option<Subject> {
+        let due = self.next().is_some_and(|at| at <= now);
+        due.then(|| self.0.pop()).flatten().map(|Reverse((_, subject))| subject)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn due_subjects_come_in_order_and_none_beyond_the_horizon() {
+        let mut timers = Timers::default();
+        timers.arm(Millis(0), Millis(20), Subject::Info(2));
+        timers.arm(Millis(0), Millis(10), Subject::Info(1));
+        timers.arm(Millis(0), Millis(u64::MAX), Subject::Info(3));
+        assert_eq!(timers.next(), Some(Millis(10)));
+        assert_eq!(timers.pop_due(Millis(9)), None);
+        assert_eq!(timers.pop_due(Millis(30)), Some(Subject::Info(1)));
+        assert_eq!(timers.pop_due(Millis(30)), Some(Subject::Info(2)));
+        assert_eq!(timers.pop_due(Millis(30)), None);
+        assert_eq!(timers.next(), Some(Millis(HORIZON_MS)));
+    }
+}

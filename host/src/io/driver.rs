@@ -1,0 +1,471 @@
+//! Moves bytes between the sockets of one worker and its core.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustix::io::Errno;
+use rustix::net::{self, RecvFlags, SendFlags, Shutdown};
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Sleep};
+
+use super::listener::Accepted;
+use super::poller::{Poller, Readiness, watch};
+use super::sockets::{Sockets, Stage};
+use super::worker::Workers;
+use crate::clock::{Clock, Millis};
+use crate::core::{Core, Handover};
+
+/// Bytes taken from one socket in a turn. All sockets share this one buffer.
+const SCRATCH_BYTES: usize = 64 << 10;
+
+/// Bytes taken from all sockets in a turn; who is left is first in the next one.
+const READ_BYTES_PER_TURN: usize = 4 << 20;
+
+/// Calls of `send` in a turn, before readiness is asked for again.
+const SENDS_PER_TURN: usize = 512;
+
+/// Calls of `send` for one connection in a turn, while the core goes on filling its buffer.
+const SENDS_PER_CONNECTION: usize = 4;
+
+/// A connection with more to send than this is sent to before the end of the turn.
+const FLUSH_EARLY_BYTES: usize = 256 << 10;
+
+/// Time until a worker that another one cannot follow looks again whether it may read, in milliseconds.
+const CONGESTED_MS: u64 = 2;
+
+/// Sockets taken from the listeners in a turn.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// Time to send what a closing connection still has outbound, in milliseconds.
+const FLUSH_MS_MAX: u64 = 5_000;
+
+/// Time that a peer gets to close its side after we have closed ours, in milliseconds. Closing at once could destroy
+/// the last packets on their way, if the peer has sent something that we did not read.
+const DRAIN_MS_MAX: u64 = 1_000;
+
+/// The same while the server stops.
+const DRAIN_STOPPING_MS_MAX: u64 = 200;
+
+/// Bytes that are discarded of one closing connection before it is closed for good.
+const DISCARD_BYTES_MAX: u32 = 1 << 20;
+
+/// Time that a stopping worker takes at most, in milliseconds.
+pub(crate) const STOP_MS_MAX: u64 = 3_000;
+
+/// Drives one core.
+///
+/// It works in turns: take what has happened, read from each socket that has something, once; let the core work; then
+/// send, once to each connection that has something outbound. So everything that one turn causes for one peer leaves in
+/// one `send`, however many messages it is.
+pub(super) struct Driver {
+    worker: usize,
+    core: Core,
+    poller: Poller,
+    sockets: Sockets,
+    accepted: mpsc::Receiver<Accepted>,
+    workers: Arc<Workers>,
+    clock: Clock,
+    accepting: Vec<JoinHandle<()>>,
+    /// When the worker ends at the latest, once it was asked to.
+    stop_by: Option<Millis>,
+    scratch: Box<[u8]>,
+    /// A socket that [`Driver::wait`] took out of `accepted`.
+    next_accepted: Option<Accepted>,
+    /// Sockets to read, each at most once; first those that waited longest.
+    to_read: Vec<u32>,
+    /// Connections to look at after the core has worked. One may be on it twice.
+    to_flush: Vec<u32>,
+    handovers: Vec<(u32, usize, Box<Handover>)>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        worker: usize,
+        core: Core,
+        poller: Poller,
+        accepted: mpsc::Receiver<Accepted>,
+        workers: Arc<Workers>,
+        clock: Clock,
+        accepting: Vec<JoinHandle<()>>,
+    ) -> Self {
+        Self {
+            worker,
+            core,
+            poller,
+            sockets: Sockets::default(),
+            accepted,
+            workers,
+            clock,
+            accepting,
+            stop_by: None,
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            next_accepted: None,
+            to_read: Vec::new(),
+            to_flush: Vec::new(),
+            handovers: Vec::new(),
+        }
+    }
+
+    /// Takes turns until the worker was asked to stop and has done so.
+    ///
+    /// The runtime learns of new events through an edge on the epoll's own descriptor. Its readiness is cleared only after
+    /// a turn that left nothing undone; otherwise other tasks of the worker run, and the next turn follows.
+    pub(super) async fn run(mut self) -> io::Result<()> {
+        let events = watch(self.poller.fd())?;
+        let mut alarm = Alarm { sleep: Box::pin(tokio::time::sleep_until(Instant::now())), at: None };
+        let mut more = false;
+        loop {
+            let mut guard = poll_fn(|cx| self.poll_wait(cx, &events, &mut alarm, more)).await?;
+            more = self.turn();
+            if self.has_stopped() {
+                return Ok(());
+            }
+            if more {
+                tokio::task::yield_now().await;
+            } else if let Some(guard) = &mut guard {
+                guard.clear_ready();
+            }
+        }
+    }
+
+    /// Ready when there is something to do: at once if the last turn left something. The guard tells that it is events.
+    fn poll_wait<'e>(
+        &mut self,
+        cx: &mut Context<'_>,
+        events: &'e AsyncFd<Arc<OwnedFd>>,
+        alarm: &mut Alarm,
+        more: bool,
+    ) -> Poll<io::Result<Option<AsyncFdReadyGuard<'e, Arc<OwnedFd>>>>> {
+        if let Poll::Ready(guard) = events.poll_read_ready(cx) {
+            return Poll::Ready(guard.map(Some));
+        }
+        if more {
+            return Poll::Ready(Ok(None));
+        }
+        if let Poll::Ready(Some(accepted)) = self.accepted.poll_recv(cx) {
+            self.next_accepted = Some(accepted);
+            return Poll::Ready(Ok(None));
+        }
+        let congested = self.core.is_congested().then(|| self.clock.now() + CONGESTED_MS);
+        let deadlines = [self.core.next_tick(), self.sockets.next_overdue(), self.stop_by, congested];
+        ready!(alarm.poll(cx, deadlines.into_iter().flatten().min(), self.clock));
+        Poll::Ready(Ok(None))
+    }
+
+    /// Does what there is to do, each part of it bounded. `true` if something is left.
+    fn turn(&mut self) -> bool {
+        let now = self.clock.now();
+        let accepted_all = self.take_accepted(now);
+        let mut more = self.poller.take_events();
+        let rung = self.note_events();
+        if !self.core.is_congested() {
+            self.read_sockets(now);
+            self.give_away();
+        }
+        if rung {
+            self.core.on_mail(now);
+            self.adopt_arriving(now);
+            self.begin_stopping(now);
+        }
+        if self.core.next_tick().is_some_and(|at| at <= now) {
+            self.core.on_tick(now);
+        }
+        // The other workers begin with theirs while this one sends.
+        self.core.flush_mail();
+        self.flush(now);
+        self.close_overdue(now);
+        self.core.flush_mail();
+        more |= !accepted_all || !self.to_flush.is_empty() || self.core.next_tick().is_some_and(|at| at <= now);
+        more || !self.to_read.is_empty() && !self.core.is_congested()
+    }
+
+    fn take_accepted(&mut self, now: Millis) -> bool {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(accepted) = self.next_accepted.take().or_else(|| self.accepted.try_recv().ok()) else {
+                return true;
+            };
+            if self.stop_by.is_some() {
+                continue;
+            }
+            if let Some(conn) = self.core.accept(accepted.peer, &accepted.listener, now) {
+                self.add_socket(conn, accepted.fd, now);
+            }
+        }
+        false
+    }
+
+    fn add_socket(&mut self, conn: u32, fd: OwnedFd, now: Millis) {
+        let registered = self.poller.add(&fd, conn);
+        self.sockets.insert(conn, fd);
+        if let Err(error) = registered {
+            tracing::warn!(worker = self.worker, %error, "a connection cannot be watched and is closed");
+            self.lose(conn, now);
+        }
+    }
+
+    /// Notes what has become possible on each socket. `true` if the doorbell was rung.
+    fn note_events(&mut self) -> bool {
+        let mut rung = false;
+        for readiness in self.poller.readiness() {
+            let Readiness::Socket { conn, readable, ending, writable } = readiness else {
+                rung = true;
+                continue;
+            };
+            let Some(socket) = self.sockets.get(conn) else { continue };
+            socket.ending |= ending;
+            if readable && !socket.queued {
+                socket.queued = true;
+                self.to_read.push(conn);
+            }
+            if writable && socket.blocked {
+                socket.blocked = false;
+                self.core.set_blocked(conn, false);
+                self.to_flush.push(conn);
+            }
+        }
+        rung
+    }
+
+    /// Reads once from each socket that has something, until the turn's budget is used up.
+    fn read_sockets(&mut self, now: Millis) {
+        let (mut bytes, mut since_flush) = (0, 0);
+        let mut done = 0;
+        // Who has more goes to the end of the list, past the ones of this turn.
+        let listed = self.to_read.len();
+        while done < listed && bytes < READ_BYTES_PER_TURN {
+            let conn = self.to_read[done];
+            done += 1;
+            let read = self.read_socket(conn, now);
+            bytes += read;
+            since_flush += read;
+            if since_flush >= FLUSH_EARLY_BYTES {
+                // No connection gets much more to send than was read, so this is soon enough.
+                since_flush = 0;
+                self.flush_early(now);
+            }
+        }
+        self.to_read.drain(..done);
+    }
+
+    /// One `recv`. Returns the number of bytes.
+    fn read_socket(&mut self, conn: u32, now: Millis) -> usize {
+        let Some(socket) = self.sockets.get(conn) else { return 0 };
+        socket.queued = false;
+        match net::recv(&socket.fd, &mut self.scratch[..], RecvFlags::empty()) {
+            Ok((0, _)) => {
+                self.end(conn, now);
+                0
+            }
+            Ok((bytes, _)) => {
+                // A short read has emptied the socket: what comes next is announced by an event, but for the end of the
+                // stream, if that was announced already.
+                if bytes == SCRATCH_BYTES || socket.ending {
+                    socket.queued = true;
+                    self.to_read.push(conn);
+                }
+                if socket.stage == Stage::Open {
+                    self.core.feed(conn, &self.scratch[..bytes], now);
+                } else {
+                    self.discard(conn, bytes);
+                }
+                bytes
+            }
+            Err(Errno::AGAIN) => {
+                socket.ending = false;
+                0
+            }
+            Err(Errno::INTR) => {
+                socket.queued = true;
+                self.to_read.push(conn);
+                0
+            }
+            Err(_) => {
+                self.lose(conn, now);
+                0
+            }
+        }
+    }
+
+    /// Bytes came for a connection that is being closed.
+    fn discard(&mut self, conn: u32, bytes: usize) {
+        let Some(socket) = self.sockets.get(conn) else { return };
+        socket.discarded_bytes = socket.discarded_bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        if socket.discarded_bytes > DISCARD_BYTES_MAX {
+            self.release(conn);
+        }
+    }
+
+    /// The peer has sent everything. It may still be reading: the answers to its last packets are worth one `send`.
+    fn end(&mut self, conn: u32, now: Millis) {
+        self.send_outbound(conn, now);
+        self.lose(conn, now);
+    }
+
+    /// The socket is of no more use.
+    fn lose(&mut self, conn: u32, now: Millis) {
+        if self.sockets.get(conn).is_some() {
+            self.core.lost(conn, now);
+            self.release(conn);
+        }
+    }
+
+    /// Closes the socket and frees the connection's slot.
+    fn release(&mut self, conn: u32) {
+        if self.sockets.remove(conn).is_some() {
+            self.core.release(conn);
+        }
+    }
+
+    /// Gives connections to the workers that own their clients.
+    fn give_away(&mut self) {
+        self.core.take_handovers(&mut self.handovers);
+        for (conn, worker, handover) in self.handovers.drain(..) {
+            let Some(socket) = self.sockets.remove(conn) else { continue };
+            // If it fails, the socket was not registered, which is what is wanted.
+            let _ = self.poller.remove(&socket.fd);
+            self.workers.hand_over(worker, socket.fd, handover);
+        }
+    }
+
+    fn adopt_arriving(&mut self, now: Millis) {
+        while let Some((fd, handover)) = self.workers.take_arriving(self.worker) {
+            let conn = self.core.adopt(handover, now);
+            self.add_socket(conn, fd, now);
+        }
+    }
+
+    /// The core was asked to stop, by mail, and has told its clients.
+    fn begin_stopping(&mut self, now: Millis) {
+        if self.stop_by.is_none() && self.core.is_stopping() {
+            self.stop_by = Some(now + STOP_MS_MAX);
+            self.accepting.drain(..).for_each(|task| task.abort());
+            self.workers.enter_stopping();
+        }
+    }
+
+    /// Whether the worker was asked to stop and nothing is left to wait for.
+    fn has_stopped(&self) -> bool {
+        let over = |stop_by| self.clock.now() >= stop_by;
+        // In this order: who gives away a connection does so before it is stopping.
+        let nothing_comes = || self.workers.are_stopping() && self.workers.nothing_arrives(self.worker);
+        let nothing_left = || self.sockets.len() == 0 && nothing_comes();
+        self.stop_by.is_some_and(|stop_by| nothing_left() || over(stop_by))
+    }
+
+    /// Sends to the connections that have much outbound, though the turn is not over.
+    fn flush_early(&mut self, now: Millis) {
+        self.core.take_dirty(&mut self.to_flush);
+        for at in 0..self.to_flush.len() {
+            let conn = self.to_flush[at];
+            if self.sockets.get(conn).is_some() && self.core.outbound(conn).len() > FLUSH_EARLY_BYTES {
+                self.send_outbound(conn, now);
+            }
+        }
+    }
+
+    /// Sends to each connection that the core has filled, closes those that it has done with.
+    fn flush(&mut self, now: Millis) {
+        self.core.take_dirty(&mut self.to_flush);
+        let (mut done, mut sends) = (0, 0);
+        let listed = self.to_flush.len();
+        while done < listed && sends < SENDS_PER_TURN {
+            let conn = self.to_flush[done];
+            done += 1;
+            sends += self.send_outbound(conn, now);
+            self.close_if_done(conn, now);
+        }
+        self.to_flush.drain(..done);
+    }
+
+    /// Sends what is outbound, as far as the socket takes it. Returns the number of calls of `send`.
+    fn send_outbound(&mut self, conn: u32, now: Millis) -> usize {
+        let Some(socket) = self.sockets.get(conn) else { return 0 };
+        if socket.blocked {
+            return 0;
+        }
+        for sends in 0..SENDS_PER_CONNECTION {
+            let bytes = self.core.outbound(conn);
+            if bytes.is_empty() {
+                return sends;
+            }
+            let sent = match net::send(&socket.fd, bytes, SendFlags::NOSIGNAL) {
+                Ok(sent) => sent,
+                Err(Errno::AGAIN) => 0,
+                Err(Errno::INTR) => continue,
+                Err(_) => {
+                    self.lose(conn, now);
+                    return sends + 1;
+                }
+            };
+            // A short `send` has filled the socket's buffer; an event follows when there is room again.
+            socket.blocked = sent < bytes.len();
+            if sent > 0 {
+                self.core.sent(conn, sent, now);
+            }
+            if socket.blocked {
+                self.core.set_blocked(conn, true);
+                return sends + 1;
+            }
+        }
+        if !self.core.outbound(conn).is_empty() {
+            self.to_flush.push(conn);
+        }
+        SENDS_PER_CONNECTION
+    }
+
+    /// Takes a connection that the core has done with one step further towards its end.
+    fn close_if_done(&mut self, conn: u32, now: Millis) {
+        let Some(socket) = self.sockets.get(conn) else { return };
+        if socket.stage == Stage::Draining || !self.core.is_closing(conn) {
+            return;
+        }
+        if !self.core.outbound(conn).is_empty() {
+            if socket.stage == Stage::Open {
+                socket.stage = Stage::Flushing;
+                self.sockets.close_by(conn, now + FLUSH_MS_MAX);
+            }
+            return;
+        }
+        socket.stage = Stage::Draining;
+        // Its peer has gone if this fails, and the read that follows finds out.
+        let _ = net::shutdown(&socket.fd, Shutdown::Write);
+        let patience = if self.stop_by.is_some() { DRAIN_STOPPING_MS_MAX } else { DRAIN_MS_MAX };
+        self.sockets.close_by(conn, now + patience);
+    }
+
+    /// Closes connections that have taken too long to end.
+    fn close_overdue(&mut self, now: Millis) {
+        while let Some(conn) = self.sockets.pop_overdue(now) {
+            self.release(conn);
+        }
+    }
+}
+
+/// The one timer of a worker. It is set anew only when the next deadline is another one.
+struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+    at: Option<Millis>,
+}
+
+impl Alarm {
+    fn poll(&mut self, cx: &mut Context<'_>, at: Option<Millis>, clock: Clock) -> Poll<()> {
+        let Some(deadline) = at else {
+            self.at = None;
+            return Poll::Pending;
+        };
+        if self.at != at {
+            self.at = at;
+            self.sleep.as_mut().reset(Instant::from_std(clock.instant(deadline)));
+        }
+        ready!(self.sleep.as_mut().poll(cx));
+        // It has fired: it has to be set again, even for the same moment.
+        self.at = None;
+        Poll::Ready(())
+    }
+}

@@ -1,0 +1,167 @@
+//! One thread with its runtime, its core and its driver.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc;
+
+use super::driver::Driver;
+use super::listener::Listener;
+use super::poller::{Doorbell, Poller};
+use crate::clock::Clock;
+use crate::core::mail::{Mail, Mailboxes};
+use crate::core::{Core, Handover, Shared};
+
+/// Accepted sockets that wait for the driver of their worker.
+const ACCEPTED_MAX: usize = 256;
+
+/// Where other threads reach a worker.
+#[derive(Debug)]
+struct Seat {
+    doorbell: Doorbell,
+    /// Connections whose client turned out to be this worker's. Locked once for each of them.
+    arriving: Mutex<VecDeque<(OwnedFd, Box<Handover>)>>,
+}
+
+/// What the workers of one server share besides the core's own [`Shared`].
+#[derive(Debug)]
+pub(crate) struct Workers {
+    seats: Box<[Seat]>,
+    /// Workers that have told their clients and give away no connection any more.
+    stopping: AtomicUsize,
+    /// Workers whose thread has ended.
+    ended: AtomicUsize,
+}
+
+impl Workers {
+    pub(crate) fn new(count: usize) -> io::Result<Arc<Self>> {
+        let seat = || Ok(Seat { doorbell: Doorbell::new()?, arriving: Mutex::default() });
+        Ok(Arc::new(Self {
+            seats: (0..count).map(|_| seat()).collect::<io::Result<_>>()?,
+            stopping: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Functions that wake the workers, for their mailboxes.
+    pub(crate) fn wake(&self) -> Vec<Box<dyn Fn() + Send + Sync>> {
+        let wake = |seat: &Seat| -> Box<dyn Fn() + Send + Sync> {
+            let doorbell = seat.doorbell.clone();
+            Box::new(move || doorbell.ring())
+        };
+        self.seats.iter().map(wake).collect()
+    }
+
+    /// Whether all threads have ended.
+    pub(crate) fn have_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire) == self.seats.len()
+    }
+
+    /// Says that one more worker gives away no connection any more.
+    pub(super) fn enter_stopping(&self) {
+        self.stopping.fetch_add(1, Ordering::AcqRel);
+        self.ring_all();
+    }
+
+    /// Whether nobody gives away a connection any more.
+    pub(super) fn are_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire) >= self.seats.len()
+    }
+
+    /// Gives a connection to the worker that owns its client.
+    pub(super) fn hand_over(&self, worker: usize, fd: OwnedFd, handover: Box<Handover>) {
+        self.arriving(worker).push_back((fd, handover));
+        self.seats[worker].doorbell.ring();
+    }
+
+    /// Takes the next connection that was given to a worker.
+    pub(super) fn take_arriving(&self, worker: usize) -> Option<(OwnedFd, Box<Handover>)> {
+        self.arriving(worker).pop_front()
+    }
+
+    /// Whether no connection waits to be adopted by a worker.
+    pub(super) fn nothing_arrives(&self, worker: usize) -> bool {
+        self.arriving(worker).is_empty()
+    }
+
+    fn arriving(&self, worker: usize) -> MutexGuard<'_, VecDeque<(OwnedFd, Box<Handover>)>> {
+        // Nothing but a queue's own methods runs under this lock, so a poisoned one is still whole.
+        self.seats[worker].arriving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ring_all(&self) {
+        self.seats.iter().for_each(|seat| seat.doorbell.ring());
+    }
+}
+
+/// Asks every worker to stop: it tells its clients, sends what is to be sent, for a bounded time, and ends.
+pub(crate) fn stop_all(mailboxes: &Mailboxes) {
+    for worker in 0..mailboxes.workers() {
+        // A full mailbox takes it as well.
+        let _ = mailboxes.post(worker, Mail::Stop);
+    }
+}
+
+/// Runs when a worker's thread ends, in whatever way.
+struct Ending {
+    workers: Arc<Workers>,
+    on_end: Box<dyn Fn() + Send>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.workers.ended.fetch_add(1, Ordering::AcqRel);
+        (self.on_end)();
+    }
+}
+
+/// What a worker is made of.
+pub(crate) struct Seed {
+    pub(crate) worker: usize,
+    pub(crate) workers: Arc<Workers>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) clock: Clock,
+    /// Called on the worker's thread when it has ended.
+    pub(crate) on_end: Box<dyn Fn() + Send>,
+}
+
+/// Starts a worker's thread. The result says whether it ended as it was asked to (`true`) or failed.
+pub(crate) fn start(seed: Seed) -> io::Result<JoinHandle<bool>> {
+    let worker = seed.worker;
+    // What can fail is made here, so that it fails before anything has started.
+    let epoll = Poller::create(&seed.workers.seats[worker].doorbell)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(format!("worker-{worker}")).spawn(move || {
+        let workers = Arc::clone(&seed.workers);
+        let mailboxes = seed.shared.mailboxes.clone();
+        let ending = Ending { workers: Arc::clone(&workers), on_end: seed.on_end };
+        let run = || {
+            let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
+            let accepting = seed.listeners.into_iter();
+            let accepting: Vec<_> =
+                accepting.map(|listener| runtime.spawn(listener.accept(sender.clone(), seed.clock))).collect();
+            let core = Core::new(worker, seed.shared, seed.clock.now());
+            let driver = Driver::new(worker, core, Poller::new(epoll), accepted, workers, seed.clock, accepting);
+            runtime.block_on(tokio::task::unconstrained(driver.run()))
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(run));
+        let as_asked = matches!(outcome, Ok(Ok(())));
+        if let Ok(Err(error)) = &outcome {
+            tracing::error!(worker, %error, "the worker has failed; the server stops");
+        } else if outcome.is_err() {
+            // The panic itself was printed by the panic hook.
+            tracing::error!(worker, "the worker has panicked, which is a bug of the server; the server stops");
+        }
+        if !as_asked {
+            ending.workers.enter_stopping();
+            stop_all(&mailboxes);
+        }
+        as_asked
+    })
+}

@@ -1,0 +1,99 @@
+//! Every bound of the broker, in one place.
+
+use std::time::Duration;
+
+use plugin_api::QoS;
+
+/// What one peer, one session or the whole server may use. Each bound says its unit, and what happens to who exceeds it.
+///
+/// The defaults suit a machine that serves some ten thousand devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Largest Control Packet accepted, in bytes including the fixed header; announced as Maximum Packet Size.
+    /// A larger one is refused on its declared length: DISCONNECT 0x95, or a close for 3.x. Default 16 MiB.
+    pub packet_bytes_max: usize,
+    /// Time from accepting a connection to its CONNECT packet (and to the end of an authentication exchange).
+    /// After it the Network Connection is closed. Default 10 s.
+    pub connect_timeout: Duration,
+    /// Largest Keep Alive in seconds; a larger one, or none, is replaced and announced to 5.0 clients as Server Keep Alive.
+    /// 0 means that any Keep Alive is taken as it is. Default 0.
+    pub keep_alive_secs_max: u16,
+    /// Network Connections open at one time, all listeners together. Further ones are closed at once. Default 1,000,000.
+    pub connections_max: usize,
+    /// Sessions held by one worker, connected or not. CONNECT is refused with 0x97 past it. Default 1,000,000.
+    pub sessions_max: usize,
+    /// Longest Client Identifier in bytes; a longer one is refused with 0x85. Default 1024.
+    pub client_id_bytes_max: usize,
+    /// Longest Session Expiry Interval in seconds; a longer one is shortened, and 5.0 clients are told so.
+    /// It is also the expiry of persistent sessions of 3.x clients, which cannot name one. Default 7 days.
+    pub session_expiry_secs_max: u32,
+    /// QoS 1 and 2 messages to one client that are sent and not yet acknowledged; a smaller Receive Maximum of the
+    /// client takes precedence. Further ones wait in the session's queue. Default 1024.
+    pub in_flight_max: u16,
+    /// QoS 1 and 2 messages from one client that may be unacknowledged; announced as Receive Maximum.
+    /// More of them are a Protocol Error: DISCONNECT 0x93. Default 1024.
+    pub receive_maximum: u16,
+    /// Topic Aliases a 5.0 client may use; announced as Topic Alias Maximum, a larger alias gets DISCONNECT 0x94. Default 64.
+    pub topic_alias_max: u16,
+    /// QoS 1 and 2 messages waiting in one session. Past it the newest is dropped and counted. Default 10,000.
+    pub queue_messages_max: usize,
+    /// Bytes (topic, properties and payload) of the messages waiting in one session. Past it the newest is dropped and
+    /// counted. Default 64 MiB.
+    pub queue_bytes_max: usize,
+    /// Encoded bytes waiting for one socket. Past it QoS 0 messages are dropped and counted, QoS 1 and 2 stay in the
+    /// session's queue, and a peer that goes on asking without reading is closed. Default 8 MiB.
+    pub outbound_bytes_max: usize,
+    /// Subscriptions of one session. A further one gets 0x97 in its SUBACK. Default 100,000.
+    pub subscriptions_max: usize,
+    /// Levels of a Topic Name (a PUBLISH beyond it gets 0x90) or Topic Filter (0x8F in its SUBACK). Default 128.
+    pub topic_levels_max: usize,
+    /// Retained messages. A further one gets 0x97 and is not delivered. Default 1,000,000.
+    pub retained_messages_max: usize,
+    /// Bytes of retained messages (topic, properties and payload). A further one gets 0x97. Default 1 GiB.
+    pub retained_bytes_max: usize,
+    /// Bytes waiting in the mailbox between two workers. Past it QoS 0 messages are dropped and counted, and the sending
+    /// worker stops reading from publishers until the other one has caught up, for at most a second. Default 64 MiB.
+    pub mailbox_bytes_max: usize,
+    /// Highest QoS that the server grants and accepts. Default QoS 2.
+    pub maximum_qos: QoS,
+    /// What a 3.x client gets whose QoS 1 or 2 PUBLISH a handler rejected: those versions have no negative acknowledgement.
+    pub rejected_publish: RejectedPublish,
+}
+
+/// The answer to a 3.x PUBLISH that was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RejectedPublish {
+    /// It is acknowledged as if it had been delivered, and dropped.
+    #[default]
+    Acknowledge,
+    /// The Network Connection is closed.
+    Close,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            packet_bytes_max: 16 << 20,
+            connect_timeout: Duration::from_secs(10),
+            keep_alive_secs_max: 0,
+            connections_max: 1_000_000,
+            sessions_max: 1_000_000,
+            client_id_bytes_max: 1024,
+            session_expiry_secs_max: 7 * 24 * 3600,
+            in_flight_max: 1024,
+            receive_maximum: 1024,
+            topic_alias_max: 64,
+            queue_messages_max: 10_000,
+            queue_bytes_max: 64 << 20,
+            outbound_bytes_max: 8 << 20,
+            subscriptions_max: 100_000,
+            topic_levels_max: 128,
+            retained_messages_max: 1_000_000,
+            retained_bytes_max: 1 << 30,
+            mailbox_bytes_max: 64 << 20,
+            maximum_qos: QoS::ExactlyOnce,
+            rejected_publish: RejectedPublish::default(),
+        }
+    }
+}

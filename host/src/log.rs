@@ -1,0 +1,62 @@
+//! The log: to stderr, for people or for programs.
+
+use std::io::IsTerminal;
+use std::str::FromStr;
+
+use tracing_subscriber::EnvFilter;
+
+/// What is logged: a level, or targets with their levels. Known to be well-formed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogFilter(String);
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+impl FromStr for LogFilter {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        for part in typed.split(',') {
+            // The subscriber would take a misspelt level for a target, and be silent.
+            let level = part.rsplit('=').next().unwrap_or(part);
+            if !LEVELS.contains(&level) {
+                return Err(format!("`{level}` is not a level: expected off, error, warn, info, debug or trace"));
+            }
+        }
+        EnvFilter::try_new(typed).map_err(|error| error.to_string())?;
+        Ok(Self(typed.to_owned()))
+    }
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging. Call it once.
+pub(crate) fn start(filter: &LogFilter, format: LogFormat) {
+    let filter = EnvFilter::new(&filter.0);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_and_lists_are_taken_and_misspelt_levels_are_not() {
+        for good in ["off", "info", "trace", "info,host::plugin=debug", "host=trace"] {
+            assert!(LogFilter::from_str(good).is_ok(), "{good}");
+        }
+        for bad in ["", "inof", "host=inof", "info,host", "host::plugin="] {
+            assert!(LogFilter::from_str(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The tree of topic levels under every index here: nodes in one array, and one hash table for all the edges.
+//!
+//! A hash map in each node is a third slower and three to four times larger than one table keyed by
+//! `(parent, level)`. The table holds node numbers only; parent and text are read from the node, which the search
+//! visits next anyway.
+
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+/// The node that every topic starts from. It is nobody's child, so that its number also serves as "none" in links.
+pub(super) const ROOT: u32 = 0;
+
+/// An emptied tree gives back its memory if it had grown past this many nodes; below, keeping it is cheaper.
+const NODES_KEPT: usize = 1024;
+
+/// Topic levels in a tree, each with a `T`.
+///
+/// Removed nodes are reused, so that memory follows the largest number of nodes alive at one time, whatever the churn.
+pub(super) struct Arena<T> {
+    nodes: Vec<Node<T>>,
+    /// Every node but the root, found by the hash of its parent and level.
+    edges: HashTable<u32>,
+    free: Vec<u32>,
+    hasher: RandomState,
+}
+
+struct Node<T> {
+    level: Level,
+    parent: u32,
+    children: u32,
+    data: T,
+}
+
+impl<T: Default> Arena<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            nodes: vec![Node {
+                level: Level::new(""),
+                parent: ROOT,
+                children: 0,
+                data: T::default(),
+            }],
+            edges: HashTable::new(),
+            free: Vec::new(),
+            hasher: RandomState::default(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn get(&self, node: u32) -> &T {
+        &self.nodes[node as usize].data
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, node: u32) -> &mut T {
+        &mut self.nodes[node as usize].data
+    }
+
+    pub(super) fn parent(&self, node: u32) -> u32 {
+        self.nodes[node as usize].parent
+    }
+
+    /// The text of the level that leads to `node`.
+    pub(super) fn level(&self, node: u32) -> &[u8] {
+        self.nodes[node as usize].level.as_bytes()
+    }
+
+    pub(super) fn has_children(&self, node: u32) -> bool {
+        self.nodes[node as usize].children > 0
+    }
+
+    /// The node below `parent` at `level`.
+    #[inline]
+    pub(super) fn child(&self, parent: u32, level: &str) -> Option<u32> {
+        let level = level.as_bytes();
+        let hash = hash(&self.hasher, parent, level);
+        let nodes = &self.nodes;
+        self.edges
+            .find(hash, |&node| {
+                let node = &nodes[node as usize];
+                node.parent == parent && node.level.as_bytes() == level
+            })
+            .copied()
+    }
+
+    /// Adds the node below `parent` at `level`, which must not exist yet.
+    pub(super) fn add_child(&mut self, parent: u32, level: &str) -> u32 {
+        let node = Node {
+            level: Level::new(level),
+            parent,
+            children: 0,
+            data: T::default(),
+        };
+        let index = if let Some(index) = self.free.pop() {
+            self.nodes[index as usize] = node;
+            index
+        } else {
+            let index = u32::try_from(self.nodes.len())
+                .expect("memory ends before four thousand million levels");
+            self.nodes.push(node);
+            index
+        };
+        self.nodes[parent as usize].children += 1;
+        let (nodes, hasher) = (&self.nodes, &self.hasher);
+        self.edges
+            .insert_unique(hash(hasher, parent, level.as_bytes()), index, |&node| {
+                let node = &nodes[node as usize];
+                hash(hasher, node.parent, node.level.as_bytes())
+            });
+        index
+    }
+
+    /// Removes a node that has no children and is not the root.
+    pub(super) fn remove(&mut self, node: u32) {
+        debug_assert!(node != ROOT && !self.has_children(node));
+        let removed = &self.nodes[node as usize];
+        let parent = removed.parent;
+        let hash = hash(&self.hasher, parent, removed.level.as_bytes());
+        if let Ok(edge) = self.edges.find_entry(hash, |&other| other == node) {
+            edge.remove();
+        }
+        let removed = &mut self.nodes[node as usize];
+        removed.level = Level::new("");
+        removed.data = T::default();
+        self.nodes[parent as usize].children -= 1;
+        self.free.push(node);
+        if self.edges.is_empty() && self.nodes.capacity() > NODES_KEPT {
+            self.nodes.truncate(1);
+            self.nodes.shrink_to_fit();
+            self.free = Vec::new();
+            self.edges = HashTable::new();
+        }
+    }
+
+    /// Nodes allocated, in use or free, without the root.
+    #[cfg(test)]
+    pub(super) fn allocated(&self) -> usize {
+        self.nodes.len() - 1
+    }
+
+    /// Nodes in use, without the root.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.edges.len()
+    }
+}
+
+#[inline]
+fn hash(hasher: &RandomState, parent: u32, level: &[u8]) -> u64 {
+    let mut hasher = hasher.build_hasher();
+    hasher.write_u32(parent);
+    hasher.write(level);
+    hasher.finish()
+}
+
+/// The text of one level in 16 bytes: most are short, and reading those needs no second access to memory.
+enum Level {
+    Short { len: u8, bytes: [u8; SHORT_BYTES] },
+    Long(Box<Long>),
+}
+
+/// Behind one more pointer, as a wide one would make every [`Level`] half as large again.
+struct Long(Box<[u8]>);
+
+const SHORT_BYTES: usize = 14;
+
+impl Level {
+    fn new(text: &str) -> Self {
+        let text = text.as_bytes();
+        match u8::try_from(text.len()) {
+            Ok(len) if text.len() <= SHORT_BYTES => {
+                let mut bytes = [0; SHORT_BYTES];
+                bytes[..text.len()].copy_from_slice(text);
+                Self::Short { len, bytes }
+            }
+            _ => Self::Long(Box::new(Long(text.into()))),
+        }
+    }
+
+    #[inline]
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Short { len, bytes } => &bytes[..usize::from(*len)],
+            Self::Long(long) => &long.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_keeps_its_text_and_takes_16_bytes() {
+        assert_eq!(size_of::<Level>(), 16);
+        for len in [0, 1, 13, 14, 15, 255, 256, 65_535] {
+            let text = "x".repeat(len);
+            assert_eq!(Level::new(&text).as_bytes(), text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn nodes_are_found_reused_and_given_back() {
+        let mut arena: Arena<u8> = Arena::new();
+        let a = arena.add_child(ROOT, "a");
+        let b = arena.add_child(a, "");
+        assert_eq!(arena.child(ROOT, "a"), Some(a));
+        assert_eq!(arena.child(a, ""), Some(b));
+        assert_eq!(arena.child(ROOT, ""), None);
+        assert_eq!((arena.level(b), arena.parent(b)), (&b""[..], a));
+        arena.remove(b);
+        assert_eq!(arena.child(a, ""), None);
+        assert!(!arena.has_children(a));
+        assert_eq!(arena.add_child(a, "a level that is not stored inline"), b);
+
+        let many: Vec<u32> = (0..5000)
+            .map(|n| arena.add_child(ROOT, &n.to_string()))
+            .collect();
+        assert_eq!(arena.allocated(), 5002);
+        many.into_iter()
+            .chain([b, a])
+            .for_each(|node| arena.remove(node));
+        assert_eq!((arena.len(), arena.allocated()), (0, 0));
+        assert_eq!(arena.nodes.capacity(), 1);
+    }
+}

@@ -1,0 +1,320 @@
+//! Retained messages.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::arena::{Arena, ROOT};
+use super::trie::split_level;
+use crate::clock::Millis;
+use crate::message::Message;
+
+/// The retained message of each topic, for all workers.
+///
+/// Behind one lock, which is taken by retained publishes (exclusive) and by SUBSCRIBE (shared) only; other messages do
+/// not come here.
+pub struct Retained {
+    store: RwLock<Store>,
+    messages_max: usize,
+    bytes_max: usize,
+}
+
+impl Retained {
+    /// An empty store for at most `messages_max` messages whose topics, properties and payloads have at most
+    /// `bytes_max` bytes together.
+    #[must_use]
+    pub fn new(messages_max: usize, bytes_max: usize) -> Self {
+        Self {
+            store: RwLock::new(Store::new()),
+            messages_max,
+            bytes_max,
+        }
+    }
+
+    /// Makes `message` the retained one of its topic [MQTT-3.3.1-5]; the one it replaces is marked as superseded.
+    ///
+    /// One with an empty payload clears the topic instead [MQTT-3.3.1-7].
+    ///
+    /// # Errors
+    /// [`Full`] if a bound would be exceeded. Then nothing changes: the previous message stays. Messages that expired
+    /// count until [`remove_expired`](Self::remove_expired).
+    pub fn set(&self, message: Arc<Message>) -> Result<(), Full> {
+        if message.payload().is_empty() {
+            self.clear(message.topic());
+            return Ok(());
+        }
+        let mut store = self.write();
+        let replaced = store.find(message.topic());
+        let (old_messages, old_bytes) = replaced.map_or((0, 0), |old| (1, old.bytes()));
+        if store.messages - old_messages >= self.messages_max {
+            return Err(Full::Messages {
+                max: self.messages_max,
+            });
+        }
+        if store.bytes - old_bytes + message.bytes() > self.bytes_max {
+            return Err(Full::Bytes {
+                got: message.bytes(),
+                max: self.bytes_max,
+            });
+        }
+        store.insert(message);
+        Ok(())
+    }
+
+    /// Removes the retained message of `topic` [MQTT-3.3.1-6], marks it as superseded, and returns whether there was
+    /// one.
+    pub fn clear(&self, topic: &str) -> bool {
+        self.write().remove(topic)
+    }
+
+    /// The messages that match `filter` (valid, and without `$share/…`), in no order, as they are at this moment.
+    /// Those that expired are left out [MQTT-3.3.2-5].
+    #[must_use]
+    pub fn matching(&self, filter: &str, now: Millis) -> Vec<Arc<Message>> {
+        let mut found = Vec::new();
+        let mut expired = false;
+        self.read().for_each_match(filter, |message| {
+            if message.is_expired(now) {
+                expired = true;
+            } else {
+                found.push(Arc::clone(message));
+            }
+        });
+        if expired {
+            self.remove_expired(now);
+        }
+        found
+    }
+
+    /// Removes the messages whose Message Expiry Interval has passed, and returns their number. For a timer: without it
+    /// they go when a subscription matches one of them.
+    pub fn remove_expired(&self, now: Millis) -> usize {
+        // Nearly always there is nothing to do: that much is found out without keeping the readers out.
+        if self.read().next_expiry().is_none_or(|at| at > now) {
+            return 0;
+        }
+        let mut store = self.write();
+        let mut removed = 0;
+        while let Some(&(at, node)) = store.expiring.first()
+            && at <= now
+        {
+            store.take(node);
+            removed += 1;
+        }
+        removed
+    }
+
+    /// When the next message expires, if any does.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Millis> {
+        self.read().next_expiry()
+    }
+
+    /// The number of messages.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.read().messages
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes of their topics, properties and payloads.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.read().bytes
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Store> {
+        // Only a panic of ours could poison it; the messages that are there are better served than refused.
+        self.store.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Store> {
+        self.store.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a message was not retained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// There are as many messages as there may be.
+    Messages {
+        /// The bound.
+        max: usize,
+    },
+    /// Together with the others it would have too many bytes.
+    Bytes {
+        /// Those of the message.
+        got: usize,
+        /// The bound for all messages together.
+        max: usize,
+    },
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Messages { max } => write!(
+                f,
+                "{max} messages are retained, and no more may be: clear some, or raise retained_messages_max"
+            ),
+            Self::Bytes { got, max } => write!(
+                f,
+                "a message of {got} bytes does not fit into the {max} bytes for retained messages: clear some, or \
+                 raise retained_bytes_max"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Full {}
+
+/// A tree of topic levels. Unlike in the trie of filters it is the searched-for that has wildcards: so the children of
+/// a node are also linked to each other.
+struct Store {
+    arena: Arena<Leaf>,
+    messages: usize,
+    bytes: usize,
+    /// The nodes whose message expires, by when.
+    expiring: BTreeSet<(Millis, u32)>,
+}
+
+/// Links are [`ROOT`] for none.
+#[derive(Default)]
+struct Leaf {
+    message: Option<Arc<Message>>,
+    first_child: u32,
+    next: u32,
+    previous: u32,
+}
+
+impl Store {
+    fn new() -> Self {
+        Self {
+            arena: Arena::new(),
+            messages: 0,
+            bytes: 0,
+            expiring: BTreeSet::new(),
+        }
+    }
+
+    fn node(&self, topic: &str) -> Option<u32> {
+        topic
+            .split('/')
+            .try_fold(ROOT, |parent, level| self.arena.child(parent, level))
+    }
+
+    fn find(&self, topic: &str) -> Option<&Message> {
+        self.arena.get(self.node(topic)?).message.as_deref()
+    }
+
+    fn next_expiry(&self) -> Option<Millis> {
+        self.expiring.first().map(|&(at, _)| at)
+    }
+
+    fn insert(&mut self, message: Arc<Message>) {
+        let node = message.topic().split('/').fold(ROOT, |parent, level| {
+            self.arena
+                .child(parent, level)
+                .unwrap_or_else(|| self.add_child(parent, level))
+        });
+        self.supersede(node);
+        self.messages += 1;
+        self.bytes += message.bytes();
+        if let Some(at) = message.expires_at() {
+            self.expiring.insert((at, node));
+        }
+        self.arena.get_mut(node).message = Some(message);
+    }
+
+    fn remove(&mut self, topic: &str) -> bool {
+        self.node(topic).is_some_and(|node| self.take(node))
+    }
+
+    /// Removes the message of `node`, and the nodes that this leaves empty.
+    fn take(&mut self, mut node: u32) -> bool {
+        let removed = self.supersede(node);
+        while node != ROOT
+            && !self.arena.has_children(node)
+            && self.arena.get(node).message.is_none()
+        {
+            let parent = self.arena.parent(node);
+            self.remove_child(parent, node);
+            node = parent;
+        }
+        removed
+    }
+
+    /// Takes the message of `node` out, if it has one, so that a replay under way skips it.
+    fn supersede(&mut self, node: u32) -> bool {
+        let Some(old) = self.arena.get_mut(node).message.take() else {
+            return false;
+        };
+        old.supersede();
+        self.messages -= 1;
+        self.bytes -= old.bytes();
+        if let Some(at) = old.expires_at() {
+            self.expiring.remove(&(at, node));
+        }
+        true
+    }
+
+    fn add_child(&mut self, parent: u32, level: &str) -> u32 {
+        let child = self.arena.add_child(parent, level);
+        let second = std::mem::replace(&mut self.arena.get_mut(parent).first_child, child);
+        self.arena.get_mut(child).next = second;
+        if second != ROOT {
+            self.arena.get_mut(second).previous = child;
+        }
+        child
+    }
+
+    fn remove_child(&mut self, parent: u32, child: u32) {
+        let &Leaf { next, previous, .. } = self.arena.get(child);
+        if previous == ROOT {
+            self.arena.get_mut(parent).first_child = next;
+        } else {
+            self.arena.get_mut(previous).next = next;
+        }
+        if next != ROOT {
+            self.arena.get_mut(next).previous = previous;
+        }
+        self.arena.remove(child);
+    }
+
+    /// The children of `node` that a wildcard matches.
+    fn children(&self, node: u32) -> impl Iterator<Item = u32> {
+        let link = |node: u32| (node != ROOT).then_some(node);
+        std::iter::successors(link(self.arena.get(node).first_child), move |&child| {
+            link(self.arena.get(child).next)
+        })
+        // [MQTT-4.7.2-1] a filter that starts with a wildcard does not match a topic that starts with `$`.
+        .filter(move |&child| node != ROOT || !self.arena.level(child).starts_with(b"$"))
+    }
+
+    fn for_each_match(&self, filter: &str, mut visit: impl FnMut(&Arc<Message>)) {
+        // Nodes that match so far, with the levels still to match.
+        let mut open = vec![(ROOT, Some(filter))];
+        while let Some((node, rest)) = open.pop() {
+            let Some(rest) = rest else {
+                self.arena.get(node).message.iter().for_each(&mut visit);
+                continue;
+            };
+            match split_level(rest) {
+                ("#", _) => {
+                    // This level and all below: `a/#` matches `a` as well.
+                    self.arena.get(node).message.iter().for_each(&mut visit);
+                    open.extend(self.children(node).map(|child| (child, Some("#"))));
+                }
+                ("+", rest) => open.extend(self.children(node).map(|child| (child, rest))),
+                (level, rest) => {
+                    open.extend(self.arena.child(node, level).map(|child| (child, rest)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Retained messages.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::clock::Millis;
+use crate::message::{Message, MessageParts};
+
+fn message(topic: &str, payload: &str, expires_at: Millis) -> Arc<Message> {
+    let parts = MessageParts {
+        topic,
+        payload: payload.as_bytes(),
+        properties: &[],
+        qos: QoS::AtMostOnce,
+        retain: true,
+        expires_at,
+    };
+    Arc::new(parts.to_message())
+}
+
+fn lasting(topic: &str, payload: &str) -> Arc<Message> {
+    message(topic, payload, Millis::NEVER)
+}
+
+fn topics(retained: &Retained, filter: &str, now: u64) -> Vec<String> {
+    let mut topics: Vec<String> = retained
+        .matching(filter, Millis(now))
+        .iter()
+        .map(|message| message.topic().to_owned())
+        .collect();
+    topics.sort();
+    topics
+}
+
+#[test]
+fn a_retained_message_is_replaced_and_cleared() {
+    let retained = Retained::new(10, 1000);
+    let (first, second) = (lasting("a/b", "1"), lasting("a/b", "22"));
+    assert_eq!(retained.set(Arc::clone(&first)), Ok(()));
+    assert_eq!(retained.set(Arc::clone(&second)), Ok(())); // [MQTT-3.3.1-5]
+    assert!(first.is_superseded() && !second.is_superseded());
+    assert_eq!((retained.len(), retained.bytes()), (1, 5));
+    assert!(Arc::ptr_eq(
+        &retained.matching("a/b", Millis(0))[0],
+        &second
+    ));
+    assert!(!retained.clear("a") && !retained.clear("a/b/c"));
+    assert!(retained.clear("a/b")); // [MQTT-3.3.1-6]
+    assert!(second.is_superseded());
+    assert!(!retained.clear("a/b"));
+    assert!(retained.is_empty() && retained.bytes() == 0);
+    // [MQTT-3.3.1-7] an empty payload is not stored.
+    assert_eq!(retained.set(lasting("a/b", "x")), Ok(()));
+    assert_eq!(retained.set(lasting("a/b", "")), Ok(()));
+    assert!(retained.is_empty());
+}
+
+#[test]
+fn bounds_refuse_a_message_and_keep_the_old_one() {
+    let retained = Retained::new(2, 20);
+    let old = lasting("a", "123456789");
+    assert_eq!(retained.set(Arc::clone(&old)), Ok(()));
+    assert_eq!(
+        retained.set(lasting("b", "1234567890")),
+        Err(Full::Bytes { got: 11, max: 20 })
+    );
+    assert_eq!(retained.set(lasting("b", "123456789")), Ok(()));
+    assert_eq!(
+        retained.set(lasting("c", "1")),
+        Err(Full::Messages { max: 2 })
+    );
+    assert_eq!(
+        retained.set(lasting("a", "1234567890")),
+        Err(Full::Bytes { got: 11, max: 20 })
+    );
+    assert!(!old.is_superseded());
+    assert_eq!(
+        retained.set(lasting("a", "9")),
+        Ok(()),
+        "a replacement needs no room for another message"
+    );
+    assert_eq!((retained.len(), retained.bytes()), (2, 12));
+    assert_eq!(
+        Full::Messages { max: 2 }.to_string(),
+        "2 messages are retained, and no more may be: clear some, or raise retained_messages_max"
+    );
+}
+
+#[test]
+fn expired_messages_are_left_out_and_removed() {
+    let retained = Retained::new(10, 1000);
+    for (topic, at) in [("a", 10), ("b", 20), ("c", u64::MAX)] {
+        assert_eq!(retained.set(message(topic, "x", Millis(at))), Ok(()));
+    }
+    assert_eq!(topics(&retained, "#", 9), ["a", "b", "c"]);
+    assert_eq!(retained.next_expiry(), Some(Millis(10)));
+    assert_eq!(topics(&retained, "#", 10), ["b", "c"]); // [MQTT-3.3.2-5]
+    assert_eq!(retained.len(), 2);
+    // A replacement has an expiry of its own.
+    assert_eq!(retained.set(lasting("b", "y")), Ok(()));
+    assert_eq!(
+        (
+            retained.next_expiry(),
+            retained.remove_expired(Millis(1 << 40))
+        ),
+        (None, 0)
+    );
+    assert_eq!(retained.set(message("c", "y", Millis(30))), Ok(()));
+    assert_eq!(retained.remove_expired(Millis(29)), 0);
+    assert_eq!(retained.remove_expired(Millis(30)), 1);
+    assert_eq!(topics(&retained, "#", 30), ["b"]);
+}
+
+#[test]
+fn retained_equals_a_naive_matcher_under_churn() {
+    for seed in 1..=4 {
+        let mut random = Random::new(seed);
+        let retained = Retained::new(usize::MAX, usize::MAX);
+        let mut model: BTreeMap<String, u64> = BTreeMap::new();
+        for now in 0..3000 {
+            model.retain(|_, at| *at > now);
+            let topic = random.topic();
+            if random.below(3) == 0 {
+                // The store may still have one that has expired meanwhile.
+                assert!(retained.clear(&topic) || !model.contains_key(&topic));
+                model.remove(&topic);
+            } else {
+                let at =
+                    [u64::MAX, now + 1 + u64::from(random.below(50))][random.below(2) as usize];
+                assert_eq!(retained.set(message(&topic, "x", Millis(at))), Ok(()));
+                model.insert(topic, at);
+            }
+            let filter = random.filter();
+            let expected: Vec<&String> = model
+                .keys()
+                .filter(|topic| filter_matches(&filter, topic))
+                .collect();
+            assert_eq!(
+                topics(&retained, &filter, now).iter().collect::<Vec<_>>(),
+                expected,
+                "{filter}"
+            );
+        }
+        for topic in model.keys() {
+            assert!(retained.clear(topic));
+        }
+        retained.remove_expired(Millis(1 << 40));
+        assert!(retained.is_empty() && retained.bytes() == 0 && retained.next_expiry().is_none());
+    }
+}

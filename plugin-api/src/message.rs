@@ -1,0 +1,95 @@
+//! An Application Message that a handler makes.
+
+use crate::{PropertiesBuf, Property, Publish, QoS};
+
+/// An Application Message.
+///
+/// ```
+/// use plugin_api::{Message, Property, QoS};
+/// let message = Message::new("plant/1/state", "running")
+///     .qos(QoS::AtLeastOnce)
+///     .retain(true)
+///     .property(Property::ContentType("text/plain"));
+/// assert_eq!(message.payload, b"running");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Topic Name. The host refuses one that is not valid: empty, with a wildcard, or longer than 65,535 bytes.
+    pub topic: String,
+    /// Application payload.
+    pub payload: Vec<u8>,
+    /// The QoS to deliver it with at most.
+    pub qos: QoS,
+    /// RETAIN.
+    pub retain: bool,
+    /// Properties of a PUBLISH packet, without Topic Alias and Subscription Identifier, which are the host's.
+    pub properties: PropertiesBuf,
+}
+
+impl Message {
+    /// A message with QoS 0, not retained, without properties.
+    #[must_use]
+    pub fn new(topic: impl Into<String>, payload: impl Into<Vec<u8>>) -> Self {
+        Self {
+            topic: topic.into(),
+            payload: payload.into(),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            properties: PropertiesBuf::new(),
+        }
+    }
+
+    /// Another Topic Name.
+    #[must_use]
+    pub fn topic(mut self, topic: impl Into<String>) -> Self {
+        self.topic = topic.into();
+        self
+    }
+
+    /// Another payload.
+    #[must_use]
+    pub fn payload(mut self, payload: impl Into<Vec<u8>>) -> Self {
+        self.payload = payload.into();
+        self
+    }
+
+    /// Another QoS.
+    #[must_use]
+    pub fn qos(mut self, qos: QoS) -> Self {
+        self.qos = qos;
+        self
+    }
+
+    /// Retained or not.
+    #[must_use]
+    pub fn retain(mut self, retain: bool) -> Self {
+        self.retain = retain;
+        self
+    }
+
+    /// Adds a property. One that cannot be sent is left out; see [`PropertiesBuf::with`].
+    #[must_use]
+    pub fn property(mut self, property: Property<'_>) -> Self {
+        self.properties = self.properties.with(property);
+        self
+    }
+}
+
+/// A copy, to change and to forward instead.
+impl From<&Publish<'_>> for Message {
+    fn from(publish: &Publish<'_>) -> Self {
+        // A Topic Alias belongs to the connection that it came on, and must not stick to another topic.
+        let properties = publish
+            .properties()
+            .iter()
+            .filter(|property| !matches!(property, Property::TopicAlias(_)))
+            .fold(PropertiesBuf::new(), PropertiesBuf::with);
+        Self {
+            topic: publish.topic().to_owned(),
+            payload: publish.payload().to_vec(),
+            qos: publish.qos(),
+            retain: publish.retain(),
+            properties,
+        }
+    }
+}
