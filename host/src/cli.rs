@@ -49,6 +49,7 @@ Exit codes:
     after_long_help = EXAMPLES,
     after_help = "`host --help` says more, with examples.",
     args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
     max_term_width = 110
 )]
 struct LowArgs {
@@ -80,6 +81,7 @@ struct LowRun {
     /// Address and port to listen on. May be given several times. Port 0 takes a free one, which the log shows.
     ///
     /// 127.0.0.1 and [::1] are reached from this machine only; 0.0.0.0 and [::] from everywhere.
+    ///
     /// [default: 127.0.0.1:1883]
     #[arg(long, value_name = "ADDR:PORT", value_parser = listen_address)]
     listen: Vec<SocketAddr>,
@@ -217,7 +219,9 @@ fn listen_address(typed: &str) -> Result<SocketAddr, String> {
 
 fn worker_count(typed: &str) -> Result<usize, String> {
     let count = typed.parse().ok().filter(|count| host::Server::WORKERS.contains(count));
-    count.ok_or_else(|| format!("expected a number from {} to {}", host::Server::WORKERS.start(), host::Server::WORKERS.end()))
+    count.ok_or_else(|| {
+        format!("expected a number from {} to {}", host::Server::WORKERS.start(), host::Server::WORKERS.end())
+    })
 }
 
 #[cfg(test)]

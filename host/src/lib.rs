@@ -1,11 +1,57 @@
-#![doc = include_str!("../ARCHITECTURE.md")]
+//! An MQTT broker (3.1, 3.1.1 and 5.0) whose logic is in handlers: shared libraries, or Rust types that are linked in.
+//!
+//! [`Server::builder`] says where to listen and which handlers decide; [`Builder::start`] starts the workers and returns
+//! a [`ServerHandle`]. The program `host` is a thin shell over it. Handlers are written against the `plugin-api` crate.
+//!
+//! ```
+//! use plugin_api::{ConnectionInfo, Error, Handler, Host, Publish, PublishVerdict, ReasonCode, handler};
+//!
+//! /// Nobody publishes to `internal/`.
+//! struct Guard;
+//!
+//! #[handler]
+//! impl Handler for Guard {
+//!     type Connection = ();
+//!
+//!     fn init(_host: Host, _config: &str) -> Result<Self, Error> {
+//!         Ok(Guard)
+//!     }
+//!
+//!     fn new_connection(&self, _info: &ConnectionInfo<'_>) {}
+//!
+//!     fn handle_publish(&self, _: &mut (), publish: &Publish<'_>) -> Result<PublishVerdict, Error> {
+//!         if publish.topic().starts_with("internal/") {
+//!             return Ok(PublishVerdict::reject(ReasonCode::NOT_AUTHORIZED));
+//!         }
+//!         Ok(PublishVerdict::Forward)
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), host::Error> {
+//! let server = host::Server::builder().listen("127.0.0.1:0").handler::<Guard>("guard", "{}").start()?;
+//! println!("clients may connect to {}", server.local_addr());
+//! server.stop()
+//! # }
+//! ```
+//!
+//! How it is built, and where to change what, is in `host/ARCHITECTURE.md` of the repository.
 
 pub mod clock;
 pub mod codec;
 pub mod core;
+mod error;
 mod io;
 pub mod limits;
 pub mod message;
 pub mod plugin;
 pub mod router;
 mod server;
+
+pub use error::Error;
+pub use limits::Limits;
+pub use server::{Builder, Server, ServerHandle};
+
+/// The examples of the repository's README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -52,8 +52,9 @@ pub struct Limits {
     pub retained_messages_max: usize,
     /// Bytes of retained messages (topic, properties and payload). A further one gets 0x97. Default 1 GiB.
     pub retained_bytes_max: usize,
-    /// Bytes waiting in the mailbox between two workers. Past it QoS 0 messages are dropped and counted, and the sending
-    /// worker stops reading from publishers until the other one has caught up, for at most a second. Default 64 MiB.
+    /// Bytes of messages waiting for one worker. Past it the other workers stop reading, for at most a second; if it has
+    /// not caught up then, they drop QoS 0 messages, which are counted, and disconnect with 0x97 who publishes with
+    /// QoS 1 or 2. Default 64 MiB.
     pub mailbox_bytes_max: usize,
     /// Highest QoS that the server grants and accepts. Default QoS 2.
     pub maximum_qos: QoS,

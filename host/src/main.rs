@@ -1,1 +1,112 @@
-fn main() {}
+//! The `host` program: a thin shell over the library.
+
+mod cli;
+mod log;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use cli::{Config, PluginConfig, RunConfig};
+use host::plugin::{Callback, Chain, Plugin, Services};
+use host::{Error, Server, ServerHandle};
+
+/// Exit code after a second signal: the way shells report a program that a signal has ended.
+const EXIT_INTERRUPTED: i32 = 128 + 2;
+
+fn main() -> ExitCode {
+    let outcome = match cli::parse(std::env::args_os()).unwrap_or_else(|usage| usage.exit()) {
+        Config::Run(config) => run(config),
+        Config::Check(plugins) => check(&plugins),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("host: {error}");
+            ExitCode::from(if error.is_not_started() { 2 } else { 1 })
+        }
+    }
+}
+
+/// Serves until a signal comes, or the server fails.
+fn run(config: RunConfig) -> Result<(), Error> {
+    log::start(&config.log, config.log_format);
+    let mut builder = Server::builder().allow_anonymous(config.allow_anonymous);
+    for addr in config.listen {
+        builder = builder.listen(addr.to_string());
+    }
+    for plugin in config.plugins {
+        builder = builder.plugin(plugin.path, plugin.config);
+    }
+    if let Some(workers) = config.workers {
+        builder = builder.workers(workers);
+    }
+    let system = |what| move |source| Error::System { what, source };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let runtime = runtime.map_err(system("start a runtime for signals"))?;
+    let outcome = runtime.block_on(async {
+        // Before anything starts, so that no signal is missed.
+        let mut signals = Signals::catch().map_err(system("wait for signals"))?;
+        let server = Arc::new(builder.start()?);
+        tokio::select! {
+            name = signals.next() => tracing::info!("{name}: stopping; once more to leave at once"),
+            failed = on_thread(&server, ServerHandle::wait) => return failed,
+        }
+        tokio::select! {
+            biased;
+            name = signals.next() => {
+                tracing::warn!("{name} once more: leaving at once");
+                std::process::exit(EXIT_INTERRUPTED)
+            }
+            stopped = on_thread(&server, ServerHandle::stop) => stopped,
+        }
+    });
+    // A plugin that does not return from a callback must not keep the program from ending.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Waits on another thread, so that signals are still noticed.
+async fn on_thread(server: &Arc<ServerHandle>, wait: fn(&ServerHandle) -> Result<(), Error>) -> Result<(), Error> {
+    let server = Arc::clone(server);
+    tokio::task::spawn_blocking(move || wait(&server)).await.unwrap_or(Err(Error::WorkerFailed))
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+/// Loads the plugins as a server would, and prints what they are.
+fn check(configs: &[PluginConfig]) -> Result<(), Error> {
+    let services = Services::detached();
+    let load = |config: &PluginConfig| Plugin::load(&config.path, &config.config, &services);
+    let plugins = configs.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+    let chain = Chain::new(plugins)?;
+    let join = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    for (plugin, config) in chain.plugins().iter().zip(configs) {
+        println!("{} {}", plugin.name(), plugin.version());
+        println!("  file        {}", config.path.display());
+        println!("  plugin-api  {}", plugin.api_version());
+        println!("  callbacks   {}", join(plugin.callbacks().iter().map(Callback::name).collect()));
+    }
+    println!("chain: {}", chain.plugins().iter().map(Plugin::name).collect::<Vec<_>>().join(" -> "));
+    println!("decides on connections: {}", if chain.decides_on_connections() { "yes" } else { "no" });
+    chain.stop();
+    Ok(())
+}

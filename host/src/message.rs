@@ -43,8 +43,7 @@ impl MessageParts<'_> {
     /// Copies the parts into a message that can be kept.
     #[must_use]
     pub fn to_message(&self) -> Message {
-        let mut bytes =
-            Vec::with_capacity(self.topic.len() + self.properties.len() + self.payload.len());
+        let mut bytes = Vec::with_capacity(self.topic.len() + self.properties.len() + self.payload.len());
         bytes.extend_from_slice(self.topic.as_bytes());
         bytes.extend_from_slice(self.properties);
         bytes.extend_from_slice(self.payload);
@@ -65,8 +64,7 @@ impl Message {
     /// Topic Name.
     #[must_use]
     pub fn topic(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..usize::from(self.topic_bytes)])
-            .expect("built from a str, and never changed")
+        std::str::from_utf8(&self.bytes[..usize::from(self.topic_bytes)]).expect("built from a str, and never changed")
     }
 
     /// Encoded properties; see [`MessageParts::properties`].

@@ -424,15 +424,7 @@ pub struct HostVt {
     pub publish: unsafe extern "C" fn(Opaque, &RawMessage<'_>) -> Status,
     /// Sends a message to `handle_info`: kind of target (0 connection, 1 client, 2 all), connection, client id, kind,
     /// data, delay in milliseconds.
-    pub send_info: unsafe extern "C" fn(
-        Opaque,
-        u8,
-        u64,
-        RSlice<'_, u8>,
-        RSlice<'_, u8>,
-        RSlice<'_, u8>,
-        u64,
-    ) -> Status,
+    pub send_info: unsafe extern "C" fn(Opaque, u8, u64, RSlice<'_, u8>, RSlice<'_, u8>, RSlice<'_, u8>, u64) -> Status,
     /// Disconnects a Network Connection: its number, Reason Code, encoded properties.
     #[sabi(last_prefix_field)]
     pub disconnect: unsafe extern "C" fn(Opaque, u64, u8, RSlice<'_, u8>) -> Status,

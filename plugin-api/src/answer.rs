@@ -2,8 +2,8 @@
 
 use crate::abi::{ACTION_DISCONNECT, ACTION_PUBLISH, ACTION_STOP, AnswerKey, Sink, Verdict};
 use crate::{
-    Accept, AuthVerdict, ConnectVerdict, Error, InfoAction, Message, PropertiesBuf, PublishVerdict,
-    ReasonCode, SubscribeVerdict, UnsubscribeVerdict,
+    Accept, AuthVerdict, ConnectVerdict, Error, InfoAction, Message, PropertiesBuf, PublishVerdict, ReasonCode,
+    SubscribeVerdict, UnsubscribeVerdict,
 };
 
 /// Something that a callback returns.

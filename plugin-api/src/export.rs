@@ -10,14 +10,12 @@ use abi_stable::prefix_type::WithMetadata;
 use abi_stable::std_types::RStr;
 
 use crate::abi::{
-    AnswerKey, FLAG_UNWINDS, Opaque, PluginVt, PluginVtRef, RawAck, RawAuth, RawConnect,
-    RawConnectionInfo, RawDisconnect, RawHost, RawInfo, RawPublish, RawSubscribe, RawUnsubscribe,
-    Sink, Verdict,
+    AnswerKey, FLAG_UNWINDS, Opaque, PluginVt, PluginVtRef, RawAck, RawAuth, RawConnect, RawConnectionInfo,
+    RawDisconnect, RawHost, RawInfo, RawPublish, RawSubscribe, RawUnsubscribe, Sink, Verdict,
 };
 use crate::answer::Answer;
 use crate::{
-    Ack, Auth, Connect, ConnectionInfo, DisconnectReason, Handler, Host, Info, Publish, Subscribe,
-    Unsubscribe,
+    Ack, Auth, Connect, ConnectionInfo, DisconnectReason, Handler, Host, Info, Publish, Subscribe, Unsubscribe,
 };
 
 /// Makes the library a plugin: `plugin_api::export!(MyHandler);`, once, in a crate with `crate-type = ["cdylib"]`.
@@ -48,8 +46,7 @@ macro_rules! export {
             #[allow(unsafe_code)]
             // SAFETY: the name is that of abi_stable's root module (plugin-api checks that), and the value has its type.
             #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
-            pub static HEADER: $crate::__private::LibHeader =
-                $crate::__private::header::<Library>();
+            pub static HEADER: $crate::__private::LibHeader = $crate::__private::header::<Library>();
         };
     };
 }
@@ -84,9 +81,8 @@ pub mod private {
     }
 
     extern "C" fn root<L: Library>() -> RootModuleResult {
-        let table: &'static WithMetadata<PluginVt> = const {
-            &WithMetadata::new(Shim::<L::Handler, true>::table(L::NAME, L::VERSION, L::UNWINDS))
-        };
+        let table: &'static WithMetadata<PluginVt> =
+            const { &WithMetadata::new(Shim::<L::Handler, true>::table(L::NAME, L::VERSION, L::UNWINDS)) };
         let table = PluginVtRef(table.static_as_prefix()).to_prefix_ref();
         // SAFETY: `LibHeader` wants the reference erased, and casts it back after the layout has been checked.
         RResult::ROk(unsafe { table.cast::<ErasedPrefix>() })
@@ -101,8 +97,7 @@ pub mod private {
 
     // The literal in `export!` cannot be computed: keep it in step with abi_stable.
     const _: () = {
-        let (expected, written) =
-            (ROOT_MODULE_LOADER_NAME.as_bytes(), b"_1as_0lib_1header_0root_bmodule_bloader");
+        let (expected, written) = (ROOT_MODULE_LOADER_NAME.as_bytes(), b"_1as_0lib_1header_0root_bmodule_bloader");
         assert!(expected.len() == written.len());
         let mut index = 0;
         while index < expected.len() {
@@ -173,11 +168,7 @@ impl<H: Handler, const LIBRARY: bool> Shim<H, LIBRARY> {
         verdict(guarded(sink, || drop(unsafe { Box::from_raw(instance.cast::<H>()) })))
     }
 
-    unsafe extern "C" fn connection_new(
-        instance: Opaque,
-        info: &RawConnectionInfo<'_>,
-        sink: Sink<'_>,
-    ) -> Opaque {
+    unsafe extern "C" fn connection_new(instance: Opaque, info: &RawConnectionInfo<'_>, sink: Sink<'_>) -> Opaque {
         // SAFETY: see `instance_stop`.
         let handler = unsafe { &*instance.cast::<H>() };
         let new = || {
@@ -230,24 +221,13 @@ impl<H: Handler, const LIBRARY: bool> Shim<H, LIBRARY> {
     ) -> Verdict {
         // SAFETY: the host keeps to the rules of `PluginVt`; the same holds for the functions below.
         unsafe {
-            Self::enter(instance, connection, sink, |handler, state| {
-                handler.handle_connect(state, &Connect::new(raw))
-            })
+            Self::enter(instance, connection, sink, |handler, state| handler.handle_connect(state, &Connect::new(raw)))
         }
     }
 
-    unsafe extern "C" fn auth(
-        instance: Opaque,
-        connection: Opaque,
-        raw: &RawAuth<'_>,
-        sink: Sink<'_>,
-    ) -> Verdict {
+    unsafe extern "C" fn auth(instance: Opaque, connection: Opaque, raw: &RawAuth<'_>, sink: Sink<'_>) -> Verdict {
         // SAFETY: see `connect`.
-        unsafe {
-            Self::enter(instance, connection, sink, |handler, state| {
-                handler.handle_auth(state, &Auth::new(raw))
-            })
-        }
+        unsafe { Self::enter(instance, connection, sink, |handler, state| handler.handle_auth(state, &Auth::new(raw))) }
     }
 
     unsafe extern "C" fn publish(
@@ -258,9 +238,7 @@ impl<H: Handler, const LIBRARY: bool> Shim<H, LIBRARY> {
     ) -> Verdict {
         // SAFETY: see `connect`.
         unsafe {
-            Self::enter(instance, connection, sink, |handler, state| {
-                handler.handle_publish(state, &Publish::new(raw))
-            })
+            Self::enter(instance, connection, sink, |handler, state| handler.handle_publish(state, &Publish::new(raw)))
         }
     }
 
@@ -292,12 +270,7 @@ impl<H: Handler, const LIBRARY: bool> Shim<H, LIBRARY> {
         }
     }
 
-    unsafe extern "C" fn puback(
-        instance: Opaque,
-        connection: Opaque,
-        raw: &RawAck,
-        sink: Sink<'_>,
-    ) -> Verdict {
+    unsafe extern "C" fn puback(instance: Opaque, connection: Opaque, raw: &RawAck, sink: Sink<'_>) -> Verdict {
         // SAFETY: see `connect`.
         unsafe {
             Self::enter(instance, connection, sink, |handler, state| {
@@ -306,18 +279,9 @@ impl<H: Handler, const LIBRARY: bool> Shim<H, LIBRARY> {
         }
     }
 
-    unsafe extern "C" fn info(
-        instance: Opaque,
-        connection: Opaque,
-        raw: &RawInfo<'_>,
-        sink: Sink<'_>,
-    ) -> Verdict {
+    unsafe extern "C" fn info(instance: Opaque, connection: Opaque, raw: &RawInfo<'_>, sink: Sink<'_>) -> Verdict {
         // SAFETY: see `connect`.
-        unsafe {
-            Self::enter(instance, connection, sink, |handler, state| {
-                handler.handle_info(state, &Info::new(raw))
-            })
-        }
+        unsafe { Self::enter(instance, connection, sink, |handler, state| handler.handle_info(state, &Info::new(raw))) }
     }
 
     unsafe extern "C" fn disconnect(
@@ -334,11 +298,7 @@ impl<H: Handler, const LIBRARY: bool> Shim<H, LIBRARY> {
         }
     }
 
-    unsafe extern "C" fn session_expired(
-        instance: Opaque,
-        client_id: RStr<'_>,
-        sink: Sink<'_>,
-    ) -> Verdict {
+    unsafe extern "C" fn session_expired(instance: Opaque, client_id: RStr<'_>, sink: Sink<'_>) -> Verdict {
         // SAFETY: see `instance_stop`.
         let handler = unsafe { &*instance.cast::<H>() };
         verdict(guarded(sink, || handler.handle_session_expired(client_id.as_str())))

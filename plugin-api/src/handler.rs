@@ -1,9 +1,9 @@
 //! The trait that an author implements.
 
 use crate::{
-    Ack, Auth, AuthVerdict, Callbacks, Connect, ConnectVerdict, ConnectionInfo, DisconnectReason,
-    Host, Info, InfoAction, Publish, PublishVerdict, ReasonCode, Reject, Subscribe,
-    SubscribeVerdict, Unsubscribe, UnsubscribeVerdict,
+    Ack, Auth, AuthVerdict, Callbacks, Connect, ConnectVerdict, ConnectionInfo, DisconnectReason, Host, Info,
+    InfoAction, Publish, PublishVerdict, ReasonCode, Reject, Subscribe, SubscribeVerdict, Unsubscribe,
+    UnsubscribeVerdict,
 };
 
 /// Any error. `?` makes one of whatever implements [`std::error::Error`], and `.into()` of a string.
@@ -82,11 +82,7 @@ pub trait Handler: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// See [`Error`].
-    fn handle_auth(
-        &self,
-        connection: &mut Self::Connection,
-        auth: &Auth<'_>,
-    ) -> Result<AuthVerdict, Error> {
+    fn handle_auth(&self, connection: &mut Self::Connection, auth: &Auth<'_>) -> Result<AuthVerdict, Error> {
         let _ = (connection, auth);
         Ok(AuthVerdict::Error(Reject::new(ReasonCode::BAD_AUTHENTICATION_METHOD)))
     }
@@ -141,11 +137,7 @@ pub trait Handler: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// Logged; nothing is done.
-    fn handle_info(
-        &self,
-        connection: &mut Self::Connection,
-        info: &Info<'_>,
-    ) -> Result<Vec<InfoAction>, Error> {
+    fn handle_info(&self, connection: &mut Self::Connection, info: &Info<'_>) -> Result<Vec<InfoAction>, Error> {
         let _ = (connection, info);
         Ok(Vec::new())
     }

@@ -61,7 +61,9 @@ pub enum HostError {
 impl fmt::Display for HostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Invalid => f.write_str("the host refused a request: its topic, a property or its reason code is not valid"),
+            Self::Invalid => {
+                f.write_str("the host refused a request: its topic, a property or its reason code is not valid")
+            }
             Self::TooLarge => f.write_str("the host refused a request: it is too large"),
             Self::Full => f.write_str("the host dropped a request: its queue is full, try again later"),
             Self::NotRunning => f.write_str("the host refused a request: the server is not running"),

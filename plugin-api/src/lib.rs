@@ -26,13 +26,12 @@ pub use properties::{Properties, PropertiesBuf, Property, PropertyError};
 pub use qos::QoS;
 pub use reason_code::ReasonCode;
 pub use verdict::{
-    Accept, AuthVerdict, ConnectVerdict, Disconnect, InfoAction, PublishVerdict, Reject,
-    SubscribeVerdict, UnsubscribeVerdict,
+    Accept, AuthVerdict, ConnectVerdict, Disconnect, InfoAction, PublishVerdict, Reject, SubscribeVerdict,
+    UnsubscribeVerdict,
 };
 pub use view::{
-    Ack, AckKind, Auth, AuthStep, Connect, ConnectionId, ConnectionInfo, DisconnectKind,
-    DisconnectReason, Info, InfoSender, Publish, RetainHandling, Subscribe, Subscription,
-    Unsubscribe,
+    Ack, AckKind, Auth, AuthStep, Connect, ConnectionId, ConnectionInfo, DisconnectKind, DisconnectReason, Info,
+    InfoSender, Publish, RetainHandling, Subscribe, Subscription, Unsubscribe,
 };
 
 #[doc(hidden)]

@@ -140,10 +140,7 @@ impl PropertiesBuf {
         let bytes_before = self.0.len();
         let result = property.encode(&mut self.0).and_then(|()| {
             if self.0.len() > PROPERTIES_BYTES_MAX {
-                return Err(PropertyError::TooLong {
-                    id: property.id(),
-                    bytes: self.0.len(),
-                });
+                return Err(PropertyError::TooLong { id: property.id(), bytes: self.0.len() });
             }
             Ok(())
         });

@@ -46,10 +46,7 @@ mod tests {
     #[test]
     fn only_0_1_and_2_exist() {
         for value in 0..=255 {
-            assert_eq!(
-                QoS::from_u8(value).map(u8::from),
-                (value <= 2).then_some(value)
-            );
+            assert_eq!(QoS::from_u8(value).map(u8::from), (value <= 2).then_some(value));
         }
         assert!(QoS::AtMostOnce < QoS::AtLeastOnce && QoS::AtLeastOnce < QoS::ExactlyOnce);
     }

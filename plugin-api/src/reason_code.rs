@@ -129,10 +129,7 @@ mod tests {
 
     #[test]
     fn shown_as_number_and_name() {
-        assert_eq!(
-            ReasonCode::NOT_AUTHORIZED.to_string(),
-            "0x87 (Not authorized)"
-        );
+        assert_eq!(ReasonCode::NOT_AUTHORIZED.to_string(), "0x87 (Not authorized)");
         assert_eq!(format!("{:?}", ReasonCode(0x55)), "0x55");
     }
 
@@ -147,11 +144,6 @@ mod tests {
     #[test]
     fn forty_three_values_have_a_name() {
         // Section 2.4 lists 43 different values.
-        assert_eq!(
-            (0..=255)
-                .filter(|&value| ReasonCode(value).name().is_some())
-                .count(),
-            43
-        );
+        assert_eq!((0..=255).filter(|&value| ReasonCode(value).name().is_some()).count(), 43);
     }
 }

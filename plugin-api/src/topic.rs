@@ -67,6 +67,64 @@ pub fn matches(filter: &str, name: &str) -> bool {
     name_levels.next().is_none()
 }
 
+/// True if `filter` matches every Topic Name that `narrower` matches. Both are valid Topic Filters.
+///
+/// A rule that allows to subscribe to `filter` allows to subscribe to whatever it covers: that the
+/// text of `narrower` matches as if it were a name is not enough, as `a/+` does not cover `a/#`.
+///
+/// ```
+/// use plugin_api::topic;
+/// assert!(topic::covers("plant/#", "plant/+/alarm"));
+/// assert!(!topic::covers("plant/+", "plant/#"));
+/// ```
+pub fn covers(filter: &str, narrower: &str) -> bool {
+    // [MQTT-4.7.2-1] names that start with `$` are matched by filters that spell them out.
+    if narrower.starts_with('$') && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    // Every name has a first level: at the start, and only there, `+/#` is as wide as `#`.
+    if (filter, narrower) == ("+/#", "#") {
+        return true;
+    }
+    let mut narrower_levels = levels(narrower);
+    for level in levels(filter) {
+        if level == "#" {
+            return true;
+        }
+        match narrower_levels.next() {
+            Some("#") | None => return false,
+            Some(narrower_level) if level == "+" || level == narrower_level => {}
+            Some(_) => return false,
+        }
+    }
+    narrower_levels.next().is_none()
+}
+
+/// True if there is a Topic Name that both filters match. Both are valid Topic Filters.
+///
+/// A rule that denies a filter has to deny a subscription to each filter that overlaps with it.
+///
+/// ```
+/// use plugin_api::topic;
+/// assert!(topic::overlaps("plant/+/alarm", "plant/7/#"));
+/// assert!(!topic::overlaps("plant/+/alarm", "plant/7"));
+/// ```
+pub fn overlaps(filter: &str, other: &str) -> bool {
+    let is_wild = |filter: &str| filter.starts_with(['+', '#']);
+    // [MQTT-4.7.2-1] as above, whichever of them has the wildcard.
+    if is_wild(filter) && other.starts_with('$') || filter.starts_with('$') && is_wild(other) {
+        return false;
+    }
+    let (mut filter_levels, mut other_levels) = (levels(filter), levels(other));
+    loop {
+        match (filter_levels.next(), other_levels.next()) {
+            (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
+            (Some(level), Some(other)) if level == other || level == "+" || other == "+" => {}
+            _ => return false,
+        }
+    }
+}
+
 /// What [`split_share`] found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Share<'a> {
@@ -99,11 +157,7 @@ pub fn split_share(filter: &str) -> Share<'_> {
     };
     let Some(rest) = rest.strip_prefix('/') else {
         // "$share" alone names no group, while "$shared/x" is an ordinary filter.
-        return if rest.is_empty() {
-            Share::Malformed
-        } else {
-            Share::None
-        };
+        return if rest.is_empty() { Share::Malformed } else { Share::None };
     };
     match rest.split_once('/') {
         Some((share_name, filter))
@@ -177,11 +231,7 @@ mod tests {
             ("a/", "a", false),
             ("a/b", "a", false),
             ("sport/tennis/player1/#", "sport/tennis/player1", true),
-            (
-                "sport/tennis/player1/#",
-                "sport/tennis/player1/score/wimbledon",
-                true,
-            ),
+            ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", true),
             ("sport/#", "sport", true),
             ("sport/#", "sports", false),
             ("sport/tennis/+", "sport/tennis/player1", true),
@@ -194,7 +244,7 @@ mod tests {
             ("#", "a/b/c", true),
             ("#", "/", true),
             ("+/#", "a", true),
-            ("#", "$SYS", false), // [MQTT-4.7.2-1]
+            ("#", "$SYS", false),                                 // [MQTT-4.7.2-1]
             ("+/monitor/Clients", "$SYS/monitor/Clients", false), // [MQTT-4.7.2-1]
             ("$SYS/#", "$SYS/monitor", true),
             ("$SYS/monitor/+", "$SYS/monitor/Clients", true),
@@ -204,30 +254,47 @@ mod tests {
         }
     }
 
+    /// Every list of up to three of these levels, joined.
+    fn all_of(of: &[&str]) -> Vec<String> {
+        let mut all: Vec<String> = of.iter().map(|level| (*level).to_owned()).collect();
+        let mut longest = all.clone();
+        for _ in 0..2 {
+            longest = longest.iter().flat_map(|start| of.iter().map(move |level| format!("{start}/{level}"))).collect();
+            all.extend_from_slice(&longest);
+        }
+        all
+    }
+
+    /// Against the definition: all filters of up to three levels, and names of up to four, which is
+    /// one more than it takes to tell such filters apart. (The empty name, which no message has,
+    /// counts: so `+` and `/#` overlap. It would take a rule of its own to say that they do not.)
+    #[test]
+    fn covering_and_overlapping_are_what_matching_says() {
+        let filters: Vec<String> =
+            all_of(&["a", "", "$s", "+", "#"]).into_iter().filter(|filter| is_valid_filter(filter)).collect();
+        // `z` stands for every level that no filter spells out.
+        let names = all_of(&["a", "", "$s", "z"]);
+        let names: Vec<String> =
+            names.iter().chain(&names.iter().map(|name| format!("{name}/z")).collect::<Vec<_>>()).cloned().collect();
+        let matched: Vec<Vec<bool>> =
+            filters.iter().map(|filter| names.iter().map(|name| matches(filter, name)).collect()).collect();
+        for (filter, wide) in filters.iter().zip(&matched) {
+            for (other, narrow) in filters.iter().zip(&matched) {
+                let both = || wide.iter().zip(narrow);
+                let expected = both().all(|(wide, narrow)| *wide || !*narrow);
+                assert_eq!(covers(filter, other), expected, "{filter} covers {other}");
+                let expected = both().any(|(wide, narrow)| *wide && *narrow);
+                assert_eq!(overlaps(filter, other), expected, "{filter} overlaps {other}");
+            }
+        }
+    }
+
     #[test]
     fn shares() {
         for (filter, expected) in [
-            (
-                "$share/g/a/b",
-                Share::Group {
-                    share_name: "g",
-                    filter: "a/b",
-                },
-            ),
-            (
-                "$share/g//a",
-                Share::Group {
-                    share_name: "g",
-                    filter: "/a",
-                },
-            ),
-            (
-                "$share/g/#",
-                Share::Group {
-                    share_name: "g",
-                    filter: "#",
-                },
-            ),
+            ("$share/g/a/b", Share::Group { share_name: "g", filter: "a/b" }),
+            ("$share/g//a", Share::Group { share_name: "g", filter: "/a" }),
+            ("$share/g/#", Share::Group { share_name: "g", filter: "#" }),
             ("$share", Share::Malformed),
             ("$share/", Share::Malformed),
             ("$share/g", Share::Malformed),

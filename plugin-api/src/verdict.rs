@@ -99,12 +99,7 @@ impl Accept {
     /// Changes nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            client_id: None,
-            keep_alive_secs: None,
-            session_expiry_secs: None,
-            properties: PropertiesBuf::new(),
-        }
+        Self { client_id: None, keep_alive_secs: None, session_expiry_secs: None, properties: PropertiesBuf::new() }
     }
 
     /// Gives the client this Client Identifier, whatever it sent.

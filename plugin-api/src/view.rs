@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::abi::{
-    RawAck, RawAuth, RawConnect, RawConnectionInfo, RawDisconnect, RawInfo, RawPublish,
-    RawSubscribe, RawSubscription, RawUnsubscribe,
+    RawAck, RawAuth, RawConnect, RawConnectionInfo, RawDisconnect, RawInfo, RawPublish, RawSubscribe, RawSubscription,
+    RawUnsubscribe,
 };
 use crate::{Properties, QoS, ReasonCode, topic};
 
@@ -218,10 +218,7 @@ impl<'a> Auth<'a> {
 /// Leaves the data out, so that nobody logs a secret by mistake.
 impl fmt::Debug for Auth<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Auth")
-            .field("method", &self.method())
-            .field("step", &self.step())
-            .finish_non_exhaustive()
+        f.debug_struct("Auth").field("method", &self.method()).field("step", &self.step()).finish_non_exhaustive()
     }
 }
 

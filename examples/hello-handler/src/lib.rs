@@ -1,8 +1,6 @@
 //! The smallest useful handler: it greets who connects, counts what each client publishes, and lets everything through.
 
-use plugin_api::{
-    Connect, ConnectVerdict, ConnectionInfo, Error, Handler, Host, Publish, PublishVerdict, handler,
-};
+use plugin_api::{Connect, ConnectVerdict, ConnectionInfo, Error, Handler, Host, Publish, PublishVerdict, handler};
 
 /// The handler.
 #[derive(Debug)]

@@ -21,11 +21,7 @@ impl Ack<'static> {
     /// The usual acknowledgement: success, without properties.
     #[inline]
     pub const fn success(packet_id: PacketId) -> Ack<'static> {
-        Ack {
-            packet_id,
-            reason_code: ReasonCode::SUCCESS,
-            properties: Properties::EMPTY,
-        }
+        Ack { packet_id, reason_code: ReasonCode::SUCCESS, properties: Properties::EMPTY }
     }
 }
 
@@ -35,10 +31,7 @@ const PUBLISH_REASON_CODES: &[u8] = &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 
 const RELEASE_REASON_CODES: &[u8] = &[0x00, 0x92];
 
 #[inline]
-pub(super) fn decode<'a>(
-    version: ProtocolVersion,
-    reader: &mut Reader<'a>,
-) -> Result<Ack<'a>, DecodeError> {
+pub(super) fn decode<'a>(version: ProtocolVersion, reader: &mut Reader<'a>) -> Result<Ack<'a>, DecodeError> {
     let mut ack = Ack::success(reader.packet_id()?);
     // Before 5.0 there is nothing more, and in 5.0 success without properties looks the same.
     if !version.is_v5() || reader.is_empty() {

@@ -21,32 +21,19 @@ pub struct Auth<'a> {
 /// The Reason Codes of AUTH [MQTT-3.15.2-1].
 const REASON_CODES: &[u8] = &[0x00, 0x18, 0x19];
 
-pub(super) fn decode<'a>(
-    version: ProtocolVersion,
-    reader: &mut Reader<'a>,
-) -> Result<Auth<'a>, DecodeError> {
+pub(super) fn decode<'a>(version: ProtocolVersion, reader: &mut Reader<'a>) -> Result<Auth<'a>, DecodeError> {
     if !version.is_v5() {
-        return Err(DecodeError::Malformed(
-            "packet type 15 (AUTH) does not exist before MQTT 5.0",
-        ));
+        return Err(DecodeError::Malformed("packet type 15 (AUTH) does not exist before MQTT 5.0"));
     }
     if reader.is_empty() {
-        return Ok(Auth {
-            reason_code: ReasonCode::SUCCESS,
-            properties: Properties::EMPTY,
-        });
+        return Ok(Auth { reason_code: ReasonCode::SUCCESS, properties: Properties::EMPTY });
     }
     let reason_code = reader.reason_code(REASON_CODES)?;
     let properties = reader.properties(Context::Auth)?;
     if properties.is_empty() {
-        return Err(DecodeError::protocol(
-            "AUTH without an Authentication Method",
-        ));
+        return Err(DecodeError::protocol("AUTH without an Authentication Method"));
     }
-    Ok(Auth {
-        reason_code,
-        properties,
-    })
+    Ok(Auth { reason_code, properties })
 }
 
 impl Auth<'_> {

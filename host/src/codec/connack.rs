@@ -19,8 +19,8 @@ pub struct Connack<'a> {
 
 /// The Reason Codes of CONNACK [MQTT-3.2.2-8].
 const REASON_CODES: &[u8] = &[
-    0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C, 0x90, 0x95, 0x97,
-    0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9F,
+    0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C, 0x90, 0x95, 0x97, 0x99, 0x9A, 0x9B,
+    0x9C, 0x9D, 0x9F,
 ];
 
 /// The return codes 0 to 5 of MQTT 3.1 and 3.1.1, as the Reason Codes that mean the same.
@@ -55,58 +55,36 @@ pub const fn connack_return_code(code: ReasonCode) -> u8 {
     }
 }
 
-pub(super) fn decode<'a>(
-    version: ProtocolVersion,
-    reader: &mut Reader<'a>,
-) -> Result<Connack<'a>, DecodeError> {
+pub(super) fn decode<'a>(version: ProtocolVersion, reader: &mut Reader<'a>) -> Result<Connack<'a>, DecodeError> {
     let flags = reader.byte("Connect Acknowledge Flags")?;
     // Byte 1 was reserved as a whole, and unused, in MQTT 3.1.
-    let flags = if version == ProtocolVersion::V3_1 {
-        0
-    } else {
-        flags
-    };
+    let flags = if version == ProtocolVersion::V3_1 { 0 } else { flags };
     if flags > 1 {
         // [MQTT-3.2.2-1]
-        return Err(DecodeError::Malformed(
-            "a reserved bit in the Connect Acknowledge Flags is set",
-        ));
+        return Err(DecodeError::Malformed("a reserved bit in the Connect Acknowledge Flags is set"));
     }
     let (reason_code, properties) = if version.is_v5() {
-        (
-            reader.reason_code(REASON_CODES)?,
-            reader.properties(Context::Connack)?,
-        )
+        (reader.reason_code(REASON_CODES)?, reader.properties(Context::Connack)?)
     } else {
         let got = reader.byte("Connect Return code")?;
         let code = RETURN_CODES
             .get(usize::from(got))
-            .ok_or(DecodeError::ReasonCodeNotAllowed {
-                packet: PacketType::Connack,
-                got,
-            })?;
+            .ok_or(DecodeError::ReasonCodeNotAllowed { packet: PacketType::Connack, got })?;
         (*code, Properties::EMPTY)
     };
     let session_present = flags == 1;
     if session_present && reason_code != ReasonCode::SUCCESS {
         // [MQTT-3.2.2-6]
-        return Err(DecodeError::protocol(
-            "CONNACK refuses the connection, but has Session Present",
-        ));
+        return Err(DecodeError::protocol("CONNACK refuses the connection, but has Session Present"));
     }
-    Ok(Connack {
-        session_present,
-        reason_code,
-        properties,
-    })
+    Ok(Connack { session_present, reason_code, properties })
 }
 
 impl Connack<'_> {
     pub(super) fn encode(&self, version: ProtocolVersion, out: &mut Vec<u8>) {
         // [MQTT-3.2.2-6]
-        let session_present = self.session_present
-            && self.reason_code == ReasonCode::SUCCESS
-            && version >= ProtocolVersion::V3_1_1;
+        let session_present =
+            self.session_present && self.reason_code == ReasonCode::SUCCESS && version >= ProtocolVersion::V3_1_1;
         wire::packet(out, PacketType::Connack, |out| {
             out.push(u8::from(session_present));
             if version.is_v5() {

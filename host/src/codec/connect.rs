@@ -94,14 +94,7 @@ pub fn connect_refusal(
     if let DecodeError::UnsupportedVersion { level } = *error {
         // [MQTT-3.1.2-2] A later version is likely to understand what 5.0 does, an earlier one not.
         let later = level > ProtocolVersion::V5 as u8;
-        return Some((
-            if later {
-                ProtocolVersion::V5
-            } else {
-                ProtocolVersion::V3_1_1
-            },
-            code,
-        ));
+        return Some((if later { ProtocolVersion::V5 } else { ProtocolVersion::V3_1_1 }, code));
     }
     let (PacketType::Connect, _, body) = frame::split(packet, header_bytes).ok()? else {
         return None;
@@ -125,10 +118,7 @@ fn read_version(reader: &mut Reader<'_>) -> Result<ProtocolVersion, DecodeError>
     }
 }
 
-fn read_after_version<'a>(
-    version: ProtocolVersion,
-    reader: &mut Reader<'a>,
-) -> Result<Connect<'a>, DecodeError> {
+fn read_after_version<'a>(version: ProtocolVersion, reader: &mut Reader<'a>) -> Result<Connect<'a>, DecodeError> {
     let flags = reader.byte("Connect Flags")?;
     check_connect_flags(version, flags)?;
     let is_set = |flag| flags & flag != 0;
@@ -142,32 +132,16 @@ fn read_after_version<'a>(
     let clean_start = is_set(flag::CLEAN_START);
     check_client_id(version, client_id, clean_start)?;
     // [MQTT-3.1.2-9]
-    let will = is_set(flag::WILL)
-        .then(|| read_will(version, flags, reader))
-        .transpose()?;
+    let will = is_set(flag::WILL).then(|| read_will(version, flags, reader)).transpose()?;
     // MQTT 3.1 says that a User Name or Password may be missing even though its flag is set: the
     // packet's length takes precedence.
-    let is_present = |flag, reader: &Reader<'_>| {
-        is_set(flag) && !(version == ProtocolVersion::V3_1 && reader.is_empty())
-    };
+    let is_present =
+        |flag, reader: &Reader<'_>| is_set(flag) && !(version == ProtocolVersion::V3_1 && reader.is_empty());
     // [MQTT-3.1.2-16] [MQTT-3.1.2-17]
-    let username = is_present(flag::USER_NAME, reader)
-        .then(|| reader.string("User Name"))
-        .transpose()?;
+    let username = is_present(flag::USER_NAME, reader).then(|| reader.string("User Name")).transpose()?;
     // [MQTT-3.1.2-18] [MQTT-3.1.2-19]
-    let password = is_present(flag::PASSWORD, reader)
-        .then(|| reader.binary("Password"))
-        .transpose()?;
-    Ok(Connect {
-        version,
-        client_id,
-        clean_start,
-        keep_alive,
-        username,
-        password,
-        will,
-        properties,
-    })
+    let password = is_present(flag::PASSWORD, reader).then(|| reader.binary("Password")).transpose()?;
+    Ok(Connect { version, client_id, clean_start, keep_alive, username, password, will, properties })
 }
 
 fn check_connect_flags(version: ProtocolVersion, flags: u8) -> Result<(), DecodeError> {
@@ -176,29 +150,19 @@ fn check_connect_flags(version: ProtocolVersion, flags: u8) -> Result<(), Decode
     let strict = version >= ProtocolVersion::V3_1_1;
     if strict && is_set(flag::RESERVED) {
         // [MQTT-3.1.2-3]
-        return Err(DecodeError::Malformed(
-            "the reserved bit of the Connect Flags is 1, expected 0",
-        ));
+        return Err(DecodeError::Malformed("the reserved bit of the Connect Flags is 1, expected 0"));
     }
     if strict && !is_set(flag::WILL) && is_set(flag::WILL_QOS | flag::WILL_RETAIN) {
         // [MQTT-3.1.2-7] [MQTT-3.1.2-8] [MQTT-3.1.2-13]
-        return Err(DecodeError::Malformed(
-            "Will QoS or Will Retain without the Will Flag",
-        ));
+        return Err(DecodeError::Malformed("Will QoS or Will Retain without the Will Flag"));
     }
     if !version.is_v5() && is_set(flag::PASSWORD) && !is_set(flag::USER_NAME) {
-        return Err(DecodeError::Malformed(
-            "a Password without a User Name, which is allowed from MQTT 5.0 on",
-        ));
+        return Err(DecodeError::Malformed("a Password without a User Name, which is allowed from MQTT 5.0 on"));
     }
     Ok(())
 }
 
-fn check_client_id(
-    version: ProtocolVersion,
-    client_id: &str,
-    clean_start: bool,
-) -> Result<(), DecodeError> {
+fn check_client_id(version: ProtocolVersion, client_id: &str, clean_start: bool) -> Result<(), DecodeError> {
     let what = match version {
         _ if !client_id.is_empty() => return Ok(()),
         // [MQTT-3.1.3-4] [MQTT-3.1.3-6]
@@ -209,20 +173,12 @@ fn check_client_id(
         }
         ProtocolVersion::V3_1 => "an empty Client Identifier, expected 1 character at least",
     };
-    Err(DecodeError::Protocol {
-        code: ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
-        what,
-    })
+    Err(DecodeError::Protocol { code: ReasonCode::CLIENT_IDENTIFIER_NOT_VALID, what })
 }
 
-fn read_will<'a>(
-    version: ProtocolVersion,
-    flags: u8,
-    reader: &mut Reader<'a>,
-) -> Result<Will<'a>, DecodeError> {
-    let qos = QoS::from_u8((flags & flag::WILL_QOS) >> flag::WILL_QOS_SHIFT).ok_or(
-        DecodeError::Malformed("the Will QoS is 3, expected 0, 1 or 2"),
-    )?;
+fn read_will<'a>(version: ProtocolVersion, flags: u8, reader: &mut Reader<'a>) -> Result<Will<'a>, DecodeError> {
+    let qos = QoS::from_u8((flags & flag::WILL_QOS) >> flag::WILL_QOS_SHIFT)
+        .ok_or(DecodeError::Malformed("the Will QoS is 3, expected 0, 1 or 2"))?;
     let properties = match version {
         ProtocolVersion::V5 => reader.properties(Context::Will)?,
         ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => Properties::EMPTY,
@@ -237,22 +193,12 @@ fn read_will<'a>(
         });
     }
     let payload = reader.binary("Will Payload")?;
-    Ok(Will {
-        topic,
-        payload,
-        qos,
-        retain: flags & flag::WILL_RETAIN != 0,
-        properties,
-    })
+    Ok(Will { topic, payload, qos, retain: flags & flag::WILL_RETAIN != 0, properties })
 }
 
 impl Connect<'_> {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        let name = if self.version == ProtocolVersion::V3_1 {
-            NAME_3_1
-        } else {
-            NAME
-        };
+        let name = if self.version == ProtocolVersion::V3_1 { NAME_3_1 } else { NAME };
         wire::packet(out, PacketType::Connect, |out| {
             wire::put_string(out, name);
             out.push(self.version as u8);
@@ -281,9 +227,7 @@ impl Connect<'_> {
     fn connect_flags(&self) -> u8 {
         let when = |condition, flag| if condition { flag } else { 0 };
         let will = self.will.as_ref().map_or(0, |will| {
-            flag::WILL
-                | (will.qos as u8) << flag::WILL_QOS_SHIFT
-                | when(will.retain, flag::WILL_RETAIN)
+            flag::WILL | (will.qos as u8) << flag::WILL_QOS_SHIFT | when(will.retain, flag::WILL_RETAIN)
         });
         will | when(self.clean_start, flag::CLEAN_START)
             | when(self.username.is_some(), flag::USER_NAME)

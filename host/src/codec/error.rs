@@ -98,10 +98,7 @@ pub enum DecodeError {
 impl DecodeError {
     /// A Protocol Error without a more specific Reason Code.
     pub(super) const fn protocol(what: &'static str) -> DecodeError {
-        DecodeError::Protocol {
-            code: ReasonCode::PROTOCOL_ERROR,
-            what,
-        }
+        DecodeError::Protocol { code: ReasonCode::PROTOCOL_ERROR, what }
     }
 
     /// The Reason Code for the DISCONNECT or CONNACK that answers such a packet.
@@ -144,61 +141,35 @@ impl fmt::Display for DecodeError {
         match self {
             DecodeError::Malformed(what) => write!(f, "Malformed Packet: {what}"),
             DecodeError::CutOff { packet, field } => {
-                write!(
-                    f,
-                    "Malformed Packet: {packet} ends before the end of its {field}"
-                )
+                write!(f, "Malformed Packet: {packet} ends before the end of its {field}")
             }
             DecodeError::TrailingBytes { packet, bytes } => {
-                write!(
-                    f,
-                    "Malformed Packet: {packet} has {bytes} bytes after its last field"
-                )
+                write!(f, "Malformed Packet: {packet} has {bytes} bytes after its last field")
             }
-            DecodeError::Flags {
-                packet,
-                got,
-                expected,
-            } => write!(
-                f,
-                "Malformed Packet: the flags of {packet} are {got:04b}, expected {expected:04b}"
-            ),
+            DecodeError::Flags { packet, got, expected } => {
+                write!(f, "Malformed Packet: the flags of {packet} are {got:04b}, expected {expected:04b}")
+            }
             DecodeError::NotUtf8 { packet, field } => {
-                write!(
-                    f,
-                    "Malformed Packet: {field} of {packet} is not well-formed UTF-8"
-                )
+                write!(f, "Malformed Packet: {field} of {packet} is not well-formed UTF-8")
             }
-            DecodeError::NullCharacter { packet, field } => write!(
-                f,
-                "Malformed Packet: {field} of {packet} has U+0000 in it, which strings must not have"
-            ),
+            DecodeError::NullCharacter { packet, field } => {
+                write!(f, "Malformed Packet: {field} of {packet} has U+0000 in it, which strings must not have")
+            }
             DecodeError::Property(error) => write!(f, "bad properties: {error}"),
             DecodeError::PropertyNotAllowed { packet, property } => {
-                write!(
-                    f,
-                    "Malformed Packet: {packet} must not have the property {property}"
-                )
+                write!(f, "Malformed Packet: {packet} must not have the property {property}")
             }
-            DecodeError::DuplicateProperty { packet, property } => write!(
-                f,
-                "Protocol Error: {packet} has the property {property} twice, expected it at most once"
-            ),
+            DecodeError::DuplicateProperty { packet, property } => {
+                write!(f, "Protocol Error: {packet} has the property {property} twice, expected it at most once")
+            }
             DecodeError::ReasonCodeNotAllowed { packet, got } => {
-                write!(
-                    f,
-                    "Protocol Error: {} is not a code for {packet}",
-                    ReasonCode(*got)
-                )
+                write!(f, "Protocol Error: {} is not a code for {packet}", ReasonCode(*got))
             }
             DecodeError::Protocol { code, what } => write!(f, "{code}: {what}"),
-            DecodeError::TooLarge { declared, max } => write!(
-                f,
-                "Packet too large: it declares {declared} bytes, at most {max} are accepted"
-            ),
-            DecodeError::ProtocolName => {
-                f.write_str("the protocol name in CONNECT is neither \"MQTT\" nor \"MQIsdp\"")
+            DecodeError::TooLarge { declared, max } => {
+                write!(f, "Packet too large: it declares {declared} bytes, at most {max} are accepted")
             }
+            DecodeError::ProtocolName => f.write_str("the protocol name in CONNECT is neither \"MQTT\" nor \"MQIsdp\""),
             DecodeError::UnsupportedVersion { level } => write!(
                 f,
                 "protocol level {level} is not supported; expected \"MQIsdp\" with 3, or \"MQTT\" with 4 or 5"

@@ -39,46 +39,30 @@ pub fn frame(bytes: &[u8], packet_bytes_max: usize) -> Result<Frame, DecodeError
     if first >> 4 == 0 {
         return Err(TYPE_0);
     }
-    let Some((remaining_length, length_bytes)) =
-        wire::variable_byte_integer(rest).map_err(|wire::TooLong| {
-            DecodeError::Malformed("the Remaining Length has more than 4 bytes")
-        })?
+    let Some((remaining_length, length_bytes)) = wire::variable_byte_integer(rest)
+        .map_err(|wire::TooLong| DecodeError::Malformed("the Remaining Length has more than 4 bytes"))?
     else {
         return Ok(Frame::Incomplete { total_bytes: None });
     };
     let header_bytes = 1 + length_bytes;
     let total_bytes = header_bytes + remaining_length;
     if total_bytes > packet_bytes_max {
-        return Err(DecodeError::TooLarge {
-            declared: total_bytes,
-            max: packet_bytes_max,
-        });
+        return Err(DecodeError::TooLarge { declared: total_bytes, max: packet_bytes_max });
     }
     Ok(if bytes.len() < total_bytes {
-        Frame::Incomplete {
-            total_bytes: Some(total_bytes),
-        }
+        Frame::Incomplete { total_bytes: Some(total_bytes) }
     } else {
-        Frame::Complete {
-            header_bytes,
-            total_bytes,
-        }
+        Frame::Complete { header_bytes, total_bytes }
     })
 }
 
-const TYPE_0: DecodeError =
-    DecodeError::Malformed("packet type 0 is reserved, expected 1 (CONNECT) to 15 (AUTH)");
+const TYPE_0: DecodeError = DecodeError::Malformed("packet type 0 is reserved, expected 1 (CONNECT) to 15 (AUTH)");
 
 /// The packet type, the flags, and what follows the fixed header.
 #[inline]
-pub(super) fn split(
-    packet: &[u8],
-    header_bytes: usize,
-) -> Result<(PacketType, u8, &[u8]), DecodeError> {
+pub(super) fn split(packet: &[u8], header_bytes: usize) -> Result<(PacketType, u8, &[u8]), DecodeError> {
     let (Some(&first), Some(body)) = (packet.first(), packet.get(header_bytes..)) else {
-        return Err(DecodeError::Malformed(
-            "the packet ends inside its fixed header",
-        ));
+        return Err(DecodeError::Malformed("the packet ends inside its fixed header"));
     };
     let packet_type = PacketType::from_u8(first >> 4).ok_or(TYPE_0)?;
     Ok((packet_type, first & 0x0F, body))
@@ -93,9 +77,7 @@ pub(super) fn check_remaining_length(
     remaining_length: usize,
 ) -> Result<(), DecodeError> {
     if version.is_v5() && header_bytes != 1 + wire::variable_byte_integer_bytes(remaining_length) {
-        return Err(DecodeError::Malformed(
-            "the Remaining Length has more bytes than it needs",
-        ));
+        return Err(DecodeError::Malformed("the Remaining Length has more bytes than it needs"));
     }
     Ok(())
 }
@@ -103,11 +85,7 @@ pub(super) fn check_remaining_length(
 /// Checks the flags that are reserved [MQTT-2.1.3-1]. Those of PUBLISH mean something: it checks them
 /// itself.
 #[inline]
-pub(super) fn check_flags(
-    version: ProtocolVersion,
-    packet: PacketType,
-    got: u8,
-) -> Result<(), DecodeError> {
+pub(super) fn check_flags(version: ProtocolVersion, packet: PacketType, got: u8) -> Result<(), DecodeError> {
     let expected = packet.reserved_flags();
     // In MQTT 3.1 these bits were DUP, QoS and RETAIN for every packet: DUP may be set when one of
     // the packets with QoS 1 is sent again, and all other bits were "not used".
@@ -118,11 +96,7 @@ pub(super) fn check_flags(
         ProtocolVersion::V3_1_1 | ProtocolVersion::V5 => 0,
     };
     if (got ^ expected) & !ignored != 0 {
-        return Err(DecodeError::Flags {
-            packet,
-            got,
-            expected,
-        });
+        return Err(DecodeError::Flags { packet, got, expected });
     }
     Ok(())
 }
@@ -230,12 +204,7 @@ mod tests {
 
     #[test]
     fn frames() {
-        let complete = |header_bytes, total_bytes| {
-            Ok(Frame::Complete {
-                header_bytes,
-                total_bytes,
-            })
-        };
+        let complete = |header_bytes, total_bytes| Ok(Frame::Complete { header_bytes, total_bytes });
         let incomplete = |total_bytes| Ok(Frame::Incomplete { total_bytes });
         for (bytes, expected) in [
             (&b""[..], incomplete(None)),
@@ -248,26 +217,9 @@ mod tests {
             (b"\x30\x80\x01", incomplete(Some(131))),
             (b"\x40\x82\x00\x00\x01", complete(3, 5)),
             (b"\x30\xE5\x07", incomplete(Some(1000))),
-            (
-                b"\x30\xE6\x07",
-                Err(DecodeError::TooLarge {
-                    declared: 1001,
-                    max: 1000,
-                }),
-            ),
-            (
-                b"\x30\xFF\xFF\xFF\x7F",
-                Err(DecodeError::TooLarge {
-                    declared: PACKET_BYTES_MAX,
-                    max: 1000,
-                }),
-            ),
-            (
-                b"\x30\xFF\xFF\xFF\x80",
-                Err(DecodeError::Malformed(
-                    "the Remaining Length has more than 4 bytes",
-                )),
-            ),
+            (b"\x30\xE6\x07", Err(DecodeError::TooLarge { declared: 1001, max: 1000 })),
+            (b"\x30\xFF\xFF\xFF\x7F", Err(DecodeError::TooLarge { declared: PACKET_BYTES_MAX, max: 1000 })),
+            (b"\x30\xFF\xFF\xFF\x80", Err(DecodeError::Malformed("the Remaining Length has more than 4 bytes"))),
             (b"\x0F", Err(TYPE_0)),
         ] {
             assert_eq!(frame(bytes, 1000), expected, "{bytes:02X?}");

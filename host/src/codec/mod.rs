@@ -23,7 +23,7 @@ mod publish;
 mod suback;
 mod subscribe;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unsubscribe;
 mod wire;
 
@@ -37,13 +37,9 @@ pub use connect::{Connect, Will, connect_refusal, decode_connect};
 pub use disconnect::Disconnect;
 pub use error::DecodeError;
 pub use frame::{Frame, PACKET_BYTES_MAX, PacketType, frame};
-pub use publish::{
-    Publish, PublishHead, decode_publish, encode_publish, patch_packet_id, publish_packet_bytes,
-};
+pub use publish::{Publish, PublishHead, decode_publish, encode_publish, patch_packet_id, publish_packet_bytes};
 pub use suback::{Suback, Unsuback};
-pub use subscribe::{
-    RetainHandling, Subscribe, SubscribeFilter, SubscribeFilters, SubscribeOptions,
-};
+pub use subscribe::{RetainHandling, Subscribe, SubscribeFilter, SubscribeFilters, SubscribeOptions};
 pub use unsubscribe::{Unsubscribe, UnsubscribeFilters};
 
 use wire::Reader;
@@ -124,11 +120,7 @@ pub enum Packet<'a> {
 /// # Errors
 /// Everything that makes the packet a Malformed Packet or a Protocol Error on its own, whatever was
 /// sent before it.
-pub fn decode<'a>(
-    version: ProtocolVersion,
-    packet: &'a [u8],
-    header_bytes: usize,
-) -> Result<Packet<'a>, DecodeError> {
+pub fn decode<'a>(version: ProtocolVersion, packet: &'a [u8], header_bytes: usize) -> Result<Packet<'a>, DecodeError> {
     decode_from(Sender::Client, version, packet, header_bytes)
 }
 
@@ -169,9 +161,7 @@ fn decode_from<'a>(
     let packet = match packet_type {
         PacketType::Connect => return decode_connect(packet, header_bytes).map(Packet::Connect),
         PacketType::Connack => Packet::Connack(connack::decode(version, &mut reader)?),
-        PacketType::Publish => {
-            Packet::Publish(publish::decode(sender, version, flags, &mut reader)?)
-        }
+        PacketType::Publish => Packet::Publish(publish::decode(sender, version, flags, &mut reader)?),
         PacketType::Puback => Packet::Puback(ack::decode(version, &mut reader)?),
         PacketType::Pubrec => Packet::Pubrec(ack::decode(version, &mut reader)?),
         PacketType::Pubrel => Packet::Pubrel(ack::decode(version, &mut reader)?),
@@ -182,9 +172,7 @@ fn decode_from<'a>(
         PacketType::Unsuback => Packet::Unsuback(suback::decode_unsuback(version, &mut reader)?),
         PacketType::Pingreq => Packet::Pingreq,
         PacketType::Pingresp => Packet::Pingresp,
-        PacketType::Disconnect => {
-            Packet::Disconnect(disconnect::decode(sender, version, &mut reader)?)
-        }
+        PacketType::Disconnect => Packet::Disconnect(disconnect::decode(sender, version, &mut reader)?),
         PacketType::Auth => Packet::Auth(auth::decode(version, &mut reader)?),
     };
     reader.finish()?;

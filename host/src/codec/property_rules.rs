@@ -43,16 +43,7 @@ impl Context {
         const AUTHENTICATION: u64 = set(&[0x15, 0x16]);
         match self {
             Context::Connect => {
-                AUTHENTICATION
-                    | set(&[
-                        SESSION_EXPIRY_INTERVAL,
-                        0x17,
-                        0x19,
-                        0x21,
-                        0x22,
-                        USER_PROPERTY,
-                        0x27,
-                    ])
+                AUTHENTICATION | set(&[SESSION_EXPIRY_INTERVAL, 0x17, 0x19, 0x21, 0x22, USER_PROPERTY, 0x27])
             }
             Context::Will => MESSAGE | set(&[0x18]),
             Context::Connack => {
@@ -62,9 +53,7 @@ impl Context {
                     | set(&[0x24, 0x25, 0x27, 0x28, 0x29, 0x2A])
             }
             // In both directions, so that the wrong one gets an error of its own below.
-            Context::PublishFromClient | Context::PublishFromServer => {
-                MESSAGE | set(&[SUBSCRIPTION_IDENTIFIER, 0x23])
-            }
+            Context::PublishFromClient | Context::PublishFromServer => MESSAGE | set(&[SUBSCRIPTION_IDENTIFIER, 0x23]),
             Context::Acknowledgement => REASON,
             Context::Subscribe => set(&[SUBSCRIPTION_IDENTIFIER, USER_PROPERTY]),
             Context::Unsubscribe => set(&[USER_PROPERTY]),
@@ -85,11 +74,7 @@ impl Context {
 }
 
 /// Checks an encoded list in one pass.
-pub(super) fn check(
-    packet: PacketType,
-    context: Context,
-    bytes: &[u8],
-) -> Result<Properties<'_>, DecodeError> {
+pub(super) fn check(packet: PacketType, context: Context, bytes: &[u8]) -> Result<Properties<'_>, DecodeError> {
     let allowed = context.allowed();
     let repeatable = context.repeatable();
     let mut seen = 0_u64;
@@ -100,17 +85,11 @@ pub(super) fn check(
         // Identifiers are below 64: `decode` knows no others.
         let bit = 1 << property.id();
         if allowed & bit == 0 {
-            return Err(DecodeError::PropertyNotAllowed {
-                packet,
-                property: property.name(),
-            });
+            return Err(DecodeError::PropertyNotAllowed { packet, property: property.name() });
         }
         check_value(context, property)?;
         if seen & bit & !repeatable != 0 {
-            return Err(DecodeError::DuplicateProperty {
-                packet,
-                property: property.name(),
-            });
+            return Err(DecodeError::DuplicateProperty { packet, property: property.name() });
         }
         seen |= bit;
     }
@@ -122,18 +101,16 @@ pub(super) fn check(
 fn check_value(context: Context, property: Property<'_>) -> Result<(), DecodeError> {
     match (property, context) {
         // [MQTT-3.3.4-6]
-        (Property::SubscriptionIdentifier(_), Context::PublishFromClient) => Err(
-            DecodeError::protocol("a client sent a PUBLISH with a Subscription Identifier"),
-        ),
+        (Property::SubscriptionIdentifier(_), Context::PublishFromClient) => {
+            Err(DecodeError::protocol("a client sent a PUBLISH with a Subscription Identifier"))
+        }
         // [MQTT-3.14.2-2]
-        (Property::SessionExpiryInterval(_), Context::DisconnectFromServer) => Err(
-            DecodeError::protocol("a server sent a DISCONNECT with a Session Expiry Interval"),
-        ),
+        (Property::SessionExpiryInterval(_), Context::DisconnectFromServer) => {
+            Err(DecodeError::protocol("a server sent a DISCONNECT with a Session Expiry Interval"))
+        }
         // [MQTT-3.3.2-14]
         (Property::ResponseTopic(name), _) if !topic::is_valid_name(name) => {
-            Err(DecodeError::protocol(
-                "the Response Topic is empty or has a wildcard character (+ or #)",
-            ))
+            Err(DecodeError::protocol("the Response Topic is empty or has a wildcard character (+ or #)"))
         }
         _ => Ok(()),
     }
@@ -145,14 +122,10 @@ fn check_authentication(context: Context, seen: u64) -> Result<(), DecodeError> 
     let has_method = seen & set(&[0x15]) != 0;
     let has_data = seen & set(&[0x16]) != 0;
     if has_data && !has_method {
-        return Err(DecodeError::protocol(
-            "Authentication Data without an Authentication Method",
-        ));
+        return Err(DecodeError::protocol("Authentication Data without an Authentication Method"));
     }
     if context == Context::Auth && !has_method {
-        return Err(DecodeError::protocol(
-            "AUTH without an Authentication Method",
-        ));
+        return Err(DecodeError::protocol("AUTH without an Authentication Method"));
     }
     Ok(())
 }

@@ -46,12 +46,7 @@ pub fn decode_publish<'a>(
         return Err(DecodeError::protocol("the packet is not PUBLISH"));
     }
     frame::check_remaining_length(version, header_bytes, body.len())?;
-    decode(
-        Sender::Client,
-        version,
-        flags,
-        &mut Reader::new(packet_type, body),
-    )
+    decode(Sender::Client, version, flags, &mut Reader::new(packet_type, body))
 }
 
 #[inline]
@@ -64,8 +59,8 @@ pub(super) fn decode<'a>(
     let dup = flags & DUP != 0;
     let retain = flags & RETAIN != 0;
     // [MQTT-3.3.1-4]
-    let qos = QoS::from_u8((flags & QOS) >> QOS_SHIFT)
-        .ok_or(DecodeError::Malformed("the QoS is 3, expected 0, 1 or 2"))?;
+    let qos =
+        QoS::from_u8((flags & QOS) >> QOS_SHIFT).ok_or(DecodeError::Malformed("the QoS is 3, expected 0, 1 or 2"))?;
     if dup && qos == QoS::AtMostOnce {
         // [MQTT-3.3.1-2]
         return Err(DecodeError::Malformed("DUP is set with QoS 0, expected 0"));
@@ -86,22 +81,11 @@ pub(super) fn decode<'a>(
         check_empty_topic(version, properties)?;
     }
     let payload = reader.take_rest();
-    Ok(Publish {
-        dup,
-        qos,
-        retain,
-        topic,
-        packet_id,
-        properties,
-        payload,
-    })
+    Ok(Publish { dup, qos, retain, topic, packet_id, properties, payload })
 }
 
 /// An empty Topic Name stands for the one that its Topic Alias was set to earlier [MQTT-4.7.3-1].
-fn check_empty_topic(
-    version: ProtocolVersion,
-    properties: Properties<'_>,
-) -> Result<(), DecodeError> {
+fn check_empty_topic(version: ProtocolVersion, properties: Properties<'_>) -> Result<(), DecodeError> {
     if !version.is_v5() {
         return Err(DecodeError::Protocol {
             code: ReasonCode::TOPIC_NAME_INVALID,
@@ -109,9 +93,7 @@ fn check_empty_topic(
         });
     }
     if properties.topic_alias().is_none() {
-        return Err(DecodeError::protocol(
-            "the Topic Name is empty, and there is no Topic Alias",
-        ));
+        return Err(DecodeError::protocol("the Topic Name is empty, and there is no Topic Alias"));
     }
     Ok(())
 }
@@ -147,13 +129,7 @@ pub fn encode_publish(
 ) -> usize {
     let has_packet_id = head.qos != QoS::AtMostOnce;
     let property_bytes = property_parts.iter().map(|part| part.len()).sum();
-    let remaining_length = remaining_length(
-        version,
-        head.qos,
-        topic.len(),
-        property_bytes,
-        payload.len(),
-    );
+    let remaining_length = remaining_length(version, head.qos, topic.len(), property_bytes, payload.len());
     // One reservation for the whole packet: what follows does not grow the buffer again.
     out.reserve(1 + 4 + remaining_length);
     let packet_start = out.len();
@@ -188,8 +164,7 @@ pub const fn publish_packet_bytes(
     property_bytes: usize,
     payload_bytes: usize,
 ) -> usize {
-    let remaining_length =
-        remaining_length(version, qos, topic_bytes, property_bytes, payload_bytes);
+    let remaining_length = remaining_length(version, qos, topic_bytes, property_bytes, payload_bytes);
     1 + wire::variable_byte_integer_bytes(remaining_length) + remaining_length
 }
 
@@ -212,37 +187,16 @@ const fn remaining_length(
     payload_bytes: usize,
 ) -> usize {
     let packet_id_bytes = if matches!(qos, QoS::AtMostOnce) { 0 } else { 2 };
-    let properties_with_length_bytes = if version.is_v5() {
-        wire::variable_byte_integer_bytes(property_bytes) + property_bytes
-    } else {
-        0
-    };
+    let properties_with_length_bytes =
+        if version.is_v5() { wire::variable_byte_integer_bytes(property_bytes) + property_bytes } else { 0 };
     2 + topic_bytes + packet_id_bytes + properties_with_length_bytes + payload_bytes
 }
 
 impl Publish<'_> {
     pub(super) fn encode(&self, version: ProtocolVersion, out: &mut Vec<u8>) {
-        let &Publish {
-            dup,
-            qos,
-            retain,
-            packet_id,
-            ..
-        } = self;
-        let head = PublishHead {
-            dup,
-            qos,
-            retain,
-            packet_id,
-        };
-        encode_publish(
-            version,
-            out,
-            head,
-            self.topic,
-            &[self.properties.as_bytes()],
-            self.payload,
-        );
+        let &Publish { dup, qos, retain, packet_id, .. } = self;
+        let head = PublishHead { dup, qos, retain, packet_id };
+        encode_publish(version, out, head, self.topic, &[self.properties.as_bytes()], self.payload);
     }
 }
 
@@ -252,47 +206,30 @@ mod tests {
 
     #[test]
     fn size_and_place_of_the_packet_identifier_are_as_announced() {
-        for version in [
-            ProtocolVersion::V3_1,
-            ProtocolVersion::V3_1_1,
-            ProtocolVersion::V5,
-        ] {
+        for version in [ProtocolVersion::V3_1, ProtocolVersion::V3_1_1, ProtocolVersion::V5] {
             for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
                 for payload_bytes in [0, 1, 100, 120, 127, 128, 16_300, 16_384, 2_097_152] {
                     let payload = vec![b'x'; payload_bytes];
                     let parts: &[&[u8]] = &[b"\x01\x01", b"", b"\x02\x00\x00\x00\x09"];
-                    let head = PublishHead {
-                        dup: true,
-                        qos,
-                        retain: true,
-                        packet_id: None,
-                    };
+                    let head = PublishHead { dup: true, qos, retain: true, packet_id: None };
                     // The offset is relative to the packet, whatever is in front of it.
                     let mut out = b"before".to_vec();
                     let offset = encode_publish(version, &mut out, head, "a/b", parts, &payload);
                     let packet = &mut out[6..];
-                    assert_eq!(
-                        packet.len(),
-                        publish_packet_bytes(version, qos, 3, 7, payload_bytes)
-                    );
+                    assert_eq!(packet.len(), publish_packet_bytes(version, qos, 3, 7, payload_bytes));
                     let packet_id = PacketId::new(0x1234);
                     if let Some(packet_id) = packet_id.filter(|_| qos != QoS::AtMostOnce) {
                         patch_packet_id(packet, offset, packet_id);
                     }
-                    let Ok(frame::Frame::Complete {
-                        header_bytes,
-                        total_bytes,
-                    }) = frame::frame(packet, super::super::PACKET_BYTES_MAX)
+                    let Ok(frame::Frame::Complete { header_bytes, total_bytes }) =
+                        frame::frame(packet, super::super::PACKET_BYTES_MAX)
                     else {
                         panic!("not a whole packet");
                     };
                     assert_eq!(total_bytes, packet.len());
                     let publish = decode_publish(version, packet, header_bytes).unwrap();
                     assert_eq!(publish.topic, "a/b");
-                    assert_eq!(
-                        publish.packet_id,
-                        packet_id.filter(|_| qos != QoS::AtMostOnce)
-                    );
+                    assert_eq!(publish.packet_id, packet_id.filter(|_| qos != QoS::AtMostOnce));
                     assert_eq!(publish.dup, qos != QoS::AtMostOnce);
                     assert_eq!(publish.payload, payload);
                     let expiry = publish.properties.message_expiry_interval();

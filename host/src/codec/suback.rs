@@ -30,33 +30,21 @@ pub struct Unsuback<'a> {
 }
 
 /// The Reason Codes of SUBACK [MQTT-3.9.3-2].
-const SUBACK_REASON_CODES: &[u8] = &[
-    0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2,
-];
+const SUBACK_REASON_CODES: &[u8] = &[0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2];
 /// The return codes of SUBACK before MQTT 5.0.
 const SUBACK_RETURN_CODES: &[u8] = &[0x00, 0x01, 0x02, 0x80];
 /// The Reason Codes of UNSUBACK [MQTT-3.11.3-2].
 const UNSUBACK_REASON_CODES: &[u8] = &[0x00, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91];
 
-pub(super) fn decode_suback<'a>(
-    version: ProtocolVersion,
-    reader: &mut Reader<'a>,
-) -> Result<Suback<'a>, DecodeError> {
+pub(super) fn decode_suback<'a>(version: ProtocolVersion, reader: &mut Reader<'a>) -> Result<Suback<'a>, DecodeError> {
     let packet_id = reader.packet_id()?;
     let (properties, allowed) = if version.is_v5() {
-        (
-            reader.properties(Context::Acknowledgement)?,
-            SUBACK_REASON_CODES,
-        )
+        (reader.properties(Context::Acknowledgement)?, SUBACK_REASON_CODES)
     } else {
         (Properties::EMPTY, SUBACK_RETURN_CODES)
     };
     let reason_codes = read_reason_codes(reader, allowed)?;
-    Ok(Suback {
-        packet_id,
-        properties,
-        reason_codes,
-    })
+    Ok(Suback { packet_id, properties, reason_codes })
 }
 
 pub(super) fn decode_unsuback<'a>(
@@ -65,19 +53,11 @@ pub(super) fn decode_unsuback<'a>(
 ) -> Result<Unsuback<'a>, DecodeError> {
     let packet_id = reader.packet_id()?;
     if !version.is_v5() {
-        return Ok(Unsuback {
-            packet_id,
-            properties: Properties::EMPTY,
-            reason_codes: &[],
-        });
+        return Ok(Unsuback { packet_id, properties: Properties::EMPTY, reason_codes: &[] });
     }
     let properties = reader.properties(Context::Acknowledgement)?;
     let reason_codes = read_reason_codes(reader, UNSUBACK_REASON_CODES)?;
-    Ok(Unsuback {
-        packet_id,
-        properties,
-        reason_codes,
-    })
+    Ok(Unsuback { packet_id, properties, reason_codes })
 }
 
 /// One Reason Code at least, since what is answered has one filter at least.
@@ -85,10 +65,7 @@ fn read_reason_codes<'a>(reader: &mut Reader<'a>, allowed: &[u8]) -> Result<&'a 
     let packet = reader.packet();
     let codes = reader.take_rest();
     if codes.is_empty() {
-        return Err(DecodeError::CutOff {
-            packet,
-            field: "Reason Codes",
-        });
+        return Err(DecodeError::CutOff { packet, field: "Reason Codes" });
     }
     match codes.iter().find(|code| !allowed.contains(code)) {
         Some(&got) => Err(DecodeError::ReasonCodeNotAllowed { packet, got }),

@@ -98,11 +98,7 @@ impl SubscribeOptions {
     pub const fn to_byte(self) -> u8 {
         self.qos as u8
             | if self.no_local { NO_LOCAL } else { 0 }
-            | if self.retain_as_published {
-                RETAIN_AS_PUBLISHED
-            } else {
-                0
-            }
+            | if self.retain_as_published { RETAIN_AS_PUBLISHED } else { 0 }
             | (self.retain_handling as u8) << RETAIN_HANDLING_SHIFT
     }
 
@@ -112,17 +108,12 @@ impl SubscribeOptions {
     /// Reserved bits that are set [MQTT-3.8.3-5], and the values 3 of QoS and Retain Handling.
     pub fn from_byte(byte: u8) -> Result<SubscribeOptions, DecodeError> {
         if byte & RESERVED != 0 {
-            return Err(DecodeError::Malformed(
-                "a reserved bit in the Subscription Options is 1, expected 0",
-            ));
+            return Err(DecodeError::Malformed("a reserved bit in the Subscription Options is 1, expected 0"));
         }
-        let qos = QoS::from_u8(byte & QOS).ok_or(DecodeError::protocol(
-            "the requested QoS is 3, expected 0, 1 or 2",
-        ))?;
-        let retain_handling =
-            RetainHandling::from_u8((byte & RETAIN_HANDLING) >> RETAIN_HANDLING_SHIFT).ok_or(
-                DecodeError::protocol("the Retain Handling is 3, expected 0, 1 or 2"),
-            )?;
+        let qos =
+            QoS::from_u8(byte & QOS).ok_or(DecodeError::protocol("the requested QoS is 3, expected 0, 1 or 2"))?;
+        let retain_handling = RetainHandling::from_u8((byte & RETAIN_HANDLING) >> RETAIN_HANDLING_SHIFT)
+            .ok_or(DecodeError::protocol("the Retain Handling is 3, expected 0, 1 or 2"))?;
         Ok(SubscribeOptions {
             qos,
             no_local: byte & NO_LOCAL != 0,
@@ -132,10 +123,7 @@ impl SubscribeOptions {
     }
 }
 
-pub(super) fn decode<'a>(
-    version: ProtocolVersion,
-    reader: &mut Reader<'a>,
-) -> Result<Subscribe<'a>, DecodeError> {
+pub(super) fn decode<'a>(version: ProtocolVersion, reader: &mut Reader<'a>) -> Result<Subscribe<'a>, DecodeError> {
     let packet_id = reader.packet_id()?;
     let properties = match version {
         ProtocolVersion::V5 => reader.properties(Context::Subscribe)?,
@@ -154,9 +142,7 @@ pub(super) fn decode<'a>(
         let byte = filters.byte("Subscription Options")?;
         // MQTT 3.1 calls the upper bits "not used".
         if version == ProtocolVersion::V3_1_1 && byte & !options_mask != 0 {
-            return Err(DecodeError::Malformed(
-                "a reserved bit next to the requested QoS is 1, expected 0",
-            ));
+            return Err(DecodeError::Malformed("a reserved bit next to the requested QoS is 1, expected 0"));
         }
         let options = SubscribeOptions::from_byte(byte & options_mask)?;
         if options.no_local && matches!(topic::split_share(filter), topic::Share::Group { .. }) {
@@ -164,24 +150,14 @@ pub(super) fn decode<'a>(
             return Err(DecodeError::protocol("No Local on a Shared Subscription"));
         }
     }
-    Ok(Subscribe {
-        packet_id,
-        properties,
-        filters: SubscribeFilters {
-            payload,
-            options_mask,
-        },
-    })
+    Ok(Subscribe { packet_id, properties, filters: SubscribeFilters { payload, options_mask } })
 }
 
 impl<'a> SubscribeFilters<'a> {
     /// The filters that [`SubscribeFilters::put`] wrote. With other bytes, filters are missing: from
     /// the first one on that cannot be read.
     pub const fn from_trusted(payload: &'a [u8]) -> SubscribeFilters<'a> {
-        SubscribeFilters {
-            payload,
-            options_mask: 0xFF,
-        }
+        SubscribeFilters { payload, options_mask: 0xFF }
     }
 
     /// Appends a filter of at most 65,535 bytes to a payload that is being put together.
@@ -235,11 +211,7 @@ impl Subscribe<'_> {
                 wire::put_properties(out, self.properties);
             }
             for SubscribeFilter { filter, options } in self.filters.iter() {
-                let options = if version.is_v5() {
-                    options
-                } else {
-                    SubscribeOptions::new(options.qos)
-                };
+                let options = if version.is_v5() { options } else { SubscribeOptions::new(options.qos) };
                 SubscribeFilters::put(out, filter, options);
             }
         });

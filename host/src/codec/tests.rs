@@ -13,10 +13,8 @@ use super::wire::put_variable_byte_integer;
 use super::*;
 
 /// The bytes of a packet in the notation above.
-fn packet(text: &str) -> Vec<u8> {
-    let (first, body) = text
-        .split_once(": ")
-        .unwrap_or((text.trim_end_matches(':'), ""));
+pub(crate) fn packet(text: &str) -> Vec<u8> {
+    let (first, body) = text.split_once(": ").unwrap_or((text.trim_end_matches(':'), ""));
     let body = parse(&mut body.chars());
     let mut out = hex(first);
     put_variable_byte_integer(&mut out, body.len());
@@ -29,13 +27,7 @@ fn parse(chars: &mut std::str::Chars<'_>) -> Vec<u8> {
     while let Some(char) = chars.next() {
         match char {
             ' ' => {}
-            '\'' => out.extend(
-                chars
-                    .by_ref()
-                    .take_while(|&char| char != '\'')
-                    .collect::<String>()
-                    .bytes(),
-            ),
+            '\'' => out.extend(chars.by_ref().take_while(|&char| char != '\'').collect::<String>().bytes()),
             '<' => {
                 let text: String = chars.by_ref().take_while(|&char| char != '>').collect();
                 out.extend((text.len() as u16).to_be_bytes());
@@ -47,10 +39,7 @@ fn parse(chars: &mut std::str::Chars<'_>) -> Vec<u8> {
                 out.extend(list);
             }
             '}' => break,
-            high => out.extend(hex(&String::from_iter([
-                high,
-                chars.next().expect("two digits"),
-            ]))),
+            high => out.extend(hex(&String::from_iter([high, chars.next().expect("two digits")]))),
         }
     }
     out
@@ -61,16 +50,9 @@ fn hex(text: &str) -> Vec<u8> {
 }
 
 /// Finds the only packet in `bytes` and decodes it.
-fn decode_one(
-    sender: Sender,
-    version: ProtocolVersion,
-    bytes: &[u8],
-) -> Result<Packet<'_>, DecodeError> {
+fn decode_one(sender: Sender, version: ProtocolVersion, bytes: &[u8]) -> Result<Packet<'_>, DecodeError> {
     match frame(bytes, PACKET_BYTES_MAX)? {
-        Frame::Complete {
-            header_bytes,
-            total_bytes,
-        } => {
+        Frame::Complete { header_bytes, total_bytes } => {
             assert_eq!(total_bytes, bytes.len(), "bytes after the packet");
             decode_from(sender, version, bytes, header_bytes)
         }

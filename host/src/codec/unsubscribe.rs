@@ -26,10 +26,7 @@ pub struct UnsubscribeFilters<'a> {
     payload: &'a [u8],
 }
 
-pub(super) fn decode<'a>(
-    version: ProtocolVersion,
-    reader: &mut Reader<'a>,
-) -> Result<Unsubscribe<'a>, DecodeError> {
+pub(super) fn decode<'a>(version: ProtocolVersion, reader: &mut Reader<'a>) -> Result<Unsubscribe<'a>, DecodeError> {
     let packet_id = reader.packet_id()?;
     let properties = match version {
         ProtocolVersion::V5 => reader.properties(Context::Unsubscribe)?,
@@ -45,11 +42,7 @@ pub(super) fn decode<'a>(
         // [MQTT-3.10.3-1]
         filters.string("Topic Filter")?;
     }
-    Ok(Unsubscribe {
-        packet_id,
-        properties,
-        filters: UnsubscribeFilters { payload },
-    })
+    Ok(Unsubscribe { packet_id, properties, filters: UnsubscribeFilters { payload } })
 }
 
 impl<'a> UnsubscribeFilters<'a> {

@@ -27,11 +27,7 @@ pub(super) fn variable_byte_integer(bytes: &[u8]) -> Result<Option<(usize, usize
             return Ok(Some((value, index + 1)));
         }
     }
-    if bytes.len() >= 4 {
-        Err(TooLong)
-    } else {
-        Ok(None)
-    }
+    if bytes.len() >= 4 { Err(TooLong) } else { Ok(None) }
 }
 
 /// How many bytes the shortest form of a Variable Byte Integer has.
@@ -48,10 +44,7 @@ pub(super) const fn variable_byte_integer_bytes(value: usize) -> usize {
 /// Appends a Variable Byte Integer in its shortest form [MQTT-1.5.5-1].
 #[inline]
 pub(super) fn put_variable_byte_integer(out: &mut Vec<u8>, value: usize) {
-    debug_assert!(
-        value <= VARIABLE_BYTE_INTEGER_MAX,
-        "{value} is no Variable Byte Integer"
-    );
+    debug_assert!(value <= VARIABLE_BYTE_INTEGER_MAX, "{value} is no Variable Byte Integer");
     let mut rest = value;
     while rest >= 0x80 {
         out.push(rest as u8 | 0x80);
@@ -65,11 +58,7 @@ pub(super) fn put_variable_byte_integer(out: &mut Vec<u8>, value: usize) {
 pub(super) fn put_binary(out: &mut Vec<u8>, bytes: &[u8]) {
     // What is longer cannot have been decoded, nor come out of a validated message. Were it to
     // happen, a packet with a shortened field is better than a stream that is out of step.
-    debug_assert!(
-        bytes.len() <= usize::from(u16::MAX),
-        "a field of {} bytes",
-        bytes.len()
-    );
+    debug_assert!(bytes.len() <= usize::from(u16::MAX), "a field of {} bytes", bytes.len());
     let bytes = &bytes[..bytes.len().min(u16::MAX.into())];
     out.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
     out.extend_from_slice(bytes);
@@ -131,10 +120,7 @@ impl<'a> Reader<'a> {
     pub(super) fn finish(&self) -> Result<(), DecodeError> {
         if !self.rest.is_empty() {
             let bytes = self.rest.len();
-            return Err(DecodeError::TrailingBytes {
-                packet: self.packet,
-                bytes,
-            });
+            return Err(DecodeError::TrailingBytes { packet: self.packet, bytes });
         }
         Ok(())
     }
@@ -156,18 +142,14 @@ impl<'a> Reader<'a> {
     /// Packet Identifiers are not zero [MQTT-2.2.1-3] [MQTT-2.2.1-4].
     #[inline]
     pub(super) fn packet_id(&mut self) -> Result<PacketId, DecodeError> {
-        PacketId::new(self.two_bytes("Packet Identifier")?).ok_or(DecodeError::protocol(
-            "the Packet Identifier is 0, expected 1 to 65,535",
-        ))
+        PacketId::new(self.two_bytes("Packet Identifier")?)
+            .ok_or(DecodeError::protocol("the Packet Identifier is 0, expected 1 to 65,535"))
     }
 
     #[inline]
     pub(super) fn binary(&mut self, field: &'static str) -> Result<&'a [u8], DecodeError> {
         let length = self.two_bytes(field)?;
-        let (bytes, rest) = self
-            .rest
-            .split_at_checked(length.into())
-            .ok_or(self.cut_off(field))?;
+        let (bytes, rest) = self.rest.split_at_checked(length.into()).ok_or(self.cut_off(field))?;
         self.rest = rest;
         Ok(bytes)
     }
@@ -178,10 +160,7 @@ impl<'a> Reader<'a> {
     pub(super) fn string(&mut self, field: &'static str) -> Result<&'a str, DecodeError> {
         let bytes = self.binary(field)?;
         if bytes.contains(&0) {
-            return Err(DecodeError::NullCharacter {
-                packet: self.packet,
-                field,
-            });
+            return Err(DecodeError::NullCharacter { packet: self.packet, field });
         }
         self.utf8(bytes, field)
     }
@@ -191,9 +170,7 @@ impl<'a> Reader<'a> {
     pub(super) fn topic_name(&mut self, field: &'static str) -> Result<&'a str, DecodeError> {
         let bytes = self.binary(field)?;
         // One pass without a branch in it, so that it is done many bytes at a time.
-        let special = bytes.iter().fold(false, |special, byte| {
-            special | matches!(byte, 0 | b'#' | b'+')
-        });
+        let special = bytes.iter().fold(false, |special, byte| special | matches!(byte, 0 | b'#' | b'+'));
         if special {
             return Err(self.special_in_topic_name(bytes, field));
         }
@@ -218,13 +195,9 @@ impl<'a> Reader<'a> {
             .ok_or(self.cut_off(FIELD))?;
         if length_bytes != variable_byte_integer_bytes(length) {
             // [MQTT-1.5.5-1]
-            return Err(DecodeError::Malformed(
-                "the Property Length has more bytes than it needs",
-            ));
+            return Err(DecodeError::Malformed("the Property Length has more bytes than it needs"));
         }
-        let (bytes, rest) = self.rest[length_bytes..]
-            .split_at_checked(length)
-            .ok_or(self.cut_off(FIELD))?;
+        let (bytes, rest) = self.rest[length_bytes..].split_at_checked(length).ok_or(self.cut_off(FIELD))?;
         self.rest = rest;
         property_rules::check(self.packet, context, bytes)
     }
@@ -233,29 +206,20 @@ impl<'a> Reader<'a> {
     pub(super) fn reason_code(&mut self, allowed: &[u8]) -> Result<ReasonCode, DecodeError> {
         let got = self.byte("Reason Code")?;
         if !allowed.contains(&got) {
-            return Err(DecodeError::ReasonCodeNotAllowed {
-                packet: self.packet,
-                got,
-            });
+            return Err(DecodeError::ReasonCodeNotAllowed { packet: self.packet, got });
         }
         Ok(ReasonCode(got))
     }
 
     #[inline]
     fn utf8(&self, bytes: &'a [u8], field: &'static str) -> Result<&'a str, DecodeError> {
-        std::str::from_utf8(bytes).map_err(|_| DecodeError::NotUtf8 {
-            packet: self.packet,
-            field,
-        })
+        std::str::from_utf8(bytes).map_err(|_| DecodeError::NotUtf8 { packet: self.packet, field })
     }
 
     #[cold]
     fn special_in_topic_name(&self, bytes: &[u8], field: &'static str) -> DecodeError {
         if bytes.contains(&0) {
-            return DecodeError::NullCharacter {
-                packet: self.packet,
-                field,
-            };
+            return DecodeError::NullCharacter { packet: self.packet, field };
         }
         DecodeError::Protocol {
             code: ReasonCode::TOPIC_NAME_INVALID,
@@ -265,9 +229,6 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn cut_off(&self, field: &'static str) -> DecodeError {
-        DecodeError::CutOff {
-            packet: self.packet,
-            field,
-        }
+        DecodeError::CutOff { packet: self.packet, field }
     }
 }

@@ -32,12 +32,12 @@ impl Core {
             return Ok(Next::Stop);
         };
         let sent = session.find_in_flight(ack.packet_id).map(|place| &mut session.in_flight[place]);
-        let known = sent.is_some_and(|sent| {
+        let sent = sent.filter(|sent| sent.awaiting != Awaiting::Puback);
+        let known = sent.is_some();
+        if let Some(sent) = sent {
             sent.delivery = None;
-            let expected = sent.awaiting != Awaiting::Puback;
             sent.awaiting = Awaiting::Pubcomp;
-            expected
-        });
+        }
         if known || !self.connections[slot as usize].is_v5() {
             self.acknowledge(slot, PUBREL, ack.packet_id);
         } else {
@@ -58,14 +58,15 @@ impl Core {
             return;
         };
         // An acknowledgement of nothing, or at the wrong moment, changes nothing.
-        let place = session
-            .find_in_flight(ack.packet_id)
-            .filter(|place| session.in_flight[*place].awaiting == awaiting);
+        let place =
+            session.find_in_flight(ack.packet_id).filter(|place| session.in_flight[*place].awaiting == awaiting);
         let Some(place) = place else {
             return;
         };
         session.remove_in_flight(place);
-        if self.shared.chain.implements(Callback::Puback) && !self.tell_puback(slot, ack.packet_id, kind, ack.reason_code) {
+        if self.shared.chain.implements(Callback::Puback)
+            && !self.tell_puback(slot, ack.packet_id, kind, ack.reason_code)
+        {
             return self.close_failed(slot);
         }
         self.pump(session_slot);

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use plugin_api::{DisconnectKind, Properties, ReasonCode};
 
+use super::Core;
 use super::connection::{Closing, NONE, Phase, Will};
 use super::inbound::Next;
-use super::route::expiry;
+use super::publish::forwarded;
 use super::session::DelayedWill;
 use super::session::EXPIRY_NEVER;
-use super::{Core, Subject};
+use super::timers::is_current;
 use crate::clock::Millis;
 use crate::codec::{Disconnect, Packet};
 use crate::message::{Message, MessageParts};
@@ -97,7 +98,8 @@ impl Core {
         let reason_code = closing.reason_code;
         let out = self.out(slot);
         let start = out.len();
-        Packet::Disconnect(Disconnect { reason_code, properties: closing.properties.as_properties() }).encode(version, out);
+        Packet::Disconnect(Disconnect { reason_code, properties: closing.properties.as_properties() })
+            .encode(version, out);
         if out.len() - start > bytes_max {
             out.truncate(start);
             Packet::Disconnect(Disconnect { reason_code, properties: Properties::EMPTY }).encode(version, out);
@@ -106,7 +108,8 @@ impl Core {
 
     fn tell_handlers(&mut self, slot: u32, who: &str, closing: &Closing) {
         if let Some(mut handlers) = self.connections[slot as usize].handlers.take() {
-            let reason = DisconnectReason { kind: closing.kind, reason_code: closing.reason_code, text: closing.text() };
+            let reason =
+                DisconnectReason { kind: closing.kind, reason_code: closing.reason_code, text: closing.text() };
             self.shared.chain.disconnect(&mut handlers, who, &reason);
         }
     }
@@ -135,23 +138,24 @@ impl Core {
             will: true,
         };
         // The lifetime of a will begins when it is published.
-        let expires_at = expiry(self.now.plus_secs(delay), will.expiry_secs);
+        let published_at = self.now.plus_secs(delay);
+        let mut properties = Vec::new();
         let parts = match self.shared.chain.publish(handlers, who, &request, changed) {
             PublishOutcome::Forward => MessageParts {
                 topic: &will.topic,
                 payload: &will.payload,
-                properties: &will.properties,
+                expires_at: forwarded(Properties::from_trusted(&will.properties), &mut properties, published_at),
+                properties: &properties,
                 qos: will.qos,
                 retain: will.retain, // [MQTT-3.1.2-14] [MQTT-3.1.2-15]
-                expires_at,
             },
             PublishOutcome::Changed => MessageParts {
                 topic: &changed.topic,
                 payload: &changed.payload,
-                properties: &changed.properties,
+                expires_at: forwarded(Properties::from_trusted(&changed.properties), &mut properties, published_at),
+                properties: &properties,
                 qos: changed.qos,
                 retain: changed.retain,
-                expires_at,
             },
             PublishOutcome::Handled
             | PublishOutcome::Reject { .. }
@@ -164,7 +168,7 @@ impl Core {
     /// A session has lost its connection: it ends, or waits for the client to come back.
     fn detach(&mut self, session_slot: u32, will: Option<(u32, Arc<Message>)>) {
         let session = &mut self.sessions[session_slot as usize];
-        let (serial, expiry_secs) = (session.serial, session.expiry_secs);
+        let expiry_secs = session.expiry_secs;
         // Section 3.1.3.2.2: after the Will Delay Interval or at the end of the session, whichever comes first.
         match will {
             Some((delay, message)) if delay == 0 || expiry_secs == 0 => {
@@ -173,7 +177,7 @@ impl Core {
             Some((delay, message)) => {
                 let at = self.now.plus_secs(delay);
                 session.will = Some(Box::new(DelayedWill { at, message }));
-                self.timers.arm(self.now, at, Subject::Session { slot: session_slot, serial });
+                self.arm_session(session_slot, at);
             }
             None => {}
         }
@@ -182,7 +186,7 @@ impl Core {
         } else if expiry_secs != EXPIRY_NEVER {
             let at = self.now.plus_secs(expiry_secs);
             self.sessions[session_slot as usize].expires_at = at; // [MQTT-3.1.2-23]
-            self.timers.arm(self.now, at, Subject::Session { slot: session_slot, serial });
+            self.arm_session(session_slot, at);
         }
     }
 
@@ -206,12 +210,23 @@ impl Core {
         }
     }
 
+    /// Has [`Core::session_due`] look at a session.
+    fn arm_session(&mut self, session_slot: u32, at: Millis) {
+        let session = &mut self.sessions[session_slot as usize];
+        let subject = session.key(session_slot).into();
+        self.timers.arm_once(&mut session.armed, self.now, at, subject);
+    }
+
     /// A delayed will or an expiry may be due.
-    pub(super) fn session_due(&mut self, key: SessionKey) {
+    pub(super) fn session_due(&mut self, key: SessionKey, at: Millis) {
         let now = self.now;
-        let Some(session) = self.sessions.get_mut(key.slot as usize).filter(|session| session.serial == key.serial) else {
+        let Some(session) = self.sessions.get_mut(key.slot as usize).filter(|session| session.serial == key.serial)
+        else {
             return;
         };
+        if !is_current(&mut session.armed, at) {
+            return;
+        }
         if session.expires_at <= now {
             let client_id = Arc::clone(&session.client_id);
             self.end_session(key.slot);
@@ -221,7 +236,7 @@ impl Core {
         let due_will = session.will.take_if(|will| will.at <= now);
         let next = session.will.as_ref().map_or(Millis::NEVER, |will| will.at).min(session.expires_at);
         if next != Millis::NEVER {
-            self.timers.arm(now, next, key.into());
+            self.arm_session(key.slot, next);
         }
         if let Some(will) = due_will {
             self.publish_will(&will.message);

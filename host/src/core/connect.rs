@@ -11,7 +11,10 @@ use super::session::Session;
 use super::{Core, owner_of, slot_of};
 use crate::clock::Millis;
 use crate::codec::{self, Connack, Connect, DecodeError, Packet, ProtocolVersion};
-use crate::plugin::{AuthOutcome, AuthRequest, AuthStep, ConnackOverrides, ConnectOutcome, ConnectRequest, ConnectionInfo, Handlers, WillRequest};
+use crate::plugin::{
+    AuthOutcome, AuthRequest, AuthStep, ConnackOverrides, ConnectOutcome, ConnectRequest, ConnectionInfo, Handlers,
+    WillRequest,
+};
 
 /// A connection that handlers have let in, on its way to the worker that owns its session.
 pub struct Handover {
@@ -28,6 +31,12 @@ pub struct Handover {
     pub(super) unread: Vec<u8>,
     /// What has not been sent yet.
     unsent: Vec<u8>,
+}
+
+impl std::fmt::Debug for Handover {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handover").field("id", &self.id).field("peer", &self.peer).finish_non_exhaustive()
+    }
 }
 
 /// A decision against a client.
@@ -195,7 +204,14 @@ impl Core {
         }
     }
 
-    fn ask_auth(&mut self, slot: u32, who: &str, step: AuthStep, data: Option<&[u8]>, properties: Properties<'_>) -> AuthOutcome {
+    fn ask_auth(
+        &mut self,
+        slot: u32,
+        who: &str,
+        step: AuthStep,
+        data: Option<&[u8]>,
+        properties: Properties<'_>,
+    ) -> AuthOutcome {
         let connection = &mut self.connections[slot as usize];
         let auth = connection.extra.as_mut().and_then(|extra| extra.auth.as_mut());
         let (Some(auth), Some(handlers)) = (auth, connection.handlers.as_mut()) else {
@@ -242,7 +258,8 @@ impl Core {
             (ReasonCode::RE_AUTHENTICATE, false) => AuthStep::ReAuthenticate,
             (ReasonCode::CONTINUE_AUTHENTICATION, true) => AuthStep::Continue,
             _ => {
-                return Err(protocol_error("AUTH has to be 0x19 (Re-authenticate) to begin and 0x18 (Continue authentication) to go on",
+                return Err(protocol_error(
+                    "AUTH has to be 0x19 (Re-authenticate) to begin and 0x18 (Continue authentication) to go on",
                 ));
             }
         };
@@ -295,7 +312,8 @@ impl Core {
 
     fn refuse(&mut self, slot: u32, refusal: &Refusal) {
         // Success cannot be a refusal, whatever a handler says.
-        let reason_code = if refusal.reason_code.is_error() { refusal.reason_code } else { ReasonCode::UNSPECIFIED_ERROR };
+        let reason_code =
+            if refusal.reason_code.is_error() { refusal.reason_code } else { ReasonCode::UNSPECIFIED_ERROR };
         let connection = &self.connections[slot as usize];
         let (version, packet_bytes_max) = (connection.version, connection.packet_bytes_max);
         let out = self.out(slot);
@@ -306,7 +324,8 @@ impl Core {
         if out.len() - start > packet_bytes_max as usize {
             // [MQTT-3.2.2-19] [MQTT-3.2.2-20]
             out.truncate(start);
-            Packet::Connack(Connack { session_present: false, reason_code, properties: Properties::EMPTY }).encode(version, out);
+            Packet::Connack(Connack { session_present: false, reason_code, properties: Properties::EMPTY })
+                .encode(version, out);
         }
         self.close(slot, Closing::silent(refusal.kind, reason_code)); // [MQTT-3.2.2-7]
     }
@@ -345,8 +364,19 @@ impl Core {
     /// handled at once.
     pub fn adopt(&mut self, handover: Handover, now: Millis) -> u32 {
         self.now = now;
-        let Handover { id, peer, listener, version, problem_information, packet_bytes_max, in_flight_max, handlers, mut extra, unread, unsent } =
-            handover;
+        let Handover {
+            id,
+            peer,
+            listener,
+            version,
+            problem_information,
+            packet_bytes_max,
+            in_flight_max,
+            handlers,
+            mut extra,
+            unread,
+            unsent,
+        } = handover;
         let pending = extra.pending.take().expect("a handover comes with what CONNECT asked for");
         let slot = self.insert_connection(Connection {
             version,
@@ -397,16 +427,13 @@ impl Core {
         session.will = None; // [MQTT-3.1.3-9]
         session.to_resend = session.in_flight.len();
         session.set_online(true);
-        let id = {
-            let connection = &mut self.connections[slot as usize];
-            connection.session = session_slot;
-            connection.phase = Phase::Connected;
-            connection.keep_alive_secs = pending.keep_alive_secs;
-            connection.heard_at = self.now;
-            connection.drop_empty_extra();
-            connection.id
-        };
-        self.arm_keep_alive(slot, id);
+        let connection = &mut self.connections[slot as usize];
+        connection.session = session_slot;
+        connection.phase = Phase::Connected;
+        connection.keep_alive_secs = pending.keep_alive_secs;
+        connection.heard_at = self.now;
+        connection.drop_empty_extra();
+        self.arm_keep_alive(slot);
         self.send_connack(slot, resumed.is_some(), &pending);
         self.pump(session_slot);
     }
@@ -420,9 +447,9 @@ impl Core {
         slot
     }
 
-    fn arm_keep_alive(&mut self, slot: u32, id: u64) {
+    fn arm_keep_alive(&mut self, slot: u32) {
         if let Some(keep_alive) = self.connections[slot as usize].keep_alive_ms() {
-            self.timers.arm(self.now, self.now + keep_alive, super::Subject::Connection { slot, id });
+            self.arm_connection(slot, self.now + keep_alive);
         }
     }
 
@@ -464,7 +491,8 @@ impl Core {
                 }
             }
         }
-        let connack = Connack { session_present, reason_code: ReasonCode::SUCCESS, properties: properties.as_properties() };
+        let connack =
+            Connack { session_present, reason_code: ReasonCode::SUCCESS, properties: properties.as_properties() };
         Packet::Connack(connack).encode(pending.version, self.out(slot));
     }
 }
@@ -494,7 +522,7 @@ impl Will {
     fn new(will: &codec::Will<'_>) -> Self {
         let mut properties = PropertiesBuf::default();
         for property in will.properties.iter() {
-            if !matches!(property, Property::WillDelayInterval(_) | Property::MessageExpiryInterval(_)) {
+            if !matches!(property, Property::WillDelayInterval(_)) {
                 properties.push(property).expect("it was in range in the packet");
             }
         }
@@ -505,7 +533,6 @@ impl Will {
             qos: will.qos,
             retain: will.retain,
             delay_secs: will.properties.will_delay_interval().unwrap_or(0),
-            expiry_secs: will.properties.message_expiry_interval(),
         }
     }
 }

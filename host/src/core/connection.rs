@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use plugin_api::{PropertiesBuf, QoS, ReasonCode};
 
+use super::timers::Armed;
 use crate::clock::Millis;
 use crate::codec::ProtocolVersion;
 use crate::limits::Limits;
@@ -52,6 +53,8 @@ pub(super) struct Connection {
     pub(super) keep_alive_secs: u16,
     /// When the last packet came, or when the connection was accepted, or began to close.
     pub(super) heard_at: Millis,
+    /// Its entry among the timers.
+    pub(super) armed: Armed,
     /// Start of a packet that has not come completely.
     pub(super) partial: Vec<u8>,
     /// The states that the plugins keep for this connection; `None` before CONNECT and after `handle_disconnect`.
@@ -80,12 +83,11 @@ pub(super) struct Extra {
 pub(super) struct Will {
     pub(super) topic: Box<str>,
     pub(super) payload: Box<[u8]>,
-    /// Properties that travel with the message: without Will Delay Interval and Message Expiry Interval.
+    /// Properties of its PUBLISH packet: without Will Delay Interval.
     pub(super) properties: Box<[u8]>,
     pub(super) qos: QoS,
     pub(super) retain: bool,
     pub(super) delay_secs: u32,
-    pub(super) expiry_secs: Option<u32>,
 }
 
 /// Enhanced authentication of one connection.
@@ -135,6 +137,7 @@ impl Connection {
             in_flight_max: limits.in_flight_max,
             keep_alive_secs: 0,
             heard_at: now,
+            armed: Millis::NEVER,
             partial: Vec::new(),
             handlers: None,
             id,

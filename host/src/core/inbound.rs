@@ -22,7 +22,6 @@ impl Core {
     /// not come completely is kept. After an error, or once the connection is closing, bytes are ignored.
     pub fn feed(&mut self, slot: u32, bytes: &[u8], now: Millis) {
         self.now = now;
-        self.connections[slot as usize].heard_at = now;
         let mut rest = bytes;
         while !rest.is_empty() {
             let connection = &mut self.connections[slot as usize];
@@ -34,6 +33,9 @@ impl Core {
             if connection.partial.is_empty() {
                 let used = self.packets(slot, rest);
                 rest = &rest[used..];
+                if self.connections[slot as usize].phase == Phase::Leaving {
+                    return self.feed_leaving(slot, rest);
+                }
                 self.connections[slot as usize].partial.extend_from_slice(rest);
                 return;
             }
@@ -108,7 +110,10 @@ impl Core {
         let connection = &self.connections[slot as usize];
         match connection.phase {
             Phase::Connected => {
-                let packet = codec::decode(connection.version, packet, header_bytes)?;
+                let version = connection.version;
+                // [MQTT-3.1.2-22] counts packets. Before CONNACK time runs from the start, whatever comes.
+                self.connections[slot as usize].heard_at = self.now;
+                let packet = codec::decode(version, packet, header_bytes)?;
                 self.connected_packet(slot, packet)
             }
             Phase::AwaitingConnect => {
@@ -122,8 +127,7 @@ impl Core {
             Phase::Authenticating => match codec::decode(connection.version, packet, header_bytes)? {
                 Packet::Auth(auth) => self.on_auth(slot, &auth),
                 Packet::Disconnect(disconnect) => Ok(self.on_disconnect(slot, &disconnect)),
-                _ => Err(protocol_error("during an authentication exchange only AUTH and DISCONNECT are allowed",
-                )),
+                _ => Err(protocol_error("during an authentication exchange only AUTH and DISCONNECT are allowed")),
             },
             Phase::Closing | Phase::Leaving => Ok(Next::Stop),
         }
@@ -145,8 +149,7 @@ impl Core {
             Packet::Disconnect(disconnect) => Ok(self.on_disconnect(slot, &disconnect)),
             Packet::Auth(auth) => self.on_auth(slot, &auth),
             // [MQTT-3.1.0-2]
-            Packet::Connect(_) => Err(protocol_error("a second CONNECT on one Network Connection",
-            )),
+            Packet::Connect(_) => Err(protocol_error("a second CONNECT on one Network Connection")),
             Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
                 Err(protocol_error("a packet that only a server sends"))
             }

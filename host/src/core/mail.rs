@@ -185,8 +185,7 @@ impl<'a> Reader<'a> {
 
     fn message(&mut self) -> (Destination, MessageParts<'a>) {
         let flags = self.take(1)[0];
-        let expires_at =
-            Millis(u64::from_le_bytes(self.take(8).try_into().expect("eight bytes were taken")));
+        let expires_at = Millis(u64::from_le_bytes(self.take(8).try_into().expect("eight bytes were taken")));
         let (topic, properties, payload) = (self.number(), self.number(), self.number());
         let destination = if flags & MEMBER == 0 {
             Destination::Matching
@@ -346,7 +345,9 @@ mod tests {
         batch.push(member, &parts("ä", b""));
         let read: Vec<_> = batch
             .messages()
-            .map(|(to, p)| (to, p.topic.to_owned(), p.payload.to_vec(), p.properties.to_vec(), p.qos, p.retain, p.expires_at))
+            .map(|(to, p)| {
+                (to, p.topic.to_owned(), p.payload.to_vec(), p.properties.to_vec(), p.qos, p.retain, p.expires_at)
+            })
             .collect();
         let rest = (b"\x01\x01".to_vec(), QoS::AtLeastOnce, true, Millis(77));
         assert_eq!(

@@ -38,14 +38,14 @@ use foldhash::fast::{FixedState, RandomState};
 use slab::Slab;
 
 pub use self::connect::Handover;
-pub use self::counters::Counters;
 use self::connection::{Closing, Connection, NONE, Phase};
+pub use self::counters::Counters;
 use self::mail::{Batch, Mailboxes};
 use self::requests::DelayedInfo;
 use self::route::Replay;
 use self::session::Session;
 use self::templates::Templates;
-use self::timers::{Subject, Timers};
+use self::timers::{Armed, Subject, Timers, is_current};
 use crate::clock::Millis;
 use crate::limits::Limits;
 use crate::plugin::{Chain, ChangedMessage};
@@ -124,6 +124,8 @@ pub struct Core {
     /// Retained messages on their way to new subscriptions.
     replays: Vec<Replay>,
     delayed_infos: HashMap<u64, DelayedInfo, RandomState>,
+    /// The timers' entry for retained messages that expire.
+    retained_armed: Armed,
     /// Buffers for outbound bytes, so that idle connections need none.
     pool: Vec<Vec<u8>>,
     templates: Templates,
@@ -135,6 +137,9 @@ pub struct Core {
     next_info: u64,
     stopping: bool,
 }
+
+/// How long a worker does not read, so that another one can catch up.
+const CONGESTION_PATIENCE_MS: u64 = 1000;
 
 /// Connection ids are unique over workers: the worker's number stands in the upper bits.
 const CONNECTION_ID_WORKER_SHIFT: u32 = 48;
@@ -165,6 +170,7 @@ impl Core {
             handovers: Vec::new(),
             replays: Vec::new(),
             delayed_infos: HashMap::default(),
+            retained_armed: Millis::NEVER,
             pool: Vec::new(),
             templates: Templates::default(),
             changed: ChangedMessage::default(),
@@ -190,8 +196,7 @@ impl Core {
         self.next_connection += 1;
         let connection = Connection::new(id, peer, Arc::clone(listener), &self.shared.limits, now);
         let slot = self.insert_connection(connection);
-        let timeout = now + self.shared.limits.connect_timeout;
-        self.timers.arm(now, timeout, Subject::Connection { slot, id });
+        self.arm_connection(slot, now + self.shared.limits.connect_timeout);
         self.counters().connections_accepted.add(1);
         Some(slot)
     }
@@ -209,17 +214,21 @@ impl Core {
         let connection = &mut self.connections[slot as usize];
         connection.out = Vec::new();
         connection.out_sent = 0;
-        self.close(slot, Closing::silent(plugin_api::DisconnectKind::Closed, plugin_api::ReasonCode::UNSPECIFIED_ERROR));
+        self.close(
+            slot,
+            Closing::silent(plugin_api::DisconnectKind::Closed, plugin_api::ReasonCode::UNSPECIFIED_ERROR),
+        );
     }
 
     /// Does what has become due.
     pub fn on_tick(&mut self, now: Millis) {
         self.now = now;
-        while let Some(subject) = self.timers.pop_due(now) {
+        while let Some((at, subject)) = self.timers.pop_due(now) {
             match subject {
-                Subject::Connection { slot, id } => self.connection_due(slot, id),
-                Subject::Session { slot, serial } => self.session_due(SessionKey { slot, serial }),
+                Subject::Connection { slot, id } => self.connection_due(slot, id, at),
+                Subject::Session { slot, serial } => self.session_due(SessionKey { slot, serial }, at),
                 Subject::Info(number) => self.info_due(number),
+                Subject::Retained => self.retained_due(at),
             }
         }
     }
@@ -248,9 +257,7 @@ impl Core {
     /// The bytes that wait for the socket of a connection.
     #[must_use]
     pub fn outbound(&self, slot: u32) -> &[u8] {
-        self.connections
-            .get(slot as usize)
-            .map_or(&[], |connection| &connection.out[connection.out_sent..])
+        self.connections.get(slot as usize).map_or(&[], |connection| &connection.out[connection.out_sent..])
     }
 
     /// The socket refused to take more; the driver looks at it again when it can. Or, with `false`: it can again.
@@ -263,9 +270,7 @@ impl Core {
     /// Whether the socket is to be closed once [`Core::outbound`] is empty.
     #[must_use]
     pub fn is_closing(&self, slot: u32) -> bool {
-        self.connections
-            .get(slot as usize)
-            .is_some_and(|connection| connection.phase == Phase::Closing)
+        self.connections.get(slot as usize).is_some_and(|connection| connection.phase == Phase::Closing)
     }
 
     /// The socket is gone: frees the slot. A connection that was not closed before ends as if it had been lost.
@@ -296,12 +301,16 @@ impl Core {
         self.connections.len()
     }
 
-    /// Whether another worker has fallen behind, so that no publisher should be read for now.
+    /// Whether another worker has fallen behind, so that no publisher should be read for now. A publisher that is not read
+    /// cannot acknowledge either, so this does not last: then publishing is refused instead.
     #[must_use]
-    pub fn is_congested(&self) -> bool {
-        const PATIENCE_MS: u64 = 1000;
-        self.congested_since
-            .is_some_and(|since| self.now.since(since) < PATIENCE_MS)
+    pub fn is_congested(&self, now: Millis) -> bool {
+        self.congested_since.is_some_and(|since| now.since(since) < CONGESTION_PATIENCE_MS)
+    }
+
+    /// Whether another worker has been behind for too long: what would have to wait for it is shed.
+    fn is_shedding(&self) -> bool {
+        self.congested_since.is_some_and(|since| self.now.since(since) >= CONGESTION_PATIENCE_MS)
     }
 
     /// Ends a turn: hands the messages for other workers over, one lock for each of them.
@@ -361,11 +370,21 @@ impl Core {
         self.sessions.get(self.connections[slot as usize].session as usize)
     }
 
-    /// Keep Alive, connect timeout, or the end of a lingering close: whichever the phase of the connection asks for.
-    fn connection_due(&mut self, slot: u32, id: u64) {
-        let Some(connection) = self.connections.get(slot as usize).filter(|connection| connection.id == id) else {
+    /// Has [`Core::connection_due`] look at a connection.
+    fn arm_connection(&mut self, slot: u32, at: Millis) {
+        let connection = &mut self.connections[slot as usize];
+        let subject = Subject::Connection { slot, id: connection.id };
+        self.timers.arm_once(&mut connection.armed, self.now, at, subject);
+    }
+
+    /// Keep Alive or connect timeout: whichever the phase of the connection asks for.
+    fn connection_due(&mut self, slot: u32, id: u64, at: Millis) {
+        let Some(connection) = self.connections.get_mut(slot as usize).filter(|connection| connection.id == id) else {
             return;
         };
+        if !is_current(&mut connection.armed, at) {
+            return;
+        }
         let patience = match connection.phase {
             Phase::AwaitingConnect | Phase::Authenticating => {
                 Some(u64::try_from(self.shared.limits.connect_timeout.as_millis()).unwrap_or(u64::MAX))
@@ -377,16 +396,12 @@ impl Core {
             return;
         };
         if self.now < due_at {
-            self.timers.arm(self.now, due_at, Subject::Connection { slot, id });
-            return;
+            return self.arm_connection(slot, due_at);
         }
         // [MQTT-3.1.2-22], and the same for a peer that does not get to its CONNECT.
         self.close(
             slot,
-            Closing::telling(
-                plugin_api::DisconnectKind::KeepAliveTimeout,
-                plugin_api::ReasonCode::KEEP_ALIVE_TIMEOUT,
-            ),
+            Closing::telling(plugin_api::DisconnectKind::KeepAliveTimeout, plugin_api::ReasonCode::KEEP_ALIVE_TIMEOUT),
         );
     }
 }

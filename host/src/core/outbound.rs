@@ -84,7 +84,10 @@ impl Core {
         {
             self.connections[slot as usize].out.clear();
             self.connections[slot as usize].out_sent = 0;
-            self.close(slot, Closing::silent(plugin_api::DisconnectKind::ServerDisconnect, plugin_api::ReasonCode::QUOTA_EXCEEDED));
+            self.close(
+                slot,
+                Closing::silent(plugin_api::DisconnectKind::ServerDisconnect, plugin_api::ReasonCode::QUOTA_EXCEEDED),
+            );
         }
     }
 
@@ -237,4 +240,3 @@ impl Core {
 /// A packet that is larger than its receiver takes.
 #[derive(Debug)]
 struct TooLarge;
-

@@ -68,8 +68,11 @@ impl Core {
             return Err(protocol_error("a Topic Alias that stands for no Topic Name yet"));
         };
         let next = self.publish_to(slot, publish, &topic);
-        // The connection may have gone to its end meanwhile, but its slot is kept until the driver lets it go.
-        self.connections[slot as usize].extra().aliases[place] = Some(topic);
+        // If the connection has come to its end meanwhile, its aliases have gone.
+        let extra = self.connections[slot as usize].extra.as_mut();
+        if let Some(alias) = extra.and_then(|extra| extra.aliases.get_mut(place)) {
+            *alias = Some(topic);
+        }
         next
     }
 
@@ -82,6 +85,11 @@ impl Core {
         if plugin_api::topic::levels(topic).count() > self.shared.limits.topic_levels_max {
             self.reject_publish(slot, publish, ReasonCode::TOPIC_NAME_INVALID, PropertiesBuf::default());
             return Ok(self.next(slot));
+        }
+        if publish.qos != QoS::AtMostOnce && self.is_shedding() {
+            // It is not acknowledged, so the client still has it when it comes back.
+            self.close(slot, Closing::telling(DisconnectKind::ServerDisconnect, ReasonCode::QUOTA_EXCEEDED));
+            return Ok(Next::Stop);
         }
         let mut changed = std::mem::take(&mut self.changed);
         if let Some(accepted) = self.ask_publish(slot, publish, topic, &mut changed) {
@@ -113,7 +121,13 @@ impl Core {
     }
 
     /// Asks the handlers. `None`: it was answered, and goes no further.
-    fn ask_publish(&mut self, slot: u32, publish: &Publish<'_>, topic: &str, changed: &mut ChangedMessage) -> Option<Accepted> {
+    fn ask_publish(
+        &mut self,
+        slot: u32,
+        publish: &Publish<'_>,
+        topic: &str,
+        changed: &mut ChangedMessage,
+    ) -> Option<Accepted> {
         let connection = &mut self.connections[slot as usize];
         let who = self.sessions.get(connection.session as usize).map_or("", |session| &session.client_id);
         let handlers = connection.handlers.as_mut()?;
@@ -166,7 +180,14 @@ impl Core {
     }
 
     /// PUBACK or PUBREC [MQTT-3.3.4-1], with what the client asked to be told and has room for.
-    fn answer_publish(&mut self, slot: u32, qos: QoS, packet_id: PacketId, reason_code: ReasonCode, properties: &PropertiesBuf) {
+    fn answer_publish(
+        &mut self,
+        slot: u32,
+        qos: QoS,
+        packet_id: PacketId,
+        reason_code: ReasonCode,
+        properties: &PropertiesBuf,
+    ) {
         let first_byte = if qos == QoS::AtLeastOnce { PUBACK } else { PUBREC };
         let connection = &self.connections[slot as usize];
         if reason_code == ReasonCode::SUCCESS && properties.is_empty() || !connection.is_v5() {
@@ -181,7 +202,12 @@ impl Core {
 
     /// Sends a packet with properties that explain, or without them if the client did not ask for them [MQTT-3.1.2-29]
     /// or has no room for them.
-    pub(super) fn answer_with_properties<'a>(&mut self, slot: u32, properties: Properties<'a>, packet: impl Fn(Properties<'a>) -> Packet<'a>) {
+    pub(super) fn answer_with_properties<'a>(
+        &mut self,
+        slot: u32,
+        properties: Properties<'a>,
+        packet: impl Fn(Properties<'a>) -> Packet<'a>,
+    ) {
         let connection = &self.connections[slot as usize];
         let (explain, bytes_max) = (connection.problem_information, connection.packet_bytes_max as usize);
         let start = self.out(slot).len();
@@ -194,7 +220,14 @@ impl Core {
     }
 
     /// Takes ownership of a message: stores, routes and acknowledges it.
-    fn accept_publish(&mut self, slot: u32, publish: &Publish<'_>, topic: &str, accepted: Accepted, changed: &ChangedMessage) {
+    fn accept_publish(
+        &mut self,
+        slot: u32,
+        publish: &Publish<'_>,
+        topic: &str,
+        accepted: Accepted,
+        changed: &ChangedMessage,
+    ) {
         let mut properties = std::mem::take(&mut self.properties);
         let parts = match accepted {
             Accepted::Handled => None,
@@ -222,9 +255,12 @@ impl Core {
             }
         };
         match (publish.qos, publish.packet_id) {
-            (QoS::ExactlyOnce, Some(packet_id)) => self.receive(slot, packet_id, parts.map(|parts| Arc::new(parts.to_message()))),
+            (QoS::ExactlyOnce, Some(packet_id)) => {
+                self.receive(slot, packet_id, parts.map(|parts| Arc::new(parts.to_message())))
+            }
             (_, packet_id) => {
-                let reason_code = parts.map_or(ReasonCode::SUCCESS, |parts| self.publish_from(slot, &mut Outgoing::new(parts)));
+                let reason_code =
+                    parts.map_or(ReasonCode::SUCCESS, |parts| self.publish_from(slot, &mut Outgoing::new(parts)));
                 if let Some(packet_id) = packet_id {
                     self.answer_publish(slot, publish.qos, packet_id, reason_code, &PropertiesBuf::default());
                 }
@@ -236,9 +272,9 @@ impl Core {
 
     /// Keeps a QoS 2 message until it is released, and says so [MQTT-4.3.3-8].
     fn receive(&mut self, slot: u32, packet_id: PacketId, message: Option<Arc<Message>>) {
-        let nobody = message.as_ref().is_some_and(|message| {
-            !message.retain() && self.router.targets(message.topic()).is_empty()
-        });
+        let nobody = message
+            .as_ref()
+            .is_some_and(|message| !message.retain() && self.router.targets(message.topic()).is_empty());
         let session_slot = self.connections[slot as usize].session;
         self.sessions[session_slot as usize].received.push_back(Received { packet_id, message });
         let reason_code = if nobody { ReasonCode::NO_MATCHING_SUBSCRIBERS } else { ReasonCode::SUCCESS };
@@ -271,13 +307,20 @@ impl Core {
             if message.is_expired(self.now) {
                 self.counters().dropped_expired.add(1); // [MQTT-4.3.3-13]
             } else if self.publish_from(slot, &mut Outgoing::of(&message)) == ReasonCode::QUOTA_EXCEEDED {
-                tracing::warn!(topic = message.topic(), "a retained QoS 2 message was dropped: there is no room for more");
+                tracing::warn!(
+                    topic = message.topic(),
+                    "a retained QoS 2 message was dropped: there is no room for more"
+                );
             }
         }
         if known || !self.connections[slot as usize].is_v5() {
             self.acknowledge(slot, PUBCOMP, ack.packet_id);
         } else {
-            let pubcomp = Ack { packet_id: ack.packet_id, reason_code: ReasonCode::PACKET_IDENTIFIER_NOT_FOUND, properties: Properties::EMPTY };
+            let pubcomp = Ack {
+                packet_id: ack.packet_id,
+                reason_code: ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
+                properties: Properties::EMPTY,
+            };
             self.answer(slot, &Packet::Pubcomp(pubcomp));
         }
         Ok(self.next(slot))
@@ -286,7 +329,7 @@ impl Core {
 
 /// Copies the properties that go on to subscribers, unaltered and in their order [MQTT-3.3.2-17] [MQTT-3.3.2-18]: all but
 /// the Topic Alias, which belongs to one connection, and the Message Expiry Interval, which is returned as a moment.
-fn forwarded(properties: Properties<'_>, copy: &mut Vec<u8>, now: Millis) -> Millis {
+pub(super) fn forwarded(properties: Properties<'_>, copy: &mut Vec<u8>, now: Millis) -> Millis {
     copy.clear();
     let mut lifetime = None;
     let mut rest = properties.as_bytes();

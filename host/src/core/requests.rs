@@ -27,7 +27,10 @@ impl Core {
             return self.deliver_info(&info);
         }
         if self.delayed_infos.len() >= DELAYED_INFOS_MAX {
-            tracing::warn!(kind = &*info.kind, "a delayed message for handle_info was dropped: {DELAYED_INFOS_MAX} are waiting");
+            tracing::warn!(
+                kind = &*info.kind,
+                "a delayed message for handle_info was dropped: {DELAYED_INFOS_MAX} are waiting"
+            );
             return;
         }
         let (number, at) = (self.next_info, self.now + info.delay_ms);

@@ -8,6 +8,7 @@ use super::Core;
 use super::connection::NONE;
 use super::mail::{Batch, Destination, Mail};
 use super::session::Queued;
+use super::timers::{Subject, is_current};
 use crate::clock::Millis;
 use crate::message::{Message, MessageParts};
 use crate::router::{Group, SessionKey, Target};
@@ -77,7 +78,23 @@ impl Core {
             self.shared.retained.clear(out.parts.topic);
             return true;
         }
-        self.shared.retained.set(out.keep()).is_ok() // [MQTT-3.3.1-5]
+        let kept = self.shared.retained.set(out.keep()).is_ok(); // [MQTT-3.3.1-5]
+        if kept && out.parts.expires_at != Millis::NEVER {
+            self.timers.arm_once(&mut self.retained_armed, self.now, out.parts.expires_at, Subject::Retained);
+        }
+        kept
+    }
+
+    /// Retained messages may have expired [MQTT-3.3.2-5].
+    pub(super) fn retained_due(&mut self, at: Millis) {
+        if !is_current(&mut self.retained_armed, at) {
+            return;
+        }
+        self.shared.retained.remove_expired(self.now);
+        // Another worker may have stored the next one; looking at it twice does no harm.
+        if let Some(next) = self.shared.retained.next_expiry() {
+            self.timers.arm_once(&mut self.retained_armed, self.now, next, Subject::Retained);
+        }
     }
 
     fn deliver_to(&mut self, targets: &[Target], out: &mut Outgoing<'_>, publisher: Option<SessionKey>) {
@@ -115,13 +132,10 @@ impl Core {
     }
 
     fn send_to_worker(&mut self, worker: usize, destination: Destination, out: &Outgoing<'_>) {
-        let batch = &mut self.outbox[worker];
-        let full = self.congested_since.is_some()
-            && batch.encoded_bytes() > self.shared.limits.mailbox_bytes_max;
-        if full && out.parts.qos == QoS::AtMostOnce {
+        if out.parts.qos == QoS::AtMostOnce && self.is_shedding() {
             self.counters().dropped_slow.add(1);
         } else {
-            batch.push(destination, &out.parts);
+            self.outbox[worker].push(destination, &out.parts);
         }
     }
 
@@ -146,7 +160,14 @@ impl Core {
     }
 
     /// Starts sending the retained messages of a new subscription.
-    pub(super) fn start_replay(&mut self, connection: u64, session: SessionKey, qos: QoS, identifier: u32, messages: Vec<Arc<Message>>) {
+    pub(super) fn start_replay(
+        &mut self,
+        connection: u64,
+        session: SessionKey,
+        qos: QoS,
+        identifier: u32,
+        messages: Vec<Arc<Message>>,
+    ) {
         if messages.is_empty() {
             return;
         }
@@ -221,21 +242,20 @@ impl Core {
     pub fn on_mail(&mut self, now: Millis) {
         self.now = now;
         let mut batch = Batch::default();
-        while self.shared.mailboxes.of(self.worker).take(&mut batch) {
-            for (destination, parts) in batch.messages() {
-                self.deliver_from_worker(destination, parts);
-            }
-            for mail in batch.take_mails() {
-                match mail {
-                    Mail::Publish(message) => self.publish_from_plugin(&message),
-                    Mail::Info(info) => self.on_info(info),
-                    Mail::Disconnect { connection, reason_code, properties } => {
-                        self.disconnect(connection, reason_code, &properties);
-                    }
-                    Mail::Stop => self.shutdown(now),
+        self.shared.mailboxes.of(self.worker).take(&mut batch);
+        for (destination, parts) in batch.messages() {
+            self.deliver_from_worker(destination, parts);
+        }
+        // What a plugin asks for meanwhile waits for the next turn: it may go on asking for ever.
+        for mail in batch.take_mails() {
+            match mail {
+                Mail::Publish(message) => self.publish_from_plugin(&message),
+                Mail::Info(info) => self.on_info(info),
+                Mail::Disconnect { connection, reason_code, properties } => {
+                    self.disconnect(connection, reason_code, &properties);
                 }
+                Mail::Stop => self.shutdown(now),
             }
-            batch.clear();
         }
     }
 
@@ -259,7 +279,10 @@ impl Core {
     /// Routes what a plugin published. It is asked about by nobody: it comes from the operator's own code.
     fn publish_from_plugin(&mut self, message: &Arc<Message>) {
         if !self.route_message(message) {
-            tracing::warn!(topic = message.topic(), "a retained message of a plugin was not kept: there is no room for more");
+            tracing::warn!(
+                topic = message.topic(),
+                "a retained message of a plugin was not kept: there is no room for more"
+            );
         }
     }
 
@@ -279,11 +302,7 @@ const REPLAY_AHEAD_BYTES: usize = 64 << 10;
 
 impl<'a> Wanted<'a> {
     fn of(target: &'a Target) -> Self {
-        Self {
-            qos: target.qos,
-            retain_as_published: target.retain_as_published,
-            identifiers: &target.identifiers,
-        }
+        Self { qos: target.qos, retain_as_published: target.retain_as_published, identifiers: &target.identifiers }
     }
 }
 

@@ -8,12 +8,13 @@ use foldhash::fast::RandomState;
 use plugin_api::QoS;
 
 use super::connection::NONE;
+use super::timers::Armed;
 use crate::clock::Millis;
 use crate::codec::{PacketId, SubscribeOptions};
 use crate::message::Message;
 use crate::router::SessionKey;
 
-/// A Session Expiry Interval that means "never" [MQTT-3.1.2.11.2].
+/// A Session Expiry Interval that means "never", section 3.1.2.11.2.
 pub(super) const EXPIRY_NEVER: u32 = u32::MAX;
 
 /// One Session.
@@ -27,6 +28,8 @@ pub(super) struct Session {
     pub(super) expiry_secs: u32,
     /// When it ends; [`Millis::NEVER`] while connected.
     pub(super) expires_at: Millis,
+    /// Its entry among the timers.
+    pub(super) armed: Armed,
     pub(super) next_packet_id: u16,
     /// Sent and not acknowledged, oldest first.
     pub(super) in_flight: VecDeque<InFlight>,
@@ -102,6 +105,7 @@ impl Session {
             connection: NONE,
             expiry_secs: 0,
             expires_at: Millis::NEVER,
+            armed: Millis::NEVER,
             next_packet_id: 1,
             in_flight: VecDeque::new(),
             to_resend: 0,

@@ -55,7 +55,8 @@ impl Core {
         }
         // [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-6]
         let reason_codes: Vec<u8> = codes.iter().map(|code| code.0).collect();
-        let suback = Suback { packet_id: subscribe.packet_id, properties: Properties::EMPTY, reason_codes: &reason_codes };
+        let suback =
+            Suback { packet_id: subscribe.packet_id, properties: Properties::EMPTY, reason_codes: &reason_codes };
         self.answer(slot, &Packet::Suback(suback));
         Ok(self.next(slot))
     }
@@ -81,7 +82,13 @@ impl Core {
     }
 
     /// Asks the handlers about the filters. `false`: the connection has ended.
-    fn ask_subscribe(&mut self, slot: u32, properties: Properties<'_>, asked: &[Asked<'_>], codes: &mut [ReasonCode]) -> bool {
+    fn ask_subscribe(
+        &mut self,
+        slot: u32,
+        properties: Properties<'_>,
+        asked: &[Asked<'_>],
+        codes: &mut [ReasonCode],
+    ) -> bool {
         let items: Vec<SubscribeItem<'_>> = asked.iter().map(Asked::item).collect();
         let connection = &mut self.connections[slot as usize];
         let who = self.sessions.get(connection.session as usize).map_or("", |session| &session.client_id);
@@ -114,7 +121,9 @@ impl Core {
         let (session_slot, connection_id) = (connection.session, connection.id);
         let session = &mut self.sessions[session_slot as usize];
         // One filter may stand in the packet twice, so that what was checked before may no longer be so.
-        if session.subscriptions.len() >= self.shared.limits.subscriptions_max && !session.subscriptions.contains_key(asked.written) {
+        if session.subscriptions.len() >= self.shared.limits.subscriptions_max
+            && !session.subscriptions.contains_key(asked.written)
+        {
             return ReasonCode::QUOTA_EXCEEDED;
         }
         let qos = QoS::from_u8(granted.0).unwrap_or(QoS::AtMostOnce);
@@ -151,7 +160,8 @@ impl Core {
         let Some(handlers) = connection.handlers.as_mut() else {
             return Ok(Next::Stop);
         };
-        let outcome = self.shared.chain.unsubscribe(handlers, who, &filters, &mut codes);
+        let outcome =
+            self.shared.chain.unsubscribe(handlers, who, &filters, unsubscribe.properties.as_bytes(), &mut codes);
         if !self.settle_subscribe(slot, outcome) {
             return Ok(self.next(slot));
         }
@@ -163,7 +173,8 @@ impl Core {
         }
         // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.11.3-1]
         let reason_codes: Vec<u8> = codes.iter().map(|code| code.0).collect();
-        let unsuback = Unsuback { packet_id: unsubscribe.packet_id, properties: Properties::EMPTY, reason_codes: &reason_codes };
+        let unsuback =
+            Unsuback { packet_id: unsubscribe.packet_id, properties: Properties::EMPTY, reason_codes: &reason_codes };
         self.answer(slot, &Packet::Unsuback(unsuback));
         Ok(self.next(slot))
     }

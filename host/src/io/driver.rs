@@ -152,7 +152,8 @@ impl Driver {
             self.next_accepted = Some(accepted);
             return Poll::Ready(Ok(None));
         }
-        let congested = self.core.is_congested().then(|| self.clock.now() + CONGESTED_MS);
+        let now = self.clock.now();
+        let congested = self.core.is_congested(now).then(|| now + CONGESTED_MS);
         let deadlines = [self.core.next_tick(), self.sockets.next_overdue(), self.stop_by, congested];
         ready!(alarm.poll(cx, deadlines.into_iter().flatten().min(), self.clock));
         Poll::Ready(Ok(None))
@@ -164,7 +165,7 @@ impl Driver {
         let accepted_all = self.take_accepted(now);
         let mut more = self.poller.take_events();
         let rung = self.note_events();
-        if !self.core.is_congested() {
+        if !self.core.is_congested(now) {
             self.read_sockets(now);
             self.give_away();
         }
@@ -182,7 +183,7 @@ impl Driver {
         self.close_overdue(now);
         self.core.flush_mail();
         more |= !accepted_all || !self.to_flush.is_empty() || self.core.next_tick().is_some_and(|at| at <= now);
-        more || !self.to_read.is_empty() && !self.core.is_congested()
+        more || !self.to_read.is_empty() && !self.core.is_congested(now)
     }
 
     fn take_accepted(&mut self, now: Millis) -> bool {
@@ -335,7 +336,7 @@ impl Driver {
 
     fn adopt_arriving(&mut self, now: Millis) {
         while let Some((fd, handover)) = self.workers.take_arriving(self.worker) {
-            let conn = self.core.adopt(handover, now);
+            let conn = self.core.adopt(*handover, now);
             self.add_socket(conn, fd, now);
         }
     }

@@ -61,12 +61,7 @@ impl Listener {
         net::bind(&socket, &addr)?;
         net::listen(&socket, BACKLOG)?;
         let addr = SocketAddr::try_from(net::getsockname(&socket)?)?;
-        Ok(Self {
-            socket: Arc::new(socket),
-            addr,
-            name: addr.to_string().into(),
-            complained_at_ms: Arc::default(),
-        })
+        Ok(Self { socket: Arc::new(socket), addr, name: addr.to_string().into(), complained_at_ms: Arc::default() })
     }
 
     /// The address that it is bound to.

@@ -34,8 +34,6 @@ pub(crate) struct Workers {
     seats: Box<[Seat]>,
     /// Workers that have told their clients and give away no connection any more.
     stopping: AtomicUsize,
-    /// Workers whose thread has ended.
-    ended: AtomicUsize,
 }
 
 impl Workers {
@@ -44,7 +42,6 @@ impl Workers {
         Ok(Arc::new(Self {
             seats: (0..count).map(|_| seat()).collect::<io::Result<_>>()?,
             stopping: AtomicUsize::new(0),
-            ended: AtomicUsize::new(0),
         }))
     }
 
@@ -55,11 +52,6 @@ impl Workers {
             Box::new(move || doorbell.ring())
         };
         self.seats.iter().map(wake).collect()
-    }
-
-    /// Whether all threads have ended.
-    pub(crate) fn have_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire) == self.seats.len()
     }
 
     /// Says that one more worker gives away no connection any more.
@@ -108,21 +100,19 @@ pub(crate) fn stop_all(mailboxes: &Mailboxes) {
 }
 
 /// Runs when a worker's thread ends, in whatever way.
-struct Ending {
-    workers: Arc<Workers>,
-    on_end: Box<dyn Fn() + Send>,
-}
+struct Ending(Box<dyn Fn() + Send>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.workers.ended.fetch_add(1, Ordering::AcqRel);
-        (self.on_end)();
+        (self.0)();
     }
 }
 
 /// What a worker is made of.
 pub(crate) struct Seed {
     pub(crate) worker: usize,
+    /// Name of its thread.
+    pub(crate) name: String,
     pub(crate) workers: Arc<Workers>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) shared: Arc<Shared>,
@@ -137,10 +127,10 @@ pub(crate) fn start(seed: Seed) -> io::Result<JoinHandle<bool>> {
     // What can fail is made here, so that it fails before anything has started.
     let epoll = Poller::create(&seed.workers.seats[worker].doorbell)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name(format!("worker-{worker}")).spawn(move || {
+    std::thread::Builder::new().name(seed.name).spawn(move || {
         let workers = Arc::clone(&seed.workers);
         let mailboxes = seed.shared.mailboxes.clone();
-        let ending = Ending { workers: Arc::clone(&workers), on_end: seed.on_end };
+        let _ending = Ending(seed.on_end);
         let run = || {
             let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
             let accepting = seed.listeners.into_iter();
@@ -159,7 +149,7 @@ pub(crate) fn start(seed: Seed) -> io::Result<JoinHandle<bool>> {
             tracing::error!(worker, "the worker has panicked, which is a bug of the server; the server stops");
         }
         if !as_asked {
-            ending.workers.enter_stopping();
+            seed.workers.enter_stopping();
             stop_all(&mailboxes);
         }
         as_asked

@@ -36,12 +36,7 @@ struct Node<T> {
 impl<T: Default> Arena<T> {
     pub(super) fn new() -> Self {
         Self {
-            nodes: vec![Node {
-                level: Level::new(""),
-                parent: ROOT,
-                children: 0,
-                data: T::default(),
-            }],
+            nodes: vec![Node { level: Level::new(""), parent: ROOT, children: 0, data: T::default() }],
             edges: HashTable::new(),
             free: Vec::new(),
             hasher: RandomState::default(),
@@ -87,28 +82,21 @@ impl<T: Default> Arena<T> {
 
     /// Adds the node below `parent` at `level`, which must not exist yet.
     pub(super) fn add_child(&mut self, parent: u32, level: &str) -> u32 {
-        let node = Node {
-            level: Level::new(level),
-            parent,
-            children: 0,
-            data: T::default(),
-        };
+        let node = Node { level: Level::new(level), parent, children: 0, data: T::default() };
         let index = if let Some(index) = self.free.pop() {
             self.nodes[index as usize] = node;
             index
         } else {
-            let index = u32::try_from(self.nodes.len())
-                .expect("memory ends before four thousand million levels");
+            let index = u32::try_from(self.nodes.len()).expect("memory ends before four thousand million levels");
             self.nodes.push(node);
             index
         };
         self.nodes[parent as usize].children += 1;
         let (nodes, hasher) = (&self.nodes, &self.hasher);
-        self.edges
-            .insert_unique(hash(hasher, parent, level.as_bytes()), index, |&node| {
-                let node = &nodes[node as usize];
-                hash(hasher, node.parent, node.level.as_bytes())
-            });
+        self.edges.insert_unique(hash(hasher, parent, level.as_bytes()), index, |&node| {
+            let node = &nodes[node as usize];
+            hash(hasher, node.parent, node.level.as_bytes())
+        });
         index
     }
 
@@ -215,13 +203,9 @@ mod tests {
         assert!(!arena.has_children(a));
         assert_eq!(arena.add_child(a, "a level that is not stored inline"), b);
 
-        let many: Vec<u32> = (0..5000)
-            .map(|n| arena.add_child(ROOT, &n.to_string()))
-            .collect();
+        let many: Vec<u32> = (0..5000).map(|n| arena.add_child(ROOT, &n.to_string())).collect();
         assert_eq!(arena.allocated(), 5002);
-        many.into_iter()
-            .chain([b, a])
-            .for_each(|node| arena.remove(node));
+        many.into_iter().chain([b, a]).for_each(|node| arena.remove(node));
         assert_eq!((arena.len(), arena.allocated()), (0, 0));
         assert_eq!(arena.nodes.capacity(), 1);
     }

@@ -39,20 +39,14 @@ impl Entry {
 
 impl Cache {
     pub(super) fn new() -> Self {
-        Self {
-            entries: HashTable::new(),
-            hasher: RandomState::default(),
-            bytes: 0,
-        }
+        Self { entries: HashTable::new(), hasher: RandomState::default(), bytes: 0 }
     }
 
     /// The targets of `topic`, if they are known and still valid.
     #[inline]
     pub(super) fn get(&mut self, topic: &str, generations: &Generations) -> Option<Rc<Targets>> {
         let hash = self.hasher.hash_one(topic);
-        let entry = self
-            .entries
-            .find_mut(hash, |entry| *entry.topic == *topic)?;
+        let entry = self.entries.find_mut(hash, |entry| *entry.topic == *topic)?;
         if generations.current(entry.watched) != entry.generation {
             return None;
         }
@@ -61,28 +55,13 @@ impl Cache {
     }
 
     /// Keeps targets that were found after `generation` had been read.
-    pub(super) fn put(
-        &mut self,
-        topic: &str,
-        watched: Watched,
-        generation: u64,
-        targets: Rc<Targets>,
-    ) {
+    pub(super) fn put(&mut self, topic: &str, watched: Watched, generation: u64, targets: Rc<Targets>) {
         let hash = self.hasher.hash_one(topic);
-        if let Ok(outdated) = self
-            .entries
-            .find_entry(hash, |entry| *entry.topic == *topic)
-        {
+        if let Ok(outdated) = self.entries.find_entry(hash, |entry| *entry.topic == *topic) {
             let (outdated, _) = outdated.remove();
             self.bytes -= outdated.bytes();
         }
-        let entry = Entry {
-            topic: topic.into(),
-            targets,
-            watched,
-            generation,
-            used: false,
-        };
+        let entry = Entry { topic: topic.into(), targets, watched, generation, used: false };
         let bytes = entry.bytes();
         if bytes > BYTES_MAX {
             return;
@@ -92,8 +71,7 @@ impl Cache {
         }
         self.bytes += bytes;
         let hasher = &self.hasher;
-        self.entries
-            .insert_unique(hash, entry, |entry| hasher.hash_one(&*entry.topic));
+        self.entries.insert_unique(hash, entry, |entry| hasher.hash_one(&*entry.topic));
     }
 
     /// Drops what was not used since the last time, or everything if that leaves more than half.
@@ -125,10 +103,7 @@ mod tests {
             identifiers: Box::new([]),
             own: Own::Same,
         };
-        Rc::new(Targets {
-            local: (0..count).map(target).collect(),
-            ..Targets::default()
-        })
+        Rc::new(Targets { local: (0..count).map(target).collect(), ..Targets::default() })
     }
 
     #[test]
@@ -136,31 +111,15 @@ mod tests {
         let generations = Generations::new();
         let (mut cache, targets) = (Cache::new(), targets(1));
         let watched = generations.watch("hot");
-        cache.put(
-            "hot",
-            watched,
-            generations.current(watched),
-            Rc::clone(&targets),
-        );
+        cache.put("hot", watched, generations.current(watched), Rc::clone(&targets));
         for n in 0..200_000 {
             let topic = format!("cold/{n}");
             let watched = generations.watch(&topic);
-            cache.put(
-                &topic,
-                watched,
-                generations.current(watched),
-                Rc::clone(&targets),
-            );
+            cache.put(&topic, watched, generations.current(watched), Rc::clone(&targets));
             assert!(cache.entries.len() <= TOPICS_MAX && cache.bytes <= BYTES_MAX);
-            assert!(
-                cache.get("hot", &generations).is_some(),
-                "dropped after {n} other topics"
-            );
+            assert!(cache.get("hot", &generations).is_some(), "dropped after {n} other topics");
         }
-        assert_eq!(
-            cache.bytes,
-            cache.entries.iter().map(Entry::bytes).sum::<usize>()
-        );
+        assert_eq!(cache.bytes, cache.entries.iter().map(Entry::bytes).sum::<usize>());
     }
 
     #[test]

@@ -49,15 +49,8 @@ impl Interest {
     /// If `workers` is 0 or greater than [`WORKERS_MAX`].
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        assert!(
-            (1..=WORKERS_MAX).contains(&workers),
-            "a server has 1 to {WORKERS_MAX} workers, not {workers}"
-        );
-        Self {
-            workers,
-            index: RwLock::new(Trie::new()),
-            generations: Generations::new(),
-        }
+        assert!((1..=WORKERS_MAX).contains(&workers), "a server has 1 to {WORKERS_MAX} workers, not {workers}");
+        Self { workers, index: RwLock::new(Trie::new()), generations: Generations::new() }
     }
 
     /// The number of workers.
@@ -89,28 +82,16 @@ impl Interest {
     pub(super) fn join(&self, share_name: &str, filter: &str, member: Member) -> Option<Member> {
         let mut index = self.write();
         let place = index.insert(filter);
-        index
-            .value_mut(place)
-            .groups
-            .join(share_name, filter, member)
+        index.value_mut(place).groups.join(share_name, filter, member)
     }
 
     /// Removes a member from a group, and returns whether it was one.
-    pub(super) fn leave(
-        &self,
-        share_name: &str,
-        filter: &str,
-        worker: usize,
-        session: SessionKey,
-    ) -> bool {
+    pub(super) fn leave(&self, share_name: &str, filter: &str, worker: usize, session: SessionKey) -> bool {
         let mut index = self.write();
         let Some(place) = index.find(filter) else {
             return false;
         };
-        let left = index
-            .value_mut(place)
-            .groups
-            .leave(share_name, worker, session);
+        let left = index.value_mut(place).groups.leave(share_name, worker, session);
         index.prune(place);
         left
     }
@@ -136,7 +117,7 @@ impl Interest {
     }
 
     #[cfg(test)]
-    pub(super) fn nodes(&self) -> (usize, usize) {
+    pub(crate) fn nodes(&self) -> (usize, usize) {
         self.read().nodes()
     }
 }
@@ -175,10 +156,7 @@ impl Generations {
     /// The counters that `topic` depends on.
     pub(super) fn watch(&self, topic: &str) -> Watched {
         let mut levels = topic.split('/');
-        self.bucket(
-            levels.next().unwrap_or_default(),
-            levels.next().unwrap_or_default(),
-        )
+        self.bucket(levels.next().unwrap_or_default(), levels.next().unwrap_or_default())
     }
 
     /// The sum of the counters of `watched`: as each only grows, it stays the same only if none of them moves.
@@ -196,9 +174,7 @@ impl Generations {
         let first = levels.next().unwrap_or_default();
         let counter = match levels.next() {
             _ if is_wildcard(first) => &self.any,
-            Some(second) if !is_wildcard(second) => {
-                &self.second[usize::from(self.bucket(first, second).second)]
-            }
+            Some(second) if !is_wildcard(second) => &self.second[usize::from(self.bucket(first, second).second)],
             _ => &self.first[usize::from(self.bucket(first, "").first)],
         };
         counter.fetch_add(1, Ordering::Release);
@@ -210,10 +186,7 @@ impl Generations {
         let first = hasher.finish();
         hasher.write(second.as_bytes());
         let second = hasher.finish();
-        Watched {
-            first: (first % FIRST_LEVELS as u64) as u8,
-            second: (second % SECOND_LEVELS as u64) as u16,
-        }
+        Watched { first: (first % FIRST_LEVELS as u64) as u8, second: (second % SECOND_LEVELS as u64) as u16 }
     }
 }
 
@@ -226,10 +199,7 @@ mod tests {
         let generations = Generations::new();
         let check = |filter: &str, matched: &[&str], left_alone: &[&str]| {
             let read = |topics: &[&str]| -> Vec<u64> {
-                topics
-                    .iter()
-                    .map(|topic| generations.current(generations.watch(topic)))
-                    .collect()
+                topics.iter().map(|topic| generations.current(generations.watch(topic))).collect()
             };
             let (before_matched, before_alone) = (read(matched), read(left_alone));
             generations.bump(filter);

@@ -63,13 +63,7 @@ impl Router {
             "worker {worker} of {} cannot exist: they are counted from 0",
             interest.workers()
         );
-        Self {
-            worker,
-            interest,
-            subscriptions: Trie::new(),
-            cache: Cache::new(),
-            nobody: Rc::default(),
-        }
+        Self { worker, interest, subscriptions: Trie::new(), cache: Cache::new(), nobody: Rc::default() }
     }
 
     /// Adds a subscription that is not shared, and returns whether it replaced one of this session [MQTT-3.8.4-3].
@@ -80,11 +74,7 @@ impl Router {
         options: SubscribeOptions,
         identifier: Option<NonZeroU32>,
     ) -> bool {
-        let subscription = Subscription {
-            session,
-            options,
-            identifier,
-        };
+        let subscription = Subscription { session, options, identifier };
         let place = self.subscriptions.insert(filter);
         let subscribers = self.subscriptions.value_mut(place);
         let is_first = subscribers.is_empty();
@@ -128,13 +118,7 @@ impl Router {
         identifier: Option<NonZeroU32>,
         online: Arc<AtomicBool>,
     ) -> bool {
-        let member = Member {
-            worker: self.worker,
-            session,
-            options,
-            identifier,
-            online,
-        };
+        let member = Member { worker: self.worker, session, options, identifier, online };
         let replaced = self.interest.join(share_name, filter, member.clone());
         if replaced.as_ref().is_none_or(|old| !old.is_same(&member)) {
             self.interest.generations().bump(filter);
@@ -143,15 +127,8 @@ impl Router {
     }
 
     /// Removes a session from the group `share_name` of `filter`, and returns whether it was a member.
-    pub fn unsubscribe_shared(
-        &mut self,
-        session: SessionKey,
-        share_name: &str,
-        filter: &str,
-    ) -> bool {
-        let left = self
-            .interest
-            .leave(share_name, filter, self.worker, session);
+    pub fn unsubscribe_shared(&mut self, session: SessionKey, share_name: &str, filter: &str) -> bool {
+        let left = self.interest.leave(share_name, filter, self.worker, session);
         if left {
             self.interest.generations().bump(filter);
         }
@@ -180,18 +157,9 @@ impl Router {
             }
         });
         let (remote, groups) = self.interest.find(topic, self.worker);
-        let targets = Targets {
-            local: merge(&lists),
-            remote,
-            groups,
-        };
-        let targets = if targets.is_empty() {
-            Rc::clone(&self.nobody)
-        } else {
-            Rc::new(targets)
-        };
-        self.cache
-            .put(topic, watched, generation, Rc::clone(&targets));
+        let targets = Targets { local: merge(&lists), remote, groups };
+        let targets = if targets.is_empty() { Rc::clone(&self.nobody) } else { Rc::new(targets) };
+        self.cache.put(topic, watched, generation, Rc::clone(&targets));
         targets
     }
 }

@@ -24,11 +24,7 @@ impl Retained {
     /// `bytes_max` bytes together.
     #[must_use]
     pub fn new(messages_max: usize, bytes_max: usize) -> Self {
-        Self {
-            store: RwLock::new(Store::new()),
-            messages_max,
-            bytes_max,
-        }
+        Self { store: RwLock::new(Store::new()), messages_max, bytes_max }
     }
 
     /// Makes `message` the retained one of its topic [MQTT-3.3.1-5]; the one it replaces is marked as superseded.
@@ -47,15 +43,10 @@ impl Retained {
         let replaced = store.find(message.topic());
         let (old_messages, old_bytes) = replaced.map_or((0, 0), |old| (1, old.bytes()));
         if store.messages - old_messages >= self.messages_max {
-            return Err(Full::Messages {
-                max: self.messages_max,
-            });
+            return Err(Full::Messages { max: self.messages_max });
         }
         if store.bytes - old_bytes + message.bytes() > self.bytes_max {
-            return Err(Full::Bytes {
-                got: message.bytes(),
-                max: self.bytes_max,
-            });
+            return Err(Full::Bytes { got: message.bytes(), max: self.bytes_max });
         }
         store.insert(message);
         Ok(())
@@ -158,10 +149,9 @@ pub enum Full {
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Messages { max } => write!(
-                f,
-                "{max} messages are retained, and no more may be: clear some, or raise retained_messages_max"
-            ),
+            Self::Messages { max } => {
+                write!(f, "{max} messages are retained, and no more may be: clear some, or raise retained_messages_max")
+            }
             Self::Bytes { got, max } => write!(
                 f,
                 "a message of {got} bytes does not fit into the {max} bytes for retained messages: clear some, or \
@@ -194,18 +184,11 @@ struct Leaf {
 
 impl Store {
     fn new() -> Self {
-        Self {
-            arena: Arena::new(),
-            messages: 0,
-            bytes: 0,
-            expiring: BTreeSet::new(),
-        }
+        Self { arena: Arena::new(), messages: 0, bytes: 0, expiring: BTreeSet::new() }
     }
 
     fn node(&self, topic: &str) -> Option<u32> {
-        topic
-            .split('/')
-            .try_fold(ROOT, |parent, level| self.arena.child(parent, level))
+        topic.split('/').try_fold(ROOT, |parent, level| self.arena.child(parent, level))
     }
 
     fn find(&self, topic: &str) -> Option<&Message> {
@@ -218,9 +201,7 @@ impl Store {
 
     fn insert(&mut self, message: Arc<Message>) {
         let node = message.topic().split('/').fold(ROOT, |parent, level| {
-            self.arena
-                .child(parent, level)
-                .unwrap_or_else(|| self.add_child(parent, level))
+            self.arena.child(parent, level).unwrap_or_else(|| self.add_child(parent, level))
         });
         self.supersede(node);
         self.messages += 1;
@@ -238,10 +219,7 @@ impl Store {
     /// Removes the message of `node`, and the nodes that this leaves empty.
     fn take(&mut self, mut node: u32) -> bool {
         let removed = self.supersede(node);
-        while node != ROOT
-            && !self.arena.has_children(node)
-            && self.arena.get(node).message.is_none()
-        {
+        while node != ROOT && !self.arena.has_children(node) && self.arena.get(node).message.is_none() {
             let parent = self.arena.parent(node);
             self.remove_child(parent, node);
             node = parent;
@@ -289,11 +267,9 @@ impl Store {
     /// The children of `node` that a wildcard matches.
     fn children(&self, node: u32) -> impl Iterator<Item = u32> {
         let link = |node: u32| (node != ROOT).then_some(node);
-        std::iter::successors(link(self.arena.get(node).first_child), move |&child| {
-            link(self.arena.get(child).next)
-        })
-        // [MQTT-4.7.2-1] a filter that starts with a wildcard does not match a topic that starts with `$`.
-        .filter(move |&child| node != ROOT || !self.arena.level(child).starts_with(b"$"))
+        std::iter::successors(link(self.arena.get(node).first_child), move |&child| link(self.arena.get(child).next))
+            // [MQTT-4.7.2-1] a filter that starts with a wildcard does not match a topic that starts with `$`.
+            .filter(move |&child| node != ROOT || !self.arena.level(child).starts_with(b"$"))
     }
 
     fn for_each_match(&self, filter: &str, mut visit: impl FnMut(&Arc<Message>)) {

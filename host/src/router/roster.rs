@@ -51,13 +51,8 @@ impl<T: Keyed> Roster<T> {
             }
             Self::One(old) if old.key() == entry.key() => Some(std::mem::replace(old, entry)),
             Self::One(_) => {
-                let Self::One(first) = std::mem::take(self) else {
-                    unreachable!("matched above")
-                };
-                *self = Self::Many(Box::new(Many {
-                    entries: vec![first, entry],
-                    index: HashTable::new(),
-                }));
+                let Self::One(first) = std::mem::take(self) else { unreachable!("matched above") };
+                *self = Self::Many(Box::new(Many { entries: vec![first, entry], index: HashTable::new() }));
                 None
             }
             Self::Many(many) => many.insert(entry),
@@ -116,8 +111,7 @@ impl<T: Keyed> Many<T> {
         if self.entries.len() < self.entries.capacity() / 4 {
             self.entries.shrink_to(self.entries.len() * 2);
             let entries = &self.entries;
-            self.index
-                .shrink_to(entries.len() * 2, |&at| hash(entries[at as usize].key()));
+            self.index.shrink_to(entries.len() * 2, |&at| hash(entries[at as usize].key()));
         }
         Some(removed)
     }
@@ -126,24 +120,17 @@ impl<T: Keyed> Many<T> {
         if self.index.is_empty() {
             return self.entries.iter().position(|entry| entry.key() == key);
         }
-        self.index
-            .find(hash(key), |&at| self.entries[at as usize].key() == key)
-            .map(|&at| at as usize)
+        self.index.find(hash(key), |&at| self.entries[at as usize].key() == key).map(|&at| at as usize)
     }
 
     fn add_to_index(&mut self, position: usize) {
         let entries = &self.entries;
         self.index
-            .insert_unique(hash(entries[position].key()), narrow(position), |&at| {
-                hash(entries[at as usize].key())
-            });
+            .insert_unique(hash(entries[position].key()), narrow(position), |&at| hash(entries[at as usize].key()));
     }
 
     fn remove_from_index(&mut self, key: T::Key, position: usize) {
-        if let Ok(found) = self
-            .index
-            .find_entry(hash(key), |&at| at == narrow(position))
-        {
+        if let Ok(found) = self.index.find_entry(hash(key), |&at| at == narrow(position)) {
             found.remove();
         }
     }
@@ -182,10 +169,7 @@ mod tests {
                 let key = random.below(keys);
                 // Phases in which most steps add, and phases in which most remove.
                 if (random.below(4) == 0) == ((step / 2500) % 2 == 0) {
-                    assert_eq!(
-                        roster.remove(key),
-                        model.remove(&key).map(|value| (key, value))
-                    );
+                    assert_eq!(roster.remove(key), model.remove(&key).map(|value| (key, value)));
                 } else {
                     let old = roster.insert((key, step));
                     assert_eq!(old, model.insert(key, step).map(|value| (key, value)));

@@ -47,10 +47,7 @@ impl Group {
     #[must_use]
     pub fn choose(&self) -> Option<&Member> {
         let count = self.members.len();
-        let start = self
-            .next
-            .fetch_add(1, Ordering::Relaxed)
-            .checked_rem(count)?;
+        let start = self.next.fetch_add(1, Ordering::Relaxed).checked_rem(count)?;
         let (before, from) = self.members.split_at(start);
         from.iter()
             .chain(before)
@@ -76,9 +73,7 @@ pub struct Member {
 
 impl Member {
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.options == other.options
-            && self.identifier == other.identifier
-            && Arc::ptr_eq(&self.online, &other.online)
+        self.options == other.options && self.identifier == other.identifier && Arc::ptr_eq(&self.online, &other.online)
     }
 }
 
@@ -108,22 +103,13 @@ impl Groups {
     }
 
     /// Adds a member, and returns the subscription that it takes the place of.
-    pub(super) fn join(
-        &mut self,
-        share_name: &str,
-        filter: &str,
-        member: Member,
-    ) -> Option<Member> {
-        let shared = self
-            .0
-            .get_or_insert_default()
-            .entry(share_name.into())
-            .or_insert_with(|| Shared {
-                filter: filter.into(),
-                members: Roster::default(),
-                next: Arc::default(),
-                group: OnceLock::new(),
-            });
+    pub(super) fn join(&mut self, share_name: &str, filter: &str, member: Member) -> Option<Member> {
+        let shared = self.0.get_or_insert_default().entry(share_name.into()).or_insert_with(|| Shared {
+            filter: filter.into(),
+            members: Roster::default(),
+            next: Arc::default(),
+            group: OnceLock::new(),
+        });
         shared.group = OnceLock::new();
         shared.members.insert(member)
     }

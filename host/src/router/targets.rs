@@ -43,11 +43,8 @@ impl Targets {
             Own::Other(other) => size_of::<Target>() + size_of_val(&*other.identifiers),
             Own::Same | Own::Nothing => 0,
         };
-        let local: usize = self
-            .local
-            .iter()
-            .map(|target| size_of::<Target>() + size_of_val(&*target.identifiers) + own(target))
-            .sum();
+        let local: usize =
+            self.local.iter().map(|target| size_of::<Target>() + size_of_val(&*target.identifiers) + own(target)).sum();
         size_of::<Self>() + local + size_of_val(&*self.groups)
     }
 }
@@ -124,16 +121,11 @@ impl Value for Subscribers {
 pub(super) fn merge(lists: &[&[Subscription]]) -> Box<[Target]> {
     if let [list] = lists {
         // A session is in a list once: there is nothing to merge.
-        return list
-            .iter()
-            .map(|subscription| target(std::slice::from_ref(subscription)))
-            .collect();
+        return list.iter().map(|subscription| target(std::slice::from_ref(subscription))).collect();
     }
     let mut all = lists.concat();
     all.sort_unstable_by_key(|subscription| subscription.session);
-    all.chunk_by(|a, b| a.session == b.session)
-        .map(target)
-        .collect()
+    all.chunk_by(|a, b| a.session == b.session).map(target).collect()
 }
 
 /// The target of one session, which has at least one subscription.
@@ -149,15 +141,10 @@ fn target(subscriptions: &[Subscription]) -> Target {
 }
 
 fn merged<'a>(subscriptions: impl Iterator<Item = &'a Subscription> + Clone) -> Target {
-    let mut identifiers: Box<[u32]> = subscriptions
-        .clone()
-        .filter_map(|subscription| subscription.identifier.map(NonZeroU32::get))
-        .collect();
+    let mut identifiers: Box<[u32]> =
+        subscriptions.clone().filter_map(|subscription| subscription.identifier.map(NonZeroU32::get)).collect();
     identifiers.sort_unstable();
-    let first = subscriptions
-        .clone()
-        .next()
-        .expect("the caller has at least one subscription");
+    let first = subscriptions.clone().next().expect("the caller has at least one subscription");
     let mut target = Target {
         session: first.session,
         qos: QoS::AtMostOnce,

@@ -26,9 +26,7 @@ struct Place<V> {
 
 impl<V: Value> Trie<V> {
     pub(super) fn new() -> Self {
-        Self {
-            arena: Arena::new(),
-        }
+        Self { arena: Arena::new() }
     }
 
     /// The place of `filter`, which must be a valid Topic Filter; made if it is new.
@@ -49,9 +47,7 @@ impl<V: Value> Trie<V> {
 
     /// The place of `filter` itself (nothing is matched).
     pub(super) fn find(&self, filter: &str) -> Option<u32> {
-        filter
-            .split('/')
-            .try_fold(ROOT, |parent, level| self.arena.child(parent, level))
+        filter.split('/').try_fold(ROOT, |parent, level| self.arena.child(parent, level))
     }
 
     pub(super) fn value_mut(&mut self, place: u32) -> &mut V {
@@ -60,10 +56,7 @@ impl<V: Value> Trie<V> {
 
     /// Removes `place` if it is vacant and nothing is below it, and then its parents likewise.
     pub(super) fn prune(&mut self, mut place: u32) {
-        while place != ROOT
-            && !self.arena.has_children(place)
-            && self.arena.get(place).value.is_vacant()
-        {
+        while place != ROOT && !self.arena.has_children(place) && self.arena.get(place).value.is_vacant() {
             let parent = self.arena.parent(place);
             match self.arena.level(place) {
                 b"+" => self.arena.get_mut(parent).plus = ROOT,
@@ -166,20 +159,8 @@ mod tests {
             expected.sort();
             assert_eq!(matches(&trie, topic), expected, "{topic}");
         };
-        check(
-            "sport/tennis/player1",
-            &[
-                "#",
-                "+/tennis/#",
-                "sport/#",
-                "sport/tennis/+",
-                "sport/tennis/player1/#",
-            ],
-        );
-        check(
-            "sport/tennis/player1/ranking",
-            &["#", "+/tennis/#", "sport/#", "sport/tennis/player1/#"],
-        );
+        check("sport/tennis/player1", &["#", "+/tennis/#", "sport/#", "sport/tennis/+", "sport/tennis/player1/#"]);
+        check("sport/tennis/player1/ranking", &["#", "+/tennis/#", "sport/#", "sport/tennis/player1/#"]);
         check("sport", &["#", "+", "sport/#"]);
         check("sport/", &["#", "+/+", "sport/#", "sport/+"]);
         check("/finance", &["#", "+/+", "/+"]);
@@ -209,10 +190,7 @@ mod tests {
             let place = trie.find(filter).expect("it was inserted");
             trie.value_mut(place).clear();
             trie.prune(place);
-            let mut found: Vec<String> = ["a", "a/b", "a/b/c"]
-                .iter()
-                .flat_map(|topic| matches(&trie, topic))
-                .collect();
+            let mut found: Vec<String> = ["a", "a/b", "a/b/c"].iter().flat_map(|topic| matches(&trie, topic)).collect();
             found.sort();
             found.dedup();
             assert_eq!(found, left, "after removing {filter}");

@@ -75,10 +75,7 @@ pub fn handler(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand(&arguments, block).unwrap_or_else(Error::into_compile_error).into()
 }
 
-fn expand(
-    arguments: &proc_macro2::TokenStream,
-    mut block: ItemImpl,
-) -> Result<proc_macro2::TokenStream, Error> {
+fn expand(arguments: &proc_macro2::TokenStream, mut block: ItemImpl) -> Result<proc_macro2::TokenStream, Error> {
     if !arguments.is_empty() {
         return Err(Error::new_spanned(arguments, "#[handler] takes no arguments"));
     }
@@ -103,10 +100,9 @@ fn expand(
 fn step(item: &ImplItem) -> Option<Result<proc_macro2::TokenStream, Error>> {
     match item {
         ImplItem::Fn(function) => callback(&function.attrs, &function.sig.ident),
-        ImplItem::Const(constant) if constant.ident == "CALLBACKS" => Some(Err(Error::new_spanned(
-            &constant.ident,
-            "#[handler] writes CALLBACKS itself: remove it",
-        ))),
+        ImplItem::Const(constant) if constant.ident == "CALLBACKS" => {
+            Some(Err(Error::new_spanned(&constant.ident, "#[handler] writes CALLBACKS itself: remove it")))
+        }
         ImplItem::Macro(invocation) => Some(Err(Error::new_spanned(
             invocation,
             "#[handler] cannot see the callbacks that a macro makes: write them out in this block",
@@ -193,15 +189,9 @@ mod tests {
 
     #[test]
     fn mistakes_are_explained() {
-        check(
-            parse_quote! { impl Handler for A { fn handle_pubish() {} } },
-            Err("did you mean `handle_publish`?"),
-        );
+        check(parse_quote! { impl Handler for A { fn handle_pubish() {} } }, Err("did you mean `handle_publish`?"));
         check(parse_quote! { impl A { fn handle_publish() {} } }, Err("impl Handler for"));
-        check(
-            parse_quote! { impl Handler for A { const CALLBACKS: u8 = 0; } },
-            Err("writes CALLBACKS itself"),
-        );
+        check(parse_quote! { impl Handler for A { const CALLBACKS: u8 = 0; } }, Err("writes CALLBACKS itself"));
         check(parse_quote! { impl Handler for A { callbacks!(); } }, Err("cannot see"));
         let arguments = expand(&quote!(publish), parse_quote! { impl Handler for A {} });
         assert!(arguments.is_err());

@@ -239,10 +239,7 @@ impl fmt::Display for PropertyError {
                 write!(f, "{name} is {value}, expected {}", range_of(id))
             }
             PropertyError::BadVariableByteInteger { .. } => {
-                write!(
-                    f,
-                    "{name} is not a Variable Byte Integer in its shortest form (at most 4 bytes)"
-                )
+                write!(f, "{name} is not a Variable Byte Integer in its shortest form (at most 4 bytes)")
             }
             PropertyError::TooLong { bytes, .. } => write!(
                 f,
@@ -272,19 +269,13 @@ struct Input<'a> {
 
 impl<'a> Input<'a> {
     fn take(&mut self, bytes: usize) -> Result<&'a [u8], PropertyError> {
-        let (taken, rest) = self
-            .bytes
-            .split_at_checked(bytes)
-            .ok_or(PropertyError::Truncated { id: self.id })?;
+        let (taken, rest) = self.bytes.split_at_checked(bytes).ok_or(PropertyError::Truncated { id: self.id })?;
         self.bytes = rest;
         Ok(taken)
     }
 
     fn take_array<const N: usize>(&mut self) -> Result<[u8; N], PropertyError> {
-        let (taken, rest) = self
-            .bytes
-            .split_first_chunk::<N>()
-            .ok_or(PropertyError::Truncated { id: self.id })?;
+        let (taken, rest) = self.bytes.split_first_chunk::<N>().ok_or(PropertyError::Truncated { id: self.id })?;
         self.bytes = rest;
         Ok(*taken)
     }
@@ -307,10 +298,7 @@ mod flag {
     fn check(id: u8, value: u8) -> Result<u8, PropertyError> {
         match value {
             0 | 1 => Ok(value),
-            _ => Err(PropertyError::OutOfRange {
-                id,
-                value: value.into(),
-            }),
+            _ => Err(PropertyError::OutOfRange { id, value: value.into() }),
         }
     }
 }
@@ -403,10 +391,7 @@ mod binary {
     }
 
     pub(super) fn write(id: u8, value: &[u8], out: &mut Vec<u8>) -> Result<(), PropertyError> {
-        let length = u16::try_from(value.len()).map_err(|_| PropertyError::TooLong {
-            id,
-            bytes: value.len(),
-        })?;
+        let length = u16::try_from(value.len()).map_err(|_| PropertyError::TooLong { id, bytes: value.len() })?;
         out.extend_from_slice(&length.to_be_bytes());
         out.extend_from_slice(value);
         Ok(())

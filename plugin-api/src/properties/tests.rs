@@ -54,23 +54,14 @@ fn each_property_survives_encoding() {
 
 #[test]
 fn there_are_27_identifiers() {
-    assert_eq!(
-        (0..=255)
-            .filter(|&id| Property::name_of(id).is_some())
-            .count(),
-        27
-    );
+    assert_eq!((0..=255).filter(|&id| Property::name_of(id).is_some()).count(), 27);
     assert_eq!(one_of_each().len(), 27);
 }
 
 #[test]
 fn getters_find_theirs_among_all() {
-    let list = one_of_each()
-        .into_iter()
-        .fold(PropertiesBuf::new(), PropertiesBuf::with);
-    let list = list
-        .user("name", "again")
-        .with(Property::SubscriptionIdentifier(1));
+    let list = one_of_each().into_iter().fold(PropertiesBuf::new(), PropertiesBuf::with);
+    let list = list.user("name", "again").with(Property::SubscriptionIdentifier(1));
     let list = list.as_properties();
     assert_eq!(list.payload_format_indicator(), Some(1));
     assert_eq!(list.message_expiry_interval(), Some(3600));
@@ -79,14 +70,8 @@ fn getters_find_theirs_among_all() {
     assert_eq!(list.reason_string(), Some("grün"));
     assert_eq!(list.topic_alias(), Some(1));
     assert_eq!(list.shared_subscription_available(), Some(0));
-    assert_eq!(
-        list.user_properties().collect::<Vec<_>>(),
-        [("name", ""), ("name", "again")]
-    );
-    assert_eq!(
-        list.subscription_identifiers().collect::<Vec<_>>(),
-        [268_435_455, 1]
-    );
+    assert_eq!(list.user_properties().collect::<Vec<_>>(), [("name", ""), ("name", "again")]);
+    assert_eq!(list.subscription_identifiers().collect::<Vec<_>>(), [268_435_455, 1]);
     assert_eq!(Properties::EMPTY.topic_alias(), None);
 }
 
@@ -104,10 +89,7 @@ fn malformed_lists() {
         (b"\x27\x00\x00\x00\x00", OutOfRange { id: 0x27, value: 0 }),
         (b"\x0B\x00", OutOfRange { id: 0x0B, value: 0 }),
         (b"\x0B\x81\x00", BadVariableByteInteger { id: 0x0B }), // [MQTT-1.5.5-1]
-        (
-            b"\x0B\x80\x80\x80\x80\x01",
-            BadVariableByteInteger { id: 0x0B },
-        ),
+        (b"\x0B\x80\x80\x80\x80\x01", BadVariableByteInteger { id: 0x0B }),
         (b"\x1F\x00\x02\xC3\x28", NotUtf8 { id: 0x1F }), // [MQTT-1.5.4-1]
         (b"\x1F\x00\x03\xED\xA0\x80", NotUtf8 { id: 0x1F }), // [MQTT-1.5.4-1] a surrogate
         (b"\x1F\x00\x01\x00", NullCharacter { id: 0x1F }), // [MQTT-1.5.4-2]
@@ -141,34 +123,19 @@ fn what_cannot_be_sent_is_refused_and_leaves_the_list_as_it_was() {
 fn untrusted_bytes_give_missing_properties() {
     // A good property, then rubbish: the iterator ends instead of guessing.
     let list = Properties::from_trusted(b"\x01\x01\x04\xFF\x02\x00\x00\x00\x01");
-    assert_eq!(
-        list.iter().collect::<Vec<_>>(),
-        [Property::PayloadFormatIndicator(1)]
-    );
+    assert_eq!(list.iter().collect::<Vec<_>>(), [Property::PayloadFormatIndicator(1)]);
     assert_eq!(list.message_expiry_interval(), None);
 }
 
 #[test]
 fn errors_say_what_was_got_and_expected() {
     for (bytes, text) in [
-        (
-            &b"\x21\x00\x00"[..],
-            "Receive Maximum is 0, expected 1 to 65,535",
-        ),
-        (
-            b"\x19\x07",
-            "Request Response Information is 7, expected 0 or 1",
-        ),
+        (&b"\x21\x00\x00"[..], "Receive Maximum is 0, expected 1 to 65,535"),
+        (b"\x19\x07", "Request Response Information is 7, expected 0 or 1"),
         (b"\x04\x07", "0x04 is not the identifier of a property"),
-        (
-            b"\x02\x07",
-            "Message Expiry Interval is cut off: the Property Length ends inside it",
-        ),
+        (b"\x02\x07", "Message Expiry Interval is cut off: the Property Length ends inside it"),
     ] {
-        assert_eq!(
-            Properties::parse(bytes).map_err(|error| error.to_string()),
-            Err(text.to_owned())
-        );
+        assert_eq!(Properties::parse(bytes).map_err(|error| error.to_string()), Err(text.to_owned()));
     }
 }
 

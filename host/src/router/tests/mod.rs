@@ -93,10 +93,7 @@ fn options(qos: u8) -> SubscribeOptions {
 }
 
 fn no_local(qos: u8) -> SubscribeOptions {
-    SubscribeOptions {
-        no_local: true,
-        ..options(qos)
-    }
+    SubscribeOptions { no_local: true, ..options(qos) }
 }
 
 fn identifier(number: u32) -> Option<NonZeroU32> {
@@ -105,9 +102,7 @@ fn identifier(number: u32) -> Option<NonZeroU32> {
 
 fn routers(workers: usize) -> Vec<Router> {
     let interest = Arc::new(Interest::new(workers));
-    (0..workers)
-        .map(|worker| Router::new(worker, Arc::clone(&interest)))
-        .collect()
+    (0..workers).map(|worker| Router::new(worker, Arc::clone(&interest))).collect()
 }
 
 fn router() -> Router {

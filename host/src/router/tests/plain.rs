@@ -6,11 +6,7 @@ use std::rc::Rc;
 use super::*;
 
 fn slots(targets: &Targets) -> Vec<u32> {
-    let mut slots: Vec<u32> = targets
-        .local
-        .iter()
-        .map(|target| target.session.slot)
-        .collect();
+    let mut slots: Vec<u32> = targets.local.iter().map(|target| target.session.slot).collect();
     slots.sort_unstable();
     slots
 }
@@ -37,23 +33,10 @@ fn check_against(model: &Model, worker: usize, topic: &str, targets: &Targets) {
     let found: BTreeMap<u32, (u8, Vec<u32>)> = targets
         .local
         .iter()
-        .map(|target| {
-            (
-                target.session.slot,
-                (target.qos as u8, target.identifiers.to_vec()),
-            )
-        })
+        .map(|target| (target.session.slot, (target.qos as u8, target.identifiers.to_vec())))
         .collect();
-    assert_eq!(
-        found.len(),
-        targets.local.len(),
-        "a session occurs twice for {topic}"
-    );
-    assert_eq!(
-        (found, targets.remote),
-        (expected, remote),
-        "{topic} at worker {worker}"
-    );
+    assert_eq!(found.len(), targets.local.len(), "a session occurs twice for {topic}");
+    assert_eq!((found, targets.remote), (expected, remote), "{topic} at worker {worker}");
 }
 
 #[test]
@@ -70,12 +53,7 @@ fn equals_a_naive_matcher_under_churn_with_three_workers() {
             let key = (worker, slot, filter.clone());
             if random.below(100) < 55 {
                 let (qos, number) = (random.below(3) as u8, random.below(4));
-                let replaced = routers[worker].subscribe(
-                    session(slot),
-                    &filter,
-                    options(qos),
-                    identifier(number),
-                );
+                let replaced = routers[worker].subscribe(session(slot), &filter, options(qos), identifier(number));
                 assert_eq!(replaced, model.insert(key, (qos, number)).is_some());
             } else {
                 // Mostly something that exists: random filters rarely do.
@@ -104,12 +82,7 @@ fn equals_a_naive_matcher_under_churn_with_three_workers() {
 #[test]
 fn memory_does_not_grow_under_churn() {
     let mut routers = routers(2);
-    let filter = |n: u32| {
-        format!(
-            "site/{}/a device with a long name {n}/+/temperature",
-            n % 100
-        )
-    };
+    let filter = |n: u32| format!("site/{}/a device with a long name {n}/+/temperature", n % 100);
     let mut peak = None;
     for n in 0..60_000 {
         routers[0].subscribe(session(n), &filter(n), options(0), None);
@@ -117,22 +90,12 @@ fn memory_does_not_grow_under_churn() {
             assert!(routers[0].unsubscribe(session(n - 500), &filter(n - 500)));
         }
         if n == 10_000 {
-            peak = Some((
-                routers[0].subscriptions.nodes().1,
-                routers[0].interest.nodes().1,
-            ));
+            peak = Some((routers[0].subscriptions.nodes().1, routers[0].interest.nodes().1));
         }
     }
-    let allocated = (
-        routers[0].subscriptions.nodes().1,
-        routers[0].interest.nodes().1,
-    );
+    let allocated = (routers[0].subscriptions.nodes().1, routers[0].interest.nodes().1);
     assert_eq!(Some(allocated), peak);
-    assert!(
-        allocated.0 < 2500,
-        "{} nodes for 500 filters of 5 levels",
-        allocated.0
-    );
+    assert!(allocated.0 < 2500, "{} nodes for 500 filters of 5 levels", allocated.0);
 }
 
 #[test]
@@ -155,20 +118,12 @@ fn a_session_gets_one_copy_with_the_highest_qos_and_all_identifiers() {
 #[test]
 fn retain_as_published_holds_if_any_subscription_asks_for_it() {
     let mut router = router();
-    let as_published = SubscribeOptions {
-        retain_as_published: true,
-        ..options(0)
-    };
+    let as_published = SubscribeOptions { retain_as_published: true, ..options(0) };
     router.subscribe(session(1), "a", options(0), None);
     router.subscribe(session(2), "a", as_published, None);
     router.subscribe(session(1), "+", options(0), None);
     let kept = |router: &mut Router| -> Vec<bool> {
-        router
-            .targets("a")
-            .local
-            .iter()
-            .map(|target| target.retain_as_published)
-            .collect()
+        router.targets("a").local.iter().map(|target| target.retain_as_published).collect()
     };
     assert_eq!(kept(&mut router), [false, true]); // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
     router.subscribe(session(1), "+", as_published, None);
@@ -181,10 +136,7 @@ fn a_new_subscription_replaces_the_one_with_the_same_filter() {
     assert!(!router.subscribe(session(1), "a", options(2), identifier(1)));
     assert!(router.subscribe(session(1), "a", options(1), None)); // [MQTT-3.8.4-3]
     let targets = router.targets("a");
-    assert_eq!(
-        (targets.local.len(), targets.local[0].qos),
-        (1, QoS::AtLeastOnce)
-    );
+    assert_eq!((targets.local.len(), targets.local[0].qos), (1, QoS::AtLeastOnce));
     assert!(targets.local[0].identifiers.is_empty());
     // A session that took over the slot is another one.
     let successor = SessionKey { slot: 1, serial: 2 };
@@ -213,13 +165,8 @@ fn no_local_leaves_out_those_subscriptions_for_the_publisher_alone() {
     assert_eq!(alone.for_publisher(None), Some(alone));
     assert_eq!(none.for_publisher(Some(session(2))), Some(none));
     assert_eq!(twice.for_publisher(Some(session(4))), None);
-    assert_eq!(
-        (mixed.qos, &*mixed.identifiers),
-        (QoS::ExactlyOnce, &[3, 4][..])
-    );
-    let own = mixed
-        .for_publisher(Some(session(3)))
-        .expect("one subscription is not No Local");
+    assert_eq!((mixed.qos, &*mixed.identifiers), (QoS::ExactlyOnce, &[3, 4][..]));
+    let own = mixed.for_publisher(Some(session(3))).expect("one subscription is not No Local");
     assert_eq!((own.qos, &*own.identifiers), (QoS::AtLeastOnce, &[4][..]));
     assert_eq!(own.session, session(3));
 }
@@ -228,10 +175,7 @@ fn no_local_leaves_out_those_subscriptions_for_the_publisher_alone() {
 fn other_workers_see_the_first_subscription_come_and_the_last_one_go() {
     let mut routers = routers(3);
     let check = |routers: &mut [Router], expected: [u64; 3]| {
-        let remote: Vec<u64> = routers
-            .iter_mut()
-            .map(|router| router.targets("a/b").remote)
-            .collect();
+        let remote: Vec<u64> = routers.iter_mut().map(|router| router.targets("a/b").remote).collect();
         assert_eq!(remote, expected);
     };
     check(&mut routers, [0, 0, 0]);
@@ -318,8 +262,5 @@ fn a_filter_with_many_subscribers_finds_each_of_them() {
     for slot in (0..20_000).step_by(2) {
         assert!(router.unsubscribe(session(slot), "all"));
     }
-    assert_eq!(
-        slots(&router.targets("all")),
-        (1..20_000).step_by(2).collect::<Vec<_>>()
-    );
+    assert_eq!(slots(&router.targets("all")), (1..20_000).step_by(2).collect::<Vec<_>>());
 }

@@ -23,11 +23,8 @@ fn lasting(topic: &str, payload: &str) -> Arc<Message> {
 }
 
 fn topics(retained: &Retained, filter: &str, now: u64) -> Vec<String> {
-    let mut topics: Vec<String> = retained
-        .matching(filter, Millis(now))
-        .iter()
-        .map(|message| message.topic().to_owned())
-        .collect();
+    let mut topics: Vec<String> =
+        retained.matching(filter, Millis(now)).iter().map(|message| message.topic().to_owned()).collect();
     topics.sort();
     topics
 }
@@ -40,10 +37,7 @@ fn a_retained_message_is_replaced_and_cleared() {
     assert_eq!(retained.set(Arc::clone(&second)), Ok(())); // [MQTT-3.3.1-5]
     assert!(first.is_superseded() && !second.is_superseded());
     assert_eq!((retained.len(), retained.bytes()), (1, 5));
-    assert!(Arc::ptr_eq(
-        &retained.matching("a/b", Millis(0))[0],
-        &second
-    ));
+    assert!(Arc::ptr_eq(&retained.matching("a/b", Millis(0))[0], &second));
     assert!(!retained.clear("a") && !retained.clear("a/b/c"));
     assert!(retained.clear("a/b")); // [MQTT-3.3.1-6]
     assert!(second.is_superseded());
@@ -60,25 +54,12 @@ fn bounds_refuse_a_message_and_keep_the_old_one() {
     let retained = Retained::new(2, 20);
     let old = lasting("a", "123456789");
     assert_eq!(retained.set(Arc::clone(&old)), Ok(()));
-    assert_eq!(
-        retained.set(lasting("b", "1234567890")),
-        Err(Full::Bytes { got: 11, max: 20 })
-    );
+    assert_eq!(retained.set(lasting("b", "1234567890")), Err(Full::Bytes { got: 11, max: 20 }));
     assert_eq!(retained.set(lasting("b", "123456789")), Ok(()));
-    assert_eq!(
-        retained.set(lasting("c", "1")),
-        Err(Full::Messages { max: 2 })
-    );
-    assert_eq!(
-        retained.set(lasting("a", "1234567890")),
-        Err(Full::Bytes { got: 11, max: 20 })
-    );
+    assert_eq!(retained.set(lasting("c", "1")), Err(Full::Messages { max: 2 }));
+    assert_eq!(retained.set(lasting("a", "1234567890")), Err(Full::Bytes { got: 11, max: 20 }));
     assert!(!old.is_superseded());
-    assert_eq!(
-        retained.set(lasting("a", "9")),
-        Ok(()),
-        "a replacement needs no room for another message"
-    );
+    assert_eq!(retained.set(lasting("a", "9")), Ok(()), "a replacement needs no room for another message");
     assert_eq!((retained.len(), retained.bytes()), (2, 12));
     assert_eq!(
         Full::Messages { max: 2 }.to_string(),
@@ -98,13 +79,7 @@ fn expired_messages_are_left_out_and_removed() {
     assert_eq!(retained.len(), 2);
     // A replacement has an expiry of its own.
     assert_eq!(retained.set(lasting("b", "y")), Ok(()));
-    assert_eq!(
-        (
-            retained.next_expiry(),
-            retained.remove_expired(Millis(1 << 40))
-        ),
-        (None, 0)
-    );
+    assert_eq!((retained.next_expiry(), retained.remove_expired(Millis(1 << 40))), (None, 0));
     assert_eq!(retained.set(message("c", "y", Millis(30))), Ok(()));
     assert_eq!(retained.remove_expired(Millis(29)), 0);
     assert_eq!(retained.remove_expired(Millis(30)), 1);
@@ -125,21 +100,13 @@ fn retained_equals_a_naive_matcher_under_churn() {
                 assert!(retained.clear(&topic) || !model.contains_key(&topic));
                 model.remove(&topic);
             } else {
-                let at =
-                    [u64::MAX, now + 1 + u64::from(random.below(50))][random.below(2) as usize];
+                let at = [u64::MAX, now + 1 + u64::from(random.below(50))][random.below(2) as usize];
                 assert_eq!(retained.set(message(&topic, "x", Millis(at))), Ok(()));
                 model.insert(topic, at);
             }
             let filter = random.filter();
-            let expected: Vec<&String> = model
-                .keys()
-                .filter(|topic| filter_matches(&filter, topic))
-                .collect();
-            assert_eq!(
-                topics(&retained, &filter, now).iter().collect::<Vec<_>>(),
-                expected,
-                "{filter}"
-            );
+            let expected: Vec<&String> = model.keys().filter(|topic| filter_matches(&filter, topic)).collect();
+            assert_eq!(topics(&retained, &filter, now).iter().collect::<Vec<_>>(), expected, "{filter}");
         }
         for topic in model.keys() {
             assert!(retained.clear(topic));

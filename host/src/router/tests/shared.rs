@@ -21,48 +21,21 @@ fn chosen(group: &Group, count: usize) -> Vec<(usize, u32)> {
 fn each_group_gets_one_copy_and_takes_turns_across_workers() {
     let mut routers = routers(2);
     for (worker, slot) in [(0, 1), (1, 1), (1, 2)] {
-        let replaced = routers[worker].subscribe_shared(
-            session(slot),
-            "g",
-            "a/#",
-            options(1),
-            None,
-            online(true),
-        );
+        let replaced = routers[worker].subscribe_shared(session(slot), "g", "a/#", options(1), None, online(true));
         assert!(!replaced);
     }
     routers[0].subscribe_shared(session(1), "other", "a/#", options(1), None, online(true));
-    routers[0].subscribe_shared(
-        session(1),
-        "g",
-        "a/b",
-        options(1),
-        identifier(9),
-        online(true),
-    );
+    routers[0].subscribe_shared(session(1), "g", "a/b", options(1), identifier(9), online(true));
     for router in &mut routers {
         let targets = router.targets("a/b");
         // No plain subscription: nothing is sent to another worker but by a group's choice.
         assert_eq!((targets.local.len(), targets.remote), (0, 0));
-        let names: BTreeSet<_> = targets
-            .groups
-            .iter()
-            .map(|group| (group.share_name(), group.filter()))
-            .collect();
-        assert_eq!(
-            names,
-            BTreeSet::from([("g", "a/#"), ("g", "a/b"), ("other", "a/#")])
-        );
+        let names: BTreeSet<_> = targets.groups.iter().map(|group| (group.share_name(), group.filter())).collect();
+        assert_eq!(names, BTreeSet::from([("g", "a/#"), ("g", "a/b"), ("other", "a/#")]));
     }
     let group = |router: &mut Router| -> Arc<Group> {
         let targets = router.targets("a/x");
-        Arc::clone(
-            targets
-                .groups
-                .iter()
-                .find(|group| group.share_name() == "g")
-                .expect("it was joined"),
-        )
+        Arc::clone(targets.groups.iter().find(|group| group.share_name() == "g").expect("it was joined"))
     };
     let mut turns = chosen(&group(&mut routers[0]), 3);
     turns.extend(chosen(&group(&mut routers[1]), 3));
@@ -85,13 +58,7 @@ fn members_that_are_offline_are_chosen_only_if_all_are() {
     states[0].store(false, Ordering::Relaxed);
     assert!(chosen(&group, 30).iter().all(|&(_, slot)| slot == 2));
     states[2].store(false, Ordering::Relaxed);
-    assert_eq!(
-        chosen(&group, 30)
-            .into_iter()
-            .collect::<BTreeSet<_>>()
-            .len(),
-        3
-    );
+    assert_eq!(chosen(&group, 30).into_iter().collect::<BTreeSet<_>>().len(), 3);
 }
 
 #[test]
@@ -114,33 +81,13 @@ fn members_come_change_and_go() {
     routers[1].subscribe_shared(session(1), "g", "+", options(0), None, Arc::clone(&state));
     assert_eq!(members(&mut routers[0]), [(0, low), (1, low)]);
     let cached = routers[0].targets("a");
-    assert!(routers[1].subscribe_shared(
-        session(1),
-        "g",
-        "+",
-        options(0),
-        None,
-        Arc::clone(&state)
-    ));
-    assert!(
-        Rc::ptr_eq(&cached, &routers[0].targets("a")),
-        "nothing changed"
-    );
-    assert!(routers[1].subscribe_shared(
-        session(1),
-        "g",
-        "+",
-        options(2),
-        None,
-        Arc::clone(&state)
-    ));
+    assert!(routers[1].subscribe_shared(session(1), "g", "+", options(0), None, Arc::clone(&state)));
+    assert!(Rc::ptr_eq(&cached, &routers[0].targets("a")), "nothing changed");
+    assert!(routers[1].subscribe_shared(session(1), "g", "+", options(2), None, Arc::clone(&state)));
     assert_eq!(members(&mut routers[0]), [(0, low), (1, high)]);
     assert!(!routers[0].unsubscribe_shared(session(1), "h", "+"));
     assert!(!routers[0].unsubscribe_shared(session(2), "g", "+"));
-    assert!(
-        !routers[0].unsubscribe(session(1), "+"),
-        "a shared subscription is not a plain one"
-    );
+    assert!(!routers[0].unsubscribe(session(1), "+"), "a shared subscription is not a plain one");
     assert!(routers[0].unsubscribe_shared(session(1), "g", "+"));
     assert_eq!(members(&mut routers[0]), [(1, high)]);
     assert!(routers[1].unsubscribe_shared(session(1), "g", "+"));

@@ -1,0 +1,216 @@
+//! A handler, linked in and called through the real boundary, whose answers a test writes down.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use plugin_api::{
+    Ack, Auth, AuthVerdict, Connect, ConnectVerdict, ConnectionInfo, DisconnectReason, Error, Handler, Host, Info,
+    InfoAction, Publish, PublishVerdict, Subscribe, SubscribeVerdict, Unsubscribe, UnsubscribeVerdict, handler,
+};
+
+use super::net::lock;
+use crate::clock::Clock;
+use crate::core::mail::Mailboxes;
+use crate::plugin::{Chain, Plugin, Services};
+
+/// What a callback is asked, as text, and as far as a script may want to copy it.
+#[derive(Debug, Clone)]
+pub(in crate::core) struct Asked {
+    /// The line in [`Script::calls`].
+    pub(in crate::core) line: String,
+    /// The message of `handle_publish`, as `Message::from` copies it.
+    pub(in crate::core) message: Option<plugin_api::Message>,
+    /// Authentication Data, or the bytes for `handle_info`.
+    pub(in crate::core) data: Option<Vec<u8>>,
+}
+
+/// Answers of one callback. One that panics is how a test has a plugin fail.
+type Answer<V> = Option<Box<dyn FnMut(&Asked) -> V + Send>>;
+
+/// What the handlers answer, and what they were asked. A callback that is not scripted lets everything pass.
+#[derive(Default)]
+pub(in crate::core) struct Script {
+    pub(in crate::core) new_connection: Answer<()>,
+    pub(in crate::core) connect: Answer<Result<ConnectVerdict, Error>>,
+    pub(in crate::core) auth: Answer<Result<AuthVerdict, Error>>,
+    pub(in crate::core) publish: Answer<Result<PublishVerdict, Error>>,
+    pub(in crate::core) subscribe: Answer<Result<SubscribeVerdict, Error>>,
+    pub(in crate::core) unsubscribe: Answer<Result<UnsubscribeVerdict, Error>>,
+    pub(in crate::core) puback: Answer<()>,
+    pub(in crate::core) info: Answer<Result<Vec<InfoAction>, Error>>,
+    /// What was asked and told, one line each.
+    pub(in crate::core) calls: Vec<String>,
+    /// States of connections that exist.
+    pub(in crate::core) live: usize,
+    pub(in crate::core) host: Option<Host>,
+}
+
+impl Script {
+    /// The calls of the callback with this name since this was asked last; others are forgotten.
+    pub(in crate::core) fn take(&mut self, callback: &str) -> Vec<String> {
+        let calls = std::mem::take(&mut self.calls);
+        let words = |line: &String| line.split(' ').next().map(str::to_owned);
+        calls.into_iter().filter(|line| words(line).as_deref() == Some(callback)).collect()
+    }
+
+    /// The services of the host.
+    pub(in crate::core) fn host(&self) -> Host {
+        self.host.clone().expect("the plugin was initialised")
+    }
+}
+
+/// Scripts of plugins that are being initialised: the way from a test to its plugin leads through the configuration.
+static SCRIPTS: Mutex<Vec<(u64, Arc<Mutex<Script>>)>> = Mutex::new(Vec::new());
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// A test's end of a [`Script`].
+#[derive(Default)]
+pub(super) struct Scripted(Arc<Mutex<Script>>);
+
+impl Scripted {
+    pub(super) fn script(&self) -> MutexGuard<'_, Script> {
+        lock(&self.0)
+    }
+
+    /// A chain with the scripted plugin, or without any.
+    pub(super) fn chain(scripted: Option<&Self>, mailboxes: &Mailboxes) -> Chain {
+        let Some(scripted) = scripted else {
+            return Chain::default();
+        };
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        lock(&SCRIPTS).push((number, Arc::clone(&scripted.0)));
+        let services = Services::new(mailboxes.clone(), Clock::start(), 1 << 20);
+        let plugin = Plugin::from_static::<Puppet>("puppet", "1.0.0", &number.to_string(), &services);
+        Chain::new(vec![plugin.expect("it accepts its configuration")]).expect("one plugin")
+    }
+}
+
+struct Puppet(Arc<Mutex<Script>>);
+
+/// The state of a connection; it knows whose it is.
+struct Strings {
+    script: Arc<Mutex<Script>>,
+    client: String,
+}
+
+impl Drop for Strings {
+    fn drop(&mut self) {
+        lock(&self.script).live -= 1;
+    }
+}
+
+impl Puppet {
+    /// Notes a call, and answers it as it is scripted.
+    fn answer<V>(
+        &self,
+        line: String,
+        detail: impl FnOnce(&mut Asked),
+        scripted: impl FnOnce(&mut Script) -> &mut Answer<V>,
+    ) -> Option<V> {
+        let mut asked = Asked { line, message: None, data: None };
+        detail(&mut asked);
+        let mut script = lock(&self.0);
+        script.calls.push(asked.line.clone());
+        scripted(&mut script).as_mut().map(|answer| answer(&asked))
+    }
+}
+
+#[handler]
+impl Handler for Puppet {
+    type Connection = Strings;
+
+    fn init(host: Host, config: &str) -> Result<Self, Error> {
+        let number: u64 = config.parse()?;
+        let mut scripts = lock(&SCRIPTS);
+        let place = scripts.iter().position(|(other, _)| *other == number).ok_or("no such script")?;
+        let (_, script) = scripts.swap_remove(place);
+        lock(&script).host = Some(host);
+        Ok(Self(script))
+    }
+
+    fn new_connection(&self, info: &ConnectionInfo<'_>) -> Strings {
+        let asked = Asked { line: info.listener().to_owned(), message: None, data: None };
+        let mut script = lock(&self.0);
+        if let Some(answer) = &mut script.new_connection {
+            answer(&asked);
+        }
+        script.live += 1;
+        Strings { script: Arc::clone(&self.0), client: String::new() }
+    }
+
+    fn handle_connect(&self, state: &mut Strings, connect: &Connect<'_>) -> Result<ConnectVerdict, Error> {
+        state.client = connect.client_id().to_owned();
+        let line = format!(
+            "connect {} v{} keep_alive={} clean={} user={:?} password={:?} will={}",
+            state.client,
+            connect.protocol_version(),
+            connect.keep_alive_secs(),
+            connect.clean_start(),
+            connect.username(),
+            connect.password().map(|password| String::from_utf8_lossy(password).into_owned()),
+            connect.will().map_or_else(String::new, |will| will.topic().to_owned()),
+        );
+        let answer = self.answer(line, |_| {}, |script| &mut script.connect);
+        answer.unwrap_or_else(|| Ok(ConnectVerdict::accept()))
+    }
+
+    fn handle_auth(&self, state: &mut Strings, auth: &Auth<'_>) -> Result<AuthVerdict, Error> {
+        let line = format!("auth {} {} {:?}", state.client, auth.method(), auth.step());
+        let data = auth.data().map(<[u8]>::to_vec);
+        let answer = self.answer(line, |asked| asked.data = data, |script| &mut script.auth);
+        answer.unwrap_or_else(|| Ok(AuthVerdict::error(plugin_api::ReasonCode::BAD_AUTHENTICATION_METHOD)))
+    }
+
+    fn handle_publish(&self, state: &mut Strings, publish: &Publish<'_>) -> Result<PublishVerdict, Error> {
+        let line = format!(
+            "publish {} {} q{} retain={} dup={} id={:?} will={}",
+            state.client,
+            publish.topic(),
+            publish.qos() as u8,
+            publish.retain(),
+            publish.dup(),
+            publish.packet_id(),
+            publish.is_will(),
+        );
+        let message = |asked: &mut Asked| asked.message = Some(publish.into());
+        self.answer(line, message, |script| &mut script.publish).unwrap_or(Ok(PublishVerdict::Forward))
+    }
+
+    fn handle_subscribe(&self, state: &mut Strings, subscribe: &Subscribe<'_>) -> Result<SubscribeVerdict, Error> {
+        let filters = subscribe
+            .subscriptions()
+            .map(|one| format!("{}={}:{:02X}", one.share_name().unwrap_or(""), one.filter(), one.reason_code().0));
+        let line = format!("subscribe {} {}", state.client, filters.collect::<Vec<_>>().join(" "));
+        self.answer(line, |_| {}, |script| &mut script.subscribe).unwrap_or(Ok(SubscribeVerdict::Grant))
+    }
+
+    fn handle_unsubscribe(
+        &self,
+        state: &mut Strings,
+        unsubscribe: &Unsubscribe<'_>,
+    ) -> Result<UnsubscribeVerdict, Error> {
+        let line = format!("unsubscribe {} {}", state.client, unsubscribe.filters().collect::<Vec<_>>().join(" "));
+        self.answer(line, |_| {}, |script| &mut script.unsubscribe).unwrap_or(Ok(UnsubscribeVerdict::Allow))
+    }
+
+    fn handle_puback(&self, state: &mut Strings, ack: &Ack<'_>) {
+        let line = format!("puback {} {:?} {} {:02X}", state.client, ack.kind(), ack.packet_id(), ack.reason_code().0);
+        self.answer(line, |_| {}, |script| &mut script.puback);
+    }
+
+    fn handle_info(&self, state: &mut Strings, info: &Info<'_>) -> Result<Vec<InfoAction>, Error> {
+        let line = format!("info {} {} {:?}", state.client, info.kind(), info.sender());
+        let data = Some(info.data().to_vec());
+        self.answer(line, |asked| asked.data = data, |script| &mut script.info).unwrap_or_else(|| Ok(Vec::new()))
+    }
+
+    fn handle_disconnect(&self, state: &mut Strings, reason: &DisconnectReason<'_>) {
+        let line =
+            format!("disconnect {} {:?} {:02X} {}", state.client, reason.kind(), reason.reason_code().0, reason.text());
+        lock(&self.0).calls.push(line.trim_end().to_owned());
+    }
+
+    fn handle_session_expired(&self, client_id: &str) {
+        lock(&self.0).calls.push(format!("expired {client_id}"));
+    }
+}

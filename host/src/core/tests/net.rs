@@ -1,0 +1,385 @@
+//! Some workers, their mailboxes, and clients at the other end of connections that are no sockets.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use super::handler::{Script, Scripted};
+use super::{Mode, ProtocolVersion, V3_1, V5};
+use crate::clock::Millis;
+use crate::codec::tests::packet;
+use crate::codec::{self, Frame};
+use crate::core::mail::Mailboxes;
+use crate::core::{Core, Shared};
+use crate::limits::Limits;
+
+/// CONNACK of a new session, and of one that was resumed, with the default bounds.
+pub(in crate::core) const CONNACK: &str = "20: 00 00 [{21 0400 27 01000000 22 0040}]";
+pub(in crate::core) const CONNACK_RESUMED: &str = "20: 01 00 [{21 0400 27 01000000 22 0040}]";
+
+/// Turns after which something is wrong if they still have not led to rest.
+const TURNS_MAX: usize = 100_000;
+
+/// What is not the same in all scenarios.
+pub(in crate::core) struct Setup {
+    pub(in crate::core) limits: Limits,
+    /// Whether there is a plugin.
+    pub(in crate::core) plugin: bool,
+    pub(in crate::core) allow_anonymous: bool,
+    /// Where clients come from.
+    pub(in crate::core) peer: &'static str,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { limits: Limits::default(), plugin: true, allow_anonymous: false, peer: "127.0.0.1:50000" }
+    }
+}
+
+impl Setup {
+    /// The default with other bounds.
+    pub(in crate::core) fn limits(change: impl Fn(&mut Limits)) -> Self {
+        let mut setup = Self::default();
+        change(&mut setup.limits);
+        setup
+    }
+}
+
+/// A client: the other end of one Network Connection.
+struct Client {
+    version: ProtocolVersion,
+    /// Worker and slot of its connection; `None` once it is closed.
+    at: Option<(usize, u32)>,
+    received: Vec<u8>,
+    /// It does not read.
+    stalled: bool,
+}
+
+/// The whole of it.
+pub(in crate::core) struct Net {
+    pub(in crate::core) cores: Vec<Core>,
+    pub(in crate::core) shared: Arc<Shared>,
+    pub(in crate::core) now: Millis,
+    scripted: Option<Scripted>,
+    clients: Vec<Client>,
+    by_slot: HashMap<(usize, u32), usize>,
+    mode: Mode,
+    peer: &'static str,
+}
+
+impl Net {
+    pub(super) fn new(mode: Mode, setup: &Setup) -> Self {
+        let mailboxes = Mailboxes::new((0..mode.workers).map(|_| Box::new(|| {}) as _).collect());
+        let scripted = setup.plugin.then(Scripted::default);
+        let chain = Scripted::chain(scripted.as_ref(), &mailboxes);
+        let shared = Arc::new(Shared::new(setup.limits.clone(), chain, mailboxes, setup.allow_anonymous));
+        let now = Millis(1_000_000);
+        Self {
+            cores: (0..mode.workers).map(|worker| Core::new(worker, Arc::clone(&shared), now)).collect(),
+            shared,
+            now,
+            scripted,
+            clients: Vec::new(),
+            by_slot: HashMap::new(),
+            mode,
+            peer: setup.peer,
+        }
+    }
+
+    /// What the handlers answer, and what they were asked.
+    pub(in crate::core) fn script(&self) -> MutexGuard<'_, Script> {
+        self.scripted.as_ref().expect("there is a plugin").script()
+    }
+
+    pub(in crate::core) fn workers(&self) -> usize {
+        self.mode.workers
+    }
+
+    // Clients.
+
+    /// A connection on which nothing has been sent yet. `None` if it was not taken on.
+    pub(in crate::core) fn try_open(&mut self, version: ProtocolVersion) -> Option<usize> {
+        let worker = self.clients.len() % self.cores.len();
+        let peer = self.peer.parse().expect("an address");
+        let slot = self.cores[worker].accept(peer, &"here".into(), self.now)?;
+        let client = self.clients.len();
+        self.clients.push(Client { version, at: Some((worker, slot)), received: Vec::new(), stalled: false });
+        self.by_slot.insert((worker, slot), client);
+        Some(client)
+    }
+
+    pub(in crate::core) fn open(&mut self, version: ProtocolVersion) -> usize {
+        self.try_open(version).expect("within the bounds")
+    }
+
+    /// A client that has sent its first packet and gets this answer.
+    pub(in crate::core) fn join(&mut self, version: ProtocolVersion, connect: &str, connack: &str) -> usize {
+        let client = self.open(version);
+        self.send(client, connect);
+        self.expect(client, connack);
+        client
+    }
+
+    /// A client with a new session that ends with its connection.
+    pub(in crate::core) fn client(&mut self, version: ProtocolVersion, client_id: &str) -> usize {
+        let connect = connect_packet(version, "02", 0, "", client_id);
+        self.join(version, &connect, CONNACK)
+    }
+
+    pub(in crate::core) fn v5(&mut self, client_id: &str) -> usize {
+        self.client(V5, client_id)
+    }
+
+    /// A client of whose session an hour is kept, or a day for 3.x, whether it is new or resumed.
+    pub(in crate::core) fn durable(&mut self, version: ProtocolVersion, client_id: &str, connack: &str) -> usize {
+        let connect = connect_packet(version, "00", 0, "11 00000E10", client_id);
+        self.join(version, &connect, connack)
+    }
+
+    /// Sends SUBSCRIBE with Packet Identifier 0x0F01 for one filter, and gets what it asks for.
+    pub(in crate::core) fn subscribe(&mut self, client: usize, filter: &str, options: u8) {
+        self.send(client, &format!("82: 0F01 [{{}}] <{filter}> {options:02X}"));
+        self.expect(client, &format!("90: 0F01 [{{}}] {:02X}", options & 3));
+    }
+
+    /// The client sends packets.
+    pub(in crate::core) fn send(&mut self, client: usize, packets: &str) {
+        let bytes = bytes(self.clients[client].version, packets);
+        self.send_bytes(client, &bytes);
+    }
+
+    pub(in crate::core) fn send_bytes(&mut self, client: usize, bytes: &[u8]) {
+        let step = if self.mode.bytewise && bytes.len() < 10_000 { 1 } else { bytes.len().max(1) };
+        for part in bytes.chunks(step) {
+            // A peer may send what nobody reads any more.
+            let Some((worker, slot)) = self.clients[client].at else { return };
+            self.cores[worker].feed(slot, part, self.now);
+            self.settle();
+        }
+    }
+
+    /// The client closes its side, or its network fails.
+    pub(in crate::core) fn lose(&mut self, client: usize) {
+        let (worker, slot) = self.clients[client].at.take().expect("it is connected");
+        self.by_slot.remove(&(worker, slot));
+        self.cores[worker].lost(slot, self.now);
+        self.cores[worker].release(slot);
+        self.settle();
+    }
+
+    /// The client ceases to read, or reads again.
+    pub(in crate::core) fn stall(&mut self, client: usize, stalled: bool) {
+        self.clients[client].stalled = stalled;
+        let (worker, slot) = self.clients[client].at.expect("it is connected");
+        self.cores[worker].set_blocked(slot, stalled);
+        if !stalled {
+            self.flush(worker, slot);
+        }
+        self.settle();
+    }
+
+    /// The client has received exactly these packets, and is still connected.
+    #[track_caller]
+    pub(in crate::core) fn expect(&mut self, client: usize, packets: &str) {
+        self.check_received(client, packets);
+        assert!(self.clients[client].at.is_some(), "client {client} was disconnected");
+    }
+
+    /// The client has received exactly these packets, and then its connection was closed.
+    #[track_caller]
+    pub(in crate::core) fn expect_closed(&mut self, client: usize, packets: &str) {
+        self.check_received(client, packets);
+        assert!(self.clients[client].at.is_none(), "client {client} is still connected");
+    }
+
+    #[track_caller]
+    fn check_received(&mut self, client: usize, packets: &str) {
+        let version = self.clients[client].version;
+        let got = self.take(client);
+        let expected = bytes(version, packets);
+        assert!(got == expected, "client {client} got{}\nand not{}", shown(&got), shown(&expected));
+    }
+
+    /// What the client has received since this was asked last.
+    pub(in crate::core) fn take(&mut self, client: usize) -> Vec<u8> {
+        std::mem::take(&mut self.clients[client].received)
+    }
+
+    pub(in crate::core) fn is_connected(&self, client: usize) -> bool {
+        self.clients[client].at.is_some()
+    }
+
+    /// The number by which handlers know the client's connection.
+    pub(in crate::core) fn connection_id(&self, client: usize) -> u64 {
+        let (worker, slot) = self.clients[client].at.expect("it is connected");
+        self.cores[worker].connections[slot as usize].id
+    }
+
+    /// A counter, all workers together.
+    pub(in crate::core) fn count(&self, of: impl Fn(&crate::core::Counters) -> u64) -> u64 {
+        self.shared.counters.iter().map(of).sum()
+    }
+
+    /// The session of a Client Identifier, wherever it is.
+    pub(in crate::core) fn session(&self, client_id: &str) -> Option<&crate::core::session::Session> {
+        self.cores.iter().find_map(|core| Some(&core.sessions[*core.by_client.get(client_id)? as usize]))
+    }
+
+    // Time.
+
+    /// Lets time pass, in milliseconds; everything happens at its moment.
+    pub(in crate::core) fn advance(&mut self, ms: u64) {
+        let until = self.now + ms;
+        while let Some(next) = self.cores.iter().filter_map(Core::next_tick).min().filter(|next| *next <= until) {
+            self.now = self.now.max(next);
+            self.settle();
+        }
+        self.now = until;
+        self.settle();
+    }
+
+    /// Lets workers take turns until nothing moves any more.
+    pub(in crate::core) fn settle(&mut self) {
+        for _ in 0..TURNS_MAX {
+            let mut moved = false;
+            for worker in 0..self.cores.len() {
+                moved |= self.turn(worker);
+            }
+            if !moved {
+                return;
+            }
+        }
+        panic!("no rest after {TURNS_MAX} turns");
+    }
+
+    /// One turn of one worker. `true` if something has happened.
+    fn turn(&mut self, worker: usize) -> bool {
+        let now = self.now;
+        let core = &mut self.cores[worker];
+        let mut handovers = Vec::new();
+        core.take_handovers(&mut handovers);
+        core.on_mail(now);
+        let due = core.next_tick().is_some_and(|at| at <= now);
+        if due {
+            core.on_tick(now);
+        }
+        let mut dirty = Vec::new();
+        core.take_dirty(&mut dirty);
+        let moved = due || !dirty.is_empty() || !handovers.is_empty();
+        for slot in dirty {
+            self.flush(worker, slot);
+        }
+        for (slot, to, handover) in handovers {
+            let client = self.by_slot.remove(&(worker, slot)).expect("handed over once");
+            let slot = self.cores[to].adopt(*handover, now);
+            self.by_slot.insert((to, slot), client);
+            self.clients[client].at = Some((to, slot));
+        }
+        self.cores[worker].flush_mail();
+        moved
+    }
+
+    /// Moves what is outbound to the client, and closes what is done with.
+    fn flush(&mut self, worker: usize, slot: u32) {
+        let Some(&client) = self.by_slot.get(&(worker, slot)) else { return };
+        let (core, client) = (&mut self.cores[worker], &mut self.clients[client]);
+        if client.stalled {
+            return;
+        }
+        loop {
+            let outbound = core.outbound(slot);
+            if outbound.is_empty() {
+                break;
+            }
+            let count = if self.mode.bytewise && outbound.len() < 1000 { 1 } else { outbound.len() };
+            client.received.extend_from_slice(&outbound[..count]);
+            core.sent(slot, count, self.now);
+        }
+        if core.is_closing(slot) {
+            client.at = None;
+            self.by_slot.remove(&(worker, slot));
+            core.release(slot);
+        }
+    }
+
+    /// Everybody leaves, and a month passes: nothing may be left.
+    pub(super) fn end(mut self) {
+        for client in 0..self.clients.len() {
+            self.clients[client].stalled = false;
+            if self.is_connected(client) {
+                self.lose(client);
+            }
+        }
+        self.advance(31 * 24 * 3600 * 1000);
+        for core in &self.cores {
+            assert_eq!(core.connections.len(), 0, "connections");
+            assert_eq!(core.sessions.len(), 0, "sessions");
+            assert_eq!(core.by_client.len(), 0, "Client Identifiers");
+            assert_eq!(core.by_connection.len(), 0, "connection ids");
+            assert_eq!(core.replays.len(), 0, "replays");
+            assert_eq!(core.delayed_infos.len(), 0, "delayed messages for handle_info");
+            assert_eq!(core.handovers.len(), 0, "handovers");
+            assert_eq!(core.timers.len(), 0, "timers");
+        }
+        assert_eq!(self.shared.connections.load(Ordering::Relaxed), 0, "connections, counted");
+        assert_eq!(self.shared.interest.nodes().0, 0, "subscriptions");
+        if let Some(scripted) = &self.scripted {
+            assert_eq!(scripted.script().live, 0, "states of connections");
+        }
+    }
+}
+
+/// CONNECT without a will. Properties are written as hexadecimal bytes.
+pub(in crate::core) fn connect_packet(
+    version: ProtocolVersion,
+    flags: &str,
+    keep_alive: u16,
+    properties: &str,
+    client_id: &str,
+) -> String {
+    let name = if version == V3_1 { "MQIsdp" } else { "MQTT" };
+    format!("10: <{name}> {:02X} {flags} {keep_alive:04X} [{{{properties}}}] <{client_id}>", version as u8)
+}
+
+/// The bytes of packets that are separated by `|`.
+fn bytes(version: ProtocolVersion, packets: &str) -> Vec<u8> {
+    let text = packets.split('|').map(str::trim).filter(|text| !text.is_empty());
+    text.flat_map(|text| packet(&for_version(version, text))).collect()
+}
+
+/// Takes out the square brackets, with what is in them unless it is for 5.0.
+fn for_version(version: ProtocolVersion, text: &str) -> String {
+    let mut inside = false;
+    text.chars()
+        .filter(|char| {
+            let bracket = matches!(char, '[' | ']');
+            if bracket {
+                inside = *char == '[';
+            }
+            !bracket && (!inside || version == V5)
+        })
+        .collect()
+}
+
+/// Packets, one on a line, as bytes and as text.
+fn shown(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let length = match codec::frame(rest, usize::MAX) {
+            Ok(Frame::Complete { total_bytes, .. }) => total_bytes,
+            _ => rest.len(),
+        };
+        let (packet, behind) = rest.split_at(length);
+        rest = behind;
+        let start = &packet[..packet.len().min(100)];
+        let _ = write!(text, "\n  {start:02X?} {}", start.escape_ascii());
+    }
+    if text.is_empty() { " nothing".into() } else { text }
+}
+
+/// What a mutex guards, whether a test has failed with it or not.
+pub(super) fn lock<T>(mutex: &std::sync::Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

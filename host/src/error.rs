@@ -1,0 +1,123 @@
+//! Why a server did not start, or did not end well.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use crate::plugin::LoadError;
+
+/// Why a server did not start, or did not end well. The text says what was found, what was expected and what to do.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The address of a listener is not an address and a port.
+    Address {
+        /// What was given.
+        got: String,
+    },
+    /// A listener could not be opened.
+    Listen {
+        /// Its address.
+        addr: SocketAddr,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// A listener would be reached from other machines, and nobody decides who may connect.
+    NobodyDecides {
+        /// The listener's address.
+        addr: SocketAddr,
+    },
+    /// The number of workers is out of bounds.
+    Workers {
+        /// What was given.
+        got: usize,
+    },
+    /// A plugin could not be loaded.
+    Plugin(LoadError),
+    /// The operating system refused what a worker needs.
+    System {
+        /// What was to be done.
+        what: &'static str,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// A worker failed; the log says how. The server has stopped.
+    WorkerFailed,
+    /// The workers did not stop in time, most probably because a plugin does not return from a callback. Their threads
+    /// are left to themselves.
+    StopTimeout {
+        /// How long they were waited for, in seconds.
+        secs: u64,
+    },
+}
+
+impl Error {
+    /// Whether the server never started: what was asked for is at fault, rather than the server.
+    #[must_use]
+    pub fn is_not_started(&self) -> bool {
+        !matches!(self, Self::WorkerFailed | Self::StopTimeout { .. })
+    }
+}
+
+impl From<LoadError> for Error {
+    fn from(error: LoadError) -> Self {
+        Self::Plugin(error)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address { got } => write!(
+                f,
+                "`{got}` is not an address to listen on: expected an address and a port, such as 127.0.0.1:1883 or [::1]:1883"
+            ),
+            Self::Listen { addr, source } => {
+                write!(f, "cannot listen on {addr}: {source}. {}", listen_hint(*addr, source))
+            }
+            Self::NobodyDecides { addr } => write!(
+                f,
+                "will not listen on {addr}: other machines can reach it, and no plugin decides who may connect. \
+                 Load a plugin with handle_connect or handle_auth, listen on 127.0.0.1:{port} or [::1]:{port}, \
+                 or allow everybody with --allow-anonymous",
+                port = addr.port()
+            ),
+            Self::Workers { got } => {
+                let range = crate::Server::WORKERS;
+                write!(f, "{got} workers are not possible: expected {} to {}", range.start(), range.end())
+            }
+            Self::Plugin(error) => error.fmt(f),
+            Self::System { what, source } => write!(f, "cannot {what}: {source}"),
+            Self::WorkerFailed => f.write_str("a worker has failed, and the server has stopped; the log says how"),
+            Self::StopTimeout { secs } => write!(
+                f,
+                "the server has not stopped within {secs} s, most probably because a plugin does not return from a callback"
+            ),
+        }
+    }
+}
+
+fn listen_hint(addr: SocketAddr, source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "Another program (or another host) listens there: stop it, or take another port; `ss -ltnp 'sport = :{}'` shows it",
+            addr.port()
+        ),
+        io::ErrorKind::PermissionDenied => {
+            "Ports below 1024 need the capability CAP_NET_BIND_SERVICE: take a higher one, such as 1883".to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "This machine does not have that address: `ip address` shows those it has".to_owned()
+        }
+        _ => "Expected an address of this machine and a free port".to_owned(),
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Listen { source, .. } | Self::System { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! Reading what a plugin has written into its sink.
+#![allow(unsafe_code)] // The function that plugins call gets a pointer back that has to become a reference.
+
+use std::ops::Range;
+
+use abi_stable::std_types::RSlice;
+use plugin_api::abi::{ACTION_DISCONNECT, ACTION_PUBLISH, ACTION_STOP, AnswerKey, Opaque, Sink, Verdict};
+use plugin_api::{Properties, PropertiesBuf, QoS, ReasonCode};
+
+use super::outcome::{ConnackOverrides, InfoAction, OwnedMessage};
+use super::rules::{self, Place};
+
+/// Bytes that one answer may have: as many as the largest packet.
+const ANSWER_BYTES_MAX: usize = 268_435_455;
+
+/// Pieces that one answer may have.
+const ANSWER_PIECES_MAX: usize = 65_536;
+
+/// An answer that cannot be read; says why, in a half sentence.
+pub(super) type Unreadable = String;
+
+/// The pieces of one answer. An empty one allocates nothing.
+#[derive(Default)]
+pub(super) struct Answer {
+    pieces: Vec<Piece>,
+    bytes: Vec<u8>,
+    too_large: bool,
+}
+
+struct Piece {
+    key: AnswerKey,
+    number: u64,
+    bytes: Range<usize>,
+}
+
+/// A message from a plugin, checked.
+pub(super) struct MessageView<'a> {
+    pub(super) topic: &'a str,
+    payload: &'a [u8],
+    properties: Properties<'a>,
+    qos: QoS,
+    retain: bool,
+}
+
+impl MessageView<'_> {
+    /// Whether it is the very message.
+    pub(super) fn equals(&self, message: &OwnedMessage) -> bool {
+        self.topic == message.topic
+            && self.payload == message.payload
+            && self.properties.as_bytes() == message.properties
+            && self.qos == message.qos
+            && self.retain == message.retain
+    }
+
+    /// Copies it into buffers that are there already.
+    pub(super) fn copy_to(&self, message: &mut OwnedMessage) {
+        message.topic.clear();
+        message.topic.push_str(self.topic);
+        message.payload.clear();
+        message.payload.extend_from_slice(self.payload);
+        message.properties.clear();
+        message.properties.extend_from_slice(self.properties.as_bytes());
+        message.qos = self.qos;
+        message.retain = self.retain;
+    }
+}
+
+impl Answer {
+    /// The sink that fills this answer.
+    pub(super) fn sink(&mut self) -> Sink<'_> {
+        // SAFETY: `put` gets this answer back, which is borrowed mutably for as long as the sink exists. A plugin uses it
+        // on the thread that it was called on, and during that call: that is the contract of `Sink`.
+        unsafe { Sink::new((&raw mut *self).cast(), put) }
+    }
+
+    fn push(&mut self, key: AnswerKey, number: u64, bytes: &[u8]) {
+        if self.pieces.len() >= ANSWER_PIECES_MAX || self.bytes.len() + bytes.len() > ANSWER_BYTES_MAX {
+            self.too_large = true;
+            return;
+        }
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        self.pieces.push(Piece { key, number, bytes: start..self.bytes.len() });
+    }
+
+    /// All pieces, as key, number and bytes.
+    fn pieces(&self) -> Result<impl Iterator<Item = (AnswerKey, u64, &[u8])>, Unreadable> {
+        if self.too_large {
+            return Err(format!("the answer has more than {ANSWER_PIECES_MAX} pieces or {ANSWER_BYTES_MAX} bytes"));
+        }
+        Ok(self.pieces.iter().map(|piece| (piece.key, piece.number, &self.bytes[piece.bytes.clone()])))
+    }
+
+    /// The text of an error or a panic, and the number beside it. Never fails: it is for the log.
+    pub(super) fn text(&self) -> Option<(u64, String)> {
+        let piece = self.pieces.iter().find(|piece| piece.key == AnswerKey::TEXT)?;
+        let text = String::from_utf8_lossy(&self.bytes[piece.bytes.clone()]).into_owned();
+        Some((piece.number, text))
+    }
+
+    /// Checks that there is no piece.
+    pub(super) fn nothing(&self) -> Result<(), Unreadable> {
+        self.pieces()?.next().map_or(Ok(()), |(key, ..)| Err(unexpected(key)))
+    }
+
+    /// A refusal: Reason Code and properties.
+    pub(super) fn refusal(&self, place: Place) -> Result<(ReasonCode, PropertiesBuf), Unreadable> {
+        self.reason(rules::refusal, place)
+    }
+
+    /// A disconnection: Reason Code and properties.
+    pub(super) fn disconnection(&self) -> Result<(ReasonCode, PropertiesBuf), Unreadable> {
+        self.reason(rules::disconnection, Place::Farewell)
+    }
+
+    fn reason(
+        &self,
+        check: impl Fn(u64) -> Result<ReasonCode, Unreadable>,
+        place: Place,
+    ) -> Result<(ReasonCode, PropertiesBuf), Unreadable> {
+        let (mut code, mut properties) = (None, PropertiesBuf::new());
+        for (key, number, bytes) in self.pieces()? {
+            match key {
+                AnswerKey::REASON_CODE => code = Some(check(number)?),
+                AnswerKey::PROPERTIES => properties = rules::properties(place, bytes)?.into(),
+                _ => return Err(unexpected(key)),
+            }
+        }
+        Ok((code.ok_or("it has no reason code")?, properties))
+    }
+
+    /// What a plugin changes of a CONNECT.
+    pub(super) fn overrides(&self) -> Result<ConnackOverrides, Unreadable> {
+        let mut overrides = ConnackOverrides::default();
+        for (key, number, bytes) in self.pieces()? {
+            match key {
+                AnswerKey::CLIENT_ID => overrides.client_id = Some(client_id(bytes)?.to_owned()),
+                AnswerKey::KEEP_ALIVE => {
+                    let secs = u16::try_from(number);
+                    overrides.keep_alive =
+                        Some(secs.map_err(|_| format!("a keep alive of {number} s, more than 65,535"))?);
+                }
+                AnswerKey::SESSION_EXPIRY => {
+                    let secs = u32::try_from(number);
+                    overrides.session_expiry =
+                        Some(secs.map_err(|_| format!("a session expiry of {number} s, more than 32 bits"))?);
+                }
+                AnswerKey::PROPERTIES => {
+                    overrides.properties = rules::properties(Place::Accept, bytes)?.into();
+                }
+                _ => return Err(unexpected(key)),
+            }
+        }
+        Ok(overrides)
+    }
+
+    /// Authentication Data.
+    pub(super) fn auth_data(&self) -> Result<Option<Vec<u8>>, Unreadable> {
+        let mut data = None;
+        for (key, _, bytes) in self.pieces()? {
+            match key {
+                AnswerKey::AUTH_DATA if bytes.len() <= usize::from(u16::MAX) => data = Some(bytes.to_vec()),
+                AnswerKey::AUTH_DATA => {
+                    return Err(format!("authentication data of {} bytes, more than 65,535", bytes.len()));
+                }
+                _ => return Err(unexpected(key)),
+            }
+        }
+        Ok(data)
+    }
+
+    /// One Reason Code for each of `count` Topic Filters.
+    pub(super) fn codes(&self, count: usize) -> Result<&[u8], Unreadable> {
+        let mut codes: &[u8] = &[];
+        for (key, _, bytes) in self.pieces()? {
+            match key {
+                AnswerKey::CODES => codes = bytes,
+                _ => return Err(unexpected(key)),
+            }
+        }
+        if codes.len() == count {
+            Ok(codes)
+        } else {
+            Err(format!("{} reason codes for {count} topic filters", codes.len()))
+        }
+    }
+
+    /// A message to be forwarded.
+    pub(super) fn message(&self) -> Result<MessageView<'_>, Unreadable> {
+        let mut parts = Parts::default();
+        for (key, number, bytes) in self.pieces()? {
+            parts.add(key, number, bytes)?;
+        }
+        parts.message()
+    }
+
+    /// The actions of `handle_info`.
+    pub(super) fn actions(&self) -> Result<Vec<InfoAction>, Unreadable> {
+        let (mut actions, mut current) = (Vec::new(), None::<(u64, Parts<'_>)>);
+        for (key, number, bytes) in self.pieces()? {
+            match (&mut current, key) {
+                (_, AnswerKey::ACTION) => {
+                    if let Some((kind, parts)) = current.replace((number, Parts::default())) {
+                        actions.push(parts.action(kind)?);
+                    }
+                }
+                (Some((_, parts)), _) => parts.add(key, number, bytes)?,
+                (None, _) => return Err(unexpected(key)),
+            }
+        }
+        if let Some((kind, parts)) = current {
+            actions.push(parts.action(kind)?);
+        }
+        Ok(actions)
+    }
+}
+
+/// What may belong to a message or an action.
+#[derive(Default)]
+struct Parts<'a> {
+    topic: Option<&'a [u8]>,
+    payload: &'a [u8],
+    properties: &'a [u8],
+    qos: u64,
+    retain: u64,
+    reason_code: Option<u64>,
+    text: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn add(&mut self, key: AnswerKey, number: u64, bytes: &'a [u8]) -> Result<(), Unreadable> {
+        match key {
+            AnswerKey::TOPIC => self.topic = Some(bytes),
+            AnswerKey::PAYLOAD => self.payload = bytes,
+            AnswerKey::PROPERTIES => self.properties = bytes,
+            AnswerKey::QOS => self.qos = number,
+            AnswerKey::RETAIN => self.retain = number,
+            AnswerKey::REASON_CODE => self.reason_code = Some(number),
+            AnswerKey::TEXT => self.text = bytes,
+            _ => return Err(unexpected(key)),
+        }
+        Ok(())
+    }
+
+    fn message(self) -> Result<MessageView<'a>, Unreadable> {
+        let topic = rules::topic_name(self.topic.ok_or("a message without a topic")?)?;
+        let qos = u8::try_from(self.qos).ok().and_then(QoS::from_u8);
+        let retain = match self.retain {
+            0 => false,
+            1 => true,
+            other => return Err(format!("RETAIN is 0 or 1, not {other}")),
+        };
+        Ok(MessageView {
+            topic,
+            payload: self.payload,
+            properties: rules::properties(Place::Message, self.properties)?,
+            qos: qos.ok_or_else(|| format!("QoS is 0, 1 or 2, not {}", self.qos))?,
+            retain,
+        })
+    }
+
+    fn action(self, kind: u64) -> Result<InfoAction, Unreadable> {
+        match kind {
+            ACTION_PUBLISH => {
+                let mut message = OwnedMessage::default();
+                self.message()?.copy_to(&mut message);
+                Ok(InfoAction::Publish(message))
+            }
+            ACTION_DISCONNECT => Ok(InfoAction::Disconnect {
+                reason_code: rules::disconnection(self.reason_code.ok_or("it has no reason code")?)?,
+                properties: rules::properties(Place::Farewell, self.properties)?.into(),
+            }),
+            ACTION_STOP => Ok(InfoAction::Stop { reason: String::from_utf8_lossy(self.text).into_owned() }),
+            other => Err(format!("an action of the unknown kind {other}")),
+        }
+    }
+}
+
+/// A verdict that the callback does not have.
+pub(super) fn unknown(verdict: Verdict) -> Unreadable {
+    format!("the verdict {} is not one of this callback", verdict.0)
+}
+
+fn unexpected(key: AnswerKey) -> Unreadable {
+    format!("it has a piece {} that does not belong there", key.0)
+}
+
+fn client_id(bytes: &[u8]) -> Result<&str, Unreadable> {
+    let text = std::str::from_utf8(bytes).map_err(|error| format!("the client id is not UTF-8: {error}"))?;
+    match text.len() {
+        1..=65_535 if !text.contains('\0') => Ok(text),
+        length => Err(format!("a client id has 1 to 65,535 bytes and no U+0000; this one has {length} bytes")),
+    }
+}
+
+/// What plugins call. It must not unwind; nothing in it panics.
+unsafe extern "C" fn put(context: Opaque, key: AnswerKey, number: u64, bytes: RSlice<'_, u8>) {
+    // SAFETY: `Answer::sink` made the pointer from a mutable borrow that still lasts, and the plugin calls on the thread
+    // that the borrow is on.
+    let answer = unsafe { &mut *context.cast::<Answer>() };
+    answer.push(key, number, bytes.as_slice());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(pieces: &[(AnswerKey, u64, &[u8])]) -> Answer {
+        let mut answer = Answer::default();
+        for (key, number, bytes) in pieces {
+            answer.sink().put(*key, *number, bytes);
+        }
+        answer
+    }
+
+    fn check<T: std::fmt::Debug>(got: Result<T, Unreadable>, expected: &str) {
+        match got {
+            Ok(value) if expected.is_empty() => drop(value),
+            Err(text) if !expected.is_empty() && text.contains(expected) => {}
+            got => panic!("got {got:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn messages_are_checked() {
+        type Pieces<'a> = &'a [(AnswerKey, u64, &'a [u8])];
+        let rows: [(Pieces<'_>, &str); 11] = [
+            (&[(AnswerKey::TOPIC, 0, b"a/b")], ""),
+            (&[(AnswerKey::TOPIC, 0, b"a"), (AnswerKey::PROPERTIES, 0, b"\x01\x01")], ""),
+            (&[], "without a topic"),
+            (&[(AnswerKey::TOPIC, 0, b"a/+")], "not a Topic Name"),
+            (&[(AnswerKey::TOPIC, 0, b"")], "not a Topic Name"),
+            (&[(AnswerKey::TOPIC, 0, b"\xff")], "not UTF-8"),
+            (&[(AnswerKey::TOPIC, 0, b"a"), (AnswerKey::QOS, 3, b"")], "QoS is 0, 1 or 2, not 3"),
+            (&[(AnswerKey::TOPIC, 0, b"a"), (AnswerKey::RETAIN, 2, b"")], "RETAIN"),
+            (&[(AnswerKey::TOPIC, 0, b"a"), (AnswerKey::PROPERTIES, 0, b"\x23\x00\x01")], "Topic Alias"),
+            (&[(AnswerKey::TOPIC, 0, b"a"), (AnswerKey::PROPERTIES, 0, b"\x01\x01\x01\x01")], "twice"),
+            (&[(AnswerKey::CLIENT_ID, 0, b"a")], "does not belong"),
+        ];
+        for (pieces, expected) in rows {
+            check(answer(pieces).message().map(|message| message.topic.to_owned()), expected);
+        }
+    }
+
+    #[test]
+    fn other_answers_are_checked() {
+        let code = |number| answer(&[(AnswerKey::REASON_CODE, number, b"")]);
+        check(code(0x87).refusal(Place::Farewell), "");
+        check(code(0).refusal(Place::Farewell), "0x80");
+        check(code(300).disconnection(), "0x12c");
+        check(code(0x04).disconnection(), "0x04");
+        check(answer(&[]).refusal(Place::Farewell), "no reason code");
+        check(answer(&[(AnswerKey::CODES, 0, b"\0")]).codes(2).map(<[u8]>::to_vec), "1 reason codes for 2");
+        check(answer(&[(AnswerKey::CLIENT_ID, 0, b"")]).overrides(), "client id");
+        check(answer(&[(AnswerKey::KEEP_ALIVE, 70_000, b"")]).overrides(), "keep alive");
+        check(answer(&[(AnswerKey(99), 0, b"")]).nothing(), "piece 99");
+        check(answer(&[(AnswerKey::ACTION, 9, b"")]).actions(), "unknown kind 9");
+        check(answer(&[(AnswerKey::TOPIC, 0, b"a")]).actions(), "does not belong");
+        check(answer(&[(AnswerKey::AUTH_DATA, 0, &[0; 65_536])]).auth_data(), "65536 bytes");
+    }
+
+    #[test]
+    fn an_answer_has_a_bound() {
+        let mut many = Answer::default();
+        for _ in 0..=ANSWER_PIECES_MAX {
+            many.sink().put(AnswerKey::QOS, 0, b"");
+        }
+        check(many.nothing(), "more than 65536 pieces");
+    }
+}

@@ -1,0 +1,546 @@
+//! Several plugins, one decision.
+//!
+//! - A plugin that does not implement a callback has no opinion, and is not called.
+//! - The plugins are asked in order. The first refusal wins, and those behind it are not asked.
+//! - A plugin that cannot answer (a panic, a state that panicked before, an answer that cannot be read) refuses: `Failed`.
+//! - Where there is nothing to refuse (`handle_puback`, `handle_disconnect`), one plugin's failure does not keep the others
+//!   from hearing of it.
+//! - An error that a callback returned is a refusal with 0x80, and is logged.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use plugin_api::abi::{RawAck, RawPublish, RawSubscribe, RawSubscription, RawUnsubscribe, Verdict};
+use plugin_api::{AckKind, Callback, Callbacks, PropertiesBuf, QoS, ReasonCode};
+
+use super::answer::{Answer, MessageView, Unreadable, unknown};
+use super::call::{Handlers, Plugin, Plugins};
+use super::error::LoadError;
+use super::outcome::{
+    AuthOutcome, ChangedMessage, ConnackOverrides, ConnectOutcome, Failed, InfoOutcome, PublishOutcome,
+    SubscribeOutcome,
+};
+use super::request::{
+    AuthRequest, ConnectRequest, ConnectionInfo, DisconnectReason, InfoRequest, NO_EXTENSION, PublishRequest,
+    SubscribeItem, slice,
+};
+use super::rules::{self, Place};
+
+/// Plugins that one chain may have.
+const PLUGINS_MAX: usize = 64;
+
+/// The plugins of a server, in their order. Cloning it is cheap; the plugins are dropped with the last clone and the last
+/// connection's [`Handlers`].
+///
+/// For each connection: [`Chain::new_connection`] first; then the callbacks, with what it returned; then
+/// [`Chain::disconnect`], after which no callback does anything but fail. `who` in each call is the Client Identifier,
+/// for the log.
+///
+/// A chain without plugins is the embedded default handler: it has no opinion on anything.
+#[derive(Clone)]
+pub struct Chain(Arc<Plugins>);
+
+impl Chain {
+    /// A chain of these plugins.
+    ///
+    /// # Errors
+    /// Two plugins with one name: commands and logs address them by it. More than 64 plugins.
+    pub fn new(plugins: Vec<Plugin>) -> Result<Self, LoadError> {
+        if plugins.len() > PLUGINS_MAX {
+            return Err(LoadError::TooManyPlugins { count: plugins.len(), max: PLUGINS_MAX });
+        }
+        let mut names = HashSet::new();
+        if let Some(twice) = plugins.iter().find(|plugin| !names.insert(plugin.name())) {
+            return Err(LoadError::DuplicateName { name: twice.name().to_owned() });
+        }
+        for (index, plugin) in plugins.iter().enumerate() {
+            plugin.set_index(index);
+        }
+        let callbacks = plugins.iter().fold(Callbacks::NONE, |all, plugin| all.union(plugin.callbacks()));
+        Ok(Self(Arc::new(Plugins { list: plugins.into(), callbacks })))
+    }
+
+    /// The plugins, in order.
+    #[must_use]
+    pub fn plugins(&self) -> &[Plugin] {
+        &self.0.list
+    }
+
+    /// Whether at least one plugin implements a callback.
+    #[must_use]
+    #[inline]
+    pub fn implements(&self, callback: Callback) -> bool {
+        self.0.callbacks.contains(callback)
+    }
+
+    /// Whether at least one plugin decides who may connect.
+    #[must_use]
+    pub fn decides_on_connections(&self) -> bool {
+        self.implements(Callback::Connect) || self.implements(Callback::Auth)
+    }
+
+    /// Makes the states of a connection.
+    ///
+    /// # Errors
+    /// A plugin could not.
+    pub fn new_connection(&self, info: &ConnectionInfo<'_>) -> Result<Handlers, Failed> {
+        Handlers::new(&self.0, info)
+    }
+
+    /// May this client connect? Among overrides, the later plugin's win; the later plugin sees the Client Identifier that
+    /// an earlier one gave.
+    pub fn connect(&self, handlers: &mut Handlers, request: &ConnectRequest<'_>) -> ConnectOutcome {
+        let will = request.will.map(PublishRequest::from);
+        let will = will.as_ref().map(|will| will.raw(false));
+        let mut all = None::<ConnackOverrides>;
+        for index in implementing(handlers, Callback::Connect) {
+            let overrides = all.get_or_insert_default();
+            let client_id = overrides.client_id.as_deref().unwrap_or(request.client_id);
+            let raw = request.raw(client_id, will.as_ref());
+            let mut answer = Answer::default();
+            let Ok(verdict) = handlers.connect(index, request.client_id, &mut answer, &raw) else {
+                return ConnectOutcome::Failed;
+            };
+            let read = match verdict {
+                Verdict::OK => answer.overrides().map(|new| *overrides = merged(overrides, new)),
+                Verdict::REJECT => match answer.refusal(Place::Farewell) {
+                    Ok((reason_code, properties)) => {
+                        return ConnectOutcome::Reject { reason_code, properties };
+                    }
+                    Err(why) => Err(why),
+                },
+                Verdict::ERROR => {
+                    log_error(handlers, index, Callback::Connect, request.client_id, &answer);
+                    return ConnectOutcome::Reject { reason_code: ERROR, properties: PropertiesBuf::new() };
+                }
+                other => Err(unknown(other)),
+            };
+            if let Err(why) = read {
+                log_unreadable(handlers, index, Callback::Connect, request.client_id, &why);
+                return ConnectOutcome::Failed;
+            }
+        }
+        all.map_or(ConnectOutcome::NoOpinion, ConnectOutcome::Accept)
+    }
+
+    /// One step of an authentication exchange. `owner` is kept by the caller, `None` before the first step: it is the
+    /// plugin that has accepted the method. If none does, the outcome is a refusal with 0x8C.
+    pub fn auth(
+        &self,
+        handlers: &mut Handlers,
+        who: &str,
+        owner: &mut Option<usize>,
+        request: &AuthRequest<'_>,
+    ) -> AuthOutcome {
+        let raw = request.raw();
+        let starting = owner.is_none();
+        for index in implementing(handlers, Callback::Auth) {
+            if owner.is_some_and(|owner| owner != index) {
+                continue;
+            }
+            let mut answer = Answer::default();
+            let Ok(verdict) = handlers.auth(index, who, &mut answer, &raw) else {
+                return AuthOutcome::Failed;
+            };
+            let outcome = match verdict {
+                Verdict::OK => answer.auth_data().map(|data| AuthOutcome::Ok { data }),
+                Verdict::CONTINUE => {
+                    answer.auth_data().map(|data| AuthOutcome::Continue { data: data.unwrap_or_default() })
+                }
+                Verdict::REJECT => answer
+                    .refusal(Place::Farewell)
+                    .map(|(reason_code, properties)| AuthOutcome::Reject { reason_code, properties }),
+                Verdict::ERROR => {
+                    log_error(handlers, index, Callback::Auth, who, &answer);
+                    Ok(AuthOutcome::Reject { reason_code: ERROR, properties: PropertiesBuf::new() })
+                }
+                other => Err(unknown(other)),
+            };
+            match outcome {
+                Ok(AuthOutcome::Reject { reason_code: ReasonCode::BAD_AUTHENTICATION_METHOD, .. }) if starting => {} // Not its method: ask the next one.
+                Ok(outcome) => {
+                    *owner = Some(index);
+                    return outcome;
+                }
+                Err(why) => {
+                    log_unreadable(handlers, index, Callback::Auth, who, &why);
+                    return AuthOutcome::Failed;
+                }
+            }
+        }
+        AuthOutcome::Reject { reason_code: ReasonCode::BAD_AUTHENTICATION_METHOD, properties: PropertiesBuf::new() }
+    }
+
+    /// What becomes of a message? Each plugin sees the previous one's. If one changes the topic, those before it are asked
+    /// once more about the new one, and may only agree or refuse.
+    ///
+    /// `changed` is filled if the outcome is [`PublishOutcome::Changed`]; otherwise its contents mean nothing.
+    #[inline]
+    pub fn publish(
+        &self,
+        handlers: &mut Handlers,
+        who: &str,
+        request: &PublishRequest<'_>,
+        changed: &mut ChangedMessage,
+    ) -> PublishOutcome {
+        let mut is_changed = false;
+        for index in implementing(handlers, Callback::Publish) {
+            let mut answer = Answer::default();
+            let raw = if is_changed { raw_changed(changed, request, false) } else { request.raw(false) };
+            match ask_publish(handlers, index, who, &raw, &mut answer) {
+                Asked::Forward => {}
+                Asked::Changed(message) => {
+                    let topic = if is_changed { &changed.topic } else { request.topic };
+                    let topic_changed = topic != message.topic;
+                    message.copy_to(changed);
+                    is_changed = true;
+                    let objection = topic_changed.then(|| ask_again(handlers, index, who, request, changed));
+                    if let Some(end) = objection.flatten() {
+                        return end;
+                    }
+                }
+                Asked::End(end) => return end,
+            }
+        }
+        if is_changed { PublishOutcome::Changed } else { PublishOutcome::Forward }
+    }
+
+    /// What may a client subscribe to? `codes` come in as what the server would grant, one for each entry, and go out
+    /// lowered or failed, never raised. Entries that have failed are still shown, with their code.
+    pub fn subscribe(
+        &self,
+        handlers: &mut Handlers,
+        who: &str,
+        items: &[SubscribeItem<'_>],
+        properties: &[u8],
+        codes: &mut [ReasonCode],
+    ) -> SubscribeOutcome {
+        debug_assert_eq!(items.len(), codes.len());
+        for index in implementing(handlers, Callback::Subscribe) {
+            let subscriptions: Vec<RawSubscription<'_>> =
+                items.iter().zip(&*codes).map(|(item, code)| item.raw(*code)).collect();
+            let raw = RawSubscribe {
+                subscriptions: slice(&subscriptions),
+                properties: slice(properties),
+                extension: NO_EXTENSION,
+            };
+            let mut answer = Answer::default();
+            let Ok(verdict) = handlers.subscribe(index, who, &mut answer, &raw) else {
+                return SubscribeOutcome::Failed;
+            };
+            let plugin = (index, Callback::Subscribe, who);
+            if let Some(end) = fold_codes(handlers, plugin, verdict, &answer, codes, lower_grant) {
+                return end;
+            }
+        }
+        SubscribeOutcome::Done
+    }
+
+    /// May a client unsubscribe? `filters` as they were sent; `codes` as in [`Chain::subscribe`].
+    pub fn unsubscribe(
+        &self,
+        handlers: &mut Handlers,
+        who: &str,
+        filters: &[&str],
+        properties: &[u8],
+        codes: &mut [ReasonCode],
+    ) -> SubscribeOutcome {
+        debug_assert_eq!(filters.len(), codes.len());
+        let filters: Vec<_> = filters.iter().map(|filter| super::request::text(filter)).collect();
+        let raw = RawUnsubscribe { filters: slice(&filters), properties: slice(properties), extension: NO_EXTENSION };
+        for index in implementing(handlers, Callback::Unsubscribe) {
+            let mut answer = Answer::default();
+            let Ok(verdict) = handlers.unsubscribe(index, who, &mut answer, &raw) else {
+                return SubscribeOutcome::Failed;
+            };
+            let plugin = (index, Callback::Unsubscribe, who);
+            if let Some(end) = fold_codes(handlers, plugin, verdict, &answer, codes, refuse_only) {
+                return end;
+            }
+        }
+        SubscribeOutcome::Done
+    }
+
+    /// Tells the plugins of an acknowledgement.
+    ///
+    /// # Errors
+    /// A plugin panicked; the others have been told all the same.
+    pub fn puback(
+        &self,
+        handlers: &mut Handlers,
+        who: &str,
+        packet_id: u16,
+        kind: AckKind,
+        reason_code: ReasonCode,
+    ) -> Result<(), Failed> {
+        let raw = RawAck { packet_id, kind: kind as u8, reason_code: reason_code.0, extension: NO_EXTENSION };
+        let mut result = Ok(());
+        for index in implementing(handlers, Callback::Puback) {
+            let mut answer = Answer::default();
+            result = handlers.puback(index, who, &mut answer, &raw).map(|_| ()).and(result);
+        }
+        result
+    }
+
+    /// Hands a message to one plugin, or to all that implement `handle_info`.
+    pub fn info(
+        &self,
+        handlers: &mut Handlers,
+        who: &str,
+        plugin: Option<usize>,
+        request: &InfoRequest<'_>,
+    ) -> InfoOutcome {
+        let raw = request.raw();
+        let mut actions = Vec::new();
+        for index in implementing(handlers, Callback::Info) {
+            if plugin.is_some_and(|plugin| plugin != index) {
+                continue;
+            }
+            let mut answer = Answer::default();
+            let Ok(verdict) = handlers.info(index, who, &mut answer, &raw) else {
+                return InfoOutcome::Failed;
+            };
+            let read = match verdict {
+                Verdict::OK => answer.actions().map(|more| actions.extend(more)),
+                Verdict::ERROR => {
+                    log_error(handlers, index, Callback::Info, who, &answer);
+                    Ok(())
+                }
+                other => Err(unknown(other)),
+            };
+            if let Err(why) = read {
+                log_unreadable(handlers, index, Callback::Info, who, &why);
+                return InfoOutcome::Failed;
+            }
+        }
+        InfoOutcome::Actions(actions)
+    }
+
+    /// Tells the plugins that the connection has ended, and drops its states: a second call does nothing. Plugins that
+    /// have panicked on it are left out.
+    pub fn disconnect(&self, handlers: &mut Handlers, who: &str, reason: &DisconnectReason<'_>) {
+        let raw = reason.raw();
+        for index in implementing(handlers, Callback::Disconnect) {
+            if handlers.is_sound(index) {
+                let mut answer = Answer::default();
+                // A panic is logged where it is caught; the connection has ended anyway.
+                let _ = handlers.disconnect(index, who, &mut answer, &raw);
+            }
+        }
+        handlers.end(who);
+    }
+
+    /// Tells the plugins that a session has expired.
+    pub fn session_expired(&self, client_id: &str) {
+        for plugin in self.0.list.iter().filter(|plugin| plugin.callbacks().contains(Callback::SessionExpired)) {
+            plugin.session_expired(client_id);
+        }
+    }
+
+    /// Tells the plugins that they are about to be dropped. To be called once. They are dropped with the last clone of
+    /// the chain and the last connection's handlers, so that none is dropped while it is still in use.
+    pub fn stop(&self) {
+        for plugin in self.0.list.iter().filter(|plugin| plugin.callbacks().contains(Callback::Stop)) {
+            plugin.stop();
+        }
+    }
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self(Arc::new(Plugins { list: Box::default(), callbacks: Callbacks::NONE }))
+    }
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.list.iter().map(Plugin::name)).finish()
+    }
+}
+
+/// The Reason Code of "any other error".
+const ERROR: ReasonCode = ReasonCode::UNSPECIFIED_ERROR;
+
+/// The plugins that implement a callback, by their place in the chain.
+#[inline]
+fn implementing(handlers: &Handlers, callback: Callback) -> impl Iterator<Item = usize> + use<> {
+    // A set of bits, so that the iterator does not borrow the handlers, which each call needs mutably.
+    let list = &handlers.plugins().list;
+    let mut set = if handlers.plugins().callbacks.contains(callback) {
+        let bit = |(index, plugin): (usize, &Plugin)| u64::from(plugin.callbacks().contains(callback)) << index;
+        list.iter().enumerate().map(bit).fold(0, |set, bit| set | bit)
+    } else {
+        0
+    };
+    std::iter::from_fn(move || {
+        let index = set.trailing_zeros();
+        (index < 64).then(|| {
+            set &= set - 1;
+            index as usize
+        })
+    })
+}
+
+fn merged(earlier: &ConnackOverrides, later: ConnackOverrides) -> ConnackOverrides {
+    ConnackOverrides {
+        client_id: later.client_id.or_else(|| earlier.client_id.clone()),
+        keep_alive: later.keep_alive.or(earlier.keep_alive),
+        session_expiry: later.session_expiry.or(earlier.session_expiry),
+        properties: rules::merge(&earlier.properties, &later.properties),
+    }
+}
+
+/// One plugin's answer about a message.
+enum Asked<'a> {
+    Forward,
+    Changed(MessageView<'a>),
+    End(PublishOutcome),
+}
+
+#[inline]
+fn ask_publish<'a>(
+    handlers: &mut Handlers,
+    index: usize,
+    who: &str,
+    raw: &RawPublish<'_>,
+    answer: &'a mut Answer,
+) -> Asked<'a> {
+    match handlers.publish(index, who, answer, raw) {
+        Ok(Verdict::OK) => Asked::Forward,
+        Ok(verdict) => read_publish(handlers, index, who, verdict, answer),
+        Err(Failed) => Asked::End(PublishOutcome::Failed),
+    }
+}
+
+fn read_publish<'a>(handlers: &Handlers, index: usize, who: &str, verdict: Verdict, answer: &'a Answer) -> Asked<'a> {
+    let read = match verdict {
+        Verdict::CHANGED => answer.message().map(Asked::Changed),
+        Verdict::HANDLED => answer.nothing().map(|()| Asked::End(PublishOutcome::Handled)),
+        Verdict::REJECT => answer
+            .refusal(Place::Acknowledgement)
+            .map(|(reason_code, properties)| Asked::End(PublishOutcome::Reject { reason_code, properties })),
+        Verdict::DISCONNECT => answer
+            .disconnection()
+            .map(|(reason_code, properties)| Asked::End(PublishOutcome::Disconnect { reason_code, properties })),
+        Verdict::ERROR => {
+            log_error(handlers, index, Callback::Publish, who, answer);
+            Ok(Asked::End(refused()))
+        }
+        other => Err(unknown(other)),
+    };
+    read.unwrap_or_else(|why| {
+        log_unreadable(handlers, index, Callback::Publish, who, &why);
+        // A message that cannot be published is refused; an answer that makes no sense at all ends the connection.
+        let unusable_message = verdict == Verdict::CHANGED;
+        Asked::End(if unusable_message { refused() } else { PublishOutcome::Failed })
+    })
+}
+
+/// Asks the plugins before `changer` about the topic that it has given a message. `Some`: they object.
+#[cold]
+fn ask_again(
+    handlers: &mut Handlers,
+    changer: usize,
+    who: &str,
+    request: &PublishRequest<'_>,
+    changed: &ChangedMessage,
+) -> Option<PublishOutcome> {
+    for index in implementing(handlers, Callback::Publish).take_while(|index| *index < changer) {
+        let mut answer = Answer::default();
+        let raw = raw_changed(changed, request, true);
+        match ask_publish(handlers, index, who, &raw, &mut answer) {
+            Asked::Forward => {}
+            // A plugin that rewrites whatever it sees in the same way has nothing to add.
+            Asked::Changed(message) if message.equals(changed) => {}
+            Asked::Changed(_) => {
+                let why = "it changes a message again that a later plugin has changed";
+                log_unreadable(handlers, index, Callback::Publish, who, why);
+                return Some(refused());
+            }
+            Asked::End(end) => return Some(end),
+        }
+    }
+    None
+}
+
+fn refused() -> PublishOutcome {
+    PublishOutcome::Reject { reason_code: ERROR, properties: PropertiesBuf::new() }
+}
+
+fn raw_changed<'a>(changed: &'a ChangedMessage, request: &PublishRequest<'a>, again: bool) -> RawPublish<'a> {
+    PublishRequest {
+        topic: &changed.topic,
+        payload: &changed.payload,
+        properties: &changed.properties,
+        qos: changed.qos,
+        retain: changed.retain,
+        ..*request
+    }
+    .raw(again)
+}
+
+/// Folds one plugin's Reason Codes into those so far. `Some`: asking ends here.
+fn fold_codes(
+    handlers: &Handlers,
+    (index, callback, who): (usize, Callback, &str),
+    verdict: Verdict,
+    answer: &Answer,
+    codes: &mut [ReasonCode],
+    fold: impl Fn(ReasonCode, ReasonCode) -> Result<ReasonCode, Unreadable>,
+) -> Option<SubscribeOutcome> {
+    let read = match verdict {
+        Verdict::OK => answer.nothing(),
+        Verdict::CODES => answer.codes(codes.len()).and_then(|answers| {
+            codes.iter_mut().zip(answers).try_for_each(|(code, answered)| {
+                *code = fold(*code, ReasonCode(*answered))?;
+                Ok(())
+            })
+        }),
+        Verdict::DISCONNECT => match answer.disconnection() {
+            Ok((reason_code, properties)) => {
+                return Some(SubscribeOutcome::Disconnect { reason_code, properties });
+            }
+            Err(why) => Err(why),
+        },
+        Verdict::ERROR => {
+            log_error(handlers, index, callback, who, answer);
+            codes.iter_mut().filter(|code| !code.is_error()).for_each(|code| *code = ERROR);
+            Ok(())
+        }
+        other => Err(unknown(other)),
+    };
+    read.err().map(|why| {
+        log_unreadable(handlers, index, callback, who, &why);
+        SubscribeOutcome::Failed
+    })
+}
+
+/// SUBSCRIBE: the first error stays; a granted QoS is only ever lowered.
+fn lower_grant(so_far: ReasonCode, answered: ReasonCode) -> Result<ReasonCode, Unreadable> {
+    if !answered.is_error() && QoS::from_u8(answered.0).is_none() {
+        return Err(format!("{answered} is neither a granted QoS nor an error"));
+    }
+    Ok(match (so_far.is_error(), answered.is_error()) {
+        (true, _) => so_far,
+        (false, true) => answered,
+        (false, false) => ReasonCode(so_far.0.min(answered.0)),
+    })
+}
+
+/// UNSUBSCRIBE: the first error stays; whether there was a subscription is not a plugin's to say.
+fn refuse_only(so_far: ReasonCode, answered: ReasonCode) -> Result<ReasonCode, Unreadable> {
+    match answered {
+        ReasonCode::SUCCESS | ReasonCode::NO_SUBSCRIPTION_EXISTED => Ok(so_far),
+        _ if !answered.is_error() => Err(format!("{answered} is neither success nor an error")),
+        _ => Ok(if so_far.is_error() { so_far } else { answered }),
+    }
+}
+
+fn log_error(handlers: &Handlers, index: usize, callback: Callback, who: &str, answer: &Answer) {
+    handlers.plugins().list[index].log_error(callback, who, answer);
+}
+
+fn log_unreadable(handlers: &Handlers, index: usize, callback: Callback, who: &str, why: &str) {
+    handlers.plugins().list[index].log_unreadable(callback, who, why);
+}

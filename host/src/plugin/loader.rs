@@ -1,0 +1,299 @@
+//! From a file to a plugin.
+//!
+//! Three traps, and what is done about them:
+//! - `dlopen` by path gives the old code again after the file was replaced, and a file that is overwritten while it is
+//!   mapped kills the process. So a **sealed copy in memory** is loaded (or, where the system has none, a temporary copy
+//!   that nobody else knows the name of), and its descriptor stays open: the loader recognises a library by its path,
+//!   `/proc/self/fd/<number>`, and must not see that number again for other code.
+//! - `abi_stable` remembers root modules by type, and its stock check keeps pointers into the library. So the header is
+//!   taken from the library's own symbol, and each load is checked with **globals of its own**.
+//! - The check takes the interface to be older than the implementation. So **the older API version goes first**, whichever
+//!   side has it.
+//!
+//! A library stays mapped until the process ends: its threads and thread-locals may outlive the instance.
+#![allow(unsafe_code)] // A library is mapped, and its symbol and table of functions are trusted after the checks.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use abi_stable::StableAbi;
+use abi_stable::abi_stability::abi_checking::{
+    AbiInstability, AbiInstabilityErrors, CheckingGlobals, ExpectedFound, check_layout_compatibility_with_globals,
+};
+use abi_stable::library::{AbiHeaderRef, LibHeader, ROOT_MODULE_LOADER_NAME_WITH_NUL, RootModule};
+use abi_stable::sabi_types::VersionNumber;
+use abi_stable::type_layout::{TLFieldOrFunction, TypeLayout};
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use plugin_api::Handler;
+use plugin_api::abi::{FLAG_UNWINDS, PluginVtRef};
+use rustix::fs::{MemfdFlags, SealFlags};
+
+use super::call::{NotReady, Plugin};
+use super::error::LoadError;
+use super::services::{Panic, Services};
+
+/// Largest library that is loaded, in bytes.
+const LIBRARY_BYTES_MAX: u64 = 1 << 30;
+
+/// Libraries that are mapped.
+static MAPPED: AtomicUsize = AtomicUsize::new(0);
+
+impl Plugin {
+    /// Loads a library and initialises the handler in it. `config` is JSON, `{}` if there is nothing to configure.
+    ///
+    /// # Errors
+    /// See [`LoadError`]. A library that turned out not to fit stays mapped, as any other.
+    pub fn load(path: &Path, config: &str, services: &Services) -> Result<Self, LoadError> {
+        let header = header(path, map(path)?)?;
+        check_version(path, header)?;
+        check_layout(path, header)?;
+        // SAFETY: version and layout of everything behind the header have just been checked.
+        let table = unsafe { header.unchecked_layout::<PluginVtRef>() }.map_err(|error| not_a_library(path, &error))?;
+        let version = header.version_strings().version.as_str().to_owned();
+        // SAFETY: the layout is right, and the library is never unmapped.
+        unsafe { init(table, version, config, services) }
+    }
+
+    /// Initialises a handler that is linked into this program. Its table of functions is never freed.
+    ///
+    /// # Errors
+    /// `config` is not JSON, `init` returned an error or panicked, or the program was built with `panic = "abort"`.
+    pub fn from_static<H: Handler>(
+        name: &'static str,
+        version: &'static str,
+        config: &str,
+        services: &Services,
+    ) -> Result<Self, LoadError> {
+        let table = plugin_api::__private::static_plugin::<H>(name, version);
+        // SAFETY: `static_plugin` makes a table of the very type, which is never freed.
+        unsafe { init(table, api_version().to_owned(), config, services) }
+    }
+}
+
+/// The version of `plugin-api` that this host has.
+#[must_use]
+pub(super) fn api_version() -> &'static str {
+    PluginVtRef::VERSION_STRINGS.version.as_str()
+}
+
+/// # Safety
+/// As [`Plugin::init`].
+unsafe fn init(
+    table: PluginVtRef,
+    api_version: String,
+    config: &str,
+    services: &Services,
+) -> Result<Plugin, LoadError> {
+    let plugin = table.name().as_str().to_owned();
+    if table.flags() & FLAG_UNWINDS == 0 {
+        return Err(LoadError::PanicAbort { plugin });
+    }
+    if let Err(error) = serde_json::from_str::<serde_json::Value>(config) {
+        return Err(LoadError::BadConfig { plugin, reason: error.to_string() });
+    }
+    // SAFETY: the caller's promise.
+    unsafe { Plugin::init(table, api_version, config, services) }.map_err(|error| match error {
+        NotReady::Refused(reason) => LoadError::InitRefused { plugin, reason },
+        NotReady::Panicked(Panic { text, location }) => LoadError::InitPanicked { plugin, text, location },
+    })
+}
+
+/// Maps a copy of the library, for good.
+fn map(path: &Path) -> Result<Library, LoadError> {
+    let mut file = open(path)?;
+    let unreadable = |error: io::Error| LoadError::Unreadable { path: path.into(), reason: error.to_string() };
+    let (library, descriptor) = match sealed_copy(&mut file) {
+        Ok(copy) => {
+            let library = dlopen(&PathBuf::from(format!("/proc/self/fd/{}", copy.as_raw_fd())));
+            (library, Some(copy))
+        }
+        // No memfd, or none that may be mapped for execution.
+        Err(_) => (temporary_copy(path).map_err(unreadable)?, None),
+    };
+    let library = match library {
+        Ok(library) => library,
+        // Without /proc, or where memory files must not be executed, a file may still do. The message of this attempt
+        // is the better one as well.
+        Err(_) if descriptor.is_some() => {
+            temporary_copy(path).map_err(unreadable)?.map_err(|error| not_a_library(path, &error))?
+        }
+        Err(error) => return Err(not_a_library(path, &error)),
+    };
+    std::mem::forget(descriptor); // Kept open: see the module documentation.
+    let mapped = MAPPED.fetch_add(1, Ordering::Relaxed) + 1;
+    tracing::debug!(path = %path.display(), mapped, "mapped a library");
+    Ok(library)
+}
+
+fn open(path: &Path) -> Result<File, LoadError> {
+    let unreadable = |reason: String| LoadError::Unreadable { path: path.into(), reason };
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(LoadError::NotFound { path: path.into() });
+        }
+        Err(error) => return Err(unreadable(error.to_string())),
+    };
+    if !metadata.is_file() {
+        let what = if metadata.is_dir() { "a directory" } else { "not a regular file" };
+        return Err(unreadable(format!("it is {what}")));
+    }
+    if metadata.len() > LIBRARY_BYTES_MAX {
+        let bytes = metadata.len();
+        return Err(unreadable(format!("it has {bytes} bytes, more than {LIBRARY_BYTES_MAX}")));
+    }
+    File::open(path).map_err(|error| unreadable(error.to_string()))
+}
+
+/// A copy in memory that nobody can change any more.
+fn sealed_copy(file: &mut File) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut copy = File::from(rustix::fs::memfd_create("plugin", flags)?);
+    io::copy(file, &mut copy)?;
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&copy, seals)?;
+    Ok(copy.into())
+}
+
+/// Maps a copy in a file of its own, which is removed at once: the mapping stays.
+fn temporary_copy(path: &Path) -> io::Result<Result<Library, libloading::Error>> {
+    static COPIES: AtomicUsize = AtomicUsize::new(0);
+    let number = COPIES.fetch_add(1, Ordering::Relaxed);
+    let copy = std::env::temp_dir().join(format!("host-plugin-{}-{number}.so", std::process::id()));
+    // `create_new`: whoever may write to the directory could have put a file or a link of that name there.
+    let mut file = File::options().write(true).create_new(true).open(&copy)?;
+    let library = io::copy(&mut File::open(path)?, &mut file).map(|_| dlopen(&copy));
+    std::fs::remove_file(&copy)?;
+    library
+}
+
+fn dlopen(path: &Path) -> Result<Library, libloading::Error> {
+    // SAFETY: this runs the library's initialisers: whoever names a plugin trusts its code, as the documentation says.
+    unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }
+}
+
+/// Finds the header, and leaves the library mapped whatever comes next.
+fn header(path: &Path, library: Library) -> Result<&'static LibHeader, LoadError> {
+    // SAFETY: a library that has this symbol was made by abi_stable, whose headers begin in the same way in all versions.
+    let symbol = unsafe { library.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes()) };
+    let header = symbol.map(|symbol| *symbol);
+    std::mem::forget(library);
+    let header = header.map_err(|_| LoadError::NoEntrySymbol { path: path.into() })?;
+    header.upgrade().map_err(|_| LoadError::OtherVersion {
+        path: path.into(),
+        found: "of an unknown version (its header was made by another abi_stable)".into(),
+        expected: api_version().into(),
+    })
+}
+
+fn check_version(path: &Path, header: &LibHeader) -> Result<(), LoadError> {
+    let (found, expected) = (header.version_strings(), PluginVtRef::VERSION_STRINGS);
+    let same = match (VersionNumber::new(found), VersionNumber::new(expected)) {
+        (Ok(found), Ok(expected)) => found.major == expected.major,
+        _ => false,
+    };
+    if same {
+        return Ok(());
+    }
+    Err(LoadError::OtherVersion {
+        path: path.into(),
+        found: found.version.as_str().into(),
+        expected: expected.version.as_str().into(),
+    })
+}
+
+fn check_layout(path: &Path, header: &LibHeader) -> Result<(), LoadError> {
+    let ours = <PluginVtRef as StableAbi>::LAYOUT;
+    let Some(theirs) = header.layout() else {
+        return Err(LoadError::OtherLayout {
+            path: path.into(),
+            place: "the description of its types".into(),
+            expected: "one".into(),
+            found: "none".into(),
+        });
+    };
+    let version = |strings| VersionNumber::new(strings).map(|version| (version.minor, version.patch)).ok();
+    let theirs_is_older = version(header.version_strings()) < version(PluginVtRef::VERSION_STRINGS);
+    let (older, newer) = if theirs_is_older { (theirs, ours) } else { (ours, theirs) };
+    check_layout_compatibility_with_globals(older, newer, &CheckingGlobals::new())
+        .map_err(|errors| other_layout(path, &errors, theirs_is_older))
+}
+
+/// Picks the one difference, of the many that follow from it, that says most: the innermost, which comes first.
+fn other_layout(path: &Path, errors: &AbiInstabilityErrors, theirs_is_older: bool) -> LoadError {
+    let first = errors.errors.iter().find_map(|error| error.errs.first().map(|what| (error, what)));
+    let (place, (what, sides)) = match first {
+        Some((error, what)) => (place(errors.interface, &error.stack_trace), describe(what)),
+        None => ("the table of functions".into(), ("", sides("", ""))),
+    };
+    let (expected, found) = if theirs_is_older { (sides.found, sides.expected) } else { (sides.expected, sides.found) };
+    LoadError::OtherLayout { path: path.into(), place: format!("{place}{what}"), expected, found }
+}
+
+fn sides(expected: impl ToString, found: impl ToString) -> ExpectedFound<String> {
+    ExpectedFound { expected: expected.to_string(), found: found.to_string() }
+}
+
+/// The way from the table of functions to the difference: the type that it is in, and the fields that led there.
+fn place(root: &'static TypeLayout, stack: &[ExpectedFound<TLFieldOrFunction>]) -> String {
+    let mut steps = Vec::new();
+    for step in stack {
+        match step.expected {
+            // The reference to the table, and the pointers inside of it, say nothing to anybody.
+            TLFieldOrFunction::Field(field) if !field.name().starts_with('_') => {
+                steps.push(format!("`{}` (a {})", field.name(), field.full_type().name()));
+            }
+            TLFieldOrFunction::Field(_) | TLFieldOrFunction::Function(_) => {}
+        }
+    }
+    if steps.is_empty() {
+        return root.full_type().to_string();
+    }
+    steps.join(", in it ")
+}
+
+/// What differs, and the two sides of it.
+fn describe(what: &AbiInstability) -> (&'static str, ExpectedFound<String>) {
+    use AbiInstability as What;
+    match what {
+        What::Name(v) => ("", sides(v.expected, v.found)),
+        What::Package(v) => (" comes from another package", sides(v.expected, v.found)),
+        What::PackageVersion(v) => (" comes from another version of its package", sides(v.expected, v.found)),
+        What::Size(v) => (" has another size in bytes", sides(v.expected, v.found)),
+        What::Alignment(v) => (" has another alignment in bytes", sides(v.expected, v.found)),
+        What::FieldCountMismatch(v) => (" has another number of fields", sides(v.expected, v.found)),
+        What::UnexpectedField(v) => (
+            " has another field",
+            sides(
+                format_args!("`{}`: {}", v.expected.name(), v.expected.full_type()),
+                format_args!("`{}`: {}", v.found.name(), v.found.full_type()),
+            ),
+        ),
+        What::MismatchedPrimitive(v) => ("", sides(format_args!("{:?}", v.expected), format_args!("{:?}", v.found))),
+        What::TLDataDiscriminant(v) => {
+            (" is another kind of type", sides(format_args!("{:?}", v.expected), format_args!("{:?}", v.found)))
+        }
+        What::MismatchedPrefixSize(v) => (" has another number of first fields", sides(v.expected, v.found)),
+        What::FnQualifierMismatch(v) | What::FnLifetimeMismatch(v) => {
+            (" has another signature", sides(v.expected, v.found))
+        }
+        other => {
+            // Rare kinds: the beginning of their own description.
+            let text: String = format!("{other:?}").chars().take(200).collect();
+            (" differs", sides("the same", text))
+        }
+    }
+}
+
+fn not_a_library(path: &Path, error: &dyn std::error::Error) -> LoadError {
+    // The loader speaks of the copy; whoever reads this knows the original.
+    let text = error.to_string();
+    let reason = match text.split_once(".so: ") {
+        Some((copy, reason)) if copy.contains("host-plugin-") => reason.to_owned(),
+        _ => text,
+    };
+    LoadError::NotALibrary { path: path.into(), reason }
+}

@@ -1,0 +1,39 @@
+//! Plugins: loading them, asking them, and what they may ask of the host.
+//!
+//! The core sees a [`Chain`] and, for each connection, its [`Handlers`]. It asks with requests that borrow from the packet
+//! and gets outcomes that are checked: whatever a plugin answers, an outcome can be acted on. How several plugins' answers
+//! become one is in `chain.rs`; what an answer may contain is in `answer.rs` and `rules.rs`.
+//!
+//! Where `unsafe` is, and why:
+//! - `loader.rs` maps a library and trusts its table of functions, after the checks that are described there;
+//! - `call.rs` calls those functions; it alone pairs a plugin's instance with the states that it made;
+//! - `answer.rs` and `services.rs` are called by plugins, and turn the pointers that they get back into references.
+//!
+//! **A plugin that cannot answer refuses.** A panic, a state that panicked before, an answer that cannot be read: the
+//! outcome is `Failed`, the reason is in the log with plugin, callback and client, and the core closes the connection.
+
+mod answer;
+mod call;
+mod chain;
+mod error;
+mod loader;
+mod outcome;
+mod request;
+mod rules;
+mod services;
+#[cfg(test)]
+mod tests;
+
+pub use call::{Handlers, Plugin};
+pub use chain::Chain;
+pub use error::LoadError;
+pub use outcome::{
+    AuthOutcome, ChangedMessage, ConnackOverrides, ConnectOutcome, Failed, InfoAction, InfoOutcome, OwnedMessage,
+    PublishOutcome, SubscribeOutcome,
+};
+pub use plugin_api::{AckKind, AuthStep, Callback, Callbacks};
+pub use request::{
+    AuthRequest, ConnectRequest, ConnectionInfo, DisconnectReason, InfoRequest, PublishRequest, SubscribeItem,
+    WillRequest,
+};
+pub use services::Services;

@@ -1,0 +1,270 @@
+//! What the core asks, and how it looks to a plugin.
+
+use std::net::SocketAddr;
+
+use abi_stable::std_types::{RSlice, RStr};
+use plugin_api::abi::{RawAuth, RawConnect, RawConnectionInfo, RawDisconnect, RawInfo, RawPublish, RawSubscription};
+use plugin_api::{AuthStep, DisconnectKind, InfoSender, QoS, ReasonCode};
+
+use crate::codec::SubscribeOptions;
+
+/// No extension: see `plugin_api::abi`.
+pub(super) const NO_EXTENSION: *const std::ffi::c_void = std::ptr::null();
+
+/// A Network Connection that has just been accepted.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionInfo<'a> {
+    /// Its number, unique while the server runs.
+    pub connection: u64,
+    /// Who connected.
+    pub peer: SocketAddr,
+    /// Name of the listener.
+    pub listener: &'a str,
+}
+
+impl ConnectionInfo<'_> {
+    pub(super) fn raw(&self) -> RawConnectionInfo<'_> {
+        RawConnectionInfo {
+            listener: self.listener.into(),
+            connection: self.connection,
+            peer: self.peer.into(),
+            extension: NO_EXTENSION,
+        }
+    }
+}
+
+/// A CONNECT packet.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectRequest<'a> {
+    /// Number of the connection.
+    pub connection: u64,
+    /// Client Identifier: the one in the packet, or the one that the server chose.
+    pub client_id: &'a str,
+    /// Whether the server chose it.
+    pub assigned: bool,
+    /// User Name.
+    pub username: Option<&'a str>,
+    /// Password.
+    pub password: Option<&'a [u8]>,
+    /// 3, 4 or 5.
+    pub version: u8,
+    /// Keep Alive in seconds.
+    pub keep_alive: u16,
+    /// Clean Start.
+    pub clean_start: bool,
+    /// Who connected.
+    pub peer: SocketAddr,
+    /// Name of the listener.
+    pub listener: &'a str,
+    /// Will Message.
+    pub will: Option<WillRequest<'a>>,
+    /// Encoded properties.
+    pub properties: &'a [u8],
+}
+
+impl<'a> ConnectRequest<'a> {
+    pub(super) fn raw<'r>(&'r self, client_id: &'r str, will: Option<&'r RawPublish<'r>>) -> RawConnect<'r>
+    where
+        'a: 'r,
+    {
+        let flags = [
+            (self.username.is_some(), RawConnect::HAS_USERNAME),
+            (self.password.is_some(), RawConnect::HAS_PASSWORD),
+            (self.clean_start, RawConnect::CLEAN_START),
+            (self.assigned, RawConnect::CLIENT_ID_ASSIGNED),
+        ];
+        RawConnect {
+            client_id: client_id.into(),
+            username: self.username.unwrap_or_default().into(),
+            password: self.password.unwrap_or_default().into(),
+            properties: self.properties.into(),
+            will,
+            listener: self.listener.into(),
+            connection: self.connection,
+            peer: self.peer.into(),
+            keep_alive: self.keep_alive,
+            protocol_version: self.version,
+            flags: bits(&flags),
+            extension: NO_EXTENSION,
+        }
+    }
+}
+
+/// A Will Message in a CONNECT packet.
+#[derive(Debug, Clone, Copy)]
+pub struct WillRequest<'a> {
+    /// Topic Name.
+    pub topic: &'a str,
+    /// Application payload.
+    pub payload: &'a [u8],
+    /// QoS.
+    pub qos: QoS,
+    /// RETAIN.
+    pub retain: bool,
+    /// Encoded properties.
+    pub properties: &'a [u8],
+}
+
+impl<'a> From<WillRequest<'a>> for PublishRequest<'a> {
+    fn from(will: WillRequest<'a>) -> Self {
+        let WillRequest { topic, payload, qos, retain, properties } = will;
+        Self { topic, payload, properties, qos, retain, dup: false, packet_id: None, will: true }
+    }
+}
+
+/// One step of an authentication exchange.
+#[derive(Debug, Clone, Copy)]
+pub struct AuthRequest<'a> {
+    /// Authentication Method.
+    pub method: &'a str,
+    /// Authentication Data.
+    pub data: Option<&'a [u8]>,
+    /// Where in the exchange we are.
+    pub step: AuthStep,
+    /// Encoded properties of the packet.
+    pub properties: &'a [u8],
+}
+
+impl AuthRequest<'_> {
+    pub(super) fn raw(&self) -> RawAuth<'_> {
+        RawAuth {
+            method: self.method.into(),
+            data: self.data.unwrap_or_default().into(),
+            properties: self.properties.into(),
+            step: self.step as u8,
+            flags: bits(&[(self.data.is_some(), RawAuth::HAS_DATA)]),
+            extension: NO_EXTENSION,
+        }
+    }
+}
+
+/// A message that a client publishes, or its Will Message.
+#[derive(Debug, Clone, Copy)]
+pub struct PublishRequest<'a> {
+    /// Topic Name.
+    pub topic: &'a str,
+    /// Application payload.
+    pub payload: &'a [u8],
+    /// Encoded properties.
+    pub properties: &'a [u8],
+    /// QoS.
+    pub qos: QoS,
+    /// RETAIN.
+    pub retain: bool,
+    /// DUP.
+    pub dup: bool,
+    /// Packet Identifier.
+    pub packet_id: Option<u16>,
+    /// Whether it is a Will Message.
+    pub will: bool,
+}
+
+impl<'a> PublishRequest<'a> {
+    #[inline]
+    pub(super) fn raw(&self, again: bool) -> RawPublish<'a> {
+        let flags = [
+            (self.retain, RawPublish::RETAIN),
+            (self.dup, RawPublish::DUP),
+            (self.will, RawPublish::WILL),
+            (again, RawPublish::AGAIN),
+        ];
+        RawPublish {
+            topic: self.topic.into(),
+            payload: self.payload.into(),
+            properties: self.properties.into(),
+            packet_id: self.packet_id.unwrap_or(0),
+            qos: self.qos as u8,
+            flags: bits(&flags),
+            extension: NO_EXTENSION,
+        }
+    }
+}
+
+/// One entry of a SUBSCRIBE packet.
+#[derive(Debug, Clone, Copy)]
+pub struct SubscribeItem<'a> {
+    /// Topic Filter, without `$share/{ShareName}/`.
+    pub filter: &'a str,
+    /// ShareName of a Shared Subscription.
+    pub share_name: Option<&'a str>,
+    /// Subscription Options.
+    pub options: SubscribeOptions,
+}
+
+impl SubscribeItem<'_> {
+    pub(super) fn raw(&self, reason_code: ReasonCode) -> RawSubscription<'_> {
+        let flags = [
+            (self.share_name.is_some(), RawSubscription::SHARED),
+            (self.options.no_local, RawSubscription::NO_LOCAL),
+            (self.options.retain_as_published, RawSubscription::RETAIN_AS_PUBLISHED),
+        ];
+        RawSubscription {
+            filter: self.filter.into(),
+            share_name: self.share_name.unwrap_or_default().into(),
+            qos: self.options.qos as u8,
+            retain_handling: self.options.retain_handling as u8,
+            flags: bits(&flags),
+            reason_code: reason_code.0,
+            extension: NO_EXTENSION,
+        }
+    }
+}
+
+/// A message for `handle_info`.
+#[derive(Debug, Clone, Copy)]
+pub struct InfoRequest<'a> {
+    /// What it is, in the plugin's own words.
+    pub kind: &'a str,
+    /// Its bytes.
+    pub data: &'a [u8],
+    /// Who sent it.
+    pub sender: InfoSender,
+}
+
+impl InfoRequest<'_> {
+    pub(super) fn raw(&self) -> RawInfo<'_> {
+        let (sender, connection) = match self.sender {
+            InfoSender::Connection(id) => (1, id.0),
+            InfoSender::Timer => (2, 0),
+            _ => (0, 0),
+        };
+        RawInfo { kind: self.kind.into(), data: self.data.into(), connection, sender, extension: NO_EXTENSION }
+    }
+}
+
+/// Why a connection has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct DisconnectReason<'a> {
+    /// How it ended.
+    pub kind: DisconnectKind,
+    /// The Reason Code that was sent or received, or that describes the end best.
+    pub reason_code: ReasonCode,
+    /// What there is to say beyond that.
+    pub text: &'a str,
+}
+
+impl DisconnectReason<'_> {
+    pub(super) fn raw(&self) -> RawDisconnect<'_> {
+        RawDisconnect {
+            text: self.text.into(),
+            kind: self.kind as u8,
+            reason_code: self.reason_code.0,
+            extension: NO_EXTENSION,
+        }
+    }
+}
+
+/// Encoded properties, or other bytes, as they cross.
+pub(super) fn slice<T>(items: &[T]) -> RSlice<'_, T> {
+    items.into()
+}
+
+/// Text as it crosses.
+pub(super) fn text(text: &str) -> RStr<'_> {
+    text.into()
+}
+
+#[inline]
+fn bits(flags: &[(bool, u8)]) -> u8 {
+    flags.iter().filter(|(set, _)| *set).fold(0, |bits, (_, bit)| bits | bit)
+}

@@ -1,0 +1,332 @@
+//! What plugins may ask of the host.
+//!
+//! A request becomes mail to the workers. One that a plugin makes inside a callback is kept until the callback has
+//! returned, so that nothing that it asks for happens while it runs, on this worker or another.
+#![allow(unsafe_code)] // Plugins call these functions with a pointer that has to become a reference.
+
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use abi_stable::prefix_type::WithMetadata;
+use abi_stable::std_types::RSlice;
+use plugin_api::abi::{HostVt, HostVtRef, Opaque, RawHost, RawMessage, RawPublish, Status};
+use plugin_api::{PropertiesBuf, Property, QoS};
+
+use super::rules::{self, Place};
+use crate::clock::{Clock, Millis};
+use crate::core::mail::{InfoMail, InfoTarget, Mail, Mailboxes};
+use crate::core::owner_of;
+use crate::message::MessageParts;
+
+/// Bytes of kind and data together in one message for `handle_info`.
+const INFO_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of one line that a plugin logs; the rest is cut off.
+const LOG_BYTES_MAX: usize = 64 * 1024;
+
+/// Requests that one callback may make.
+const REQUESTS_MAX: usize = 4096;
+
+/// The connection number outside of a connection's callback; real ones begin at 1.
+pub(super) const NO_CONNECTION: u64 = 0;
+
+/// Where requests of plugins go: the workers' mailboxes.
+#[derive(Debug, Clone)]
+pub struct Services {
+    mailboxes: Mailboxes,
+    clock: Clock,
+    message_bytes_max: usize,
+}
+
+impl Services {
+    /// Services of a server. `clock` is the one that its workers use; a message that a plugin publishes may have at most
+    /// `message_bytes_max` bytes of topic, payload and properties.
+    #[must_use]
+    pub fn new(mailboxes: Mailboxes, clock: Clock, message_bytes_max: usize) -> Self {
+        Self { mailboxes, clock, message_bytes_max }
+    }
+
+    /// Services where no server runs (`host check`): plugins can log, and everything else is refused.
+    #[must_use]
+    pub fn detached() -> Self {
+        Self::new(Mailboxes::new(Vec::new()), Clock::start(), 0)
+    }
+
+    fn post_publish(&self, message: &RawMessage<'_>) -> Result<(), Status> {
+        let (topic, payload) = (message.topic.as_slice(), message.payload.as_slice());
+        let properties = message.properties.as_slice();
+        if topic.len() + payload.len() + properties.len() > self.message_bytes_max {
+            return Err(Status::TOO_LARGE);
+        }
+        let topic = rules::topic_name(topic).map_err(|_| Status::INVALID)?;
+        let properties = rules::properties(Place::Message, properties).map_err(|_| Status::INVALID)?;
+        let qos = QoS::from_u8(message.qos).ok_or(Status::INVALID)?;
+        let expires_at =
+            properties.message_expiry_interval().map_or(Millis::NEVER, |secs| self.clock.now().plus_secs(secs));
+        let kept = properties
+            .iter()
+            .filter(|property| !matches!(property, Property::MessageExpiryInterval(_)))
+            .fold(PropertiesBuf::new(), PropertiesBuf::with);
+        let parts = MessageParts {
+            topic,
+            payload,
+            properties: kept.as_bytes(),
+            qos,
+            retain: message.flags & RawPublish::RETAIN != 0,
+            expires_at,
+        };
+        let owner = owner_of(topic, self.mailboxes.workers());
+        self.post(owner..owner + 1, &|| Mail::Publish(Arc::new(parts.to_message())))
+    }
+
+    fn post_info(&self, info: &InfoMail) -> Result<(), Status> {
+        let workers = self.mailboxes.workers();
+        let to = match &info.target {
+            InfoTarget::Client(client_id) => {
+                let owner = owner_of(client_id, workers);
+                owner..owner + 1
+            }
+            InfoTarget::Connection(_) | InfoTarget::All => 0..workers,
+        };
+        self.post(to, &|| Mail::Info(Box::new(info.clone())))
+    }
+
+    /// Puts mail into the mailboxes of some workers; later, if a callback runs on this thread.
+    fn post(&self, to: std::ops::Range<usize>, mail: &dyn Fn() -> Mail) -> Result<(), Status> {
+        if INSIDE.get() == Inside::No {
+            let posted = to.filter(|worker| !self.mailboxes.post(*worker, mail())).count();
+            return if posted == 0 { Ok(()) } else { Err(Status::FULL) };
+        }
+        LATER.with_borrow_mut(|later| {
+            if later.requests.len() + to.len() > REQUESTS_MAX {
+                return Err(Status::FULL);
+            }
+            INSIDE.set(Inside::Touched);
+            later.requests.extend(to.map(|worker| (self.mailboxes.clone(), worker, mail())));
+            Ok(())
+        })
+    }
+}
+
+/// What one plugin's host pointer points to. It is never freed: a thread of the plugin may outlive its instance.
+pub(super) struct PluginServices {
+    plugin: String,
+    /// Place in the chain; [`NOT_IN_A_CHAIN`] before there is one.
+    index: AtomicUsize,
+    /// `None` once the instance is dropped.
+    services: RwLock<Option<Services>>,
+}
+
+const NOT_IN_A_CHAIN: usize = usize::MAX;
+
+impl PluginServices {
+    pub(super) fn leak(plugin: &str, services: &Services) -> &'static Self {
+        Box::leak(Box::new(Self {
+            plugin: plugin.to_owned(),
+            index: AtomicUsize::new(NOT_IN_A_CHAIN),
+            services: RwLock::new(Some(services.clone())),
+        }))
+    }
+
+    /// The pointers that the plugin gets.
+    pub(super) fn raw(&'static self) -> RawHost {
+        let services =
+            const { &WithMetadata::new(HostVt { log_enabled, log, panicked, publish, send_info, disconnect }) };
+        // SAFETY: the functions below expect a `PluginServices`, which is `Sync` and lives until the process ends.
+        unsafe { RawHost::new(std::ptr::from_ref(self).cast_mut().cast(), HostVtRef(services.static_as_prefix())) }
+    }
+
+    pub(super) fn set_index(&self, index: usize) {
+        self.index.store(index, Ordering::Release);
+    }
+
+    /// The instance is gone: refuse everything but log lines.
+    pub(super) fn close(&self) {
+        *self.services.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn with(&self, act: impl FnOnce(&Services) -> Result<(), Status>) -> Status {
+        let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
+        let result = match &*services {
+            Some(services) if services.mailboxes.workers() > 0 => act(services),
+            _ => Err(Status::NOT_RUNNING),
+        };
+        result.err().unwrap_or(Status::OK)
+    }
+}
+
+/// Whether a callback runs on this thread.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    No,
+    Yes,
+    /// Yes, and there is something in [`LATER`].
+    Touched,
+}
+
+/// What has to wait for the end of the callback.
+struct Later {
+    requests: Vec<(Mailboxes, usize, Mail)>,
+    panic: Option<Panic>,
+}
+
+/// A panic in a callback, as the plugin's hook reported it.
+#[derive(Debug)]
+pub(super) struct Panic {
+    pub(super) text: String,
+    pub(super) location: String,
+}
+
+thread_local! {
+    // Two cells without a destructor, as they are set and read around every callback, and the rest apart.
+    static INSIDE: Cell<Inside> = const { Cell::new(Inside::No) };
+    static CONNECTION: Cell<u64> = const { Cell::new(NO_CONNECTION) };
+    static LATER: RefCell<Later> = const { RefCell::new(Later { requests: Vec::new(), panic: None }) };
+}
+
+/// Runs a call into a plugin. What it asks for meanwhile is done when it has returned. The reported panic, if there was
+/// one, is returned as well.
+#[inline]
+pub(super) fn inside<T>(connection: u64, call: impl FnOnce() -> T) -> (T, Option<Panic>) {
+    INSIDE.set(Inside::Yes);
+    CONNECTION.set(connection);
+    let result = call();
+    CONNECTION.set(NO_CONNECTION);
+    let touched = INSIDE.replace(Inside::No) == Inside::Touched;
+    (result, if touched { settle() } else { None })
+}
+
+#[cold]
+fn settle() -> Option<Panic> {
+    let (requests, panic) = LATER.with_borrow_mut(|later| (std::mem::take(&mut later.requests), later.panic.take()));
+    for (mailboxes, worker, mail) in requests {
+        if !mailboxes.post(worker, mail) {
+            tracing::warn!(worker, "a plugin's request was dropped: the worker's mailbox is full");
+        }
+    }
+    panic
+}
+
+/// Writes a line for a plugin.
+fn write(level: u8, plugin: &str, target: &str, text: &str) {
+    // Names of fields and the target are fixed when tracing is compiled, so the plugin's target becomes a field.
+    let (part, connection) = (Some(target).filter(|target| !target.is_empty()), CONNECTION.get());
+    let connection = (connection != NO_CONNECTION).then_some(connection);
+    match level {
+        0 | 1 => tracing::error!(target: "host::plugin", plugin, part, connection, "{text}"),
+        2 => tracing::warn!(target: "host::plugin", plugin, part, connection, "{text}"),
+        3 => tracing::info!(target: "host::plugin", plugin, part, connection, "{text}"),
+        4 => tracing::debug!(target: "host::plugin", plugin, part, connection, "{text}"),
+        _ => tracing::trace!(target: "host::plugin", plugin, part, connection, "{text}"),
+    }
+}
+
+fn is_enabled(level: u8) -> bool {
+    match level {
+        0 | 1 => tracing::enabled!(target: "host::plugin", tracing::Level::ERROR),
+        2 => tracing::enabled!(target: "host::plugin", tracing::Level::WARN),
+        3 => tracing::enabled!(target: "host::plugin", tracing::Level::INFO),
+        4 => tracing::enabled!(target: "host::plugin", tracing::Level::DEBUG),
+        _ => tracing::enabled!(target: "host::plugin", tracing::Level::TRACE),
+    }
+}
+
+/// Text from a plugin, cut to what a log line may have.
+fn lossy(bytes: RSlice<'_, u8>) -> String {
+    let bytes = bytes.as_slice();
+    String::from_utf8_lossy(&bytes[..bytes.len().min(LOG_BYTES_MAX)]).into_owned()
+}
+
+/// Runs a service: whatever panics in it (a log writer, for example) must not unwind into the plugin.
+fn service<T>(context: Opaque, otherwise: T, run: impl FnOnce(&'static PluginServices) -> T) -> T {
+    // SAFETY: `PluginServices::raw` gave the pointer out, and what it points to is never freed.
+    let services = unsafe { &*context.cast::<PluginServices>() };
+    catch_unwind(AssertUnwindSafe(|| run(services))).unwrap_or(otherwise)
+}
+
+unsafe extern "C" fn log_enabled(context: Opaque, level: u8) -> bool {
+    service(context, false, |_| is_enabled(level))
+}
+
+unsafe extern "C" fn log(context: Opaque, level: u8, target: RSlice<'_, u8>, text: RSlice<'_, u8>) {
+    service(context, (), |host| write(level, &host.plugin, &lossy(target), &lossy(text)));
+}
+
+unsafe extern "C" fn panicked(context: Opaque, text: RSlice<'_, u8>, location: RSlice<'_, u8>) {
+    service(context, (), |host| {
+        let panic = Panic { text: lossy(text), location: lossy(location) };
+        if INSIDE.get() == Inside::No {
+            let Panic { text, location } = panic;
+            let thread = std::thread::current();
+            let thread = thread.name().unwrap_or("unnamed");
+            tracing::error!(plugin = host.plugin, thread, text, location, "a plugin panicked on a thread of its own");
+        } else {
+            INSIDE.set(Inside::Touched);
+            LATER.with_borrow_mut(|later| later.panic = Some(panic));
+        }
+    });
+}
+
+unsafe extern "C" fn publish(context: Opaque, message: &RawMessage<'_>) -> Status {
+    service(context, Status::FULL, |host| host.with(|services| services.post_publish(message)))
+}
+
+unsafe extern "C" fn send_info(
+    context: Opaque,
+    target: u8,
+    connection: u64,
+    client_id: RSlice<'_, u8>,
+    kind: RSlice<'_, u8>,
+    data: RSlice<'_, u8>,
+    delay_ms: u64,
+) -> Status {
+    service(context, Status::FULL, |host| {
+        if kind.len() + data.len() > INFO_BYTES_MAX {
+            return Status::TOO_LARGE;
+        }
+        let (Ok(kind), Ok(client_id)) =
+            (std::str::from_utf8(kind.as_slice()), std::str::from_utf8(client_id.as_slice()))
+        else {
+            return Status::INVALID;
+        };
+        let target = match target {
+            0 => InfoTarget::Connection(connection),
+            1 => InfoTarget::Client(client_id.into()),
+            2 => InfoTarget::All,
+            _ => return Status::INVALID,
+        };
+        let plugin = host.index.load(Ordering::Acquire);
+        if plugin == NOT_IN_A_CHAIN {
+            return Status::NOT_RUNNING;
+        }
+        let info = InfoMail {
+            target,
+            plugin,
+            kind: kind.into(),
+            data: data.as_slice().into(),
+            delay_ms,
+            from_connection: CONNECTION.get(),
+        };
+        host.with(|services| services.post_info(&info))
+    })
+}
+
+unsafe extern "C" fn disconnect(
+    context: Opaque,
+    connection: u64,
+    reason_code: u8,
+    properties: RSlice<'_, u8>,
+) -> Status {
+    service(context, Status::FULL, |host| {
+        let properties = properties.as_slice();
+        let (Ok(reason_code), Ok(_)) =
+            (rules::disconnection(reason_code.into()), rules::properties(Place::Farewell, properties))
+        else {
+            return Status::INVALID;
+        };
+        let mail = || Mail::Disconnect { connection, reason_code, properties: properties.into() };
+        host.with(|services| services.post(0..services.mailboxes.workers(), &mail))
+    })
+}

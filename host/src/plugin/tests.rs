@@ -1,0 +1,537 @@
+//! The folding rules, through handlers that are linked in: what each of them answers is in its configuration.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use plugin_api::{
+    Accept, Ack, Auth, AuthVerdict, Connect, ConnectVerdict, ConnectionId, Disconnect, DisconnectKind, Error, Handler,
+    Host, Info, InfoSender, InfoTarget, Message, Property, Publish, PublishVerdict, QoS, ReasonCode, Reject, Subscribe,
+    SubscribeVerdict, Unsubscribe, UnsubscribeVerdict, handler,
+};
+
+use super::*;
+use crate::clock::Clock;
+use crate::codec::SubscribeOptions;
+use crate::core::mail::{Batch, Mail, Mailboxes};
+
+thread_local! {
+    /// What the handlers of this test were asked, in order.
+    static ASKED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+fn asked() -> Vec<String> {
+    ASKED.take()
+}
+
+/// A handler that answers what its configuration says, such as `{"name": "a", "publish": "reject 87"}`.
+struct Scripted {
+    host: Host,
+    script: HashMap<String, String>,
+}
+
+struct State<'a>(&'a str);
+
+impl Drop for State<'_> {
+    fn drop(&mut self) {
+        if self.0 == "drop panics" {
+            panic!("dropped");
+        }
+    }
+}
+
+impl Scripted {
+    /// Notes the question; returns the words of the answer.
+    fn answer(&self, callback: &str, what: impl std::fmt::Display) -> Vec<&str> {
+        let name = self.script.get("name").map_or("", String::as_str);
+        ASKED.with_borrow_mut(|asked| asked.push(format!("{name} {what}")));
+        let words: Vec<&str> = self.script.get(callback).map_or("", String::as_str).split(' ').collect();
+        match words[0] {
+            "panic" => panic!("as asked"),
+            "caught" => drop(std::panic::catch_unwind(|| panic!("caught"))),
+            _ => {}
+        }
+        words
+    }
+}
+
+fn code(word: &str) -> ReasonCode {
+    ReasonCode(u8::from_str_radix(word, 16).expect("a reason code"))
+}
+
+#[handler]
+impl Handler for Scripted {
+    type Connection = State<'static>;
+
+    fn init(host: Host, config: &str) -> Result<Self, Error> {
+        let script: HashMap<String, String> = serde_json::from_str::<serde_json::Value>(config)?
+            .as_object()
+            .ok_or("expected an object")?
+            .iter()
+            .map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned()))
+            .collect();
+        match script.get("init").map(String::as_str) {
+            Some("panic") => panic!("no start"),
+            Some("refuse") => Err("not today".into()),
+            _ => Ok(Self { host, script }),
+        }
+    }
+
+    fn new_connection(&self, _: &plugin_api::ConnectionInfo<'_>) -> State<'static> {
+        if self.answer("new", "new")[0] == "drop" { State("drop panics") } else { State("") }
+    }
+
+    fn handle_connect(&self, _: &mut State<'_>, connect: &Connect<'_>) -> Result<ConnectVerdict, Error> {
+        Ok(match self.answer("connect", connect.client_id())[..] {
+            ["accept", id] => ConnectVerdict::Accept(
+                Accept::new().client_id(id).user_property("by", id).property(Property::ReasonString(id)),
+            ),
+            ["alias"] => ConnectVerdict::Accept(Accept::new().property(Property::TopicAliasMaximum(1))),
+            ["keep", secs] => ConnectVerdict::Accept(Accept::new().keep_alive_secs(secs.parse()?)),
+            ["reject", number] => ConnectVerdict::reject(code(number)),
+            ["error"] => return Err("some error".into()),
+            _ => ConnectVerdict::accept(),
+        })
+    }
+
+    fn handle_auth(&self, _: &mut State<'_>, auth: &Auth<'_>) -> Result<AuthVerdict, Error> {
+        Ok(match self.answer("auth", format_args!("{:?}", auth.step()))[..] {
+            ["continue"] => AuthVerdict::Continue(b"more".to_vec()),
+            ["ok"] => AuthVerdict::OkWith(b"done".to_vec()),
+            ["reject", number] => AuthVerdict::error(code(number)),
+            ["error"] => return Err("some error".into()),
+            _ => AuthVerdict::error(ReasonCode::BAD_AUTHENTICATION_METHOD),
+        })
+    }
+
+    fn handle_publish(&self, _: &mut State<'_>, publish: &Publish<'_>) -> Result<PublishVerdict, Error> {
+        let again = if publish.again() { " again" } else { "" };
+        Ok(match self.answer("publish", format_args!("{}{again}", publish.topic()))[..] {
+            ["topic", topic] => PublishVerdict::ForwardChanged(Message::from(publish).topic(topic)),
+            ["payload", text] => PublishVerdict::ForwardChanged(Message::from(publish).payload(text)),
+            ["alias"] => PublishVerdict::ForwardChanged(Message::from(publish).property(Property::TopicAlias(1))),
+            ["handled"] => PublishVerdict::Handled,
+            ["reject-again", number] if publish.again() => PublishVerdict::reject(code(number)),
+            ["reject", number] => PublishVerdict::reject(code(number)),
+            ["why", text] => PublishVerdict::Reject(Reject::new(code("97")).reason_string(text)),
+            ["disconnect", number] => PublishVerdict::disconnect(code(number)),
+            ["error"] => return Err("some error".into()),
+            ["ask-host"] => {
+                self.host.publish(&Message::new("from/plugin", "x"))?;
+                self.host.send_info(InfoTarget::Connection(ConnectionId(7)), "k", b"d", None)?;
+                self.host.disconnect(ConnectionId(7), Disconnect::new(ReasonCode::BANNED))?;
+                PublishVerdict::Forward
+            }
+            _ => PublishVerdict::Forward,
+        })
+    }
+
+    fn handle_subscribe(&self, _: &mut State<'_>, subscribe: &Subscribe<'_>) -> Result<SubscribeVerdict, Error> {
+        let seen: Vec<String> =
+            subscribe.subscriptions().map(|item| format!("{}={:02x}", item.filter(), item.reason_code().0)).collect();
+        Ok(match self.answer("subscribe", seen.join(","))[..] {
+            ["codes", codes] => SubscribeVerdict::Codes(codes.split(',').map(code).collect()),
+            ["disconnect", number] => SubscribeVerdict::Disconnect(Disconnect::new(code(number))),
+            ["error"] => return Err("some error".into()),
+            _ => SubscribeVerdict::Grant,
+        })
+    }
+
+    fn handle_unsubscribe(
+        &self,
+        _: &mut State<'_>,
+        unsubscribe: &Unsubscribe<'_>,
+    ) -> Result<UnsubscribeVerdict, Error> {
+        let filters: Vec<&str> = unsubscribe.filters().collect();
+        Ok(match self.answer("unsubscribe", filters.join(","))[..] {
+            ["codes", codes] => UnsubscribeVerdict::Codes(codes.split(',').map(code).collect()),
+            ["disconnect", number] => UnsubscribeVerdict::Disconnect(Disconnect::new(code(number))),
+            ["error"] => return Err("some error".into()),
+            _ => UnsubscribeVerdict::Allow,
+        })
+    }
+
+    fn handle_puback(&self, _: &mut State<'_>, ack: &Ack<'_>) {
+        self.answer("puback", ack.packet_id());
+    }
+
+    fn handle_info(&self, _: &mut State<'_>, info: &Info<'_>) -> Result<Vec<plugin_api::InfoAction>, Error> {
+        use plugin_api::InfoAction as Action;
+        Ok(match self.answer("info", info.kind())[..] {
+            ["all"] => vec![
+                Action::Publish(Message::new("to/you", "hi").qos(QoS::AtLeastOnce)),
+                Action::Disconnect(Disconnect::new(ReasonCode::BANNED)),
+                Action::Stop("enough".into()),
+            ],
+            ["bad"] => vec![Action::Publish(Message::new("to/+", "hi"))],
+            ["error"] => return Err("some error".into()),
+            _ => vec![],
+        })
+    }
+
+    fn handle_disconnect(&self, _: &mut State<'_>, reason: &plugin_api::DisconnectReason<'_>) {
+        self.answer("disconnect", format_args!("{:?} {}", reason.kind(), reason.text()));
+    }
+
+    fn handle_session_expired(&self, client_id: &str) {
+        self.answer("session_expired", client_id);
+    }
+
+    fn stop(&self) {
+        self.answer("stop", "stop");
+    }
+}
+
+/// A handler without an opinion on anything.
+struct Silent;
+
+#[handler]
+impl Handler for Silent {
+    type Connection = ();
+
+    fn init(_: Host, _: &str) -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    fn new_connection(&self, _: &plugin_api::ConnectionInfo<'_>) {}
+}
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+fn load(name: &'static str, script: &str, services: &Services) -> Result<Plugin, LoadError> {
+    if script == "silent" {
+        return Plugin::from_static::<Silent>(name, "1.0.0", "{}", services);
+    }
+    let mut config = serde_json::Map::new();
+    config.insert("name".into(), name.into());
+    for pair in script.split(';').filter(|pair| !pair.is_empty()) {
+        let (callback, answer) = pair.split_once(':').expect("callback:answer");
+        config.insert(callback.into(), answer.into());
+    }
+    let config = serde_json::Value::Object(config).to_string();
+    Plugin::from_static::<Scripted>(name, "1.0.0", &config, services)
+}
+
+/// A chain of plugins a, b, c with these scripts, and a connection; what `new_connection` was asked is forgotten.
+fn chain(scripts: &[&str]) -> (Chain, Handlers) {
+    let services = Services::detached();
+    let plugins = scripts.iter().zip(NAMES).map(|(script, name)| load(name, script, &services).expect("loads"));
+    let chain = Chain::new(plugins.collect()).expect("a chain");
+    let info = ConnectionInfo { connection: 7, peer: ([127, 0, 0, 1], 1).into(), listener: "tcp" };
+    let handlers = chain.new_connection(&info).expect("states");
+    asked();
+    (chain, handlers)
+}
+
+fn connect(chain: &Chain, handlers: &mut Handlers) -> ConnectOutcome {
+    let request = ConnectRequest {
+        connection: 7,
+        client_id: "me",
+        assigned: false,
+        username: None,
+        password: Some(b""),
+        version: 5,
+        keep_alive: 60,
+        clean_start: true,
+        peer: ([127, 0, 0, 1], 1).into(),
+        listener: "tcp",
+        will: None,
+        properties: &[],
+    };
+    chain.connect(handlers, &request)
+}
+
+fn publish(chain: &Chain, handlers: &mut Handlers) -> (PublishOutcome, ChangedMessage) {
+    let request = PublishRequest {
+        topic: "t",
+        payload: b"p",
+        properties: &[],
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        dup: false,
+        packet_id: Some(1),
+        will: false,
+    };
+    let mut changed = ChangedMessage::default();
+    (chain.publish(handlers, "me", &request, &mut changed), changed)
+}
+
+#[test]
+fn connecting_is_folded() {
+    let rows: [(&[&str], &str, &[&str]); 9] = [
+        (&[], "none", &[]),
+        (&["silent"], "none", &[]),
+        (&["", "silent", ""], "accept", &["a me", "c me"]),
+        // The first refusal wins, and the plugins behind it are not asked.
+        (&["connect:reject 87", "connect:reject 86"], "reject 87", &["a me"]),
+        (&["", "connect:reject 86"], "reject 86", &["a me", "b me"]),
+        (&["connect:error", ""], "reject 80", &["a me"]),
+        (&["connect:reject 00"], "failed", &["a me"]),
+        (&["connect:panic", ""], "failed", &["a me"]),
+        (&["connect:alias"], "failed", &["a me"]),
+    ];
+    for (scripts, expected, questions) in rows {
+        let (chain, mut handlers) = chain(scripts);
+        let got = match connect(&chain, &mut handlers) {
+            ConnectOutcome::NoOpinion => "none".to_owned(),
+            ConnectOutcome::Accept(_) => "accept".to_owned(),
+            ConnectOutcome::Reject { reason_code, .. } => format!("reject {:02x}", reason_code.0),
+            ConnectOutcome::Failed => "failed".to_owned(),
+        };
+        assert_eq!((got.as_str(), asked()), (expected, to_strings(questions)), "{scripts:?}");
+    }
+}
+
+#[test]
+fn overrides_of_later_plugins_win() {
+    let (chain, mut handlers) = chain(&["connect:accept x", "connect:keep 5", "connect:accept y"]);
+    let ConnectOutcome::Accept(overrides) = connect(&chain, &mut handlers) else { panic!("not accepted") };
+    assert_eq!(asked(), ["a me", "b x", "c x"]);
+    assert_eq!(overrides.client_id.as_deref(), Some("y"));
+    assert_eq!(overrides.keep_alive, Some(5));
+    let properties = overrides.properties.as_properties();
+    assert_eq!(properties.reason_string(), Some("y"));
+    assert!(properties.user_properties().eq([("by", "x"), ("by", "y")]));
+    assert_eq!(properties.iter().count(), 3);
+}
+
+#[test]
+fn publishing_is_folded() {
+    let rows: [(&[&str], &str, &[&str]); 20] = [
+        (&[], "forward", &[]),
+        (&["silent", ""], "forward", &["b t"]),
+        (&["", ""], "forward", &["a t", "b t"]),
+        (&["publish:handled", ""], "handled", &["a t"]),
+        (&["publish:reject 87", ""], "reject 87", &["a t"]),
+        (&["publish:why full"], "reject 97 full", &["a t"]),
+        (&["", "publish:disconnect 97", ""], "disconnect 97", &["a t", "b t"]),
+        (&["publish:error", ""], "reject 80", &["a t"]),
+        (&["publish:panic", ""], "failed", &["a t"]),
+        (&["publish:caught"], "forward", &["a t"]),
+        (&["publish:reject 10"], "failed", &["a t"]),
+        // Each plugin sees the previous one's message.
+        (&["publish:topic x", ""], "changed x p", &["a t", "b x"]),
+        (&["publish:payload q", "publish:topic x"], "changed x q", &["a t", "b t", "a x again"]),
+        // A message that cannot be published is refused.
+        (&["publish:topic x/+", ""], "reject 80", &["a t"]),
+        (&["publish:alias"], "reject 80", &["a t"]),
+        // A changed topic is shown to the plugins before, which may only agree or refuse.
+        (&["", "publish:topic x", ""], "changed x p", &["a t", "b t", "a x again", "c x"]),
+        (&["publish:reject-again 87", "publish:topic x", ""], "reject 87", &["a t", "b t", "a x again"]),
+        (&["publish:topic y", "publish:topic x", ""], "reject 80", &["a t", "b y", "a x again"]),
+        // The same topic is not a changed one.
+        (&["", "publish:topic t", ""], "changed t p", &["a t", "b t", "c t"]),
+        (&["", "publish:payload q"], "changed t q", &["a t", "b t"]),
+    ];
+    for (scripts, expected, questions) in rows {
+        let (chain, mut handlers) = chain(scripts);
+        let (outcome, changed) = publish(&chain, &mut handlers);
+        let got = match outcome {
+            PublishOutcome::Forward => "forward".to_owned(),
+            PublishOutcome::Changed => {
+                assert_eq!(changed.qos, QoS::AtLeastOnce);
+                format!("changed {} {}", changed.topic, String::from_utf8_lossy(&changed.payload))
+            }
+            PublishOutcome::Handled => "handled".to_owned(),
+            PublishOutcome::Reject { reason_code, properties } => {
+                let why = properties.as_properties().reason_string().unwrap_or_default().to_owned();
+                format!("reject {:02x} {why}", reason_code.0).trim().to_owned()
+            }
+            PublishOutcome::Disconnect { reason_code, .. } => format!("disconnect {:02x}", reason_code.0),
+            PublishOutcome::Failed => "failed".to_owned(),
+        };
+        assert_eq!((got.as_str(), asked()), (expected, to_strings(questions)), "{scripts:?}");
+    }
+}
+
+#[test]
+fn authentication_belongs_to_the_plugin_that_accepts_the_method() {
+    let rows: [(&[&str], &str, Option<usize>, &[&str]); 7] = [
+        (&["silent"], "reject 8c", None, &[]),
+        (&["", ""], "reject 8c", None, &["a Start", "b Start"]),
+        (&["", "auth:continue", "auth:ok"], "continue", Some(1), &["a Start", "b Start"]),
+        (&["auth:ok"], "ok", Some(0), &["a Start"]),
+        (&["auth:reject 87", "auth:ok"], "reject 87", Some(0), &["a Start"]),
+        (&["auth:error", "auth:ok"], "reject 80", Some(0), &["a Start"]),
+        (&["auth:panic", "auth:ok"], "failed", None, &["a Start"]),
+    ];
+    for (scripts, expected, expected_owner, questions) in rows {
+        let (chain, mut handlers) = chain(scripts);
+        let mut owner = None;
+        let mut step = |step, owner: &mut Option<usize>| {
+            let request = AuthRequest { method: "m", data: None, step, properties: &[] };
+            match chain.auth(&mut handlers, "me", owner, &request) {
+                AuthOutcome::Ok { data } => {
+                    assert_eq!(data.as_deref(), Some(&b"done"[..]));
+                    "ok".to_owned()
+                }
+                AuthOutcome::Continue { data } => {
+                    assert_eq!(data, b"more");
+                    "continue".to_owned()
+                }
+                AuthOutcome::Reject { reason_code, .. } => format!("reject {:02x}", reason_code.0),
+                AuthOutcome::Failed => "failed".to_owned(),
+            }
+        };
+        let got = step(AuthStep::Start, &mut owner);
+        assert_eq!((got.as_str(), owner, asked()), (expected, expected_owner, to_strings(questions)), "{scripts:?}");
+        if got == "continue" {
+            assert_eq!(step(AuthStep::Continue, &mut owner), "continue");
+            assert_eq!(asked(), ["b Continue"]);
+        }
+    }
+}
+
+#[test]
+fn codes_are_only_lowered() {
+    let rows: [(&[&str], &str, &[&str]); 9] = [
+        (&["silent"], "done 02,01,8f", &[]),
+        (&["", ""], "done 02,01,8f", &["a x=02,y=01,z=8f", "b x=02,y=01,z=8f"]),
+        (&["subscribe:codes 01,02,00", ""], "done 01,01,8f", &["a x=02,y=01,z=8f", "b x=01,y=01,z=8f"]),
+        (
+            &["subscribe:codes 87,01,00", "subscribe:codes 00,80,97"],
+            "done 87,80,8f",
+            &["a x=02,y=01,z=8f", "b x=87,y=01,z=8f"],
+        ),
+        (&["subscribe:error"], "done 80,80,8f", &["a x=02,y=01,z=8f"]),
+        (&["subscribe:codes 00"], "failed", &["a x=02,y=01,z=8f"]),
+        (&["subscribe:codes 00,00,03", ""], "failed", &["a x=02,y=01,z=8f"]),
+        (&["subscribe:disconnect 87", ""], "disconnect 87", &["a x=02,y=01,z=8f"]),
+        (&["subscribe:panic", ""], "failed", &["a x=02,y=01,z=8f"]),
+    ];
+    for (scripts, expected, questions) in rows {
+        let (chain, mut handlers) = chain(scripts);
+        let item =
+            |filter| SubscribeItem { filter, share_name: None, options: SubscribeOptions::new(QoS::ExactlyOnce) };
+        let items = ["x", "y", "z"].map(item);
+        let mut codes = [ReasonCode(2), ReasonCode(1), ReasonCode(0x8f)];
+        let got = match chain.subscribe(&mut handlers, "me", &items, &[], &mut codes) {
+            SubscribeOutcome::Done => format!("done {}", hex(&codes)),
+            SubscribeOutcome::Disconnect { reason_code, .. } => format!("disconnect {:02x}", reason_code.0),
+            SubscribeOutcome::Failed => "failed".to_owned(),
+        };
+        assert_eq!((got.as_str(), asked()), (expected, to_strings(questions)), "{scripts:?}");
+    }
+}
+
+#[test]
+fn unsubscribing_can_only_be_refused() {
+    let rows: [(&[&str], &str); 7] = [
+        (&["", ""], "done 00,11"),
+        (&["unsubscribe:codes 11,00", ""], "done 00,11"),
+        (&["unsubscribe:codes 87,00", "unsubscribe:codes 80,00"], "done 87,11"),
+        (&["unsubscribe:error"], "done 80,80"),
+        (&["unsubscribe:codes 00"], "failed"),
+        (&["unsubscribe:codes 00,02"], "failed"),
+        (&["unsubscribe:disconnect 00"], "disconnect 00"),
+    ];
+    for (scripts, expected) in rows {
+        let (chain, mut handlers) = chain(scripts);
+        let mut codes = [ReasonCode::SUCCESS, ReasonCode::NO_SUBSCRIPTION_EXISTED];
+        let filters = ["x", "$share/g/y"];
+        let got = match chain.unsubscribe(&mut handlers, "me", &filters, &[], &mut codes) {
+            SubscribeOutcome::Done => format!("done {}", hex(&codes)),
+            SubscribeOutcome::Disconnect { reason_code, .. } => format!("disconnect {:02x}", reason_code.0),
+            SubscribeOutcome::Failed => "failed".to_owned(),
+        };
+        assert_eq!(got, expected, "{scripts:?}");
+        assert_eq!(asked()[0], "a x,$share/g/y");
+    }
+}
+
+#[test]
+fn info_goes_to_its_plugin_and_every_action_comes_back() {
+    let (chain, mut handlers) = chain(&["", "info:all", "info:bad"]);
+    let request = InfoRequest { kind: "k", data: b"d", sender: InfoSender::Plugin };
+    let InfoOutcome::Actions(actions) = chain.info(&mut handlers, "me", Some(1), &request) else { panic!("failed") };
+    assert_eq!(asked(), ["b k"]);
+    let [InfoAction::Publish(message), InfoAction::Disconnect { reason_code, .. }, InfoAction::Stop { reason }] =
+        &actions[..]
+    else {
+        panic!("{actions:?}")
+    };
+    assert_eq!((message.topic.as_str(), &message.payload[..], message.qos), ("to/you", &b"hi"[..], QoS::AtLeastOnce));
+    assert_eq!((*reason_code, reason.as_str()), (ReasonCode::BANNED, "enough"));
+    assert_eq!(chain.info(&mut handlers, "me", Some(0), &request), InfoOutcome::Actions(vec![]));
+    assert_eq!(chain.info(&mut handlers, "me", Some(2), &request), InfoOutcome::Failed);
+    assert_eq!(chain.info(&mut handlers, "me", None, &request), InfoOutcome::Failed);
+}
+
+#[test]
+fn a_state_that_panicked_is_not_entered_again_and_others_hear_of_the_end() {
+    let (chain, mut handlers) = chain(&["publish:panic", "", "puback:panic"]);
+    assert_eq!(publish(&chain, &mut handlers).0, PublishOutcome::Failed);
+    assert_eq!(publish(&chain, &mut handlers).0, PublishOutcome::Failed);
+    assert_eq!(asked(), ["a t"]);
+    // Where there is nothing to refuse, the others are told all the same.
+    let ack = chain.puback(&mut handlers, "me", 5, AckKind::Puback, ReasonCode::SUCCESS);
+    assert_eq!((ack, asked()), (Err(Failed), to_strings(&["b 5", "c 5"])));
+    let reason = DisconnectReason { kind: DisconnectKind::HandlerFailed, reason_code: ReasonCode::SUCCESS, text: "x" };
+    chain.disconnect(&mut handlers, "me", &reason);
+    assert_eq!(asked(), ["b HandlerFailed x"]);
+    chain.disconnect(&mut handlers, "me", &reason);
+    assert_eq!(asked(), [""; 0], "exactly once");
+    assert_eq!(publish(&chain, &mut handlers).0, PublishOutcome::Failed);
+}
+
+#[test]
+fn panics_where_nothing_is_answered_are_contained() {
+    let (chain, handlers) = chain(&["session_expired:panic;stop:panic;new:drop", "new:drop"]);
+    drop(handlers);
+    chain.session_expired("me");
+    chain.stop();
+    assert_eq!(asked(), ["a me", "b me", "a stop", "b stop"]);
+    let services = Services::detached();
+    let plugins = vec![load("a", "", &services).expect("loads"), load("b", "new:panic", &services).expect("loads")];
+    let chain = Chain::new(plugins).expect("a chain");
+    let info = ConnectionInfo { connection: 7, peer: ([127, 0, 0, 1], 1).into(), listener: "tcp" };
+    assert_eq!(chain.new_connection(&info).map(|_| ()), Err(Failed));
+}
+
+#[test]
+fn plugins_that_do_not_start_say_why() {
+    let services = Services::detached();
+    let reason = |script| load("a", script, &services).expect_err("does not load").to_string();
+    assert!(reason("init:refuse").contains("plugin a: it refuses to start: not today"), "{}", reason("init:refuse"));
+    assert!(reason("init:panic").contains("it panicked while it was starting: no start"));
+    let bad = Plugin::from_static::<Silent>("a", "1.0.0", "{\n  nonsense", &services).expect_err("not JSON");
+    assert!(bad.to_string().contains("line 2 column 3"), "{bad}");
+    let twice = vec![load("a", "", &services).expect("loads"), load("a", "silent", &services).expect("loads")];
+    assert_eq!(Chain::new(twice).map(|_| ()), Err(LoadError::DuplicateName { name: "a".into() }));
+}
+
+#[test]
+fn requests_to_the_host_are_posted_when_the_callback_has_returned() {
+    let mailboxes = Mailboxes::new(vec![Box::new(|| {}), Box::new(|| {})]);
+    let services = Services::new(mailboxes.clone(), Clock::start(), 1000);
+    let plugin = load("a", "publish:ask-host", &services).expect("loads");
+    let chain = Chain::new(vec![plugin]).expect("a chain");
+    let info = ConnectionInfo { connection: 7, peer: ([127, 0, 0, 1], 1).into(), listener: "tcp" };
+    let mut handlers = chain.new_connection(&info).expect("states");
+    assert_eq!(publish(&chain, &mut handlers).0, PublishOutcome::Forward);
+    let mut mails = Vec::new();
+    for worker in 0..2 {
+        let mut batch = Batch::default();
+        mailboxes.of(worker).take(&mut batch);
+        mails.append(&mut batch.take_mails());
+    }
+    let count = |test: fn(&Mail) -> bool| mails.iter().filter(|mail| test(mail)).count();
+    assert_eq!(count(|mail| matches!(mail, Mail::Publish(message) if message.topic() == "from/plugin")), 1);
+    // Only one worker has the connection, and all are asked.
+    assert_eq!(count(|mail| matches!(mail, Mail::Info(info) if info.plugin == 0 && info.from_connection == 7)), 2);
+    assert_eq!(count(|mail| matches!(mail, Mail::Disconnect { connection: 7, .. })), 2);
+    assert_eq!(mails.len(), 5);
+}
+
+#[test]
+fn a_chain_is_small_for_one_plugin() {
+    assert_eq!(size_of::<Handlers>(), 4 * size_of::<usize>());
+    assert_eq!(size_of::<Option<Handlers>>(), 4 * size_of::<usize>());
+}
+
+fn hex(codes: &[ReasonCode]) -> String {
+    codes.iter().map(|code| format!("{:02x}", code.0)).collect::<Vec<_>>().join(",")
+}
+
+fn to_strings(items: &[&str]) -> Vec<String> {
+    items.iter().map(|item| (*item).to_owned()).collect()
+}

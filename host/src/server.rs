@@ -1,0 +1,361 @@
+//! The server: listeners, plugins and workers, put together.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use plugin_api::{ConnectionId, Handler, PropertiesBuf, ReasonCode};
+
+use crate::clock::Clock;
+use crate::core::Shared;
+use crate::core::mail::{Mail, Mailboxes};
+use crate::error::Error;
+use crate::io::listener::Listener;
+use crate::io::worker::{self, Seed, Workers};
+use crate::limits::Limits;
+use crate::plugin::{Chain, LoadError, Plugin, Services};
+
+/// Time that stopping takes at most: the workers' own bound, and some for a callback that is slow.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The version of a handler that is linked in: there is no other than that of the program.
+const LINKED_VERSION: &str = "linked";
+
+/// Where to begin: [`Server::builder`].
+#[derive(Debug)]
+pub struct Server(());
+
+impl Server {
+    /// The port of MQTT, which is listened on if no listener is given.
+    pub const DEFAULT_PORT: u16 = 1883;
+
+    /// How many workers a server may have.
+    pub const WORKERS: RangeInclusive<usize> = 1..=64;
+
+    /// A server that is not started yet, with defaults.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), host::Error> {
+    /// let server = host::Server::builder().listen("127.0.0.1:0").start()?;
+    /// println!("clients may connect to {}", server.local_addr());
+    /// server.stop()
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder {
+            name: "host".to_owned(),
+            listen: Vec::new(),
+            workers: None,
+            plugins: Vec::new(),
+            limits: Limits::default(),
+            allow_anonymous: false,
+        }
+    }
+}
+
+/// A server that is not started yet.
+#[must_use = "a server runs only after `start`"]
+pub struct Builder {
+    name: String,
+    listen: Vec<String>,
+    workers: Option<usize>,
+    plugins: Vec<Source>,
+    limits: Limits,
+    allow_anonymous: bool,
+}
+
+/// Where a plugin comes from.
+enum Source {
+    File { path: PathBuf, config: String },
+    Linked(Box<dyn FnOnce(&Services) -> Result<Plugin, LoadError> + Send>),
+}
+
+impl Builder {
+    /// A name for the log and for the names of threads. Default: `host`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Listens on an address and a port, such as `127.0.0.1:1883`; port 0 takes a free one. May be called several times.
+    /// Default: port 1883 of 127.0.0.1.
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen.push(address.into());
+        self
+    }
+
+    /// The number of threads that serve clients, within [`Server::WORKERS`]. Default: one per core.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// Adds a plugin from a shared library, with its configuration as JSON (`{}` for none), to the end of the chain.
+    pub fn plugin(mut self, path: impl Into<PathBuf>, config: impl Into<String>) -> Self {
+        self.plugins.push(Source::File { path: path.into(), config: config.into() });
+        self
+    }
+
+    /// Adds a handler that is linked in, with its configuration as JSON (`{}` for none), to the end of the chain.
+    pub fn handler<H: Handler>(mut self, name: &'static str, config: impl Into<String>) -> Self {
+        let config = config.into();
+        let load = move |services: &Services| Plugin::from_static::<H>(name, LINKED_VERSION, &config, services);
+        self.plugins.push(Source::Linked(Box::new(load)));
+        self
+    }
+
+    /// Bounds. Default: [`Limits::default`].
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Lets everybody connect, from everywhere, where no plugin decides on connections. Default: `false`, which lets only
+    /// clients on this machine connect in that case.
+    pub fn allow_anonymous(mut self, allow: bool) -> Self {
+        self.allow_anonymous = allow;
+        self
+    }
+
+    /// Opens the listeners, loads the plugins and starts the workers, in this order. If one of them fails, nothing runs.
+    ///
+    /// # Errors
+    /// An address is wrong or in use, a plugin cannot be loaded, other machines could connect and nobody decides whether
+    /// they may, or the operating system refuses threads or descriptors.
+    pub fn start(self) -> Result<ServerHandle, Error> {
+        let count = self.workers.unwrap_or_else(default_workers);
+        if !Server::WORKERS.contains(&count) {
+            return Err(Error::Workers { got: count });
+        }
+        let listeners = bind_all(&self.listen)?;
+        let workers = Workers::new(count)
+            .map_err(|source| Error::System { what: "make the doorbells of the workers", source })?;
+        let mailboxes = Mailboxes::new(workers.wake());
+        let clock = Clock::start();
+        let services = Services::new(mailboxes.clone(), clock, self.limits.packet_bytes_max);
+        let chain = load_all(self.plugins, &services)?;
+        let addrs: Vec<SocketAddr> = listeners.iter().map(Listener::addr).collect();
+        let exposed = addrs.iter().find(|addr| !addr.ip().to_canonical().is_loopback());
+        if let Some(&addr) = exposed.filter(|_| !self.allow_anonymous && !chain.decides_on_connections()) {
+            chain.stop();
+            return Err(Error::NobodyDecides { addr });
+        }
+        let shared = Arc::new(Shared::new(self.limits, chain.clone(), mailboxes.clone(), self.allow_anonymous));
+        // From here on, dropping the handle stops what has been started.
+        let handle =
+            ServerHandle { addrs, mailboxes, chain, workers, threads: Mutex::default(), ended: Arc::default() };
+        for worker in 0..count {
+            handle.start_worker(worker, &self.name, &listeners, &shared, clock)?;
+        }
+        handle.announce(&self.name);
+        Ok(handle)
+    }
+}
+
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(*Server::WORKERS.end())
+}
+
+fn bind_all(addresses: &[String]) -> Result<Vec<Listener>, Error> {
+    let parse = |got: &String| got.parse().map_err(|_| Error::Address { got: got.clone() });
+    let mut addrs: Vec<SocketAddr> = addresses.iter().map(parse).collect::<Result<_, _>>()?;
+    if addrs.is_empty() {
+        addrs.push((Ipv4Addr::LOCALHOST, Server::DEFAULT_PORT).into());
+    }
+    let bind = |addr| Listener::bind(addr).map_err(|source| Error::Listen { addr, source });
+    addrs.into_iter().map(bind).collect()
+}
+
+/// Loads the plugins in order. If one cannot be loaded, those before it are let go.
+fn load_all(sources: Vec<Source>, services: &Services) -> Result<Chain, LoadError> {
+    let mut plugins = Vec::with_capacity(sources.len());
+    for source in sources {
+        let loaded = match source {
+            Source::File { path, config } => Plugin::load(&path, &config, services),
+            Source::Linked(load) => load(services),
+        };
+        match loaded {
+            Ok(plugin) => plugins.push(plugin),
+            Err(error) => {
+                // Two of one name would not make a chain; then the first error is told, and they are dropped.
+                let _ = Chain::new(plugins).map(|chain| chain.stop());
+                return Err(error);
+            }
+        }
+    }
+    Chain::new(plugins)
+}
+
+/// A server that runs. Dropping it stops the server.
+pub struct ServerHandle {
+    addrs: Vec<SocketAddr>,
+    mailboxes: Mailboxes,
+    chain: Chain,
+    workers: Arc<Workers>,
+    threads: Mutex<Threads>,
+    ended: Arc<Ended>,
+}
+
+/// The workers' threads, and what has become of them.
+#[derive(Default)]
+struct Threads {
+    running: Vec<JoinHandle<bool>>,
+    /// One of them has failed.
+    failed: bool,
+    /// They have ended, and the plugins were told.
+    stopped: bool,
+    /// They have not ended in time; waiting again would not help.
+    given_up: bool,
+}
+
+/// Counts the threads that have ended.
+#[derive(Default)]
+struct Ended {
+    count: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Ended {
+    fn add_one(&self) {
+        *lock(&self.count) += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until `count` threads have ended. `false` if they have not at `deadline`.
+    fn wait(&self, count: usize, deadline: Option<Instant>) -> bool {
+        let mut ended = lock(&self.count);
+        while *ended < count {
+            let patience = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            if patience.is_zero() {
+                return false;
+            }
+            ended = self.changed.wait_timeout(ended, patience).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}
+
+/// What is locked here is whole after each statement, so a poisoned lock says nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ServerHandle {
+    /// The address of the first listener, with the port that it really has.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addrs[0]
+    }
+
+    /// The addresses of all listeners, in the order in which they were given.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// Ends a connection, with a DISCONNECT packet for 5.0 clients. One that has ended already is left alone.
+    ///
+    /// Handlers learn the id of a connection in `new_connection` and `handle_connect`. It is not the Client Identifier:
+    /// that could be somebody else's by now.
+    ///
+    /// `false` if a worker has so much to do that it takes no more requests; try again later.
+    pub fn disconnect(&self, connection: ConnectionId, reason_code: ReasonCode, properties: &PropertiesBuf) -> bool {
+        (0..self.mailboxes.workers()).all(|worker| {
+            let properties = properties.as_bytes().into();
+            self.mailboxes.post(worker, Mail::Disconnect { connection: connection.0, reason_code, properties })
+        })
+    }
+
+    /// Stops the server: accepts nobody, tells 5.0 clients 0x8B, sends what is to be sent, calls `handle_disconnect` for
+    /// each connection and `stop` for each plugin, and waits until all threads have ended. Takes about 5 s at most.
+    /// Stopping again does nothing.
+    ///
+    /// # Errors
+    /// A worker has failed before, or does not end in time.
+    pub fn stop(&self) -> Result<(), Error> {
+        worker::stop_all(&self.mailboxes);
+        self.finish(Some(Instant::now() + STOP_TIMEOUT))
+    }
+
+    /// Waits until the server has stopped: because [`ServerHandle::stop`] was called on another thread, or because a
+    /// worker has failed.
+    ///
+    /// # Errors
+    /// A worker has failed.
+    pub fn wait(&self) -> Result<(), Error> {
+        self.finish(None)
+    }
+
+    fn start_worker(
+        &self,
+        worker: usize,
+        name: &str,
+        listeners: &[Listener],
+        shared: &Arc<Shared>,
+        clock: Clock,
+    ) -> Result<(), Error> {
+        let ended = Arc::clone(&self.ended);
+        let seed = Seed {
+            worker,
+            name: format!("{name}-{worker}"),
+            workers: Arc::clone(&self.workers),
+            listeners: listeners.to_vec(),
+            shared: Arc::clone(shared),
+            clock,
+            on_end: Box::new(move || ended.add_one()),
+        };
+        let thread = worker::start(seed).map_err(|source| Error::System { what: "start a worker", source })?;
+        lock(&self.threads).running.push(thread);
+        Ok(())
+    }
+
+    fn announce(&self, name: &str) {
+        let plugins = self.chain.plugins().iter().map(Plugin::name).collect::<Vec<_>>().join(", ");
+        for addr in &self.addrs {
+            tracing::info!(server = name, workers = self.mailboxes.workers(), plugins, "listening on {addr}");
+        }
+    }
+
+    /// Waits for the threads, then lets the plugins go.
+    fn finish(&self, deadline: Option<Instant>) -> Result<(), Error> {
+        let running = lock(&self.threads).running.len();
+        if !self.ended.wait(running, deadline) {
+            lock(&self.threads).given_up = true;
+            return Err(Error::StopTimeout { secs: STOP_TIMEOUT.as_secs() });
+        }
+        let mut threads = lock(&self.threads);
+        for thread in std::mem::take(&mut threads.running) {
+            threads.failed |= !thread.join().unwrap_or(false);
+        }
+        if !std::mem::replace(&mut threads.stopped, true) {
+            self.chain.stop();
+            tracing::info!("stopped");
+        }
+        if threads.failed { Err(Error::WorkerFailed) } else { Ok(()) }
+    }
+}
+
+impl Drop for ServerHandle {
+    fn drop(&mut self) {
+        let threads = lock(&self.threads);
+        let over = threads.stopped || threads.given_up;
+        drop(threads);
+        if over {
+            return;
+        }
+        if let Err(error) = self.stop() {
+            tracing::error!(%error, "the server was dropped");
+        }
+    }
+}
+
+impl fmt::Debug for ServerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerHandle").field("addrs", &self.addrs).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,540 @@
+//! A client that speaks bytes: it shares no code with the server, so that both are not wrong in the same way.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::harness::PATIENCE;
+
+/// The protocol versions, by their level.
+pub const V3_1: u8 = 3;
+pub const V3_1_1: u8 = 4;
+pub const V5: u8 = 5;
+pub const VERSIONS: [u8; 3] = [V3_1, V3_1_1, V5];
+
+/// A length-prefixed string or binary data.
+pub fn field(bytes: impl AsRef<[u8]>) -> Vec<u8> {
+    let bytes = bytes.as_ref();
+    let mut out = u16::try_from(bytes.len()).unwrap().to_be_bytes().to_vec();
+    out.extend_from_slice(bytes);
+    out
+}
+
+/// A variable byte integer.
+pub fn varint(mut number: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    loop {
+        let more = number >= 128;
+        out.push((number % 128) as u8 | if more { 0x80 } else { 0 });
+        number /= 128;
+        if !more {
+            return out;
+        }
+    }
+}
+
+/// A packet from its first byte and what follows the length.
+pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![first];
+    out.extend(varint(body.len()));
+    out.extend_from_slice(body);
+    out
+}
+
+/// Properties with their length in 5.0; nothing before.
+pub fn properties(version: u8, properties: &[u8]) -> Vec<u8> {
+    if version < V5 {
+        return Vec::new();
+    }
+    [varint(properties.len()), properties.to_vec()].concat()
+}
+
+/// A Will Message.
+#[derive(Debug, Clone, Default)]
+pub struct Will {
+    pub topic: &'static str,
+    pub payload: &'static str,
+    pub qos: u8,
+    pub retain: bool,
+    pub properties: Vec<u8>,
+}
+
+/// A CONNECT packet to be.
+#[derive(Debug, Clone)]
+pub struct Connect {
+    pub version: u8,
+    pub client_id: String,
+    pub clean: bool,
+    pub keep_alive: u16,
+    pub username: Option<&'static str>,
+    pub password: Option<&'static str>,
+    pub will: Option<Will>,
+    pub properties: Vec<u8>,
+}
+
+impl Connect {
+    pub fn new(version: u8, client_id: impl Into<String>) -> Self {
+        Self {
+            version,
+            client_id: client_id.into(),
+            clean: true,
+            keep_alive: 0,
+            username: None,
+            password: None,
+            will: None,
+            properties: Vec::new(),
+        }
+    }
+
+    /// A session that outlives the connection.
+    pub fn persistent(mut self) -> Self {
+        self.clean = false;
+        if self.version == V5 {
+            self.properties.extend([0x11, 0, 0, 0, 100]);
+        }
+        self
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        let name = if self.version == V3_1 { "MQIsdp" } else { "MQTT" };
+        let mut flags = u8::from(self.clean) << 1;
+        let mut payload = field(&self.client_id);
+        if let Some(will) = &self.will {
+            flags |= 0x04 | will.qos << 3 | u8::from(will.retain) << 5;
+            payload.extend(properties(self.version, &will.properties));
+            payload.extend(field(will.topic));
+            payload.extend(field(will.payload));
+        }
+        if let Some(username) = self.username {
+            flags |= 0x80;
+            payload.extend(field(username));
+        }
+        if let Some(password) = self.password {
+            flags |= 0x40;
+            payload.extend(field(password));
+        }
+        let mut body = field(name);
+        body.extend([self.version, flags]);
+        body.extend(self.keep_alive.to_be_bytes());
+        body.extend(properties(self.version, &self.properties));
+        body.extend(payload);
+        packet(0x10, &body)
+    }
+}
+
+/// A PUBLISH packet, sent or received.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Publish {
+    pub topic: String,
+    pub payload: Vec<u8>,
+    pub qos: u8,
+    pub retain: bool,
+    pub dup: bool,
+    /// 0 for QoS 0.
+    pub packet_id: u16,
+    pub properties: Vec<u8>,
+}
+
+impl Publish {
+    pub fn new(topic: impl Into<String>, payload: impl AsRef<[u8]>) -> Self {
+        Self { topic: topic.into(), payload: payload.as_ref().to_vec(), ..Self::default() }
+    }
+
+    pub fn qos(mut self, qos: u8, packet_id: u16) -> Self {
+        (self.qos, self.packet_id) = (qos, packet_id);
+        self
+    }
+
+    pub fn retained(mut self) -> Self {
+        self.retain = true;
+        self
+    }
+
+    pub fn bytes(&self, version: u8) -> Vec<u8> {
+        let mut body = field(&self.topic);
+        if self.qos > 0 {
+            body.extend(self.packet_id.to_be_bytes());
+        }
+        body.extend(properties(version, &self.properties));
+        body.extend_from_slice(&self.payload);
+        packet(0x30 | u8::from(self.dup) << 3 | self.qos << 1 | u8::from(self.retain), &body)
+    }
+
+    fn parse(version: u8, packet: &[u8]) -> Self {
+        let mut body = Body::of(packet);
+        let qos = packet[0] >> 1 & 3;
+        Self {
+            topic: String::from_utf8(body.field()).unwrap(),
+            packet_id: if qos > 0 { body.u16() } else { 0 },
+            properties: if version == V5 { body.properties() } else { Vec::new() },
+            payload: body.0.to_vec(),
+            qos,
+            retain: packet[0] & 1 != 0,
+            dup: packet[0] & 8 != 0,
+        }
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.payload).unwrap()
+    }
+}
+
+/// The rest of a packet, read from the front.
+pub struct Body<'a>(pub &'a [u8]);
+
+impl<'a> Body<'a> {
+    /// What follows the length.
+    pub fn of(packet: &'a [u8]) -> Self {
+        let mut body = Self(&packet[1..]);
+        let length = body.varint();
+        assert_eq!(length, body.0.len());
+        body
+    }
+
+    fn take(&mut self, count: usize) -> &'a [u8] {
+        let (head, tail) = self.0.split_at(count);
+        self.0 = tail;
+        head
+    }
+
+    pub fn u8(&mut self) -> u8 {
+        self.take(1)[0]
+    }
+
+    pub fn u16(&mut self) -> u16 {
+        u16::from_be_bytes(self.take(2).try_into().unwrap())
+    }
+
+    pub fn field(&mut self) -> Vec<u8> {
+        let length = self.u16();
+        self.take(length.into()).to_vec()
+    }
+
+    pub fn varint(&mut self) -> usize {
+        let (mut number, mut shift) = (0, 0);
+        loop {
+            let byte = self.u8();
+            number |= usize::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                return number;
+            }
+        }
+    }
+
+    /// Encoded properties, without their length.
+    pub fn properties(&mut self) -> Vec<u8> {
+        let length = self.varint();
+        self.take(length).to_vec()
+    }
+}
+
+/// What CONNACK says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connack {
+    pub session_present: bool,
+    pub code: u8,
+    pub properties: Vec<u8>,
+}
+
+/// One connection.
+pub struct Client {
+    socket: TcpStream,
+    read: Vec<u8>,
+    /// PUBLISH packets that came while another packet was waited for.
+    publishes: VecDeque<Vec<u8>>,
+    pub version: u8,
+    next_id: u16,
+}
+
+impl Client {
+    /// A socket, and nothing sent.
+    #[track_caller]
+    pub fn open(addr: SocketAddr, version: u8) -> Self {
+        let socket = TcpStream::connect(addr).expect("the server accepts");
+        socket.set_nodelay(true).unwrap();
+        Self { socket, read: Vec::new(), publishes: VecDeque::new(), version, next_id: 0 }
+    }
+
+    /// Connects with a clean session.
+    #[track_caller]
+    pub fn connect(addr: SocketAddr, version: u8, client_id: impl Into<String>) -> Self {
+        let (client, connack) = Self::connect_with(addr, &Connect::new(version, client_id));
+        assert_eq!((connack.session_present, connack.code), (false, 0));
+        client
+    }
+
+    /// Sends CONNECT and reads CONNACK.
+    #[track_caller]
+    pub fn connect_with(addr: SocketAddr, connect: &Connect) -> (Self, Connack) {
+        let mut client = Self::open(addr, connect.version);
+        client.send(connect.bytes());
+        let connack = client.connack();
+        (client, connack)
+    }
+
+    #[track_caller]
+    pub fn connack(&mut self) -> Connack {
+        let packet = self.expect_type(2);
+        let mut body = Body::of(&packet);
+        let session_present = match body.u8() {
+            0 => false,
+            1 => true,
+            flags => panic!("flags {flags} of CONNACK"),
+        };
+        let code = body.u8();
+        let properties = if self.version == V5 { body.properties() } else { Vec::new() };
+        assert!(body.0.is_empty());
+        Connack { session_present, code, properties }
+    }
+
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.socket.write_all(bytes.as_ref()).expect("the server reads");
+    }
+
+    /// Sends to a server that may have closed already.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.socket.write_all(bytes.as_ref()).is_ok()
+    }
+
+    /// A packet identifier that was not used before.
+    pub fn new_id(&mut self) -> u16 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Reads one packet. `None` if the server has closed the connection.
+    #[track_caller]
+    pub fn try_read(&mut self) -> Option<Vec<u8>> {
+        self.try_read_within(PATIENCE).expect("a packet or the end of the connection")
+    }
+
+    /// The same with a patience of its own; `Err` if nothing came.
+    fn try_read_within(&mut self, patience: Duration) -> Result<Option<Vec<u8>>, ErrorKind> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(length) = complete(&self.read) {
+                let rest = self.read.split_off(length);
+                return Ok(Some(std::mem::replace(&mut self.read, rest)));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ErrorKind::TimedOut);
+            }
+            self.socket.set_read_timeout(Some(left)).unwrap();
+            let mut buffer = [0; 1 << 16];
+            match self.socket.read(&mut buffer) {
+                Ok(0) => return Ok(None),
+                Ok(count) => self.read.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut),
+                Err(error) => panic!("reading: {error}"),
+            }
+        }
+    }
+
+    #[track_caller]
+    pub fn read(&mut self) -> Vec<u8> {
+        self.try_read().expect("a packet, but the server has closed the connection")
+    }
+
+    #[track_caller]
+    pub fn expect(&mut self, bytes: &[u8]) {
+        assert_eq!(self.read(), bytes);
+    }
+
+    /// Reads a packet of this type. PUBLISH packets that come before it are kept for [`Client::read_publish`].
+    #[track_caller]
+    pub fn expect_type(&mut self, kind: u8) -> Vec<u8> {
+        if kind == 3
+            && let Some(packet) = self.publishes.pop_front()
+        {
+            return packet;
+        }
+        loop {
+            let packet = self.read();
+            match packet[0] >> 4 {
+                got if got == kind => return packet,
+                3 => self.publishes.push_back(packet),
+                _ => panic!("type {kind} was expected: {packet:02x?}"),
+            }
+        }
+    }
+
+    #[track_caller]
+    pub fn expect_closed(&mut self) {
+        assert_eq!(self.try_read(), None);
+    }
+
+    /// DISCONNECT with this reason code in 5.0, and then the end; just the end before.
+    #[track_caller]
+    pub fn expect_disconnect(&mut self, reason_code: u8) {
+        if self.version == V5 {
+            let packet = self.expect_type(14);
+            assert_eq!(packet.get(2).copied().unwrap_or(0), reason_code, "{packet:02x?}");
+        }
+        self.expect_closed();
+    }
+
+    /// Asserts that nothing has been sent to this client: what the server does before it answers PINGREQ comes first.
+    #[track_caller]
+    pub fn expect_nothing(&mut self) {
+        assert!(self.publishes.is_empty(), "{:02x?}", self.publishes);
+        self.send([0xc0, 0]);
+        self.expect(&[0xd0, 0]);
+    }
+
+    /// Whatever else comes, PINGREQ is answered [MQTT-3.12.4-1].
+    #[track_caller]
+    pub fn ping(&mut self) {
+        self.send([0xc0, 0]);
+        self.expect_type(13);
+    }
+
+    /// Subscribes and returns the codes of SUBACK. In 5.0, `options` may have more than a QoS.
+    #[track_caller]
+    pub fn subscribe_all(&mut self, filters: &[(&str, u8)]) -> Vec<u8> {
+        self.subscribe_with(filters, &[])
+    }
+
+    #[track_caller]
+    pub fn subscribe_with(&mut self, filters: &[(&str, u8)], with: &[u8]) -> Vec<u8> {
+        let id = self.new_id();
+        let mut body = id.to_be_bytes().to_vec();
+        body.extend(properties(self.version, with));
+        for (filter, options) in filters {
+            body.extend(field(filter));
+            body.push(*options);
+        }
+        self.send(packet(0x82, &body));
+        let suback = self.expect_type(9);
+        let mut body = Body::of(&suback);
+        assert_eq!(body.u16(), id);
+        if self.version == V5 {
+            body.properties();
+        }
+        body.0.to_vec()
+    }
+
+    /// Subscribes to one filter, and is granted the QoS.
+    #[track_caller]
+    pub fn subscribe(&mut self, filter: &str, qos: u8) {
+        assert_eq!(self.subscribe_all(&[(filter, qos)]), [qos]);
+    }
+
+    #[track_caller]
+    pub fn unsubscribe(&mut self, filter: &str) {
+        let id = self.new_id();
+        let mut body = id.to_be_bytes().to_vec();
+        body.extend(properties(self.version, &[]));
+        body.extend(field(filter));
+        self.send(packet(0xa2, &body));
+        let unsuback = self.expect_type(11);
+        assert_eq!(Body::of(&unsuback).u16(), id);
+    }
+
+    /// Publishes, goes through the whole exchange of its QoS, and returns the first reason code.
+    #[track_caller]
+    pub fn publish(&mut self, topic: &str, payload: impl AsRef<[u8]>, qos: u8) -> u8 {
+        self.publish_message(Publish::new(topic, payload).qos(qos, 0))
+    }
+
+    #[track_caller]
+    pub fn publish_message(&mut self, mut message: Publish) -> u8 {
+        if message.qos > 0 {
+            message.packet_id = self.new_id();
+        }
+        self.send(message.bytes(self.version));
+        let id = message.packet_id;
+        match message.qos {
+            0 => 0,
+            1 => self.expect_ack(4, id),
+            _ => {
+                let code = self.expect_ack(5, id);
+                if code < 0x80 {
+                    self.send_ack(0x62, id);
+                    assert_eq!(self.expect_ack(7, id), 0);
+                }
+                code
+            }
+        }
+    }
+
+    /// Reads an acknowledgement and returns its reason code.
+    #[track_caller]
+    pub fn expect_ack(&mut self, kind: u8, packet_id: u16) -> u8 {
+        let ack = self.expect_type(kind);
+        let mut body = Body::of(&ack);
+        assert_eq!(body.u16(), packet_id);
+        if body.0.is_empty() { 0 } else { body.u8() }
+    }
+
+    pub fn send_ack(&mut self, first: u8, packet_id: u16) {
+        let [high, low] = packet_id.to_be_bytes();
+        self.send([first, 2, high, low]);
+    }
+
+    /// Reads a PUBLISH and acknowledges nothing.
+    #[track_caller]
+    pub fn read_publish(&mut self) -> Publish {
+        let packet = self.expect_type(3);
+        Publish::parse(self.version, &packet)
+    }
+
+    /// Reads a PUBLISH and goes through the whole exchange of its QoS.
+    #[track_caller]
+    pub fn receive(&mut self) -> Publish {
+        let message = self.read_publish();
+        self.acknowledge(&message);
+        message
+    }
+
+    #[track_caller]
+    pub fn acknowledge(&mut self, message: &Publish) {
+        match message.qos {
+            0 => {}
+            1 => self.send_ack(0x40, message.packet_id),
+            _ => {
+                self.send_ack(0x50, message.packet_id);
+                assert_eq!(self.expect_ack(6, message.packet_id), 0);
+                self.send_ack(0x70, message.packet_id);
+            }
+        }
+    }
+
+    /// The first half of what [`Client::acknowledge`] does: PUBACK or PUBREC. Reads nothing.
+    pub fn acknowledge_first(&mut self, message: &Publish) {
+        self.send_ack(if message.qos == 1 { 0x40 } else { 0x50 }, message.packet_id);
+    }
+
+    /// DISCONNECT, and the end.
+    #[track_caller]
+    pub fn disconnect(mut self) {
+        self.send([0xe0, 0]);
+        self.expect_closed();
+    }
+
+    /// Says that nothing more comes, and reads on.
+    pub fn finish_sending(&mut self) {
+        self.socket.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
+    pub fn local_addr(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap()
+    }
+}
+
+/// The length of the packet at the front, if it is complete.
+fn complete(bytes: &[u8]) -> Option<usize> {
+    let (mut length, mut shift) = (0, 0);
+    for (at, byte) in bytes.iter().enumerate().skip(1) {
+        length |= usize::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            return (bytes.len() > at + length).then_some(at + 1 + length);
+        }
+    }
+    None
+}

@@ -1,0 +1,69 @@
+//! A plugin for plugin-api 1.0.0 as somebody may have patched it: `flags` of its table of functions has 32 bits.
+#![allow(unsafe_code)] // The library's symbol is written by hand.
+
+use abi_stable::StableAbi;
+use abi_stable::library::{CheckTypeLayout, LibHeader, RootModule, RootModuleResult};
+use abi_stable::marker_type::ErasedPrefix;
+use abi_stable::prefix_type::{PrefixRefTrait, WithMetadata};
+use abi_stable::sabi_types::VersionStrings;
+use abi_stable::std_types::{RResult, RStr};
+use plugin_api::abi::{
+    Opaque, RawAck, RawAuth, RawConnect, RawConnectionInfo, RawDisconnect, RawHost, RawInfo, RawPublish, RawSubscribe,
+    RawUnsubscribe, Sink, Verdict,
+};
+
+/// The table of functions, as in plugin-api but for one type.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = PluginVtRef, prefix_fields = PluginVtPrefix)))]
+#[sabi(missing_field(option))]
+#[allow(missing_docs)] // See plugin-api.
+pub struct PluginVt {
+    pub name: RStr<'static>,
+    pub version: RStr<'static>,
+    pub flags: u32,
+    pub callbacks: u64,
+    pub instance_new: unsafe extern "C" fn(RawHost, RStr<'_>, Sink<'_>) -> Opaque,
+    pub instance_stop: unsafe extern "C" fn(Opaque, Sink<'_>) -> Verdict,
+    pub instance_drop: unsafe extern "C" fn(Opaque, Sink<'_>) -> Verdict,
+    pub connection_new: unsafe extern "C" fn(Opaque, &RawConnectionInfo<'_>, Sink<'_>) -> Opaque,
+    pub connection_drop: unsafe extern "C" fn(Opaque, Sink<'_>) -> Verdict,
+    pub connect: unsafe extern "C" fn(Opaque, Opaque, &RawConnect<'_>, Sink<'_>) -> Verdict,
+    pub auth: unsafe extern "C" fn(Opaque, Opaque, &RawAuth<'_>, Sink<'_>) -> Verdict,
+    pub publish: unsafe extern "C" fn(Opaque, Opaque, &RawPublish<'_>, Sink<'_>) -> Verdict,
+    pub subscribe: unsafe extern "C" fn(Opaque, Opaque, &RawSubscribe<'_>, Sink<'_>) -> Verdict,
+    pub unsubscribe: unsafe extern "C" fn(Opaque, Opaque, &RawUnsubscribe<'_>, Sink<'_>) -> Verdict,
+    pub puback: unsafe extern "C" fn(Opaque, Opaque, &RawAck, Sink<'_>) -> Verdict,
+    pub info: unsafe extern "C" fn(Opaque, Opaque, &RawInfo<'_>, Sink<'_>) -> Verdict,
+    pub disconnect: unsafe extern "C" fn(Opaque, Opaque, &RawDisconnect<'_>, Sink<'_>) -> Verdict,
+    #[sabi(last_prefix_field)]
+    pub session_expired: unsafe extern "C" fn(Opaque, RStr<'_>, Sink<'_>) -> Verdict,
+}
+
+impl RootModule for PluginVtRef {
+    abi_stable::declare_root_module_statics! {PluginVtRef}
+    const BASE_NAME: &'static str = "mqtt_handler";
+    const NAME: &'static str = "mqtt_handler";
+    const VERSION_STRINGS: VersionStrings = VersionStrings::new("1.0.0");
+}
+
+static TABLE: WithMetadata<PluginVt> = WithMetadata::new(PluginVt {
+    name: RStr::from_str("other-layout"),
+    version: RStr::from_str("1.0.0"),
+    flags: 1,
+    callbacks: 0,
+    instance_new: never::instance_new,
+    instance_stop: never::instance,
+    instance_drop: never::instance,
+    connection_new: never::connection_new,
+    connection_drop: never::instance,
+    connect: never::connect,
+    auth: never::auth,
+    publish: never::publish,
+    subscribe: never::subscribe,
+    unsubscribe: never::unsubscribe,
+    puback: never::puback,
+    info: never::info,
+    disconnect: never::disconnect,
+    session_expired: never::session_expired,
+});

@@ -1,0 +1,378 @@
+//! Who may come in, and what they may publish and subscribe to.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use plugin_api::ReasonCode;
+
+use crate::config::{ClientIds, Config, ConfigError, User};
+use crate::password::Password;
+use crate::permissions::{Grant, Permissions};
+
+/// Users, their passwords and their rules.
+pub struct Policy {
+    users: HashMap<String, Account>,
+    /// What the passwords of unknown users are checked against: as expensive as a real check, and never right.
+    decoy: Option<Password>,
+    /// `None`: a client has to name a user.
+    anonymous: Option<Grant>,
+    client_ids: Option<Vec<ClientIds>>,
+    warnings: Vec<String>,
+}
+
+struct Account {
+    password: Password,
+    grant: Grant,
+}
+
+/// What somebody who wants to come in says.
+#[derive(Clone, Copy)]
+pub struct Login<'a> {
+    /// User Name.
+    pub username: Option<&'a str>,
+    /// Password.
+    pub password: Option<&'a [u8]>,
+    /// Client Identifier; empty if the server has not chosen one yet.
+    pub client_id: &'a str,
+    /// The server has chosen the Client Identifier, or will.
+    pub is_client_id_assigned: bool,
+    /// Topic Name of the Will Message.
+    pub will_topic: Option<&'a str>,
+}
+
+/// Why somebody may not come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No User Name was given, and anonymous clients are not allowed.
+    Anonymous,
+    /// There is no such user, or the Password is wrong or missing. It does not say which.
+    Credentials,
+    /// The Client Identifier is not among the ones that this client may have, or cannot be put into a Topic Filter
+    /// although a rule about this client asks for that.
+    ClientIdentifier,
+    /// The client may not publish its Will Message.
+    Will,
+}
+
+impl Refusal {
+    /// What CONNACK says.
+    #[must_use]
+    pub fn reason_code(self) -> ReasonCode {
+        match self {
+            Self::Anonymous | Self::Will => ReasonCode::NOT_AUTHORIZED,
+            Self::Credentials => ReasonCode::BAD_USER_NAME_OR_PASSWORD,
+            Self::ClientIdentifier => ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Anonymous => "a User Name and a Password are required",
+            Self::Credentials => "wrong User Name or Password",
+            Self::ClientIdentifier => {
+                "this Client Identifier is not allowed here: it may be reserved for another user, and it must not be \
+                 empty, start with `$`, or contain `+`, `#` or `/`"
+            }
+            Self::Will => "the Will Message's topic may not be published to",
+        })
+    }
+}
+
+impl Policy {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// Says where in the JSON text the fault is, what was got and what was expected.
+    pub fn from_json(json: &str) -> Result<Self, ConfigError> {
+        let config = Config::parse(json)?;
+        let mut warnings = Vec::new();
+        if config.users.is_empty() && !config.anonymous {
+            warnings.push(
+                "no users, and no anonymous clients: nobody can connect; give a configuration with --plugin-config"
+                    .to_owned(),
+            );
+        }
+        let mut costs: Vec<String> = config.users.iter().map(|user| user.password.cost()).collect();
+        costs.sort_unstable();
+        costs.dedup();
+        if costs.len() > 1 {
+            warnings.push(format!(
+                "password hashes of different costs ({}): the time until a refusal tells which users exist",
+                costs.join(", ")
+            ));
+        }
+        let anonymous = config.anonymous.then(|| Grant::new(&config.rules, None));
+        let decoy = config.users.first().map(|user| user.password.decoy());
+        let rules = &config.rules;
+        let users = config
+            .users
+            .into_iter()
+            .map(|user| {
+                let grant = Grant::new(rules, Some(&user));
+                let User { username, password, .. } = user;
+                (username, Account { password, grant })
+            })
+            .collect();
+        Ok(Self { users, decoy, anonymous, client_ids: config.client_ids, warnings })
+    }
+
+    /// What is allowed, but probably not meant.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Lets somebody in, and says what they may do.
+    ///
+    /// Takes as long as the password hash is expensive, for a user that does not exist as well.
+    ///
+    /// # Errors
+    /// The reason for a refusal.
+    pub fn connect(&self, login: &Login<'_>) -> Result<Arc<Permissions>, Refusal> {
+        let grant = match (login.username, login.password) {
+            (None, None) => self.anonymous.as_ref().ok_or(Refusal::Anonymous)?,
+            (Some(username), Some(password)) => self.authenticate(username, password)?,
+            // Nothing is checked, for users that exist and for others, so that nothing is learnt from the time.
+            _ => return Err(Refusal::Credentials),
+        };
+        if !self.allows_client_id(login) {
+            return Err(Refusal::ClientIdentifier);
+        }
+        let permissions = grant.permissions(login.client_id)?;
+        match login.will_topic {
+            Some(topic) if !permissions.may_publish(topic) => Err(Refusal::Will),
+            _ => Ok(permissions),
+        }
+    }
+
+    fn authenticate(&self, username: &str, password: &[u8]) -> Result<&Grant, Refusal> {
+        let account = self.users.get(username);
+        let hash = account.map(|account| &account.password).or(self.decoy.as_ref());
+        let is_right = hash.is_some_and(|hash| hash.verify(password));
+        account.filter(|_| is_right).map(|account| &account.grant).ok_or(Refusal::Credentials)
+    }
+
+    /// Whoever gets the Client Identifier of another gets its session, with all that it has subscribed to.
+    fn allows_client_id(&self, login: &Login<'_>) -> bool {
+        let Some(allowed) = &self.client_ids else {
+            return true;
+        };
+        login.is_client_id_assigned
+            || allowed.iter().any(|ids| {
+                let expected = match login.username {
+                    Some(username) => ids.pattern.with_user(username).with_client(""),
+                    None if ids.pattern.has_user() => return false,
+                    None => ids.pattern.with_client(""),
+                };
+                match ids.is_prefix {
+                    true => login.client_id.starts_with(&expected),
+                    false => login.client_id == expected,
+                }
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$QQCd8VPOryZiCF3MtwQnPTK7odKCaPcXJGplgNEuj1A";
+
+    /// Users `ann` (group `staff`) and `bob`, both with the password `secret`; the rest is given.
+    fn policy(rest: &str) -> Policy {
+        let json = format!(
+            r#"{{"users": [
+                {{"username": "ann", "password_hash": "{HASH}", "groups": ["staff"]}},
+                {{"username": "bob", "password_hash": "{HASH}"}}], {rest}}}"#
+        );
+        Policy::from_json(&json).unwrap_or_else(|error| panic!("{error}: {json}"))
+    }
+
+    fn login<'a>(username: &'a str, client_id: &'a str) -> Login<'a> {
+        Login {
+            username: Some(username),
+            password: Some(b"secret"),
+            client_id,
+            is_client_id_assigned: false,
+            will_topic: None,
+        }
+    }
+
+    fn anonymous(client_id: &str) -> Login<'_> {
+        Login { username: None, password: None, ..login("", client_id) }
+    }
+
+    #[test]
+    fn only_users_with_their_password_come_in() {
+        let policy = policy(r#""rules": []"#);
+        let check = |username, password, expected: Result<(), Refusal>| {
+            let login = Login { username, password, ..login("", "c") };
+            assert_eq!(policy.connect(&login).map(drop), expected, "{username:?} {password:?}");
+        };
+        check(Some("ann"), Some(b"secret"), Ok(()));
+        check(Some("bob"), Some(b"secret"), Ok(()));
+        check(Some("ann"), Some(b"Secret"), Err(Refusal::Credentials));
+        check(Some("ann"), Some(b""), Err(Refusal::Credentials));
+        check(Some("ann"), None, Err(Refusal::Credentials));
+        check(Some("eve"), Some(b"secret"), Err(Refusal::Credentials));
+        check(Some("eve"), None, Err(Refusal::Credentials));
+        check(Some(""), Some(b"secret"), Err(Refusal::Credentials));
+        check(None, Some(b"secret"), Err(Refusal::Credentials));
+        check(None, None, Err(Refusal::Anonymous));
+    }
+
+    #[test]
+    fn nobody_comes_in_without_a_configuration_and_the_operator_is_told() {
+        let policy = Policy::from_json("{}").expect("an empty configuration is valid");
+        assert_eq!(policy.connect(&login("ann", "c")), Err(Refusal::Credentials));
+        assert_eq!(policy.connect(&anonymous("c")), Err(Refusal::Anonymous));
+        assert!(policy.warnings()[0].contains("nobody can connect"));
+    }
+
+    #[test]
+    fn hashes_of_different_costs_give_a_warning() {
+        assert!(policy(r#""rules": []"#).warnings().is_empty());
+        let cheaper = HASH.replace("m=8", "m=16");
+        let json = format!(
+            r#"{{"users": [{{"username": "a", "password_hash": "{HASH}"}},
+                           {{"username": "b", "password_hash": "{cheaper}"}}]}}"#
+        );
+        let policy = Policy::from_json(&json).expect("valid");
+        assert!(policy.warnings()[0].contains("m=16,t=1,p=1, argon2id v=19 m=8"), "{:?}", policy.warnings());
+    }
+
+    #[test]
+    fn an_unknown_user_takes_as_long_as_a_known_one() {
+        // A cost that is well above the noise of a loaded machine; no more is claimed than that the check is not skipped.
+        let hash = HASH.replace("m=8,t=1", "m=2048,t=4");
+        let json = format!(r#"{{"users": [{{"username": "ann", "password_hash": "{hash}"}}]}}"#);
+        let policy = Policy::from_json(&json).expect("valid");
+        let fastest = |username: &str| {
+            (0..5)
+                .map(|_| {
+                    let start = std::time::Instant::now();
+                    assert!(policy.connect(&login(username, "c")).is_err());
+                    start.elapsed()
+                })
+                .min()
+                .unwrap_or_default()
+        };
+        let (known, unknown) = (fastest("ann"), fastest("eve"));
+        assert!(unknown * 2 > known, "known {known:?}, unknown {unknown:?}");
+    }
+
+    #[test]
+    fn rules_apply_to_their_subject_and_deny_wins_wherever_it_stands() {
+        let policy = policy(
+            r#""anonymous": true, "rules": [
+                {"anyone": true, "deny": ["publish"], "topics": ["a/secret"]},
+                {"user": "bob", "allow": ["publish", "subscribe"], "topics": ["bob/#"]},
+                {"group": "staff", "allow": ["publish"], "topics": ["a/+", "b"]},
+                {"anyone": true, "allow": ["publish"], "topics": ["hello"]}]"#,
+        );
+        let ann = policy.connect(&login("ann", "c")).expect("the password is right");
+        let bob = policy.connect(&login("bob", "c")).expect("the password is right");
+        let nobody = policy.connect(&anonymous("c")).expect("anonymous clients are allowed");
+        for (topic, expected) in [
+            ("a/x", [true, false, false]),
+            ("a/secret", [false, false, false]),
+            ("a/x/y", [false, false, false]),
+            ("b", [true, false, false]),
+            ("bob", [false, true, false]),
+            ("bob/x", [false, true, false]),
+            ("hello", [true, true, true]),
+            ("$SYS/x", [false, false, false]),
+        ] {
+            let got = [&ann, &bob, &nobody].map(|permissions| permissions.may_publish(topic));
+            assert_eq!(got, expected, "{topic}");
+        }
+        assert!(bob.may_subscribe("bob/+") && !ann.may_subscribe("a/x"), "publishing is not subscribing");
+    }
+
+    #[test]
+    fn a_subscription_is_allowed_if_it_is_covered_and_nothing_in_it_is_denied() {
+        let policy = policy(
+            r#""rules": [
+                {"anyone": true, "allow": ["subscribe"], "topics": ["a/+/c", "b/#", "$SYS/broker/#"]},
+                {"anyone": true, "deny": ["subscribe"], "topics": ["b/secret/#", "b/+/key"]}]"#,
+        );
+        let permissions = policy.connect(&login("ann", "c")).expect("the password is right");
+        for (filter, expected) in [
+            ("a/x/c", true),
+            ("a/+/c", true),
+            ("a/#", false),
+            ("a/+/+", false),
+            ("+/x/c", false),
+            ("#", false),
+            ("b", true),
+            ("b/x", true),
+            ("b/secret", false),
+            ("b/secret/x", false),
+            ("b/+", false),
+            ("b/#", false),
+            ("b/x/key", false),
+            ("b/x/y", true),
+            ("b/x/+", false),
+            ("$SYS/broker/+", true),
+            ("$SYS/#", false),
+        ] {
+            assert_eq!(permissions.may_subscribe(filter), expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn names_are_put_into_filters_and_cannot_widen_them() {
+        let policy = policy(
+            r#""anonymous": true, "rules": [
+                {"anyone": true, "allow": ["publish"], "topics": ["out/%u/#", "all/x"]},
+                {"user": "bob", "allow": ["subscribe"], "topics": ["in/%c", "%c/#"]},
+                {"user": "bob", "deny": ["publish"], "topics": ["out/%u/%c"]}]"#,
+        );
+        let ann = policy.connect(&login("ann", "+/#")).expect("no rule about ann has %c");
+        assert!(ann.may_publish("out/ann/x") && !ann.may_publish("out/bob/x"));
+        let bob = policy.connect(&login("bob", "b1")).expect("a plain Client Identifier");
+        assert!(bob.may_subscribe("in/b1") && bob.may_subscribe("b1/#") && !bob.may_subscribe("in/b2"));
+        assert!(bob.may_publish("out/bob/x") && !bob.may_publish("out/bob/b1"));
+        for client_id in ["+", "#", "b/#", "a/b", "$SYS", ""] {
+            assert_eq!(policy.connect(&login("bob", client_id)), Err(Refusal::ClientIdentifier), "{client_id}");
+        }
+        // Anonymous clients have no name: a rule with `%u` does not speak of them.
+        let nobody = policy.connect(&anonymous("x")).expect("anonymous clients are allowed");
+        assert!(nobody.may_publish("all/x") && !nobody.may_publish("out//x") && !nobody.may_publish("out/%u/x"));
+    }
+
+    #[test]
+    fn client_identifiers_can_be_tied_to_users() {
+        let policy = policy(r#""anonymous": true, "client_ids": ["%u", "%u:*", "guest-*"]"#);
+        for (username, client_id, expected) in [
+            (Some("ann"), "ann", true),
+            (Some("ann"), "ann:7", true),
+            (Some("ann"), "guest-1", true),
+            (Some("ann"), "bob", false),
+            (Some("ann"), "annie", false),
+            (None, "guest-1", true),
+            (None, "ann", false),
+            (None, ":7", false),
+        ] {
+            let login = match username {
+                Some(username) => login(username, client_id),
+                None => anonymous(client_id),
+            };
+            assert_eq!(policy.connect(&login).is_ok(), expected, "{username:?} as {client_id}");
+        }
+        let assigned = Login { is_client_id_assigned: true, ..login("ann", "auto-1234") };
+        assert!(policy.connect(&assigned).is_ok());
+    }
+
+    #[test]
+    fn a_will_has_to_be_allowed_at_connect() {
+        let policy = policy(r#""rules": [{"anyone": true, "allow": ["publish"], "topics": ["status/%c"]}]"#);
+        for (topic, expected) in [("status/c1", Ok(())), ("status/c2", Err(Refusal::Will))] {
+            let login = Login { will_topic: Some(topic), ..login("ann", "c1") };
+            assert_eq!(policy.connect(&login).map(drop), expected, "{topic}");
+        }
+    }
+}
