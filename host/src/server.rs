@@ -45,7 +45,6 @@ impl Server {
     /// server.stop()
     /// # }
     /// ```
-    #[must_use]
     pub fn builder() -> Builder {
         Builder {
             name: "host".to_owned(),
@@ -69,10 +68,12 @@ pub struct Builder {
     allow_anonymous: bool,
 }
 
+type Load = Box<dyn FnOnce(&Services) -> Result<Plugin, LoadError> + Send>;
+
 /// Where a plugin comes from.
 enum Source {
     File { path: PathBuf, config: String },
-    Linked(Box<dyn FnOnce(&Services) -> Result<Plugin, LoadError> + Send>),
+    Linked(Load),
 }
 
 impl Builder {
@@ -147,12 +148,13 @@ impl Builder {
         }
         let shared = Arc::new(Shared::new(self.limits, chain.clone(), mailboxes.clone(), self.allow_anonymous));
         // From here on, dropping the handle stops what has been started.
-        let handle =
-            ServerHandle { addrs, mailboxes, chain, workers, threads: Mutex::default(), ended: Arc::default() };
+        let names = chain.plugins().iter().map(Plugin::name).collect::<Vec<_>>().join(", ");
+        let threads = Threads { running: Vec::new(), failed: false, chain: Some(chain), given_up: false };
+        let handle = ServerHandle { addrs, mailboxes, workers, threads: Mutex::new(threads), ended: Arc::default() };
         for worker in 0..count {
             handle.start_worker(worker, &self.name, &listeners, &shared, clock)?;
         }
-        handle.announce(&self.name);
+        handle.announce(&self.name, &names);
         Ok(handle)
     }
 }
@@ -195,20 +197,18 @@ fn load_all(sources: Vec<Source>, services: &Services) -> Result<Chain, LoadErro
 pub struct ServerHandle {
     addrs: Vec<SocketAddr>,
     mailboxes: Mailboxes,
-    chain: Chain,
     workers: Arc<Workers>,
     threads: Mutex<Threads>,
     ended: Arc<Ended>,
 }
 
 /// The workers' threads, and what has become of them.
-#[derive(Default)]
 struct Threads {
     running: Vec<JoinHandle<bool>>,
     /// One of them has failed.
     failed: bool,
-    /// They have ended, and the plugins were told.
-    stopped: bool,
+    /// The plugins, which are told and dropped once the threads have ended.
+    chain: Option<Chain>,
     /// They have not ended in time; waiting again would not help.
     given_up: bool,
 }
@@ -314,8 +314,7 @@ impl ServerHandle {
         Ok(())
     }
 
-    fn announce(&self, name: &str) {
-        let plugins = self.chain.plugins().iter().map(Plugin::name).collect::<Vec<_>>().join(", ");
+    fn announce(&self, name: &str, plugins: &str) {
         for addr in &self.addrs {
             tracing::info!(server = name, workers = self.mailboxes.workers(), plugins, "listening on {addr}");
         }
@@ -332,8 +331,10 @@ impl ServerHandle {
         for thread in std::mem::take(&mut threads.running) {
             threads.failed |= !thread.join().unwrap_or(false);
         }
-        if !std::mem::replace(&mut threads.stopped, true) {
-            self.chain.stop();
+        if let Some(chain) = threads.chain.take() {
+            chain.stop();
+            // The workers' clones are gone, so that this drops the plugins, before a program that waits for us may exit.
+            drop(chain);
             tracing::info!("stopped");
         }
         if threads.failed { Err(Error::WorkerFailed) } else { Ok(()) }
@@ -343,7 +344,7 @@ impl ServerHandle {
 impl Drop for ServerHandle {
     fn drop(&mut self) {
         let threads = lock(&self.threads);
-        let over = threads.stopped || threads.given_up;
+        let over = threads.chain.is_none() || threads.given_up;
         drop(threads);
         if over {
             return;

@@ -46,18 +46,20 @@ impl Core {
 
     /// Ends a Network Connection. What waits for its socket is still sent, with DISCONNECT behind it if the peer is to be
     /// told; then the driver closes it. Does nothing to one that has ended already.
-    pub(super) fn close(&mut self, slot: u32, closing: Closing) {
+    pub(super) fn close(&mut self, slot: u32, mut closing: Closing) {
         let connection = &mut self.connections[slot as usize];
-        let phase = std::mem::replace(&mut connection.phase, Phase::Closing);
+        let phase = connection.phase;
         match phase {
-            Phase::Closing => return,
-            Phase::Leaving => {
-                // It is on its way to another worker, which will notice that the peer has gone.
-                connection.phase = Phase::Leaving;
-                return;
+            // On its way to another worker, it is that one's to end. It notices by itself that the peer has gone, and it
+            // gets what plugins ask for as well.
+            Phase::Closing | Phase::Leaving => return,
+            // Who gives up before CONNACK has not been let in.
+            Phase::AwaitingConnect | Phase::Authenticating if closing.is_by_peer() => {
+                closing.kind = DisconnectKind::Refused
             }
             Phase::AwaitingConnect | Phase::Authenticating | Phase::Connected => {}
         }
+        connection.phase = Phase::Closing;
         connection.partial = Vec::new();
         connection.heard_at = self.now;
         let session_slot = std::mem::replace(&mut connection.session, NONE);
@@ -245,6 +247,12 @@ impl Core {
 }
 
 impl Closing {
+    /// Whether the peer has ended it, by what it did or what it did not do.
+    fn is_by_peer(&self) -> bool {
+        use DisconnectKind::{Closed, KeepAliveTimeout, Normal, WithWill};
+        matches!(self.kind, Closed | KeepAliveTimeout | Normal | WithWill)
+    }
+
     /// What there is to say beyond kind and Reason Code.
     fn text(&self) -> &str {
         self.properties.as_properties().reason_string().unwrap_or("")

@@ -82,7 +82,7 @@ impl Core {
             if will.qos > self.shared.limits.maximum_qos {
                 return Err(ReasonCode::QOS_NOT_SUPPORTED.into()); // [MQTT-3.2.2-12]
             }
-            if plugin_api::topic::levels(will.topic).count() > self.shared.limits.topic_levels_max {
+            if self.has_too_many_levels(will.topic) {
                 return Err(ReasonCode::TOPIC_NAME_INVALID.into());
             }
         }
@@ -319,13 +319,14 @@ impl Core {
         let out = self.out(slot);
         let start = out.len();
         // [MQTT-3.2.2-6]
-        let connack = Connack { session_present: false, reason_code, properties: refusal.properties.as_properties() };
-        Packet::Connack(connack).encode(version, out);
-        if out.len() - start > packet_bytes_max as usize {
-            // [MQTT-3.2.2-19] [MQTT-3.2.2-20]
-            out.truncate(start);
-            Packet::Connack(Connack { session_present: false, reason_code, properties: Properties::EMPTY })
-                .encode(version, out);
+        // [MQTT-3.2.2-19] [MQTT-3.2.2-20]
+        for properties in [refusal.properties.as_properties(), Properties::EMPTY] {
+            let connack = Connack { session_present: false, reason_code, properties };
+            Packet::Connack(connack).encode(version, out);
+            if out.len() - start <= packet_bytes_max as usize {
+                break;
+            }
+            out.truncate(start); // [MQTT-3.1.2-24]
         }
         self.close(slot, Closing::silent(refusal.kind, reason_code)); // [MQTT-3.2.2-7]
     }
@@ -395,12 +396,16 @@ impl Core {
             return slot;
         }
         self.attach(slot, *pending);
+        self.deliver_early(id);
         self.feed(slot, &unread, now);
         slot
     }
 
     /// Joins a connection and its session, and acknowledges.
     fn attach(&mut self, slot: u32, pending: PendingConnect) {
+        let Some(connack) = self.connack_properties(slot, &pending) else {
+            return self.refuse(slot, &ReasonCode::PACKET_TOO_LARGE.into());
+        };
         let existing = self.by_client.get(pending.client_id.as_str()).copied();
         if let Some(session_slot) = existing {
             let before = self.sessions[session_slot as usize].connection;
@@ -434,7 +439,10 @@ impl Core {
         connection.heard_at = self.now;
         connection.drop_empty_extra();
         self.arm_keep_alive(slot);
-        self.send_connack(slot, resumed.is_some(), &pending);
+        // [MQTT-3.1.4-5]
+        let properties = connack.as_properties();
+        let connack = Connack { session_present: resumed.is_some(), reason_code: ReasonCode::SUCCESS, properties };
+        Packet::Connack(connack).encode(pending.version, self.out(slot));
         self.pump(session_slot);
     }
 
@@ -453,47 +461,69 @@ impl Core {
         }
     }
 
-    /// [MQTT-3.1.4-5], with what differs from what the client asked for and from the specification's defaults.
-    fn send_connack(&mut self, slot: u32, session_present: bool, pending: &PendingConnect) {
-        let limits = &self.shared.limits;
-        let mut properties = PropertiesBuf::default();
-        if pending.version == ProtocolVersion::V5 {
-            let mut add = |property| properties.push(property).expect("our own values are in range");
-            if pending.expiry_secs != pending.expiry_asked {
-                add(Property::SessionExpiryInterval(pending.expiry_secs));
+    /// The properties of CONNACK: ours, and those that handlers have added if the client has room for them
+    /// [MQTT-3.2.2-19] [MQTT-3.2.2-20]. `None` if not even ours fit [MQTT-3.1.2-24].
+    fn connack_properties(&self, slot: u32, pending: &PendingConnect) -> Option<PropertiesBuf> {
+        let connection = &self.connections[slot as usize];
+        if !connection.is_v5() {
+            return Some(PropertiesBuf::default());
+        }
+        let fits = |properties: &PropertiesBuf| {
+            // Type, flags and Reason Code, and two lengths of at most four bytes.
+            let bytes_max = properties.as_bytes().len() + 11;
+            bytes_max <= connection.packet_bytes_max as usize || {
+                let mut bytes = Vec::new();
+                let properties = properties.as_properties();
+                let connack = Connack { session_present: false, reason_code: ReasonCode::SUCCESS, properties };
+                Packet::Connack(connack).encode(ProtocolVersion::V5, &mut bytes);
+                bytes.len() <= connection.packet_bytes_max as usize
             }
-            if limits.receive_maximum != u16::MAX {
-                add(Property::ReceiveMaximum(limits.receive_maximum));
-            }
-            if limits.maximum_qos != QoS::ExactlyOnce {
-                add(Property::MaximumQos(limits.maximum_qos as u8));
-            }
-            add(Property::MaximumPacketSize(u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX)));
-            if pending.assigned {
-                add(Property::AssignedClientIdentifier(&pending.client_id));
-            }
-            if limits.topic_alias_max != 0 {
-                add(Property::TopicAliasMaximum(limits.topic_alias_max));
-            }
-            if pending.keep_alive_secs != pending.keep_alive_asked {
-                add(Property::ServerKeepAlive(pending.keep_alive_secs)); // [MQTT-3.1.2-21]
-            }
-            if let Some(auth) = self.connections[slot as usize].auth() {
-                add(Property::AuthenticationMethod(&auth.method)); // [MQTT-4.12.0-5]
-                if let Some(data) = &pending.auth_data {
-                    add(Property::AuthenticationData(data));
-                }
-            }
-            for property in pending.connack.as_properties().iter() {
-                // A handler's property is left out where the server has set its own.
-                if properties_allow(&properties, &property) {
-                    let _ = properties.push(property);
-                }
+        };
+        let own = self.own_connack_properties(slot, pending);
+        if pending.connack.is_empty() {
+            return Some(own).filter(fits);
+        }
+        let mut all = own.clone();
+        for property in pending.connack.as_properties().iter() {
+            // A handler's property is left out where the server has set its own.
+            if properties_allow(&all, &property) {
+                let _ = all.push(property);
             }
         }
-        let connack =
-            Connack { session_present, reason_code: ReasonCode::SUCCESS, properties: properties.as_properties() };
-        Packet::Connack(connack).encode(pending.version, self.out(slot));
+        [all, own].into_iter().find(fits)
+    }
+
+    /// What differs from what the client asked for and from the specification's defaults.
+    fn own_connack_properties(&self, slot: u32, pending: &PendingConnect) -> PropertiesBuf {
+        let limits = &self.shared.limits;
+        let mut properties = PropertiesBuf::default();
+        let mut add = |property| properties.push(property).expect("our own values are in range");
+        if pending.expiry_secs != pending.expiry_asked {
+            add(Property::SessionExpiryInterval(pending.expiry_secs));
+        }
+        if limits.receive_maximum != u16::MAX {
+            add(Property::ReceiveMaximum(limits.receive_maximum));
+        }
+        if limits.maximum_qos != QoS::ExactlyOnce {
+            add(Property::MaximumQos(limits.maximum_qos as u8));
+        }
+        add(Property::MaximumPacketSize(u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX)));
+        if pending.assigned {
+            add(Property::AssignedClientIdentifier(&pending.client_id));
+        }
+        if limits.topic_alias_max != 0 {
+            add(Property::TopicAliasMaximum(limits.topic_alias_max));
+        }
+        if pending.keep_alive_secs != pending.keep_alive_asked {
+            add(Property::ServerKeepAlive(pending.keep_alive_secs)); // [MQTT-3.1.2-21]
+        }
+        if let Some(auth) = self.connections[slot as usize].auth() {
+            add(Property::AuthenticationMethod(&auth.method)); // [MQTT-4.12.0-5]
+            if let Some(data) = &pending.auth_data {
+                add(Property::AuthenticationData(data));
+            }
+        }
+        properties
     }
 }
 

@@ -195,6 +195,12 @@ impl Core {
         Packet::Connack(connack).encode(version, self.out(slot));
     }
 
+    /// Whether a Topic Name or Topic Filter has more levels than are allowed. Most are too short for that.
+    pub(super) fn has_too_many_levels(&self, topic: &str) -> bool {
+        let max = self.shared.limits.topic_levels_max;
+        topic.len() >= max && plugin_api::topic::levels(topic).count() > max
+    }
+
     /// The QoS that is granted for what was asked.
     pub(super) fn granted(&self, asked: QoS) -> QoS {
         asked.min(self.shared.limits.maximum_qos)

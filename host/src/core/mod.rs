@@ -28,7 +28,7 @@ mod templates;
 mod tests;
 mod timers;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub use self::connect::Handover;
 use self::connection::{Closing, Connection, NONE, Phase};
 pub use self::counters::Counters;
 use self::mail::{Batch, Mailboxes};
-use self::requests::DelayedInfo;
+use self::requests::{DelayedInfo, EarlyMail};
 use self::route::Replay;
 use self::session::Session;
 use self::templates::Templates;
@@ -124,6 +124,8 @@ pub struct Core {
     /// Retained messages on their way to new subscriptions.
     replays: Vec<Replay>,
     delayed_infos: HashMap<u64, DelayedInfo, RandomState>,
+    /// Requests about connections that may be on their way here, oldest first.
+    early: VecDeque<EarlyMail>,
     /// The timers' entry for retained messages that expire.
     retained_armed: Armed,
     /// Buffers for outbound bytes, so that idle connections need none.
@@ -170,6 +172,7 @@ impl Core {
             handovers: Vec::new(),
             replays: Vec::new(),
             delayed_infos: HashMap::default(),
+            early: VecDeque::new(),
             retained_armed: Millis::NEVER,
             pool: Vec::new(),
             templates: Templates::default(),
@@ -223,6 +226,7 @@ impl Core {
     /// Does what has become due.
     pub fn on_tick(&mut self, now: Millis) {
         self.now = now;
+        self.drop_early();
         while let Some((at, subject)) = self.timers.pop_due(now) {
             match subject {
                 Subject::Connection { slot, id } => self.connection_due(slot, id, at),
@@ -275,6 +279,9 @@ impl Core {
 
     /// The socket is gone: frees the slot. A connection that was not closed before ends as if it had been lost.
     pub fn release(&mut self, slot: u32) {
+        if self.connections.get(slot as usize).is_some_and(|connection| connection.phase == Phase::Leaving) {
+            return; // `take_handovers` frees it.
+        }
         if !self.is_closing(slot) && self.connections.contains(slot as usize) {
             self.lost(slot, self.now);
         }

@@ -1,6 +1,6 @@
 //! From a session's messages to the bytes that wait for its socket.
 
-use plugin_api::QoS;
+use plugin_api::{Properties, QoS};
 
 use super::connection::{NONE, Phase};
 use super::session::{Awaiting, InFlight, Queued};
@@ -63,11 +63,43 @@ impl Core {
         &mut connection.out
     }
 
-    /// Sends a packet that answers one of the peer's. A peer that asks and does not read is closed at some point.
+    /// Sends a packet that answers one of the peer's, unless it is larger than the peer takes [MQTT-3.1.2-24]. A peer that
+    /// asks and does not read is closed at some point.
     pub(super) fn answer(&mut self, slot: u32, packet: &Packet<'_>) {
-        let version = self.connections[slot as usize].version;
-        packet.encode(version, self.out(slot));
+        if !self.put(slot, packet) {
+            self.counters().dropped_too_large.add(1);
+        }
         self.bound_answers(slot);
+    }
+
+    /// Sends a packet with properties that explain, or without them if the client did not ask for them [MQTT-3.1.2-29]
+    /// or has no room for them.
+    pub(super) fn answer_with_properties<'a>(
+        &mut self,
+        slot: u32,
+        properties: Properties<'a>,
+        packet: impl Fn(Properties<'a>) -> Packet<'a>,
+    ) {
+        let explain = self.connections[slot as usize].problem_information;
+        if explain && self.put(slot, &packet(properties)) {
+            self.bound_answers(slot);
+        } else {
+            self.answer(slot, &packet(Properties::EMPTY));
+        }
+    }
+
+    /// Appends a packet. `false` if it is larger than the peer takes.
+    fn put(&mut self, slot: u32, packet: &Packet<'_>) -> bool {
+        let connection = &self.connections[slot as usize];
+        let (version, bytes_max) = (connection.version, connection.packet_bytes_max as usize);
+        let out = self.out(slot);
+        let start = out.len();
+        packet.encode(version, out);
+        let fits = out.len() - start <= bytes_max;
+        if !fits {
+            out.truncate(start);
+        }
+        fits
     }
 
     /// The short acknowledgement, the same four bytes in all versions.
@@ -86,7 +118,7 @@ impl Core {
             self.connections[slot as usize].out_sent = 0;
             self.close(
                 slot,
-                Closing::silent(plugin_api::DisconnectKind::ServerDisconnect, plugin_api::ReasonCode::QUOTA_EXCEEDED),
+                Closing::silent(plugin_api::DisconnectKind::LimitExceeded, plugin_api::ReasonCode::QUOTA_EXCEEDED),
             );
         }
     }

@@ -82,13 +82,13 @@ impl Core {
         {
             return Ok(next);
         }
-        if plugin_api::topic::levels(topic).count() > self.shared.limits.topic_levels_max {
+        if self.has_too_many_levels(topic) {
             self.reject_publish(slot, publish, ReasonCode::TOPIC_NAME_INVALID, PropertiesBuf::default());
             return Ok(self.next(slot));
         }
         if publish.qos != QoS::AtMostOnce && self.is_shedding() {
             // It is not acknowledged, so the client still has it when it comes back.
-            self.close(slot, Closing::telling(DisconnectKind::ServerDisconnect, ReasonCode::QUOTA_EXCEEDED));
+            self.close(slot, Closing::telling(DisconnectKind::LimitExceeded, ReasonCode::QUOTA_EXCEEDED));
             return Ok(Next::Stop);
         }
         let mut changed = std::mem::take(&mut self.changed);
@@ -198,25 +198,6 @@ impl Core {
             if qos == QoS::AtLeastOnce { Packet::Puback(ack) } else { Packet::Pubrec(ack) }
         };
         self.answer_with_properties(slot, properties.as_properties(), packet);
-    }
-
-    /// Sends a packet with properties that explain, or without them if the client did not ask for them [MQTT-3.1.2-29]
-    /// or has no room for them.
-    pub(super) fn answer_with_properties<'a>(
-        &mut self,
-        slot: u32,
-        properties: Properties<'a>,
-        packet: impl Fn(Properties<'a>) -> Packet<'a>,
-    ) {
-        let connection = &self.connections[slot as usize];
-        let (explain, bytes_max) = (connection.problem_information, connection.packet_bytes_max as usize);
-        let start = self.out(slot).len();
-        self.answer(slot, &packet(if explain { properties } else { Properties::EMPTY }));
-        let out = self.out(slot);
-        if out.len().saturating_sub(start) > bytes_max {
-            out.truncate(start);
-            self.answer(slot, &packet(Properties::EMPTY));
-        }
     }
 
     /// Takes ownership of a message: stores, routes and acknowledges it.

@@ -3,28 +3,85 @@
 use plugin_api::{ConnectionId, DisconnectKind, InfoSender, Properties, PropertiesBuf, Property, QoS, ReasonCode};
 
 use super::connection::{Closing, NONE, Phase};
-use super::mail::{InfoMail, InfoTarget};
+use super::mail::{InfoMail, InfoTarget, Mail};
 use super::route::expiry;
 use super::session::Queued;
-use super::{Core, Subject};
+use super::{CONNECTION_ID_WORKER_SHIFT, Core, Subject};
+use crate::clock::Millis;
 use crate::message::MessageParts;
 use crate::plugin::{InfoAction, InfoOutcome, InfoRequest, OwnedMessage};
 
 /// Messages for `handle_info` that wait for their moment in one worker; further ones are dropped and logged.
 const DELAYED_INFOS_MAX: usize = 1_000_000;
 
+/// Requests about connections that may be on their way to a worker, and how long they are kept, in milliseconds. Handing
+/// a connection over takes a turn of two workers.
+const EARLY_MAILS_MAX: usize = 256;
+const EARLY_MS: u64 = 1000;
+
 impl Core {
-    /// Disconnects one Network Connection, if it is here.
-    pub(super) fn disconnect(&mut self, connection: u64, reason_code: ReasonCode, properties: &[u8]) {
+    /// Does what a plugin has asked for.
+    pub(super) fn on_request(&mut self, mail: Mail) {
+        match mail {
+            Mail::Publish(message) => self.publish_from_plugin(&message),
+            Mail::Info(info) => self.on_info(info),
+            Mail::Disconnect { connection, .. } if !self.by_connection.contains_key(&connection) => {
+                self.keep_early(connection, mail);
+            }
+            Mail::Disconnect { connection, reason_code, properties } => {
+                self.disconnect(connection, reason_code, &properties);
+            }
+            Mail::Stop => self.shutdown(self.now),
+        }
+    }
+
+    /// Disconnects one Network Connection.
+    fn disconnect(&mut self, connection: u64, reason_code: ReasonCode, properties: &[u8]) {
         if let Some(&slot) = self.by_connection.get(&connection) {
             let closing = Closing::telling(DisconnectKind::ServerDisconnect, reason_code);
             self.close(slot, closing.with_properties(Properties::from_trusted(properties).into()));
         }
     }
 
-    pub(super) fn on_info(&mut self, info: Box<InfoMail>) {
+    /// Keeps a request about a connection that is not here: it may be on its way from the worker that accepted it, which
+    /// got the same request and may have let it go before.
+    fn keep_early(&mut self, connection: u64, mail: Mail) {
+        if connection >> CONNECTION_ID_WORKER_SHIFT == self.worker as u64 {
+            return; // It was accepted here, and does not come back.
+        }
+        if self.early.len() >= EARLY_MAILS_MAX {
+            self.early.pop_front();
+        }
+        self.early.push_back(EarlyMail { until: self.now + EARLY_MS, connection, mail });
+    }
+
+    /// Forgets requests about connections that have not come.
+    pub(super) fn drop_early(&mut self) {
+        while self.early.front().is_some_and(|early| early.until <= self.now) {
+            self.early.pop_front();
+        }
+    }
+
+    /// Does what was asked about a connection that has just come.
+    pub(super) fn deliver_early(&mut self, connection: u64) {
+        for _ in 0..self.early.len() {
+            let early = self.early.pop_front().expect("counted before");
+            if early.connection == connection {
+                self.on_request(early.mail);
+            } else {
+                self.early.push_back(early);
+            }
+        }
+    }
+
+    fn on_info(&mut self, info: Box<InfoMail>) {
         if info.delay_ms == 0 {
-            return self.deliver_info(&info);
+            return match info.target {
+                InfoTarget::Connection(id) if !self.by_connection.contains_key(&id) => {
+                    self.keep_early(id, Mail::Info(info));
+                }
+                _ => self.deliver_info(&info),
+            };
         }
         if self.delayed_infos.len() >= DELAYED_INFOS_MAX {
             tracing::warn!(
@@ -146,8 +203,15 @@ impl Core {
     }
 }
 
+/// A request about a connection that may be on its way to this worker.
+pub(super) struct EarlyMail {
+    until: Millis,
+    connection: u64,
+    mail: Mail,
+}
+
 /// A message for `handle_info` that waits for its moment.
 pub(super) struct DelayedInfo {
-    at: crate::clock::Millis,
+    at: Millis,
     info: Box<InfoMail>,
 }

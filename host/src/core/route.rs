@@ -6,7 +6,7 @@ use plugin_api::QoS;
 
 use super::Core;
 use super::connection::NONE;
-use super::mail::{Batch, Destination, Mail};
+use super::mail::{Batch, Destination};
 use super::session::Queued;
 use super::timers::{Subject, is_current};
 use crate::clock::Millis;
@@ -248,14 +248,7 @@ impl Core {
         }
         // What a plugin asks for meanwhile waits for the next turn: it may go on asking for ever.
         for mail in batch.take_mails() {
-            match mail {
-                Mail::Publish(message) => self.publish_from_plugin(&message),
-                Mail::Info(info) => self.on_info(info),
-                Mail::Disconnect { connection, reason_code, properties } => {
-                    self.disconnect(connection, reason_code, &properties);
-                }
-                Mail::Stop => self.shutdown(now),
-            }
+            self.on_request(mail);
         }
     }
 
@@ -277,7 +270,7 @@ impl Core {
     }
 
     /// Routes what a plugin published. It is asked about by nobody: it comes from the operator's own code.
-    fn publish_from_plugin(&mut self, message: &Arc<Message>) {
+    pub(super) fn publish_from_plugin(&mut self, message: &Arc<Message>) {
         if !self.route_message(message) {
             tracing::warn!(
                 topic = message.topic(),

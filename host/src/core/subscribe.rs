@@ -64,10 +64,7 @@ impl Core {
     /// What can be granted before handlers are asked.
     fn check_filter(&self, slot: u32, asked: &Asked<'_>) -> ReasonCode {
         let malformed = matches!(topic::split_share(asked.written), Share::Malformed); // [MQTT-4.8.2-1] [MQTT-4.8.2-2]
-        if malformed
-            || !topic::is_valid_filter(asked.filter)
-            || topic::levels(asked.filter).count() > self.shared.limits.topic_levels_max
-        {
+        if malformed || !topic::is_valid_filter(asked.filter) || self.has_too_many_levels(asked.filter) {
             return ReasonCode::TOPIC_FILTER_INVALID;
         }
         let Some(session) = self.session_of(slot) else {

@@ -38,6 +38,13 @@ pub(super) enum NotReady {
     Panicked(Panic),
 }
 
+/// The panic that ended a call: the text is in the answer; among the reported ones it is found by that.
+fn fatal(panics: Vec<Panic>, answer: &Answer) -> Panic {
+    let text = answer.text().map(|(_, text)| text).unwrap_or_default();
+    let reported = panics.into_iter().find(|panic| panic.text == text);
+    reported.unwrap_or(Panic { text, location: String::new() })
+}
+
 impl Plugin {
     /// Makes the instance.
     ///
@@ -53,7 +60,7 @@ impl Plugin {
         let name = table.name().as_str().to_owned();
         let services = PluginServices::leak(&name, services);
         let mut answer = Answer::default();
-        let (instance, panic) = services::inside(NO_CONNECTION, || {
+        let (instance, panics) = services::inside(NO_CONNECTION, || {
             // SAFETY: the caller's promise; `raw` is valid until the process ends.
             unsafe { table.instance_new()(services.raw(), text(config), answer.sink()) }
         });
@@ -61,10 +68,7 @@ impl Plugin {
             services.close();
             let (number, text) = answer.text().unwrap_or_default();
             let panicked = number == u64::from(Verdict::PANICKED.0);
-            return Err(match panic.or(panicked.then(|| Panic { text: text.clone(), location: String::new() })) {
-                Some(panic) if panicked => NotReady::Panicked(panic),
-                _ => NotReady::Refused(text),
-            });
+            return Err(if panicked { NotReady::Panicked(fatal(panics, &answer)) } else { NotReady::Refused(text) });
         }
         Ok(Self {
             name,
@@ -124,28 +128,24 @@ impl Plugin {
     /// Runs a call that has nothing to answer and no connection's state.
     fn call(&self, callback: &str, who: &str, call: impl FnOnce(PluginVtRef, Opaque, &mut Answer) -> Verdict) {
         let mut answer = Answer::default();
-        let (verdict, panic) = services::inside(NO_CONNECTION, || call(self.table, self.instance, &mut answer));
+        let (verdict, panics) = services::inside(NO_CONNECTION, || call(self.table, self.instance, &mut answer));
         if verdict == Verdict::PANICKED {
-            self.log_panic(callback, who, panic, &answer);
-        } else if let Some(panic) = panic {
-            self.log_caught(callback, who, &panic);
+            self.log_panic(callback, who, panics, &answer);
+        } else {
+            self.log_caught(callback, who, &panics);
         }
     }
 
     #[cold]
-    fn log_panic(&self, callback: &str, client_id: &str, panic: Option<Panic>, answer: &Answer) {
-        let panic = panic.unwrap_or_else(|| Panic {
-            text: answer.text().map(|(_, text)| text).unwrap_or_default(),
-            location: String::new(),
-        });
-        let Panic { text, location } = panic;
+    fn log_panic(&self, callback: &str, client_id: &str, panics: Vec<Panic>, answer: &Answer) {
+        let Panic { text, location } = fatal(panics, answer);
         tracing::error!(plugin = self.name, callback, client_id, text, location, "a plugin panicked");
     }
 
-    #[cold]
-    fn log_caught(&self, callback: &str, client_id: &str, panic: &Panic) {
-        let Panic { text, location } = panic;
-        tracing::warn!(plugin = self.name, callback, client_id, text, location, "a plugin panicked and caught it");
+    fn log_caught(&self, callback: &str, client_id: &str, panics: &[Panic]) {
+        for Panic { text, location } in panics {
+            tracing::warn!(plugin = self.name, callback, client_id, text, location, "a plugin panicked and caught it");
+        }
     }
 
     /// The plugin's answer makes no sense.
@@ -195,11 +195,28 @@ impl fmt::Debug for Plugin {
     }
 }
 
-/// Plugins in their order.
+/// Plugins in their order, at most 64.
+#[derive(Default)]
 pub(super) struct Plugins {
     pub(super) list: Box<[Plugin]>,
-    /// What at least one of them implements.
-    pub(super) callbacks: Callbacks,
+    /// For each callback the plugins that implement it, as a set of bits.
+    implementing: [u64; Callback::ALL.len()],
+}
+
+impl Plugins {
+    pub(super) fn new(list: Vec<Plugin>) -> Self {
+        let implements = |plugin: &Plugin, callback| u64::from(plugin.callbacks.contains(callback));
+        let set = |callback| {
+            list.iter().enumerate().fold(0, |set, (index, plugin)| set | implements(plugin, callback) << index)
+        };
+        Self { implementing: Callback::ALL.map(set), list: list.into() }
+    }
+
+    /// The plugins that implement a callback, as a set of bits.
+    #[inline]
+    pub(super) fn implementing(&self, callback: Callback) -> u64 {
+        self.implementing[callback as usize]
+    }
 }
 
 /// What one plugin remembers of one connection; null once it has panicked or the connection has ended.
@@ -235,12 +252,12 @@ impl Handlers {
         };
         for (plugin, state) in plugins.list.iter().zip(handlers.states()) {
             let (mut answer, raw) = (Answer::default(), info.raw());
-            let (new, panic) = services::inside(info.connection, || {
+            let (new, panics) = services::inside(info.connection, || {
                 // SAFETY: the instance lives as long as the plugin.
                 unsafe { plugin.table.connection_new()(plugin.instance, &raw, answer.sink()) }
             });
             if new.is_null() {
-                plugin.log_panic("new_connection", &info.peer.to_string(), panic, &answer);
+                plugin.log_panic("new_connection", &info.peer.to_string(), panics, &answer);
                 return Err(Failed);
             }
             state.0 = new;
@@ -292,22 +309,13 @@ impl Handlers {
         if state.0.is_null() {
             return Err(Failed); // It was logged when it panicked.
         }
-        let (verdict, panic) = services::inside(connection, || call(plugin.table, plugin.instance, state.0, answer));
-        if panic.is_none() && verdict.0 < Verdict::POISONED.0 {
-            return Ok(verdict);
+        let (verdict, panics) = services::inside(connection, || call(plugin.table, plugin.instance, state.0, answer));
+        if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
+            plugin.log_panic(callback.name(), who, panics, answer);
+            plugin.drop_state(state, who);
+            return Err(Failed);
         }
-        match verdict {
-            Verdict::PANICKED | Verdict::POISONED => {
-                plugin.log_panic(callback.name(), who, panic, answer);
-                plugin.drop_state(state, who);
-                return Err(Failed);
-            }
-            _ => {
-                if let Some(panic) = panic {
-                    plugin.log_caught(callback.name(), who, &panic);
-                }
-            }
-        }
+        plugin.log_caught(callback.name(), who, &panics);
         Ok(verdict)
     }
 }

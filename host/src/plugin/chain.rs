@@ -11,16 +11,13 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use plugin_api::abi::{RawAck, RawPublish, RawSubscribe, RawSubscription, RawUnsubscribe, Verdict};
-use plugin_api::{AckKind, Callback, Callbacks, PropertiesBuf, QoS, ReasonCode};
+use plugin_api::abi::{RawAck, RawSubscribe, RawSubscription, RawUnsubscribe, Verdict};
+use plugin_api::{AckKind, Callback, PropertiesBuf, QoS, ReasonCode};
 
-use super::answer::{Answer, MessageView, Unreadable, unknown};
+use super::answer::{Answer, Unreadable, unknown};
 use super::call::{Handlers, Plugin, Plugins};
 use super::error::LoadError;
-use super::outcome::{
-    AuthOutcome, ChangedMessage, ConnackOverrides, ConnectOutcome, Failed, InfoOutcome, PublishOutcome,
-    SubscribeOutcome,
-};
+use super::outcome::{AuthOutcome, ConnackOverrides, ConnectOutcome, Failed, InfoOutcome, SubscribeOutcome};
 use super::request::{
     AuthRequest, ConnectRequest, ConnectionInfo, DisconnectReason, InfoRequest, NO_EXTENSION, PublishRequest,
     SubscribeItem, slice,
@@ -38,7 +35,7 @@ const PLUGINS_MAX: usize = 64;
 /// for the log.
 ///
 /// A chain without plugins is the embedded default handler: it has no opinion on anything.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Chain(Arc<Plugins>);
 
 impl Chain {
@@ -57,8 +54,7 @@ impl Chain {
         for (index, plugin) in plugins.iter().enumerate() {
             plugin.set_index(index);
         }
-        let callbacks = plugins.iter().fold(Callbacks::NONE, |all, plugin| all.union(plugin.callbacks()));
-        Ok(Self(Arc::new(Plugins { list: plugins.into(), callbacks })))
+        Ok(Self(Arc::new(Plugins::new(plugins))))
     }
 
     /// The plugins, in order.
@@ -71,7 +67,7 @@ impl Chain {
     #[must_use]
     #[inline]
     pub fn implements(&self, callback: Callback) -> bool {
-        self.0.callbacks.contains(callback)
+        self.0.implementing(callback) != 0
     }
 
     /// Whether at least one plugin decides who may connect.
@@ -170,40 +166,6 @@ impl Chain {
             }
         }
         AuthOutcome::Reject { reason_code: ReasonCode::BAD_AUTHENTICATION_METHOD, properties: PropertiesBuf::new() }
-    }
-
-    /// What becomes of a message? Each plugin sees the previous one's. If one changes the topic, those before it are asked
-    /// once more about the new one, and may only agree or refuse.
-    ///
-    /// `changed` is filled if the outcome is [`PublishOutcome::Changed`]; otherwise its contents mean nothing.
-    #[inline]
-    pub fn publish(
-        &self,
-        handlers: &mut Handlers,
-        who: &str,
-        request: &PublishRequest<'_>,
-        changed: &mut ChangedMessage,
-    ) -> PublishOutcome {
-        let mut is_changed = false;
-        for index in implementing(handlers, Callback::Publish) {
-            let mut answer = Answer::default();
-            let raw = if is_changed { raw_changed(changed, request, false) } else { request.raw(false) };
-            match ask_publish(handlers, index, who, &raw, &mut answer) {
-                Asked::Forward => {}
-                Asked::Changed(message) => {
-                    let topic = if is_changed { &changed.topic } else { request.topic };
-                    let topic_changed = topic != message.topic;
-                    message.copy_to(changed);
-                    is_changed = true;
-                    let objection = topic_changed.then(|| ask_again(handlers, index, who, request, changed));
-                    if let Some(end) = objection.flatten() {
-                        return end;
-                    }
-                }
-                Asked::End(end) => return end,
-            }
-        }
-        if is_changed { PublishOutcome::Changed } else { PublishOutcome::Forward }
     }
 
     /// What may a client subscribe to? `codes` come in as what the server would grant, one for each entry, and go out
@@ -347,12 +309,6 @@ impl Chain {
     }
 }
 
-impl Default for Chain {
-    fn default() -> Self {
-        Self(Arc::new(Plugins { list: Box::default(), callbacks: Callbacks::NONE }))
-    }
-}
-
 impl fmt::Debug for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.0.list.iter().map(Plugin::name)).finish()
@@ -360,19 +316,13 @@ impl fmt::Debug for Chain {
 }
 
 /// The Reason Code of "any other error".
-const ERROR: ReasonCode = ReasonCode::UNSPECIFIED_ERROR;
+pub(super) const ERROR: ReasonCode = ReasonCode::UNSPECIFIED_ERROR;
 
 /// The plugins that implement a callback, by their place in the chain.
 #[inline]
-fn implementing(handlers: &Handlers, callback: Callback) -> impl Iterator<Item = usize> + use<> {
-    // A set of bits, so that the iterator does not borrow the handlers, which each call needs mutably.
-    let list = &handlers.plugins().list;
-    let mut set = if handlers.plugins().callbacks.contains(callback) {
-        let bit = |(index, plugin): (usize, &Plugin)| u64::from(plugin.callbacks().contains(callback)) << index;
-        list.iter().enumerate().map(bit).fold(0, |set, bit| set | bit)
-    } else {
-        0
-    };
+pub(super) fn implementing(handlers: &Handlers, callback: Callback) -> impl Iterator<Item = usize> + use<> {
+    // A copy of the set, so that the iterator does not borrow the handlers, which each call needs mutably.
+    let mut set = handlers.plugins().implementing(callback);
     std::iter::from_fn(move || {
         let index = set.trailing_zeros();
         (index < 64).then(|| {
@@ -389,95 +339,6 @@ fn merged(earlier: &ConnackOverrides, later: ConnackOverrides) -> ConnackOverrid
         session_expiry: later.session_expiry.or(earlier.session_expiry),
         properties: rules::merge(&earlier.properties, &later.properties),
     }
-}
-
-/// One plugin's answer about a message.
-enum Asked<'a> {
-    Forward,
-    Changed(MessageView<'a>),
-    End(PublishOutcome),
-}
-
-#[inline]
-fn ask_publish<'a>(
-    handlers: &mut Handlers,
-    index: usize,
-    who: &str,
-    raw: &RawPublish<'_>,
-    answer: &'a mut Answer,
-) -> Asked<'a> {
-    match handlers.publish(index, who, answer, raw) {
-        Ok(Verdict::OK) => Asked::Forward,
-        Ok(verdict) => read_publish(handlers, index, who, verdict, answer),
-        Err(Failed) => Asked::End(PublishOutcome::Failed),
-    }
-}
-
-fn read_publish<'a>(handlers: &Handlers, index: usize, who: &str, verdict: Verdict, answer: &'a Answer) -> Asked<'a> {
-    let read = match verdict {
-        Verdict::CHANGED => answer.message().map(Asked::Changed),
-        Verdict::HANDLED => answer.nothing().map(|()| Asked::End(PublishOutcome::Handled)),
-        Verdict::REJECT => answer
-            .refusal(Place::Acknowledgement)
-            .map(|(reason_code, properties)| Asked::End(PublishOutcome::Reject { reason_code, properties })),
-        Verdict::DISCONNECT => answer
-            .disconnection()
-            .map(|(reason_code, properties)| Asked::End(PublishOutcome::Disconnect { reason_code, properties })),
-        Verdict::ERROR => {
-            log_error(handlers, index, Callback::Publish, who, answer);
-            Ok(Asked::End(refused()))
-        }
-        other => Err(unknown(other)),
-    };
-    read.unwrap_or_else(|why| {
-        log_unreadable(handlers, index, Callback::Publish, who, &why);
-        // A message that cannot be published is refused; an answer that makes no sense at all ends the connection.
-        let unusable_message = verdict == Verdict::CHANGED;
-        Asked::End(if unusable_message { refused() } else { PublishOutcome::Failed })
-    })
-}
-
-/// Asks the plugins before `changer` about the topic that it has given a message. `Some`: they object.
-#[cold]
-fn ask_again(
-    handlers: &mut Handlers,
-    changer: usize,
-    who: &str,
-    request: &PublishRequest<'_>,
-    changed: &ChangedMessage,
-) -> Option<PublishOutcome> {
-    for index in implementing(handlers, Callback::Publish).take_while(|index| *index < changer) {
-        let mut answer = Answer::default();
-        let raw = raw_changed(changed, request, true);
-        match ask_publish(handlers, index, who, &raw, &mut answer) {
-            Asked::Forward => {}
-            // A plugin that rewrites whatever it sees in the same way has nothing to add.
-            Asked::Changed(message) if message.equals(changed) => {}
-            Asked::Changed(_) => {
-                let why = "it changes a message again that a later plugin has changed";
-                log_unreadable(handlers, index, Callback::Publish, who, why);
-                return Some(refused());
-            }
-            Asked::End(end) => return Some(end),
-        }
-    }
-    None
-}
-
-fn refused() -> PublishOutcome {
-    PublishOutcome::Reject { reason_code: ERROR, properties: PropertiesBuf::new() }
-}
-
-fn raw_changed<'a>(changed: &'a ChangedMessage, request: &PublishRequest<'a>, again: bool) -> RawPublish<'a> {
-    PublishRequest {
-        topic: &changed.topic,
-        payload: &changed.payload,
-        properties: &changed.properties,
-        qos: changed.qos,
-        retain: changed.retain,
-        ..*request
-    }
-    .raw(again)
 }
 
 /// Folds one plugin's Reason Codes into those so far. `Some`: asking ends here.
@@ -537,10 +398,10 @@ fn refuse_only(so_far: ReasonCode, answered: ReasonCode) -> Result<ReasonCode, U
     }
 }
 
-fn log_error(handlers: &Handlers, index: usize, callback: Callback, who: &str, answer: &Answer) {
+pub(super) fn log_error(handlers: &Handlers, index: usize, callback: Callback, who: &str, answer: &Answer) {
     handlers.plugins().list[index].log_error(callback, who, answer);
 }
 
-fn log_unreadable(handlers: &Handlers, index: usize, callback: Callback, who: &str, why: &str) {
+pub(super) fn log_unreadable(handlers: &Handlers, index: usize, callback: Callback, who: &str, why: &str) {
     handlers.plugins().list[index].log_unreadable(callback, who, why);
 }

@@ -14,7 +14,7 @@
 #![allow(unsafe_code)] // A library is mapped, and its symbol and table of functions are trusted after the checks.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,6 +37,9 @@ use super::services::{Panic, Services};
 
 /// Largest library that is loaded, in bytes.
 const LIBRARY_BYTES_MAX: u64 = 1 << 30;
+
+/// Bytes at the beginning of a library within which its program headers are looked for.
+const HEADERS_BYTES_MAX: u64 = 64 * 1024;
 
 /// Libraries that are mapped.
 static MAPPED: AtomicUsize = AtomicUsize::new(0);
@@ -104,6 +107,7 @@ unsafe fn init(
 /// Maps a copy of the library, for good.
 fn map(path: &Path) -> Result<Library, LoadError> {
     let mut file = open(path)?;
+    check_file(path, &mut file)?;
     let unreadable = |error: io::Error| LoadError::Unreadable { path: path.into(), reason: error.to_string() };
     let (library, descriptor) = match sealed_copy(&mut file) {
         Ok(copy) => {
@@ -111,14 +115,14 @@ fn map(path: &Path) -> Result<Library, LoadError> {
             (library, Some(copy))
         }
         // No memfd, or none that may be mapped for execution.
-        Err(_) => (temporary_copy(path).map_err(unreadable)?, None),
+        Err(_) => (temporary_copy(&mut file).map_err(unreadable)?, None),
     };
     let library = match library {
         Ok(library) => library,
         // Without /proc, or where memory files must not be executed, a file may still do. The message of this attempt
         // is the better one as well.
         Err(_) if descriptor.is_some() => {
-            temporary_copy(path).map_err(unreadable)?.map_err(|error| not_a_library(path, &error))?
+            temporary_copy(&mut file).map_err(unreadable)?.map_err(|error| not_a_library(path, &error))?
         }
         Err(error) => return Err(not_a_library(path, &error)),
     };
@@ -148,6 +152,71 @@ fn open(path: &Path) -> Result<File, LoadError> {
     File::open(path).map_err(|error| unreadable(error.to_string()))
 }
 
+/// Refuses what is not a library of this machine's, and one that ends before its segments do (a copy or a build that is not
+/// finished): the system's loader would map what is not there, and the process would die of it.
+fn check_file(path: &Path, file: &mut File) -> Result<(), LoadError> {
+    let unreadable = |error: io::Error| LoadError::Unreadable { path: path.into(), reason: error.to_string() };
+    let length = file.metadata().map_err(unreadable)?.len();
+    let mut head = Vec::new();
+    file.take(HEADERS_BYTES_MAX).read_to_end(&mut head).map_err(unreadable)?;
+    file.rewind().map_err(unreadable)?;
+    match elf_bytes(&head) {
+        // The system's loader says "no such file" of it.
+        Some(_) if is_foreign(&head) => Err(LoadError::NotALibrary {
+            path: path.into(),
+            reason: "it was built for another kind of processor".into(),
+        }),
+        Some(expected) if expected <= length => Ok(()),
+        Some(expected) => Err(LoadError::NotALibrary {
+            path: path.into(),
+            reason: format!("it is cut off: {expected} bytes are expected, and it has {length}"),
+        }),
+        None => Err(LoadError::NotALibrary {
+            path: path.into(),
+            reason: "it does not begin as an ELF file with readable headers does".into(),
+        }),
+    }
+}
+
+/// Whether an ELF file is for another architecture than this program.
+fn is_foreign(head: &[u8]) -> bool {
+    // Class and data encoding (bytes 4 and 5), and e_machine (18 and 19).
+    let kind = |head: &[u8]| Some((head.get(4..6)?.to_vec(), head.get(18..20)?.to_vec()));
+    let mut own = [0; 20];
+    let is_known = File::open("/proc/self/exe").and_then(|mut exe| exe.read_exact(&mut own)).is_ok();
+    is_known && kind(&own) != kind(head)
+}
+
+/// The bytes that an ELF file has at least, by its program headers. `None` if they cannot be read.
+fn elf_bytes(head: &[u8]) -> Option<u64> {
+    let field = |at: usize, bytes: usize| -> Option<u64> {
+        let mut number = [0; 8];
+        let raw = head.get(at..at.checked_add(bytes)?)?;
+        if cfg!(target_endian = "little") {
+            number[..bytes].copy_from_slice(raw);
+            Some(u64::from_le_bytes(number))
+        } else {
+            number[8 - bytes..].copy_from_slice(raw);
+            Some(u64::from_be_bytes(number))
+        }
+    };
+    if !head.starts_with(b"\x7fELF") {
+        return None;
+    }
+    // e_phoff, e_phentsize, e_phnum; p_offset, p_filesz.
+    let is_64_bit = *head.get(4)? == 2;
+    let (word, table, entry_bytes, entries, offset, size) =
+        if is_64_bit { (8, 32, 54, 56, 8, 32) } else { (4, 28, 42, 44, 4, 16) };
+    let (table, entry_bytes, entries) = (field(table, word)?, field(entry_bytes, 2)?, field(entries, 2)?);
+    let mut end = table.checked_add(entry_bytes.checked_mul(entries)?)?;
+    for entry in 0..entries {
+        let at = usize::try_from(table.checked_add(entry * entry_bytes)?).ok()?;
+        let segment_end = field(at.checked_add(offset)?, word)?.checked_add(field(at.checked_add(size)?, word)?)?;
+        end = end.max(segment_end);
+    }
+    Some(end)
+}
+
 /// A copy in memory that nobody can change any more.
 fn sealed_copy(file: &mut File) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -159,13 +228,14 @@ fn sealed_copy(file: &mut File) -> io::Result<OwnedFd> {
 }
 
 /// Maps a copy in a file of its own, which is removed at once: the mapping stays.
-fn temporary_copy(path: &Path) -> io::Result<Result<Library, libloading::Error>> {
+fn temporary_copy(original: &mut File) -> io::Result<Result<Library, libloading::Error>> {
     static COPIES: AtomicUsize = AtomicUsize::new(0);
+    original.rewind()?;
     let number = COPIES.fetch_add(1, Ordering::Relaxed);
     let copy = std::env::temp_dir().join(format!("host-plugin-{}-{number}.so", std::process::id()));
     // `create_new`: whoever may write to the directory could have put a file or a link of that name there.
     let mut file = File::options().write(true).create_new(true).open(&copy)?;
-    let library = io::copy(&mut File::open(path)?, &mut file).map(|_| dlopen(&copy));
+    let library = io::copy(original, &mut file).map(|_| dlopen(&copy));
     std::fs::remove_file(&copy)?;
     library
 }
@@ -237,22 +307,24 @@ fn sides(expected: impl ToString, found: impl ToString) -> ExpectedFound<String>
     ExpectedFound { expected: expected.to_string(), found: found.to_string() }
 }
 
-/// The way from the table of functions to the difference: the type that it is in, and the fields that led there.
+/// Where the difference is: the innermost field, its type, and the entry of the table that led there.
 fn place(root: &'static TypeLayout, stack: &[ExpectedFound<TLFieldOrFunction>]) -> String {
-    let mut steps = Vec::new();
+    // The pointers in between have fields that are called 0 or __something: they say nothing to anybody.
+    let has_name = |name: &str| name.starts_with(|first: char| first.is_ascii_alphabetic());
+    let (mut owner, mut path) = (root.full_type().name().to_owned(), Vec::new());
     for step in stack {
-        match step.expected {
-            // The reference to the table, and the pointers inside of it, say nothing to anybody.
-            TLFieldOrFunction::Field(field) if !field.name().starts_with('_') => {
-                steps.push(format!("`{}` (a {})", field.name(), field.full_type().name()));
+        if let TLFieldOrFunction::Field(field) = step.expected {
+            if has_name(field.name()) {
+                path.push(format!("`{}` of {owner}", field.name()));
             }
-            TLFieldOrFunction::Field(_) | TLFieldOrFunction::Function(_) => {}
+            owner = field.full_type().name().to_owned();
         }
     }
-    if steps.is_empty() {
-        return root.full_type().to_string();
+    match &path[..] {
+        [] => root.full_type().to_string(),
+        [field] => field.clone(),
+        [entry, .., field] => format!("{field} (reached through {entry})"),
     }
-    steps.join(", in it ")
 }
 
 /// What differs, and the two sides of it.
@@ -289,9 +361,10 @@ fn describe(what: &AbiInstability) -> (&'static str, ExpectedFound<String>) {
 }
 
 fn not_a_library(path: &Path, error: &dyn std::error::Error) -> LoadError {
-    // The loader speaks of the copy; whoever reads this knows the original.
-    let text = error.to_string();
-    let reason = match text.split_once(".so: ") {
+    // The outer error only says which function failed. The inner one begins with the name of the copy; whoever reads this
+    // knows the original.
+    let text = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    let reason = match text.split_once(": ") {
         Some((copy, reason)) if copy.contains("host-plugin-") => reason.to_owned(),
         _ => text,
     };

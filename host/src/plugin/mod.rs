@@ -18,6 +18,7 @@ mod chain;
 mod error;
 mod loader;
 mod outcome;
+mod publish;
 mod request;
 mod rules;
 mod services;

@@ -29,6 +29,9 @@ const LOG_BYTES_MAX: usize = 64 * 1024;
 /// Requests that one callback may make.
 const REQUESTS_MAX: usize = 4096;
 
+/// Panics of one callback that are remembered: the one that ends it, and those that it caught itself.
+const PANICS_MAX: usize = 16;
+
 /// The connection number outside of a connection's callback; real ones begin at 1.
 pub(super) const NO_CONNECTION: u64 = 0;
 
@@ -169,7 +172,7 @@ enum Inside {
 /// What has to wait for the end of the callback.
 struct Later {
     requests: Vec<(Mailboxes, usize, Mail)>,
-    panic: Option<Panic>,
+    panics: Vec<Panic>,
 }
 
 /// A panic in a callback, as the plugin's hook reported it.
@@ -183,30 +186,30 @@ thread_local! {
     // Two cells without a destructor, as they are set and read around every callback, and the rest apart.
     static INSIDE: Cell<Inside> = const { Cell::new(Inside::No) };
     static CONNECTION: Cell<u64> = const { Cell::new(NO_CONNECTION) };
-    static LATER: RefCell<Later> = const { RefCell::new(Later { requests: Vec::new(), panic: None }) };
+    static LATER: RefCell<Later> = const { RefCell::new(Later { requests: Vec::new(), panics: Vec::new() }) };
 }
 
-/// Runs a call into a plugin. What it asks for meanwhile is done when it has returned. The reported panic, if there was
-/// one, is returned as well.
+/// Runs a call into a plugin. What it asks for meanwhile is done when it has returned. Panics that its hook reported,
+/// those that it caught itself included, are returned as well.
 #[inline]
-pub(super) fn inside<T>(connection: u64, call: impl FnOnce() -> T) -> (T, Option<Panic>) {
+pub(super) fn inside<T>(connection: u64, call: impl FnOnce() -> T) -> (T, Vec<Panic>) {
     INSIDE.set(Inside::Yes);
     CONNECTION.set(connection);
     let result = call();
     CONNECTION.set(NO_CONNECTION);
     let touched = INSIDE.replace(Inside::No) == Inside::Touched;
-    (result, if touched { settle() } else { None })
+    (result, if touched { settle() } else { Vec::new() })
 }
 
 #[cold]
-fn settle() -> Option<Panic> {
-    let (requests, panic) = LATER.with_borrow_mut(|later| (std::mem::take(&mut later.requests), later.panic.take()));
+fn settle() -> Vec<Panic> {
+    let Later { requests, panics } = LATER.replace(Later { requests: Vec::new(), panics: Vec::new() });
     for (mailboxes, worker, mail) in requests {
         if !mailboxes.post(worker, mail) {
             tracing::warn!(worker, "a plugin's request was dropped: the worker's mailbox is full");
         }
     }
-    panic
+    panics
 }
 
 /// Writes a line for a plugin.
@@ -264,7 +267,11 @@ unsafe extern "C" fn panicked(context: Opaque, text: RSlice<'_, u8>, location: R
             tracing::error!(plugin = host.plugin, thread, text, location, "a plugin panicked on a thread of its own");
         } else {
             INSIDE.set(Inside::Touched);
-            LATER.with_borrow_mut(|later| later.panic = Some(panic));
+            LATER.with_borrow_mut(|later| {
+                if later.panics.len() < PANICS_MAX {
+                    later.panics.push(panic);
+                }
+            });
         }
     });
 }

@@ -345,7 +345,8 @@ fn publishing_is_folded() {
 
 #[test]
 fn authentication_belongs_to_the_plugin_that_accepts_the_method() {
-    let rows: [(&[&str], &str, Option<usize>, &[&str]); 7] = [
+    type Row<'a> = (&'a [&'a str], &'a str, Option<usize>, &'a [&'a str]);
+    let rows: [Row<'_>; 7] = [
         (&["silent"], "reject 8c", None, &[]),
         (&["", ""], "reject 8c", None, &["a Start", "b Start"]),
         (&["", "auth:continue", "auth:ok"], "continue", Some(1), &["a Start", "b Start"]),

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use host::{Builder, Server, ServerHandle};
 
 /// How long anything may take before a test fails. Long, for machines that are busy; nothing waits for it to pass.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until `condition` holds.
 #[track_caller]
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
@@ -25,19 +25,19 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// Starts a server in this process, on a free port.
 #[track_caller]
-pub fn start(workers: usize, configure: impl FnOnce(Builder) -> Builder) -> ServerHandle {
+pub(crate) fn start(workers: usize, configure: impl FnOnce(Builder) -> Builder) -> ServerHandle {
     configure(Server::builder().listen("127.0.0.1:0").workers(workers)).start().expect("the server starts")
 }
 
 /// Runs a test against a server with one worker, then against one with three, so that connections are handed over.
 #[track_caller]
-pub fn with_server(test: impl Fn(&ServerHandle)) {
+pub(crate) fn with_server(test: impl Fn(&ServerHandle)) {
     with_configured(|builder| builder, test);
 }
 
 /// The same, with a configuration.
 #[track_caller]
-pub fn with_configured(configure: impl Fn(Builder) -> Builder, test: impl Fn(&ServerHandle)) {
+pub(crate) fn with_configured(configure: impl Fn(Builder) -> Builder, test: impl Fn(&ServerHandle)) {
     for workers in [1, 3] {
         println!("with {workers} workers");
         let server = start(workers, &configure);
@@ -47,7 +47,7 @@ pub fn with_configured(configure: impl Fn(Builder) -> Builder, test: impl Fn(&Se
 }
 
 /// The `host` program, running. It is killed when this is dropped.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     log: Arc<Log>,
 }
@@ -60,12 +60,12 @@ struct Log {
 
 impl Process {
     /// Starts `host` with these arguments.
-    pub fn start<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Self {
+    pub(crate) fn start<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Self {
         Self::spawn(host_command().args(args))
     }
 
     /// Starts a prepared command.
-    pub fn spawn(command: &mut Command) -> Self {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("host can be run");
         let stderr = child.stderr.take().expect("it is a pipe");
         let log = Arc::new(Log::default());
@@ -84,7 +84,7 @@ impl Process {
 
     /// Starts `host` on a free port and waits until it listens.
     #[track_caller]
-    pub fn listening<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> (Self, SocketAddr) {
+    pub(crate) fn listening<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> (Self, SocketAddr) {
         let mut process = Self::spawn(host_command().args(["--listen", "127.0.0.1:0"]).args(args));
         let addr = process.wait_listening();
         (process, addr)
@@ -92,7 +92,7 @@ impl Process {
 
     /// Waits for the line that says where it listens.
     #[track_caller]
-    pub fn wait_listening(&mut self) -> SocketAddr {
+    pub(crate) fn wait_listening(&mut self) -> SocketAddr {
         let line = self.wait_log("listening on ");
         let (_, rest) = line.split_once("listening on ").expect("it was searched for");
         let end = rest.find(|c: char| c.is_whitespace() || c == '"').unwrap_or(rest.len());
@@ -101,7 +101,7 @@ impl Process {
 
     /// Waits for a line of the log that contains `text`.
     #[track_caller]
-    pub fn wait_log(&self, text: &str) -> String {
+    pub(crate) fn wait_log(&self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         let mut lines = self.log.lines.lock().unwrap();
         loop {
@@ -115,24 +115,24 @@ impl Process {
     }
 
     /// All lines so far.
-    pub fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         self.log.lines.lock().unwrap().0.clone()
     }
 
     /// Sends a signal.
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("it still runs");
     }
 
     /// Whether it has not ended.
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("its state can be read").is_none()
     }
 
     /// Waits until it has ended.
     #[track_caller]
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("host ends", || {
             status = self.child.try_wait().expect("its state can be read");
@@ -143,7 +143,7 @@ impl Process {
 
     /// Asks it to stop, and checks that it ends with 0.
     #[track_caller]
-    pub fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.signal(rustix::process::Signal::TERM);
         assert_eq!(self.wait().code(), Some(0));
     }
@@ -157,19 +157,19 @@ impl Drop for Process {
 }
 
 /// The program under test.
-pub fn host_command() -> Command {
+pub(crate) fn host_command() -> Command {
     Command::new(env!("CARGO_BIN_EXE_host"))
 }
 
 /// Runs `host` until it ends by itself.
 #[track_caller]
-pub fn host_output<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Output {
+pub(crate) fn host_output<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Output {
     output(host_command().args(args))
 }
 
 /// Runs a program until it ends by itself. Its output has to fit into a pipe.
 #[track_caller]
-pub fn output(command: &mut Command) -> Output {
+pub(crate) fn output(command: &mut Command) -> Output {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -188,17 +188,17 @@ pub fn output(command: &mut Command) -> Output {
 }
 
 /// A library of `host/tests/plugins` by the name of its example, built for the profile that this test was built for.
-pub fn library(name: &str) -> PathBuf {
+pub(crate) fn library(name: &str) -> PathBuf {
     built(&["-p", "test-plugins", "--examples"], "examples", name)
 }
 
 /// The library of another package of the workspace, such as `acl`.
-pub fn package_library(package: &str) -> PathBuf {
+pub(crate) fn package_library(package: &str) -> PathBuf {
     built(&["-p", package, "--lib"], "", &package.replace('-', "_"))
 }
 
 /// The directory into which cargo builds this profile: `…/target/debug`.
-pub fn target_dir() -> PathBuf {
+pub(crate) fn target_dir() -> PathBuf {
     let exe = std::env::current_exe().expect("this test has a path");
     let deps = exe.parent().expect("it lies in a directory");
     deps.parent().expect("the tests of a profile lie in its `deps`").to_owned()
@@ -219,19 +219,27 @@ fn built(what: &[&str], directory: &str, name: &str) -> PathBuf {
     path
 }
 
-/// Runs `cargo build` into the target directory of this test.
-pub fn cargo_build(what: &[&str]) {
+/// Runs `cargo build` for the profile of this test.
+fn cargo_build(what: &[&str]) {
     let profile_dir = target_dir();
     let profile = match profile_dir.file_name().and_then(OsStr::to_str) {
         Some("debug") | None => "dev",
         Some(profile) => profile,
     };
-    // With `--target` there is one more level, which is named like the target.
-    let target_dir = profile_dir.parent().expect("a profile's directory lies in the target directory");
+    cargo_build_profile(profile, what);
+}
+
+/// The target directory, with a directory for each profile in it.
+pub(crate) fn target_root() -> PathBuf {
+    target_dir().parent().expect("a profile's directory lies in the target directory").to_owned()
+}
+
+/// Runs `cargo build` into the target directory of this test.
+pub(crate) fn cargo_build_profile(profile: &str, what: &[&str]) {
     let status = Command::new(env!("CARGO"))
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace"))
         .args(["build", "--quiet", "--profile", profile, "--target-dir"])
-        .arg(target_dir)
+        .arg(target_root())
         .args(what)
         .status()
         .expect("cargo can be run");
@@ -239,7 +247,7 @@ pub fn cargo_build(what: &[&str]) {
 }
 
 /// Whether a program is there. If it is not, the test is not run: an error where `CI=true`, a note elsewhere.
-pub fn have(program: &str, args: &[&str], install: &str) -> bool {
+pub(crate) fn have(program: &str, args: &[&str], install: &str) -> bool {
     let found = Command::new(program).args(args).output().is_ok_and(|output| output.status.success());
     if !found {
         let note = format!("NOT RUN: `{program} {}` does not work here; to install it: {install}", args.join(" "));
@@ -250,22 +258,22 @@ pub fn have(program: &str, args: &[&str], install: &str) -> bool {
 }
 
 /// A directory for one test, empty; removed when this is dropped.
-pub struct TempDir(PathBuf);
+pub(crate) struct TempDir(PathBuf);
 
 impl TempDir {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("host-it-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("a directory can be made");
         Self(path)
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
     /// Writes a file into it.
-    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str, content: &str) -> PathBuf {
         let path = self.0.join(name);
         std::fs::write(&path, content).expect("a file can be written");
         path

@@ -6,8 +6,11 @@
 mod cli;
 mod clients;
 mod harness;
+mod loader;
 mod mqtt;
 mod plugins;
 mod protocol;
 mod restart;
 mod sessions;
+mod tidy;
+mod unruly;

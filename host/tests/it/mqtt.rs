@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use crate::harness::PATIENCE;
 
 /// The protocol versions, by their level.
-pub const V3_1: u8 = 3;
-pub const V3_1_1: u8 = 4;
-pub const V5: u8 = 5;
-pub const VERSIONS: [u8; 3] = [V3_1, V3_1_1, V5];
+pub(crate) const V3_1: u8 = 3;
+pub(crate) const V3_1_1: u8 = 4;
+pub(crate) const V5: u8 = 5;
+pub(crate) const VERSIONS: [u8; 3] = [V3_1, V3_1_1, V5];
 
 /// A length-prefixed string or binary data.
-pub fn field(bytes: impl AsRef<[u8]>) -> Vec<u8> {
+pub(crate) fn field(bytes: impl AsRef<[u8]>) -> Vec<u8> {
     let bytes = bytes.as_ref();
     let mut out = u16::try_from(bytes.len()).unwrap().to_be_bytes().to_vec();
     out.extend_from_slice(bytes);
@@ -22,7 +22,7 @@ pub fn field(bytes: impl AsRef<[u8]>) -> Vec<u8> {
 }
 
 /// A variable byte integer.
-pub fn varint(mut number: usize) -> Vec<u8> {
+pub(crate) fn varint(mut number: usize) -> Vec<u8> {
     let mut out = Vec::new();
     loop {
         let more = number >= 128;
@@ -35,7 +35,7 @@ pub fn varint(mut number: usize) -> Vec<u8> {
 }
 
 /// A packet from its first byte and what follows the length.
-pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![first];
     out.extend(varint(body.len()));
     out.extend_from_slice(body);
@@ -43,7 +43,7 @@ pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// Properties with their length in 5.0; nothing before.
-pub fn properties(version: u8, properties: &[u8]) -> Vec<u8> {
+pub(crate) fn properties(version: u8, properties: &[u8]) -> Vec<u8> {
     if version < V5 {
         return Vec::new();
     }
@@ -52,29 +52,29 @@ pub fn properties(version: u8, properties: &[u8]) -> Vec<u8> {
 
 /// A Will Message.
 #[derive(Debug, Clone, Default)]
-pub struct Will {
-    pub topic: &'static str,
-    pub payload: &'static str,
-    pub qos: u8,
-    pub retain: bool,
-    pub properties: Vec<u8>,
+pub(crate) struct Will {
+    pub(crate) topic: &'static str,
+    pub(crate) payload: &'static str,
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
+    pub(crate) properties: Vec<u8>,
 }
 
 /// A CONNECT packet to be.
 #[derive(Debug, Clone)]
-pub struct Connect {
-    pub version: u8,
-    pub client_id: String,
-    pub clean: bool,
-    pub keep_alive: u16,
-    pub username: Option<&'static str>,
-    pub password: Option<&'static str>,
-    pub will: Option<Will>,
-    pub properties: Vec<u8>,
+pub(crate) struct Connect {
+    pub(crate) version: u8,
+    pub(crate) client_id: String,
+    pub(crate) clean: bool,
+    pub(crate) keep_alive: u16,
+    pub(crate) username: Option<&'static str>,
+    pub(crate) password: Option<&'static str>,
+    pub(crate) will: Option<Will>,
+    pub(crate) properties: Vec<u8>,
 }
 
 impl Connect {
-    pub fn new(version: u8, client_id: impl Into<String>) -> Self {
+    pub(crate) fn new(version: u8, client_id: impl Into<String>) -> Self {
         Self {
             version,
             client_id: client_id.into(),
@@ -88,7 +88,7 @@ impl Connect {
     }
 
     /// A session that outlives the connection.
-    pub fn persistent(mut self) -> Self {
+    pub(crate) fn persistent(mut self) -> Self {
         self.clean = false;
         if self.version == V5 {
             self.properties.extend([0x11, 0, 0, 0, 100]);
@@ -96,7 +96,7 @@ impl Connect {
         self
     }
 
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let name = if self.version == V3_1 { "MQIsdp" } else { "MQTT" };
         let mut flags = u8::from(self.clean) << 1;
         let mut payload = field(&self.client_id);
@@ -125,33 +125,33 @@ impl Connect {
 
 /// A PUBLISH packet, sent or received.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Publish {
-    pub topic: String,
-    pub payload: Vec<u8>,
-    pub qos: u8,
-    pub retain: bool,
-    pub dup: bool,
+pub(crate) struct Publish {
+    pub(crate) topic: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
+    pub(crate) dup: bool,
     /// 0 for QoS 0.
-    pub packet_id: u16,
-    pub properties: Vec<u8>,
+    pub(crate) packet_id: u16,
+    pub(crate) properties: Vec<u8>,
 }
 
 impl Publish {
-    pub fn new(topic: impl Into<String>, payload: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn new(topic: impl Into<String>, payload: impl AsRef<[u8]>) -> Self {
         Self { topic: topic.into(), payload: payload.as_ref().to_vec(), ..Self::default() }
     }
 
-    pub fn qos(mut self, qos: u8, packet_id: u16) -> Self {
+    pub(crate) fn qos(mut self, qos: u8, packet_id: u16) -> Self {
         (self.qos, self.packet_id) = (qos, packet_id);
         self
     }
 
-    pub fn retained(mut self) -> Self {
+    pub(crate) fn retained(mut self) -> Self {
         self.retain = true;
         self
     }
 
-    pub fn bytes(&self, version: u8) -> Vec<u8> {
+    pub(crate) fn bytes(&self, version: u8) -> Vec<u8> {
         let mut body = field(&self.topic);
         if self.qos > 0 {
             body.extend(self.packet_id.to_be_bytes());
@@ -175,17 +175,17 @@ impl Publish {
         }
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.payload).unwrap()
     }
 }
 
 /// The rest of a packet, read from the front.
-pub struct Body<'a>(pub &'a [u8]);
+pub(crate) struct Body<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Body<'a> {
     /// What follows the length.
-    pub fn of(packet: &'a [u8]) -> Self {
+    pub(crate) fn of(packet: &'a [u8]) -> Self {
         let mut body = Self(&packet[1..]);
         let length = body.varint();
         assert_eq!(length, body.0.len());
@@ -198,20 +198,20 @@ impl<'a> Body<'a> {
         head
     }
 
-    pub fn u8(&mut self) -> u8 {
+    pub(crate) fn u8(&mut self) -> u8 {
         self.take(1)[0]
     }
 
-    pub fn u16(&mut self) -> u16 {
+    pub(crate) fn u16(&mut self) -> u16 {
         u16::from_be_bytes(self.take(2).try_into().unwrap())
     }
 
-    pub fn field(&mut self) -> Vec<u8> {
+    pub(crate) fn field(&mut self) -> Vec<u8> {
         let length = self.u16();
         self.take(length.into()).to_vec()
     }
 
-    pub fn varint(&mut self) -> usize {
+    pub(crate) fn varint(&mut self) -> usize {
         let (mut number, mut shift) = (0, 0);
         loop {
             let byte = self.u8();
@@ -224,7 +224,7 @@ impl<'a> Body<'a> {
     }
 
     /// Encoded properties, without their length.
-    pub fn properties(&mut self) -> Vec<u8> {
+    pub(crate) fn properties(&mut self) -> Vec<u8> {
         let length = self.varint();
         self.take(length).to_vec()
     }
@@ -232,26 +232,26 @@ impl<'a> Body<'a> {
 
 /// What CONNACK says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Connack {
-    pub session_present: bool,
-    pub code: u8,
-    pub properties: Vec<u8>,
+pub(crate) struct Connack {
+    pub(crate) session_present: bool,
+    pub(crate) code: u8,
+    pub(crate) properties: Vec<u8>,
 }
 
 /// One connection.
-pub struct Client {
+pub(crate) struct Client {
     socket: TcpStream,
     read: Vec<u8>,
     /// PUBLISH packets that came while another packet was waited for.
     publishes: VecDeque<Vec<u8>>,
-    pub version: u8,
+    pub(crate) version: u8,
     next_id: u16,
 }
 
 impl Client {
     /// A socket, and nothing sent.
     #[track_caller]
-    pub fn open(addr: SocketAddr, version: u8) -> Self {
+    pub(crate) fn open(addr: SocketAddr, version: u8) -> Self {
         let socket = TcpStream::connect(addr).expect("the server accepts");
         socket.set_nodelay(true).unwrap();
         Self { socket, read: Vec::new(), publishes: VecDeque::new(), version, next_id: 0 }
@@ -259,7 +259,7 @@ impl Client {
 
     /// Connects with a clean session.
     #[track_caller]
-    pub fn connect(addr: SocketAddr, version: u8, client_id: impl Into<String>) -> Self {
+    pub(crate) fn connect(addr: SocketAddr, version: u8, client_id: impl Into<String>) -> Self {
         let (client, connack) = Self::connect_with(addr, &Connect::new(version, client_id));
         assert_eq!((connack.session_present, connack.code), (false, 0));
         client
@@ -267,7 +267,7 @@ impl Client {
 
     /// Sends CONNECT and reads CONNACK.
     #[track_caller]
-    pub fn connect_with(addr: SocketAddr, connect: &Connect) -> (Self, Connack) {
+    pub(crate) fn connect_with(addr: SocketAddr, connect: &Connect) -> (Self, Connack) {
         let mut client = Self::open(addr, connect.version);
         client.send(connect.bytes());
         let connack = client.connack();
@@ -275,7 +275,7 @@ impl Client {
     }
 
     #[track_caller]
-    pub fn connack(&mut self) -> Connack {
+    pub(crate) fn connack(&mut self) -> Connack {
         let packet = self.expect_type(2);
         let mut body = Body::of(&packet);
         let session_present = match body.u8() {
@@ -290,24 +290,24 @@ impl Client {
     }
 
     #[track_caller]
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.socket.write_all(bytes.as_ref()).expect("the server reads");
     }
 
     /// Sends to a server that may have closed already.
-    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.socket.write_all(bytes.as_ref()).is_ok()
     }
 
     /// A packet identifier that was not used before.
-    pub fn new_id(&mut self) -> u16 {
+    pub(crate) fn new_id(&mut self) -> u16 {
         self.next_id += 1;
         self.next_id
     }
 
     /// Reads one packet. `None` if the server has closed the connection.
     #[track_caller]
-    pub fn try_read(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn try_read(&mut self) -> Option<Vec<u8>> {
         self.try_read_within(PATIENCE).expect("a packet or the end of the connection")
     }
 
@@ -336,18 +336,18 @@ impl Client {
     }
 
     #[track_caller]
-    pub fn read(&mut self) -> Vec<u8> {
+    pub(crate) fn read(&mut self) -> Vec<u8> {
         self.try_read().expect("a packet, but the server has closed the connection")
     }
 
     #[track_caller]
-    pub fn expect(&mut self, bytes: &[u8]) {
+    pub(crate) fn expect(&mut self, bytes: &[u8]) {
         assert_eq!(self.read(), bytes);
     }
 
     /// Reads a packet of this type. PUBLISH packets that come before it are kept for [`Client::read_publish`].
     #[track_caller]
-    pub fn expect_type(&mut self, kind: u8) -> Vec<u8> {
+    pub(crate) fn expect_type(&mut self, kind: u8) -> Vec<u8> {
         if kind == 3
             && let Some(packet) = self.publishes.pop_front()
         {
@@ -364,13 +364,13 @@ impl Client {
     }
 
     #[track_caller]
-    pub fn expect_closed(&mut self) {
+    pub(crate) fn expect_closed(&mut self) {
         assert_eq!(self.try_read(), None);
     }
 
     /// DISCONNECT with this reason code in 5.0, and then the end; just the end before.
     #[track_caller]
-    pub fn expect_disconnect(&mut self, reason_code: u8) {
+    pub(crate) fn expect_disconnect(&mut self, reason_code: u8) {
         if self.version == V5 {
             let packet = self.expect_type(14);
             assert_eq!(packet.get(2).copied().unwrap_or(0), reason_code, "{packet:02x?}");
@@ -380,7 +380,7 @@ impl Client {
 
     /// Asserts that nothing has been sent to this client: what the server does before it answers PINGREQ comes first.
     #[track_caller]
-    pub fn expect_nothing(&mut self) {
+    pub(crate) fn expect_nothing(&mut self) {
         assert!(self.publishes.is_empty(), "{:02x?}", self.publishes);
         self.send([0xc0, 0]);
         self.expect(&[0xd0, 0]);
@@ -388,19 +388,19 @@ impl Client {
 
     /// Whatever else comes, PINGREQ is answered [MQTT-3.12.4-1].
     #[track_caller]
-    pub fn ping(&mut self) {
+    pub(crate) fn ping(&mut self) {
         self.send([0xc0, 0]);
         self.expect_type(13);
     }
 
     /// Subscribes and returns the codes of SUBACK. In 5.0, `options` may have more than a QoS.
     #[track_caller]
-    pub fn subscribe_all(&mut self, filters: &[(&str, u8)]) -> Vec<u8> {
+    pub(crate) fn subscribe_all(&mut self, filters: &[(&str, u8)]) -> Vec<u8> {
         self.subscribe_with(filters, &[])
     }
 
     #[track_caller]
-    pub fn subscribe_with(&mut self, filters: &[(&str, u8)], with: &[u8]) -> Vec<u8> {
+    pub(crate) fn subscribe_with(&mut self, filters: &[(&str, u8)], with: &[u8]) -> Vec<u8> {
         let id = self.new_id();
         let mut body = id.to_be_bytes().to_vec();
         body.extend(properties(self.version, with));
@@ -420,12 +420,12 @@ impl Client {
 
     /// Subscribes to one filter, and is granted the QoS.
     #[track_caller]
-    pub fn subscribe(&mut self, filter: &str, qos: u8) {
+    pub(crate) fn subscribe(&mut self, filter: &str, qos: u8) {
         assert_eq!(self.subscribe_all(&[(filter, qos)]), [qos]);
     }
 
     #[track_caller]
-    pub fn unsubscribe(&mut self, filter: &str) {
+    pub(crate) fn unsubscribe(&mut self, filter: &str) {
         let id = self.new_id();
         let mut body = id.to_be_bytes().to_vec();
         body.extend(properties(self.version, &[]));
@@ -437,12 +437,12 @@ impl Client {
 
     /// Publishes, goes through the whole exchange of its QoS, and returns the first reason code.
     #[track_caller]
-    pub fn publish(&mut self, topic: &str, payload: impl AsRef<[u8]>, qos: u8) -> u8 {
+    pub(crate) fn publish(&mut self, topic: &str, payload: impl AsRef<[u8]>, qos: u8) -> u8 {
         self.publish_message(Publish::new(topic, payload).qos(qos, 0))
     }
 
     #[track_caller]
-    pub fn publish_message(&mut self, mut message: Publish) -> u8 {
+    pub(crate) fn publish_message(&mut self, mut message: Publish) -> u8 {
         if message.qos > 0 {
             message.packet_id = self.new_id();
         }
@@ -464,35 +464,35 @@ impl Client {
 
     /// Reads an acknowledgement and returns its reason code.
     #[track_caller]
-    pub fn expect_ack(&mut self, kind: u8, packet_id: u16) -> u8 {
+    pub(crate) fn expect_ack(&mut self, kind: u8, packet_id: u16) -> u8 {
         let ack = self.expect_type(kind);
         let mut body = Body::of(&ack);
         assert_eq!(body.u16(), packet_id);
         if body.0.is_empty() { 0 } else { body.u8() }
     }
 
-    pub fn send_ack(&mut self, first: u8, packet_id: u16) {
+    pub(crate) fn send_ack(&mut self, first: u8, packet_id: u16) {
         let [high, low] = packet_id.to_be_bytes();
         self.send([first, 2, high, low]);
     }
 
     /// Reads a PUBLISH and acknowledges nothing.
     #[track_caller]
-    pub fn read_publish(&mut self) -> Publish {
+    pub(crate) fn read_publish(&mut self) -> Publish {
         let packet = self.expect_type(3);
         Publish::parse(self.version, &packet)
     }
 
     /// Reads a PUBLISH and goes through the whole exchange of its QoS.
     #[track_caller]
-    pub fn receive(&mut self) -> Publish {
+    pub(crate) fn receive(&mut self) -> Publish {
         let message = self.read_publish();
         self.acknowledge(&message);
         message
     }
 
     #[track_caller]
-    pub fn acknowledge(&mut self, message: &Publish) {
+    pub(crate) fn acknowledge(&mut self, message: &Publish) {
         match message.qos {
             0 => {}
             1 => self.send_ack(0x40, message.packet_id),
@@ -505,24 +505,20 @@ impl Client {
     }
 
     /// The first half of what [`Client::acknowledge`] does: PUBACK or PUBREC. Reads nothing.
-    pub fn acknowledge_first(&mut self, message: &Publish) {
+    pub(crate) fn acknowledge_first(&mut self, message: &Publish) {
         self.send_ack(if message.qos == 1 { 0x40 } else { 0x50 }, message.packet_id);
     }
 
     /// DISCONNECT, and the end.
     #[track_caller]
-    pub fn disconnect(mut self) {
+    pub(crate) fn disconnect(mut self) {
         self.send([0xe0, 0]);
         self.expect_closed();
     }
 
     /// Says that nothing more comes, and reads on.
-    pub fn finish_sending(&mut self) {
+    pub(crate) fn finish_sending(&mut self) {
         self.socket.shutdown(std::net::Shutdown::Write).unwrap();
-    }
-
-    pub fn local_addr(&self) -> SocketAddr {
-        self.socket.local_addr().unwrap()
     }
 }
 

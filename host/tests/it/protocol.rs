@@ -466,6 +466,21 @@ fn what_was_sent_before_the_end_of_the_stream_is_still_answered() {
 }
 
 #[test]
+fn reason_reaches_a_client_that_goes_on_sending() {
+    with_server(|server| {
+        for _ in 0..20 {
+            let mut client = Client::connect(server.local_addr(), V5, "talkative");
+            client.send([0x36, 5, 0, 1, b't', 0, 1]);
+            // If the server closed with this unread, the system would discard what it has sent.
+            for _ in 0..5 {
+                client.try_send([0; 10_000]);
+            }
+            client.expect_disconnect(0x81);
+        }
+    });
+}
+
+#[test]
 fn connections_beyond_the_bound_are_closed_at_once() {
     let mut limits = host::limits::Limits::default();
     limits.connections_max = 3;

@@ -16,6 +16,8 @@ use crate::plugin::{Chain, Plugin, Services};
 /// What a callback is asked, as text, and as far as a script may want to copy it.
 #[derive(Debug, Clone)]
 pub(in crate::core) struct Asked {
+    /// Whose connection `handle_connect` asks about.
+    pub(in crate::core) connection: Option<u64>,
     /// The line in [`Script::calls`].
     pub(in crate::core) line: String,
     /// The message of `handle_publish`, as `Message::from` copies it.
@@ -51,6 +53,12 @@ impl Script {
         let calls = std::mem::take(&mut self.calls);
         let words = |line: &String| line.split(' ').next().map(str::to_owned);
         calls.into_iter().filter(|line| words(line).as_deref() == Some(callback)).collect()
+    }
+
+    /// Forgets all answers.
+    pub(in crate::core) fn answer_nothing(&mut self) {
+        let (live, host) = (self.live, self.host.take());
+        *self = Self { live, host, ..Self::default() };
     }
 
     /// The services of the host.
@@ -107,7 +115,7 @@ impl Puppet {
         detail: impl FnOnce(&mut Asked),
         scripted: impl FnOnce(&mut Script) -> &mut Answer<V>,
     ) -> Option<V> {
-        let mut asked = Asked { line, message: None, data: None };
+        let mut asked = Asked { connection: None, line, message: None, data: None };
         detail(&mut asked);
         let mut script = lock(&self.0);
         script.calls.push(asked.line.clone());
@@ -129,7 +137,7 @@ impl Handler for Puppet {
     }
 
     fn new_connection(&self, info: &ConnectionInfo<'_>) -> Strings {
-        let asked = Asked { line: info.listener().to_owned(), message: None, data: None };
+        let asked = Asked { connection: None, line: info.listener().to_owned(), message: None, data: None };
         let mut script = lock(&self.0);
         if let Some(answer) = &mut script.new_connection {
             answer(&asked);
@@ -150,7 +158,7 @@ impl Handler for Puppet {
             connect.password().map(|password| String::from_utf8_lossy(password).into_owned()),
             connect.will().map_or_else(String::new, |will| will.topic().to_owned()),
         );
-        let answer = self.answer(line, |_| {}, |script| &mut script.connect);
+        let answer = self.answer(line, |asked| asked.connection = Some(connect.connection().0), |script| &mut script.connect);
         answer.unwrap_or_else(|| Ok(ConnectVerdict::accept()))
     }
 

@@ -1,1 +1,158 @@
+//! Bounds on what a peer may use, and what happens to one that does not keep up.
 
+use super::net::connect_packet;
+use super::*;
+
+/// QoS 0 is dropped and counted for a client that does not read; QoS 1 and 2 wait in its session.
+#[test]
+fn slow_consumer() {
+    let setup = Setup::limits(|limits| limits.outbound_bytes_max = 1000);
+    scenario_with(&setup, |net| {
+        let (from, fast) = (net.v5("from"), net.v5("fast"));
+        let slow = net.v5("slow");
+        for client in [slow, fast] {
+            net.send(client, "82: 0001 {} <zero> 00 <one> 02");
+            net.expect(client, "90: 0001 {} 00 02");
+        }
+        net.stall(slow, true);
+        let payload = "x".repeat(100);
+        for _ in 0..20 {
+            net.send(from, &format!("30: <zero> {{}} '{payload}'"));
+        }
+        for number in 0..20 {
+            net.send(from, &format!("32: <one> 0001 {{}} '{payload}{number}'"));
+        }
+        net.take(from);
+        let zero = net.take(fast).windows(4).filter(|part| part == b"zero").count();
+        assert_eq!(zero, 20, "others are served as ever");
+        assert_eq!(net.count(|counters| counters.dropped_slow.get()), 11);
+        let session = net.session("slow").expect("connected");
+        assert_eq!((session.in_flight.len(), session.queue.len()), (1, 19));
+        net.stall(slow, false);
+        let got = net.take(slow);
+        assert_eq!(got.windows(4).filter(|part| part == b"zero").count(), 9);
+        let order: Vec<usize> = (0..20)
+            .map(|number| {
+                let end = format!("x{number}");
+                let ends = |at: &usize| got[*at..].starts_with(end.as_bytes()) && !matches!(got.get(at + end.len()), Some(b'0'..=b'9'));
+                (0..got.len()).find(ends).expect("each QoS 1 message has come")
+            })
+            .collect();
+        assert!(order.is_sorted(), "in order");
+        assert_eq!(net.session("slow").expect("connected").queue.len(), 0);
+    });
+}
+
+/// However large a message is, a connection that has nothing to send takes it.
+#[test]
+fn large_message() {
+    scenario_with(&Setup::limits(|limits| limits.outbound_bytes_max = 1000), |net| {
+        let client = net.v5("c");
+        net.send(client, "82: 0001 {} <t> 00 <u> 01");
+        net.expect(client, "90: 0001 {} 00 01");
+        let payload = "x".repeat(50_000);
+        net.send(client, &format!("30: <t> {{}} '{payload}'"));
+        net.expect(client, &format!("30: <t> {{}} '{payload}'"));
+        net.send(client, &format!("32: <u> 0001 {{}} '{payload}'"));
+        net.expect(client, &format!("32: <u> 0001 {{}} '{payload}' | 40: 0001"));
+    });
+}
+
+/// A peer that goes on asking and never reads is closed.
+#[test]
+fn peer_that_asks_and_does_not_read() {
+    scenario_in(MODES[0], &Setup::limits(|limits| limits.outbound_bytes_max = 1000), |net| {
+        let client = net.durable(V5, "c", CONNACK);
+        net.stall(client, true);
+        let pings = [0xC0, 0].repeat(100_000);
+        for _ in 0..10 {
+            net.send_bytes(client, &pings);
+        }
+        assert_eq!(net.script().take("disconnect"), ["disconnect c LimitExceeded 97"]);
+        net.stall(client, false);
+        net.expect_closed(client, "");
+        net.durable(V5, "c", CONNACK_RESUMED);
+    });
+}
+
+/// [MQTT-3.1.2-24] [MQTT-3.1.2-25] What is larger than the client's Maximum Packet Size is dropped as if it had been sent.
+#[test]
+fn maximum_packet_size_of_the_client() {
+    scenario(|net| {
+        let (from, other) = (net.v5("from"), net.v5("other"));
+        let to = net.join(V5, &connect_packet(V5, "02", 0, "27 00000014", "to"), CONNACK);
+        for client in [to, other] {
+            net.send(client, "82: 0001 {} <t> 02");
+            net.expect(client, "90: 0001 {} 02");
+        }
+        let fits = "32: <t> 0001 {} '123456789012'"; // 20 bytes
+        net.send(from, "32: <t> 0001 {} '1234567890123' | 34: <t> 0002 {} '1234567890123' | 62: 0002");
+        net.send(from, "30: <t> {} '123456789012345'");
+        net.send(from, fits);
+        net.expect(to, "32: <t> 0003 {} '123456789012'");
+        assert_eq!(net.count(|counters| counters.dropped_too_large.get()), 3);
+        assert_eq!(net.session("to").expect("connected").in_flight.len(), 1);
+        assert_eq!(net.session("other").expect("connected").in_flight.len(), 3);
+        // Answers as well.
+        net.send(to, "82: 0001 {} <a> 00 <a> 00 <a> 00 <a> 00 <a> 00 <a> 00 <a> 00 <a> 00 <a> 00 <a> 00 <a> 00 <a> 00 <a> 00 <a> 00 <a> 00 <a> 00");
+        net.expect(to, "");
+    });
+}
+
+/// What was in flight may be too large for the connection that it is to be sent again on.
+#[test]
+fn resending_respects_the_maximum_packet_size() {
+    scenario(|net| {
+        let from = net.v5("from");
+        let to = net.durable(V5, "to", CONNACK);
+        net.subscribe(to, "t", 1);
+        net.send(from, "32: <t> 0001 {} '1' | 32: <t> 0001 {} 'too long for it now' | 32: <t> 0001 {} '3'");
+        net.take(to);
+        net.lose(to);
+        net.send(from, "32: <t> 0001 {} 'too long for it now' | 32: <t> 0001 {} '5'");
+        let connack = format!("{CONNACK_RESUMED} | 3A: <t> 0001 {{}} '1' | 3A: <t> 0003 {{}} '3' | 32: <t> 0005 {{}} '5'");
+        let to = net.join(V5, &connect_packet(V5, "00", 0, "11 00000E10 27 00000014", "to"), &connack);
+        net.send(to, "40: 0001 | 40: 0003 | 40: 0005");
+        assert!(net.session("to").expect("connected").in_flight.is_empty());
+    });
+}
+
+#[test]
+fn connections_are_bounded() {
+    scenario_with(&Setup::limits(|limits| limits.connections_max = 2), |net| {
+        let first = net.v5("a");
+        let second = net.open(V5);
+        assert!(net.try_open(V5).is_none());
+        assert_eq!(net.count(|counters| counters.connections_refused.get()), 1);
+        net.lose(first);
+        net.v5("a");
+        assert!(net.try_open(V5).is_none());
+        net.send(second, "10: <HTTP> 05 02 0000 {} <c>");
+        net.expect_closed(second, "");
+        net.v5("b");
+    });
+}
+
+/// What a session had leaves with it: queues, what is in flight, what was received, in memory as well.
+#[test]
+fn queues_give_their_memory_back() {
+    scenario_in(MODES[0], &Setup::default(), |net| {
+        let from = net.v5("from");
+        let to = net.durable(V5, "to", CONNACK);
+        net.subscribe(to, "t", 1);
+        net.lose(to);
+        for _ in 0..2000 {
+            net.send(from, "32: <t> 0001 {} 'x'");
+        }
+        let to = net.open(V5);
+        net.send(to, &connect_packet(V5, "00", 0, "11 00000E10", "to"));
+        for id in 1..=2000_u16 {
+            net.send_bytes(to, &[0x40, 2, (id >> 8) as u8, id as u8]);
+        }
+        let session = net.session("to").expect("connected");
+        assert!(session.in_flight.is_empty() && session.queue.is_empty() && session.queue_bytes == 0);
+        assert!(session.in_flight.capacity() <= 64 && session.queue.capacity() <= 64);
+        let worker = &net.cores[0];
+        assert!(worker.connections.iter().all(|(_, connection)| connection.out.capacity() == 0 && connection.partial.capacity() == 0));
+    });
+}

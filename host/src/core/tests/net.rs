@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::handler::{Script, Scripted};
@@ -17,6 +17,11 @@ use crate::limits::Limits;
 /// CONNACK of a new session, and of one that was resumed, with the default bounds.
 pub(in crate::core) const CONNACK: &str = "20: 00 00 [{21 0400 27 01000000 22 0040}]";
 pub(in crate::core) const CONNACK_RESUMED: &str = "20: 01 00 [{21 0400 27 01000000 22 0040}]";
+
+/// The same for any version: 3.1 has no Session Present flag.
+pub(in crate::core) fn resumed(version: ProtocolVersion) -> &'static str {
+    if version == V3_1 { CONNACK } else { CONNACK_RESUMED }
+}
 
 /// Turns after which something is wrong if they still have not led to rest.
 const TURNS_MAX: usize = 100_000;
@@ -64,13 +69,23 @@ pub(in crate::core) struct Net {
     scripted: Option<Scripted>,
     clients: Vec<Client>,
     by_slot: HashMap<(usize, u32), usize>,
+    /// Workers whose mailbox has woken them.
+    rung: Vec<Arc<AtomicBool>>,
     mode: Mode,
     peer: &'static str,
 }
 
 impl Net {
     pub(super) fn new(mode: Mode, setup: &Setup) -> Self {
-        let mailboxes = Mailboxes::new((0..mode.workers).map(|_| Box::new(|| {}) as _).collect());
+        let rung: Vec<Arc<AtomicBool>> = (0..mode.workers).map(|_| Arc::default()).collect();
+        let mailboxes = Mailboxes::new(
+            rung.iter()
+                .map(|bell| {
+                    let bell = Arc::clone(bell);
+                    Box::new(move || bell.store(true, Ordering::Relaxed)) as _
+                })
+                .collect(),
+        );
         let scripted = setup.plugin.then(Scripted::default);
         let chain = Scripted::chain(scripted.as_ref(), &mailboxes);
         let shared = Arc::new(Shared::new(setup.limits.clone(), chain, mailboxes, setup.allow_anonymous));
@@ -82,6 +97,7 @@ impl Net {
             scripted,
             clients: Vec::new(),
             by_slot: HashMap::new(),
+            rung,
             mode,
             peer: setup.peer,
         }
@@ -216,6 +232,11 @@ impl Net {
         self.cores[worker].connections[slot as usize].id
     }
 
+    /// Worker and slot of the client's connection.
+    pub(in crate::core) fn place(&self, client: usize) -> (usize, u32) {
+        self.clients[client].at.expect("it is connected")
+    }
+
     /// A counter, all workers together.
     pub(in crate::core) fn count(&self, of: impl Fn(&crate::core::Counters) -> u64) -> u64 {
         self.shared.counters.iter().map(of).sum()
@@ -259,14 +280,17 @@ impl Net {
         let core = &mut self.cores[worker];
         let mut handovers = Vec::new();
         core.take_handovers(&mut handovers);
-        core.on_mail(now);
+        let rung = self.rung[worker].swap(false, Ordering::Relaxed);
+        if rung {
+            core.on_mail(now);
+        }
         let due = core.next_tick().is_some_and(|at| at <= now);
         if due {
             core.on_tick(now);
         }
         let mut dirty = Vec::new();
         core.take_dirty(&mut dirty);
-        let moved = due || !dirty.is_empty() || !handovers.is_empty();
+        let moved = rung || due || !dirty.is_empty() || !handovers.is_empty();
         for slot in dirty {
             self.flush(worker, slot);
         }

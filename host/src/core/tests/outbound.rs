@@ -1,6 +1,6 @@
 //! PUBLISH to a client: Packet Identifiers, acknowledgements, resending, order, Receive Maximum.
 
-use super::net::connect_packet;
+use super::net::{connect_packet, resumed};
 use super::*;
 use crate::codec::PacketId;
 
@@ -89,13 +89,13 @@ fn resumed_session_is_sent_again_what_was_in_flight() {
             net.lose(to);
             net.send(from, "32: <t> 0001 [{}] '6' | 30: <t> [{}] 'zero' | 34: <t> 0001 [{}] '7' | 62: 0001");
             let again = "3A: <t> 0001 [{}] '1' | 62: 0002 | 3C: <t> 0004 [{}] '4' | 3A: <t> 0005 [{}] '5'";
-            let connack = format!("{CONNACK_RESUMED} | {again} | 32: <t> 0006 [{{}}] '6' | 34: <t> 0007 [{{}}] '7'");
+            let connack = format!("{} | {again} | 32: <t> 0006 [{{}}] '6' | 34: <t> 0007 [{{}}] '7'", resumed(version));
             let to = net.durable(version, "to", &connack);
             net.send(to, "40: 0001 | 70: 0002 | 50: 0004 | 40: 0005 | 40: 0006 | 50: 0007 | 70: 0004 | 70: 0007");
             net.expect(to, "62: 0004 | 62: 0007");
             net.lose(to);
             // Nothing is sent at another time than this one.
-            let to = net.durable(version, "to", CONNACK_RESUMED);
+            let to = net.durable(version, "to", resumed(version));
             net.advance(3_000_000);
             net.expect(to, "");
         });

@@ -2,9 +2,7 @@
 #![allow(unsafe_code)] // The library's symbol is written by hand.
 
 use abi_stable::StableAbi;
-use abi_stable::library::{CheckTypeLayout, LibHeader, RootModule, RootModuleResult};
-use abi_stable::marker_type::ErasedPrefix;
-use abi_stable::prefix_type::{PrefixRefTrait, WithMetadata};
+use abi_stable::library::{CheckTypeLayout, LibHeader, RootModule, RootModuleError, RootModuleResult};
 use abi_stable::sabi_types::VersionStrings;
 use abi_stable::std_types::{RResult, RStr};
 use plugin_api::abi::{
@@ -47,23 +45,14 @@ impl RootModule for PluginVtRef {
     const VERSION_STRINGS: VersionStrings = VersionStrings::new("1.0.0");
 }
 
-static TABLE: WithMetadata<PluginVt> = WithMetadata::new(PluginVt {
-    name: RStr::from_str("other-layout"),
-    version: RStr::from_str("1.0.0"),
-    flags: 1,
-    callbacks: 0,
-    instance_new: never::instance_new,
-    instance_stop: never::instance,
-    instance_drop: never::instance,
-    connection_new: never::connection_new,
-    connection_drop: never::instance,
-    connect: never::connect,
-    auth: never::auth,
-    publish: never::publish,
-    subscribe: never::subscribe,
-    unsubscribe: never::unsubscribe,
-    puback: never::puback,
-    info: never::info,
-    disconnect: never::disconnect,
-    session_expired: never::session_expired,
-});
+extern "C" fn root() -> RootModuleResult {
+    // The host compares the types first, and comes no further.
+    RResult::RErr(RootModuleError::Unwound)
+}
+
+/// The library's symbol.
+// SAFETY: the name is that of abi_stable's root module, and the value has its type.
+#[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
+pub static HEADER: LibHeader =
+    // SAFETY: `root` returns no table at all.
+    unsafe { LibHeader::from_constructor::<PluginVtRef>(root, CheckTypeLayout::Yes) };

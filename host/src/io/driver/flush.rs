@@ -1,0 +1,150 @@
+//! Moves bytes out, and sockets to their end.
+
+use rustix::io::Errno;
+use rustix::net::{self, SendFlags, Shutdown};
+
+use super::Driver;
+use crate::clock::Millis;
+use crate::io::sockets::Stage;
+
+/// Calls of `send` in a turn, before readiness is asked for again.
+const SENDS_PER_TURN: usize = 512;
+
+/// Calls of `send` for one connection in a turn, while the core goes on filling its buffer.
+const SENDS_PER_CONNECTION: usize = 4;
+
+/// A connection with more to send than this is sent to before the end of the turn.
+pub(super) const EARLY_BYTES: usize = 256 << 10;
+
+/// Time to send what a closing connection still has outbound, in milliseconds.
+const FLUSH_MS_MAX: u64 = 5_000;
+
+/// Time that a peer gets to close its side after we have closed ours, in milliseconds. Closing at once could destroy
+/// the last packets on their way, if the peer has sent something that we did not read.
+const DRAIN_MS_MAX: u64 = 1_000;
+
+/// The same while the server stops.
+const DRAIN_STOPPING_MS_MAX: u64 = 200;
+
+/// Bytes that are discarded of one closing connection before it is closed for good.
+const DISCARD_BYTES_MAX: u32 = 1 << 20;
+
+impl Driver {
+    /// Sends to the connections that have much outbound, though the turn is not over.
+    pub(super) fn flush_early(&mut self, now: Millis) {
+        self.core.take_dirty(&mut self.to_flush);
+        for at in 0..self.to_flush.len() {
+            let conn = self.to_flush[at];
+            if self.sockets.get(conn).is_some() && self.core.outbound(conn).len() > EARLY_BYTES {
+                self.send_outbound(conn, now);
+            }
+        }
+    }
+
+    /// Sends to each connection that the core has filled, closes those that it has done with.
+    pub(super) fn flush(&mut self, now: Millis) {
+        self.core.take_dirty(&mut self.to_flush);
+        let (mut done, mut sends) = (0, 0);
+        let listed = self.to_flush.len();
+        while done < listed && sends < SENDS_PER_TURN {
+            let conn = self.to_flush[done];
+            done += 1;
+            sends += self.send_outbound(conn, now);
+            self.close_if_done(conn, now);
+        }
+        self.to_flush.drain(..done);
+    }
+
+    /// Sends what is outbound, as far as the socket takes it. Returns the number of calls of `send`.
+    pub(super) fn send_outbound(&mut self, conn: u32, now: Millis) -> usize {
+        let Some(socket) = self.sockets.get(conn) else { return 0 };
+        if socket.blocked {
+            return 0;
+        }
+        for sends in 0..SENDS_PER_CONNECTION {
+            let bytes = self.core.outbound(conn);
+            if bytes.is_empty() {
+                return sends;
+            }
+            let sent = match net::send(&socket.fd, bytes, SendFlags::NOSIGNAL) {
+                Ok(sent) => sent,
+                Err(Errno::AGAIN) => 0,
+                Err(Errno::INTR) => continue,
+                Err(_) => {
+                    self.lose(conn, now);
+                    return sends + 1;
+                }
+            };
+            // A short `send` has filled the socket's buffer; an event follows when there is room again.
+            socket.blocked = sent < bytes.len();
+            if sent > 0 {
+                self.core.sent(conn, sent, now);
+            }
+            if socket.blocked {
+                self.core.set_blocked(conn, true);
+                return sends + 1;
+            }
+        }
+        if !self.core.outbound(conn).is_empty() {
+            self.to_flush.push(conn);
+        }
+        SENDS_PER_CONNECTION
+    }
+
+    /// Takes a connection that the core has done with one step further towards its end.
+    pub(super) fn close_if_done(&mut self, conn: u32, now: Millis) {
+        let Some(socket) = self.sockets.get(conn) else { return };
+        if socket.stage == Stage::Draining || !self.core.is_closing(conn) {
+            return;
+        }
+        if !self.core.outbound(conn).is_empty() {
+            if socket.stage == Stage::Open {
+                socket.stage = Stage::Flushing;
+                self.sockets.close_by(conn, now + FLUSH_MS_MAX);
+            }
+            return;
+        }
+        socket.stage = Stage::Draining;
+        // Its peer has gone if this fails, and the read that follows finds out.
+        let _ = net::shutdown(&socket.fd, Shutdown::Write);
+        let patience = if self.stop_by.is_some() { DRAIN_STOPPING_MS_MAX } else { DRAIN_MS_MAX };
+        self.sockets.close_by(conn, now + patience);
+    }
+
+    /// Closes connections that have taken too long to end.
+    pub(super) fn close_overdue(&mut self, now: Millis) {
+        while let Some(conn) = self.sockets.pop_overdue(now) {
+            self.release(conn);
+        }
+    }
+
+    /// Bytes came for a connection that is being closed.
+    pub(super) fn discard(&mut self, conn: u32, bytes: usize) {
+        let Some(socket) = self.sockets.get(conn) else { return };
+        socket.discarded_bytes = socket.discarded_bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        if socket.discarded_bytes > DISCARD_BYTES_MAX {
+            self.release(conn);
+        }
+    }
+
+    /// The peer has sent everything. It may still be reading: the answers to its last packets are worth one `send`.
+    pub(super) fn end(&mut self, conn: u32, now: Millis) {
+        self.send_outbound(conn, now);
+        self.lose(conn, now);
+    }
+
+    /// The socket is of no more use.
+    pub(super) fn lose(&mut self, conn: u32, now: Millis) {
+        if self.sockets.get(conn).is_some() {
+            self.core.lost(conn, now);
+            self.release(conn);
+        }
+    }
+
+    /// Closes the socket and frees the connection's slot.
+    pub(super) fn release(&mut self, conn: u32) {
+        if self.sockets.remove(conn).is_some() {
+            self.core.release(conn);
+        }
+    }
+}

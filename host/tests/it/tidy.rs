@@ -1,0 +1,138 @@
+//! What ARCHITECTURE.md promises about the sources, checked.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The only files that may have `unsafe` code, and why they need it.
+const UNSAFE_FILES: [(&str, &str); 8] = [
+    ("plugin-api/src/abi.rs", "calls of the host's functions, and their types"),
+    ("plugin-api/src/export.rs", "the functions that the host calls"),
+    ("host/src/plugin/answer.rs", "the sink that a plugin writes its answer into"),
+    ("host/src/plugin/call.rs", "calls of a plugin's functions"),
+    ("host/src/plugin/loader.rs", "dlopen, and trust in a library's header"),
+    ("host/src/plugin/services.rs", "the functions that a plugin calls"),
+    ("host/tests/plugins/", "libraries that are wrong on purpose"),
+    ("host/tests/it/tidy.rs", "this list"),
+];
+
+/// Modules that run under any driver and under virtual time.
+const PURE: [&str; 6] = [
+    "host/src/codec",
+    "host/src/core",
+    "host/src/router",
+    "host/src/limits.rs",
+    "host/src/message.rs",
+    "host/src/clock.rs",
+];
+
+/// What has no place in them.
+const IMPURE_WORDS: [&str; 7] =
+    ["tokio::", "rustix::", "libloading", "SystemTime", "TcpStream", "TcpListener", "thread::sleep"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("host is in the workspace").to_owned()
+}
+
+/// All files with one of the extensions, by their path from the root of the repository.
+fn files(extensions: &[&str]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of the repository").flatten() {
+            let path = entry.path();
+            let name = entry.file_name();
+            if path.is_dir() {
+                if name != "target" && !name.to_string_lossy().starts_with(".git") {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|extension| extensions.iter().any(|wanted| extension == *wanted)) {
+                let name = path.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
+                found.push((name, fs::read_to_string(&path).expect("text")));
+            }
+        }
+    }
+    assert!(found.len() > 5, "found only {} files {extensions:?}: is the root right?", found.len());
+    found
+}
+
+/// A line without its comment.
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap_or_default()
+}
+
+#[test]
+fn unsafe_is_only_in_the_listed_files() {
+    for (name, text) in files(&["rs"]) {
+        if UNSAFE_FILES.iter().any(|(allowed, _)| name.starts_with(allowed)) {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            let words = code(line).split(|c: char| !c.is_alphanumeric() && c != '_');
+            assert!(
+                !words.into_iter().any(|word| word == "unsafe"),
+                "{name}:{}: `unsafe` outside of the files that tidy.rs lists: {line}",
+                number + 1
+            );
+        }
+    }
+}
+
+#[test]
+fn pure_modules_touch_no_socket_clock_or_runtime() {
+    for (name, text) in files(&["rs"]) {
+        if !PURE.iter().any(|pure| name.starts_with(pure)) {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            let word = IMPURE_WORDS.iter().find(|word| code(line).contains(**word));
+            assert!(word.is_none(), "{name}:{}: {} in a pure module: {line}", number + 1, word.unwrap_or(&""));
+            // The one place where time is read: the shell's clock.
+            let reads_time = code(line).contains("Instant::now") && name != "host/src/clock.rs";
+            assert!(!reads_time, "{name}:{}: a pure module gets the time as an argument: {line}", number + 1);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_to_be_done() {
+    let marks = ["TO\u{44}O", "FIX\u{4d}E", "XX\u{58}"];
+    for (name, text) in files(&["rs", "md", "toml"]) {
+        for mark in marks {
+            assert!(!text.contains(mark), "{name} says {mark}: do it, or write an issue");
+        }
+    }
+}
+
+#[test]
+fn statement_tags_have_the_form_of_the_specification() {
+    for (name, text) in files(&["rs"]) {
+        for (at, _) in text.match_indices("[MQTT-") {
+            let tag = text[at + 1..].split(']').next().unwrap_or_default();
+            let numbers: Vec<&str> = tag.trim_start_matches("MQTT-").split(['.', '-']).collect();
+            // Section 4.2 has no third level.
+            let is_number =
+                |part: &&str| !part.is_empty() && part.len() <= 2 && part.bytes().all(|b| b.is_ascii_digit());
+            let shown = tag == "…" || tag.contains('x');
+            assert!(
+                shown || (3..=4).contains(&numbers.len()) && numbers.iter().all(is_number),
+                "{name}: [{tag}] is no number of a normative statement"
+            );
+        }
+    }
+}
+
+#[test]
+fn each_dependency_has_a_line_of_reason() {
+    for (name, text) in files(&["toml"]).into_iter().filter(|(name, _)| name.ends_with("Cargo.toml")) {
+        let mut in_dependencies = false;
+        let mut before = "";
+        for line in text.lines() {
+            if line.starts_with('[') {
+                in_dependencies = line.contains("dependencies");
+            } else if in_dependencies && line.contains('=') && !line.starts_with([' ', '#']) {
+                assert!(before.starts_with('#'), "{name}: no reason above `{line}`");
+            }
+            before = line;
+        }
+    }
+}
