@@ -147,10 +147,18 @@ impl Batch {
         out.extend_from_slice(parts.payload);
     }
 
+    /// The message at `at`, which is moved behind it; the first one is at 0. `None` at the end.
+    pub fn message(&self, at: &mut usize) -> Option<(Destination, MessageParts<'_>)> {
+        let mut rest = Reader(&self.encoded[*at..]);
+        let message = (!rest.0.is_empty()).then(|| rest.message());
+        *at = self.encoded.len() - rest.0.len();
+        message
+    }
+
     /// The messages, in the order in which they were pushed.
     pub fn messages(&self) -> impl Iterator<Item = (Destination, MessageParts<'_>)> {
-        let mut rest = Reader(&self.encoded);
-        std::iter::from_fn(move || (!rest.0.is_empty()).then(|| rest.message()))
+        let mut at = 0;
+        std::iter::from_fn(move || self.message(&mut at))
     }
 
     /// Takes the requests out.
@@ -269,7 +277,7 @@ impl Mailbox {
         self.batch().encoded.len()
     }
 
-    /// Swaps everything into `empty`. `false` if there was nothing.
+    /// Swaps everything into `empty`, whose memory is used for what comes next. `false` if there was nothing.
     pub fn take(&self, empty: &mut Batch) -> bool {
         let mut batch = self.batch();
         if batch.is_empty() {

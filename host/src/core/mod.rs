@@ -118,6 +118,9 @@ pub struct Core {
     dirty: Vec<u32>,
     /// Messages for the other workers, by worker.
     outbox: Vec<Batch>,
+    /// What was in the mailbox, and how far it has been worked off; 0 when it has been completely.
+    inbox: Batch,
+    inbox_at: usize,
     /// Workers whose mailbox was past its bound when we last put something in, and since when.
     congested_since: Option<Millis>,
     handovers: Vec<(u32, usize, Box<Handover>)>,
@@ -168,6 +171,8 @@ impl Core {
             timers: Timers::default(),
             dirty: Vec::new(),
             outbox: (0..workers).map(|_| Batch::default()).collect(),
+            inbox: Batch::default(),
+            inbox_at: 0,
             congested_since: None,
             handovers: Vec::new(),
             replays: Vec::new(),
@@ -226,13 +231,16 @@ impl Core {
     /// Does what has become due.
     pub fn on_tick(&mut self, now: Millis) {
         self.now = now;
-        self.drop_early();
+        if self.has_mail_left() {
+            self.on_mail(now);
+        }
         while let Some((at, subject)) = self.timers.pop_due(now) {
             match subject {
                 Subject::Connection { slot, id } => self.connection_due(slot, id, at),
                 Subject::Session { slot, serial } => self.session_due(SessionKey { slot, serial }, at),
                 Subject::Info(number) => self.info_due(number),
                 Subject::Retained => self.retained_due(at),
+                Subject::Early => self.early_due(),
             }
         }
     }
@@ -240,7 +248,7 @@ impl Core {
     /// When [`Core::on_tick`] should be called next, at the latest. It may lie in the past: at once, then.
     #[must_use]
     pub fn next_tick(&self) -> Option<Millis> {
-        if self.replays.iter().any(|replay| self.can_replay(replay)) {
+        if self.has_mail_left() || self.replays.iter().any(|replay| self.can_replay(replay)) {
             return Some(self.now);
         }
         self.timers.next()

@@ -52,11 +52,13 @@ impl Core {
         if self.early.len() >= EARLY_MAILS_MAX {
             self.early.pop_front();
         }
-        self.early.push_back(EarlyMail { until: self.now + EARLY_MS, connection, mail });
+        let until = self.now + EARLY_MS;
+        self.early.push_back(EarlyMail { until, connection, mail });
+        self.timers.arm(self.now, until, Subject::Early);
     }
 
     /// Forgets requests about connections that have not come.
-    pub(super) fn drop_early(&mut self) {
+    pub(super) fn early_due(&mut self) {
         while self.early.front().is_some_and(|early| early.until <= self.now) {
             self.early.pop_front();
         }

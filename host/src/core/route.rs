@@ -6,7 +6,7 @@ use plugin_api::QoS;
 
 use super::Core;
 use super::connection::NONE;
-use super::mail::{Batch, Destination};
+use super::mail::{Destination};
 use super::session::Queued;
 use super::timers::{Subject, is_current};
 use crate::clock::Millis;
@@ -238,18 +238,41 @@ impl Core {
         Some((session.connection, connection.id))
     }
 
-    /// Does what the mailbox holds: messages from other workers, requests of plugins.
+    /// Does what the mailbox holds: messages from other workers, requests of plugins. Of messages no more than a bounded
+    /// number of bytes, so that they are sent before more are added; [`Core::on_tick`] goes on, and is due at once.
     pub fn on_mail(&mut self, now: Millis) {
         self.now = now;
-        let mut batch = Batch::default();
-        self.shared.mailboxes.of(self.worker).take(&mut batch);
-        for (destination, parts) in batch.messages() {
+        let mut bytes_left = INBOX_BYTES_A_TURN;
+        if self.inbox_at > 0 {
+            self.work_off_inbox(&mut bytes_left);
+        }
+        if self.inbox_at == 0 && self.shared.mailboxes.of(self.worker).take(&mut self.inbox) {
+            self.work_off_inbox(&mut bytes_left);
+        }
+    }
+
+    /// Whether [`Core::on_mail`] has left something for the next turn.
+    pub(super) fn has_mail_left(&self) -> bool {
+        self.inbox_at > 0
+    }
+
+    fn work_off_inbox(&mut self, bytes_left: &mut usize) {
+        let mut inbox = std::mem::take(&mut self.inbox);
+        while *bytes_left > 0 {
+            let before = self.inbox_at;
+            let Some((destination, parts)) = inbox.message(&mut self.inbox_at) else {
+                // What a plugin asks for meanwhile waits for the next turn: it may go on asking for ever.
+                for mail in inbox.take_mails() {
+                    self.on_request(mail);
+                }
+                inbox.clear();
+                self.inbox_at = 0;
+                break;
+            };
             self.deliver_from_worker(destination, parts);
+            *bytes_left = bytes_left.saturating_sub(self.inbox_at - before);
         }
-        // What a plugin asks for meanwhile waits for the next turn: it may go on asking for ever.
-        for mail in batch.take_mails() {
-            self.on_request(mail);
-        }
+        self.inbox = inbox;
     }
 
     fn deliver_from_worker(&mut self, destination: Destination, parts: MessageParts<'_>) {
@@ -287,6 +310,9 @@ impl Core {
         kept
     }
 }
+
+/// Bytes of messages from other workers that are handled in a turn.
+const INBOX_BYTES_A_TURN: usize = 1 << 20;
 
 /// A replay stops for this turn after so many messages,
 const REPLAY_MESSAGES_A_TURN: usize = 64;

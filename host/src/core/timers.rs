@@ -21,6 +21,8 @@ pub(super) enum Subject {
     Info(u64),
     /// Retained messages that expire.
     Retained,
+    /// Requests about connections that have not come.
+    Early,
 }
 
 impl From<SessionKey> for Subject {

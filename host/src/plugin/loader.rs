@@ -16,6 +16,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -233,8 +234,9 @@ fn temporary_copy(original: &mut File) -> io::Result<Result<Library, libloading:
     original.rewind()?;
     let number = COPIES.fetch_add(1, Ordering::Relaxed);
     let copy = std::env::temp_dir().join(format!("host-plugin-{}-{number}.so", std::process::id()));
-    // `create_new`: whoever may write to the directory could have put a file or a link of that name there.
-    let mut file = File::options().write(true).create_new(true).open(&copy)?;
+    // `create_new`, as whoever may write to the directory could have put a file or a link of that name there; and nobody
+    // else may write to it.
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&copy)?;
     let library = io::copy(original, &mut file).map(|_| dlopen(&copy));
     std::fs::remove_file(&copy)?;
     library

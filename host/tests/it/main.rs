@@ -1,7 +1,7 @@
 //! End-to-end tests: the real server, in this process and as a process of its own, real sockets and real libraries.
 //!
 //! `harness` starts servers and finds what tests need; `mqtt` is a client that speaks bytes. Each test runs with one
-//! worker and with two, where that can make a difference. Nothing waits by sleeping: conditions have deadlines.
+//! worker and with three, where that can make a difference. Nothing waits by sleeping: conditions have deadlines.
 
 mod cli;
 mod clients;

@@ -300,3 +300,47 @@ fn without_an_opinion_only_this_machine_is_let_in() {
         });
     }
 }
+
+/// A plugin that accepts has an opinion: with it, clients of other machines are let in.
+#[test]
+fn with_an_opinion_others_are_let_in() {
+    scenario_with(&Setup { peer: "192.0.2.1:1", ..Setup::default() }, |net| {
+        for version in VERSIONS {
+            net.client(version, "c");
+        }
+        net.script().auth = Some(Box::new(|_| Ok(plugin_api::AuthVerdict::Ok)));
+        net.join(V5, "10: <MQTT> 05 02 0000 {15 <m>} <d>", "20: 00 00 {21 0400 27 01000000 22 0040 15 <m>}");
+    });
+}
+
+/// How a connection has ended, as `handle_disconnect` hears it, exactly once.
+#[test]
+fn handlers_hear_how_it_ended() {
+    let rows = [
+        (V5, "E0:", "Normal 00"),
+        (V5, "E0: 04", "WithWill 04"),
+        (V5, "E0: 80", "WithWill 80"),
+        (V5, "E0: 00 {1F <bye>}", "Normal 00"),
+        (V3_1_1, "E0:", "Normal 00"),
+        (V3_1, "E0:", "Normal 00"),
+        (V5, "F0: 18 {15 <m>}", "ProtocolError 82"),
+        (V3_1_1, "36: <t> 0001", "ProtocolError 81"),
+        (V3_1_1, "F0:", "ProtocolError 81"),
+    ];
+    scenario(|net| {
+        for (version, packet, told) in rows {
+            let client = net.client(version, "c");
+            net.send(client, packet);
+            net.take(client);
+            net.expect_closed(client, "");
+            assert_eq!(net.script().take("disconnect"), [format!("disconnect c {told}")], "{packet}");
+        }
+        let client = net.v5("c");
+        net.lose(client);
+        assert_eq!(net.script().take("disconnect"), ["disconnect c Closed 80"]);
+        // Who has not sent CONNECT has no state, and nobody hears of it.
+        let client = net.open(V5);
+        net.lose(client);
+        assert_eq!(net.script().take("disconnect"), [""; 0]);
+    });
+}

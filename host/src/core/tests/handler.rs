@@ -158,7 +158,8 @@ impl Handler for Puppet {
             connect.password().map(|password| String::from_utf8_lossy(password).into_owned()),
             connect.will().map_or_else(String::new, |will| will.topic().to_owned()),
         );
-        let answer = self.answer(line, |asked| asked.connection = Some(connect.connection().0), |script| &mut script.connect);
+        let answer =
+            self.answer(line, |asked| asked.connection = Some(connect.connection().0), |script| &mut script.connect);
         answer.unwrap_or_else(|| Ok(ConnectVerdict::accept()))
     }
 

@@ -1,6 +1,6 @@
 //! Bounds on what a peer may use, and what happens to one that does not keep up.
 
-use super::net::connect_packet;
+use super::net::{connect_packet, split};
 use super::*;
 
 /// QoS 0 is dropped and counted for a client that does not read; QoS 1 and 2 wait in its session.
@@ -30,16 +30,33 @@ fn slow_consumer() {
         assert_eq!((session.in_flight.len(), session.queue.len()), (1, 19));
         net.stall(slow, false);
         let got = net.take(slow);
-        assert_eq!(got.windows(4).filter(|part| part == b"zero").count(), 9);
-        let order: Vec<usize> = (0..20)
-            .map(|number| {
-                let end = format!("x{number}");
-                let ends = |at: &usize| got[*at..].starts_with(end.as_bytes()) && !matches!(got.get(at + end.len()), Some(b'0'..=b'9'));
-                (0..got.len()).find(ends).expect("each QoS 1 message has come")
-            })
-            .collect();
-        assert!(order.is_sorted(), "in order");
+        let (zero, one): (Vec<&[u8]>, Vec<&[u8]>) = split(&got).into_iter().partition(|packet| packet[0] == 0x30);
+        assert_eq!(zero.len(), 9);
+        assert_eq!(one.len(), 20);
+        for (number, packet) in one.iter().enumerate() {
+            assert!(packet.ends_with(format!("x{number}").as_bytes()), "in order");
+        }
         assert_eq!(net.session("slow").expect("connected").queue.len(), 0);
+    });
+}
+
+/// [MQTT-4.6.0-6] A client that reads slowly: what comes when there is room again does not overtake what waits.
+#[test]
+fn slow_consumer_gets_its_messages_in_order() {
+    scenario_with(&Setup::limits(|limits| limits.outbound_bytes_max = 100), |net| {
+        let (from, slow) = (net.v5("from"), net.v5("slow"));
+        net.subscribe(slow, "t", 1);
+        net.stall(slow, true);
+        for number in 0..30_u8 {
+            net.send(from, &format!("32: <t> 0001 {{}} '{}' {number:02X}", "x".repeat(40)));
+            if number % 2 == 1 {
+                net.read(slow, 30);
+            }
+        }
+        net.stall(slow, false);
+        let got = net.take(slow);
+        let numbers: Vec<u8> = split(&got).iter().map(|packet| packet[packet.len() - 1]).collect();
+        assert_eq!(numbers, (0..30).collect::<Vec<u8>>());
     });
 }
 
@@ -110,7 +127,8 @@ fn resending_respects_the_maximum_packet_size() {
         net.take(to);
         net.lose(to);
         net.send(from, "32: <t> 0001 {} 'too long for it now' | 32: <t> 0001 {} '5'");
-        let connack = format!("{CONNACK_RESUMED} | 3A: <t> 0001 {{}} '1' | 3A: <t> 0003 {{}} '3' | 32: <t> 0005 {{}} '5'");
+        let connack =
+            format!("{CONNACK_RESUMED} | 3A: <t> 0001 {{}} '1' | 3A: <t> 0003 {{}} '3' | 32: <t> 0005 {{}} '5'");
         let to = net.join(V5, &connect_packet(V5, "00", 0, "11 00000E10 27 00000014", "to"), &connack);
         net.send(to, "40: 0001 | 40: 0003 | 40: 0005");
         assert!(net.session("to").expect("connected").in_flight.is_empty());
@@ -153,6 +171,11 @@ fn queues_give_their_memory_back() {
         assert!(session.in_flight.is_empty() && session.queue.is_empty() && session.queue_bytes == 0);
         assert!(session.in_flight.capacity() <= 64 && session.queue.capacity() <= 64);
         let worker = &net.cores[0];
-        assert!(worker.connections.iter().all(|(_, connection)| connection.out.capacity() == 0 && connection.partial.capacity() == 0));
+        assert!(
+            worker
+                .connections
+                .iter()
+                .all(|(_, connection)| connection.out.capacity() == 0 && connection.partial.capacity() == 0)
+        );
     });
 }

@@ -195,6 +195,16 @@ impl Net {
         self.settle();
     }
 
+    /// A stalled client reads at most so many bytes, and then no more.
+    pub(in crate::core) fn read(&mut self, client: usize, count: usize) {
+        let (worker, slot) = self.place(client);
+        let core = &mut self.cores[worker];
+        let count = count.min(core.outbound(slot).len());
+        self.clients[client].received.extend_from_slice(&core.outbound(slot)[..count]);
+        core.sent(slot, count, self.now);
+        self.settle();
+    }
+
     /// The client has received exactly these packets, and is still connected.
     #[track_caller]
     pub(in crate::core) fn expect(&mut self, client: usize, packets: &str) {
@@ -343,6 +353,7 @@ impl Net {
             assert_eq!(core.by_connection.len(), 0, "connection ids");
             assert_eq!(core.replays.len(), 0, "replays");
             assert_eq!(core.delayed_infos.len(), 0, "delayed messages for handle_info");
+            assert_eq!(core.early.len(), 0, "requests about connections on their way");
             assert_eq!(core.handovers.len(), 0, "handovers");
             assert_eq!(core.timers.len(), 0, "timers");
         }
@@ -367,7 +378,7 @@ pub(in crate::core) fn connect_packet(
 }
 
 /// The bytes of packets that are separated by `|`.
-fn bytes(version: ProtocolVersion, packets: &str) -> Vec<u8> {
+pub(in crate::core) fn bytes(version: ProtocolVersion, packets: &str) -> Vec<u8> {
     let text = packets.split('|').map(str::trim).filter(|text| !text.is_empty());
     text.flat_map(|text| packet(&for_version(version, text))).collect()
 }
@@ -388,19 +399,30 @@ fn for_version(version: ProtocolVersion, text: &str) -> String {
 
 /// Packets, one on a line, as bytes and as text.
 fn shown(bytes: &[u8]) -> String {
+    if bytes.is_empty() {
+        return " nothing".into();
+    }
     let mut text = String::new();
-    let mut rest = bytes;
+    for packet in split(bytes) {
+        let start = &packet[..packet.len().min(100)];
+        let _ = write!(text, "\n  {start:02X?} {}", start.escape_ascii());
+    }
+    text
+}
+
+/// The packets in some bytes; what is no whole packet is the last one.
+pub(in crate::core) fn split(bytes: &[u8]) -> Vec<&[u8]> {
+    let (mut packets, mut rest) = (Vec::new(), bytes);
     while !rest.is_empty() {
         let length = match codec::frame(rest, usize::MAX) {
             Ok(Frame::Complete { total_bytes, .. }) => total_bytes,
             _ => rest.len(),
         };
         let (packet, behind) = rest.split_at(length);
+        packets.push(packet);
         rest = behind;
-        let start = &packet[..packet.len().min(100)];
-        let _ = write!(text, "\n  {start:02X?} {}", start.escape_ascii());
     }
-    if text.is_empty() { " nothing".into() } else { text }
+    packets
 }
 
 /// What a mutex guards, whether a test has failed with it or not.

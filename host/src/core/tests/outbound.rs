@@ -264,3 +264,53 @@ fn qos_2_message_that_expires_before_it_is_released() {
         net.expect(to, "34: <t> 0001 {02 00000001} 'y'");
     });
 }
+
+/// One message to many: what differs between them is each one's own, whoever else gets the same bytes.
+#[test]
+fn fan_out_to_clients_of_all_kinds() {
+    scenario(|net| {
+        let from = net.v5("from");
+        let mut clients = Vec::new();
+        for version in VERSIONS {
+            for granted in 0..=2_u8 {
+                for number in 0..3 {
+                    let client = net.client(version, &format!("v{}-{granted}-{number}", version as u8));
+                    // Some have an identifier, or want RETAIN as it was published.
+                    let (properties, options) = match (version, number) {
+                        (V5, 1) => ("0B 8101", granted),
+                        (V5, 2) => ("", granted | 8),
+                        _ => ("", granted),
+                    };
+                    net.send(client, &format!("82: 0001 [{{{properties}}}] <long/topic> {options:02X}"));
+                    net.expect(client, &format!("90: 0001 [{{}}] {granted:02X}"));
+                    clients.push((client, version, granted, number));
+                }
+            }
+        }
+        for round in 1..=3_u8 {
+            for (qos, first) in [(0_u8, "31"), (1, "33"), (2, "35")] {
+                let id = if qos == 0 { "" } else { "0001" };
+                net.send(from, &format!("{first}: <long/topic> {id} {{26 <a> <b> 02 0000000A}} 'payload' {round:02X}"));
+                net.send(from, if qos == 2 { "62: 0001" } else { "" });
+                for &(client, version, granted, number) in &clients {
+                    let delivered = qos.min(granted);
+                    // Identifiers are given one after the other, to what has one.
+                    let id = match (granted, delivered) {
+                        (_, 0) => String::new(),
+                        (1 | 2, _) => format!("{:04X}", (u16::from(round) - 1) * 2 + u16::from(qos)),
+                        _ => unreachable!("delivered is at most what was granted"),
+                    };
+                    let retain = u8::from(version == V5 && number == 2);
+                    let identifier = if number == 1 { "0B 8101" } else { "" };
+                    net.expect(
+                        client,
+                        &format!(
+                            "{:02X}: <long/topic> {id} [{{26 <a> <b> 02 0000000A {identifier}}}] 'payload' {round:02X}",
+                            0x30 | delivered << 1 | retain
+                        ),
+                    );
+                }
+            }
+        }
+    });
+}

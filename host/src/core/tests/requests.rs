@@ -239,6 +239,8 @@ fn disconnect() {
                 net.script().take("disconnect"),
                 ["disconnect c TakenOver 8E", "disconnect c ServerDisconnect 9C"]
             );
+            // It is not kept for a connection that cannot come any more.
+            assert!(net.workers() > 1 || net.cores[0].early.is_empty());
         });
     }
 }

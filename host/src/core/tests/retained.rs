@@ -1,5 +1,6 @@
 //! Retained messages: stored, replaced, cleared, sent for subscriptions, expired.
 
+use super::net::{connect_packet, split};
 use super::*;
 
 /// [MQTT-3.3.1-5] [MQTT-3.3.1-9] The last one is sent, with RETAIN set, after SUBACK.
@@ -188,17 +189,12 @@ fn replay_many(net: &mut Net, version: ProtocolVersion, qos: u8) {
     let (mut topics, mut id) = (Vec::new(), 0_u16);
     loop {
         let got = net.take(to);
-        let mut rest = &got[..];
-        if rest.is_empty() {
+        if got.is_empty() {
             break;
         }
-        while !rest.is_empty() {
-            let (packet, behind) = rest.split_at(2 + usize::from(rest[1]));
-            rest = behind;
-            if packet[0] & 0xF0 == 0x30 {
-                assert_eq!(packet[0], 0x31 | qos << 1);
-                topics.push(String::from_utf8(packet[4..13].to_vec()).expect("UTF-8"));
-            }
+        for packet in split(&got).into_iter().filter(|packet| packet[0] & 0xF0 == 0x30) {
+            assert_eq!(packet[0], 0x31 | qos << 1);
+            topics.push(String::from_utf8(packet[4..13].to_vec()).expect("UTF-8"));
         }
         while qos != 0 && usize::from(id) < topics.len() {
             id += 1;
@@ -217,8 +213,7 @@ fn replay_many(net: &mut Net, version: ProtocolVersion, qos: u8) {
 fn superseded_while_others_are_sent() {
     scenario(|net| {
         let from = net.v5("from");
-        let to = net.join(V5, &net::connect_packet(V5, "02", 0, "21 0001", "to"), CONNACK);
-        net.send(from, "31: <t/a> {} '1' | 31: <t/b> {} '1' | 31: <t/c> {} '1'");
+        let to = net.join(V5, &connect_packet(V5, "02", 0, "21 0001", "to"), CONNACK);
         for topic in ["t/a", "t/b", "t/c"] {
             net.send(from, &format!("33: <{topic}> 0001 {{}} 'old'"));
         }
@@ -244,7 +239,7 @@ fn client_leaves_while_they_are_sent() {
         for number in 0..200 {
             net.send(from, &format!("33: <t/{number}> 0001 {{}} 'x'"));
         }
-        let to = net.join(V5, &net::connect_packet(V5, "02", 0, "21 0001", "to"), CONNACK);
+        let to = net.join(V5, &connect_packet(V5, "02", 0, "21 0001", "to"), CONNACK);
         net.send(to, "82: 0001 {} <t/+> 01");
         assert_eq!(net.cores.iter().map(|core| core.replays.len()).sum::<usize>(), 1);
         net.lose(to);
