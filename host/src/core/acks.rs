@@ -70,6 +70,7 @@ impl Core {
             return self.close_failed(slot);
         }
         self.pump(session_slot);
+        self.list_replays(slot);
     }
 
     fn tell_puback(&mut self, slot: u32, packet_id: PacketId, kind: AckKind, reason_code: ReasonCode) -> bool {

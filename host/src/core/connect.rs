@@ -566,13 +566,3 @@ impl Will {
         }
     }
 }
-
-impl Connection {
-    /// Most connections need no extra state once they are connected.
-    fn drop_empty_extra(&mut self) {
-        let empty = self.extra.as_ref().is_some_and(|extra| extra.will.is_none() && extra.auth.is_none());
-        if empty {
-            self.extra = None;
-        }
-    }
-}

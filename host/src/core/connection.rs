@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use plugin_api::{PropertiesBuf, QoS, ReasonCode};
 
+use super::replay::Replays;
 use super::timers::Armed;
 use crate::clock::Millis;
 use crate::codec::ProtocolVersion;
@@ -74,6 +75,8 @@ pub(super) struct Extra {
     pub(super) auth: Option<Auth>,
     /// Topic Names by alias minus one [MQTT-3.3.2-10].
     pub(super) aliases: Vec<Option<Box<str>>>,
+    /// Retained messages for new subscriptions.
+    pub(super) replays: Replays,
     /// CONNECT while an authentication exchange decides about it.
     pub(super) pending: Option<Box<PendingConnect>>,
 }
@@ -158,6 +161,20 @@ impl Connection {
 
     pub(super) fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
+    }
+
+    /// Frees the extra state if nothing is in it.
+    pub(super) fn drop_empty_extra(&mut self) {
+        let empty = self.extra.as_ref().is_some_and(|extra| {
+            extra.will.is_none()
+                && extra.auth.is_none()
+                && extra.pending.is_none()
+                && extra.aliases.is_empty()
+                && extra.replays.is_empty()
+        });
+        if empty {
+            self.extra = None;
+        }
     }
 
     pub(super) fn auth(&self) -> Option<&Auth> {

@@ -19,6 +19,7 @@ mod inbound;
 pub mod mail;
 mod outbound;
 mod publish;
+mod replay;
 mod requests;
 mod route;
 mod session;
@@ -42,7 +43,6 @@ use self::connection::{Closing, Connection, NONE, Phase};
 pub use self::counters::Counters;
 use self::mail::{Batch, Mailboxes};
 use self::requests::{DelayedInfo, EarlyMail};
-use self::route::Replay;
 use self::session::Session;
 use self::templates::Templates;
 use self::timers::{Armed, Subject, Timers, is_current};
@@ -124,8 +124,8 @@ pub struct Core {
     /// Workers whose mailbox was past its bound when we last put something in, and since when.
     congested_since: Option<Millis>,
     handovers: Vec<(u32, usize, Box<Handover>)>,
-    /// Retained messages on their way to new subscriptions.
-    replays: Vec<Replay>,
+    /// Connections, by slot and id, whose replays of retained messages may get ahead.
+    listed_replays: VecDeque<(u32, u64)>,
     delayed_infos: HashMap<u64, DelayedInfo, RandomState>,
     /// Requests about connections that may be on their way here, oldest first.
     early: VecDeque<EarlyMail>,
@@ -175,7 +175,7 @@ impl Core {
             inbox_at: 0,
             congested_since: None,
             handovers: Vec::new(),
-            replays: Vec::new(),
+            listed_replays: VecDeque::new(),
             delayed_infos: HashMap::default(),
             early: VecDeque::new(),
             retained_armed: Millis::NEVER,
@@ -248,7 +248,7 @@ impl Core {
     /// When [`Core::on_tick`] should be called next, at the latest. It may lie in the past: at once, then.
     #[must_use]
     pub fn next_tick(&self) -> Option<Millis> {
-        if self.has_mail_left() || self.replays.iter().any(|replay| self.can_replay(replay)) {
+        if self.has_mail_left() || !self.listed_replays.is_empty() {
             return Some(self.now);
         }
         self.timers.next()

@@ -38,6 +38,7 @@ impl Core {
         self.recycle(empty);
         if session != NONE {
             self.pump(session);
+            self.list_replays(slot);
         }
     }
 

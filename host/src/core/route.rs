@@ -6,7 +6,7 @@ use plugin_api::QoS;
 
 use super::Core;
 use super::connection::NONE;
-use super::mail::{Destination};
+use super::mail::Destination;
 use super::session::Queued;
 use super::timers::{Subject, is_current};
 use crate::clock::Millis;
@@ -40,15 +40,6 @@ pub(super) struct Wanted<'a> {
     pub(super) qos: QoS,
     pub(super) retain_as_published: bool,
     pub(super) identifiers: &'a [u32],
-}
-
-/// Retained messages on their way to a new subscription.
-pub(super) struct Replay {
-    connection: u64,
-    session: SessionKey,
-    qos: QoS,
-    identifiers: Box<[u32]>,
-    messages: std::vec::IntoIter<Arc<Message>>,
 }
 
 impl Core {
@@ -159,85 +150,6 @@ impl Core {
         }
     }
 
-    /// Starts sending the retained messages of a new subscription.
-    pub(super) fn start_replay(
-        &mut self,
-        connection: u64,
-        session: SessionKey,
-        qos: QoS,
-        identifier: u32,
-        messages: Vec<Arc<Message>>,
-    ) {
-        if messages.is_empty() {
-            return;
-        }
-        let identifiers = if identifier == 0 { Box::default() } else { Box::from([identifier]) };
-        self.replays.push(Replay { connection, session, qos, identifiers, messages: messages.into_iter() });
-    }
-
-    /// Whether a replay would get ahead now. It waits while its connection has enough to do, so that it never fills a queue.
-    pub(super) fn can_replay(&self, replay: &Replay) -> bool {
-        let Some(session) = self.sessions.get(replay.session.slot as usize) else {
-            return true; // to be removed
-        };
-        let Some(connection) = self.connections.get(session.connection as usize) else {
-            return true;
-        };
-        connection.id != replay.connection
-            || session.queue.is_empty()
-                && session.in_flight.len() < usize::from(connection.in_flight_max)
-                && connection.waiting_bytes() < REPLAY_AHEAD_BYTES
-    }
-
-    /// Lets each replay get ahead by a bounded number of messages and bytes, so that others are served in between.
-    pub(super) fn continue_replays(&mut self) {
-        if self.replays.is_empty() {
-            return;
-        }
-        let mut replays = std::mem::take(&mut self.replays);
-        replays.retain_mut(|replay| {
-            let alive = self.connection_of(replay.session).is_some_and(|(_, id)| id == replay.connection);
-            alive && (!self.can_replay(replay) || self.continue_replay(replay))
-        });
-        self.replays.append(&mut replays);
-    }
-
-    /// Sends some messages of a replay. `false` when it has sent all.
-    fn continue_replay(&mut self, replay: &mut Replay) -> bool {
-        let mut bytes = 0;
-        for _ in 0..REPLAY_MESSAGES_A_TURN {
-            if bytes > REPLAY_AHEAD_BYTES || !self.can_replay(replay) {
-                return true;
-            }
-            let Some(message) = replay.messages.next() else {
-                return false;
-            };
-            // What has been replaced since is delivered as a live message: an older value never follows a newer one.
-            if message.is_superseded() || message.is_expired(self.now) {
-                continue;
-            }
-            bytes += message.bytes();
-            self.templates.begin(1);
-            let qos = message.qos().min(replay.qos);
-            // RETAIN is set on what is sent because a subscription was made.
-            if qos == QoS::AtMostOnce {
-                let slot = self.sessions[replay.session.slot as usize].connection;
-                self.send_at_most_once(slot, true, &replay.identifiers, &message.parts());
-            } else {
-                let delivery = Queued { message, qos, retain: true, identifiers: replay.identifiers.clone() };
-                self.send_or_queue(replay.session.slot, delivery);
-            }
-        }
-        true
-    }
-
-    /// The slot and id of the connection of a session, if both still are.
-    pub(super) fn connection_of(&self, key: SessionKey) -> Option<(u32, u64)> {
-        let session = self.sessions.get(key.slot as usize).filter(|session| session.serial == key.serial)?;
-        let connection = self.connections.get(session.connection as usize)?;
-        Some((session.connection, connection.id))
-    }
-
     /// Does what the mailbox holds: messages from other workers, requests of plugins. Of messages no more than a bounded
     /// number of bytes, so that they are sent before more are added; [`Core::on_tick`] goes on, and is due at once.
     pub fn on_mail(&mut self, now: Millis) {
@@ -313,11 +225,6 @@ impl Core {
 
 /// Bytes of messages from other workers that are handled in a turn.
 const INBOX_BYTES_A_TURN: usize = 1 << 20;
-
-/// A replay stops for this turn after so many messages,
-const REPLAY_MESSAGES_A_TURN: usize = 64;
-/// or so many bytes, and does not start while more than that waits for the socket.
-const REPLAY_AHEAD_BYTES: usize = 64 << 10;
 
 impl<'a> Wanted<'a> {
     fn of(target: &'a Target) -> Self {

@@ -114,8 +114,7 @@ impl Core {
     /// Makes a subscription, and lets its retained messages follow. It is visible to publishers when this returns, so
     /// before its SUBACK and before its retained messages are looked up.
     fn subscribe(&mut self, slot: u32, asked: &Asked<'_>, granted: ReasonCode, identifier: u32) -> ReasonCode {
-        let connection = &self.connections[slot as usize];
-        let (session_slot, connection_id) = (connection.session, connection.id);
+        let session_slot = self.connections[slot as usize].session;
         let session = &mut self.sessions[session_slot as usize];
         // One filter may stand in the packet twice, so that what was checked before may no longer be so.
         if session.subscriptions.len() >= self.shared.limits.subscriptions_max
@@ -142,8 +141,7 @@ impl Core {
             RetainHandling::DoNotSend => false,      // [MQTT-3.3.1-11]
         };
         if send_retained {
-            let messages = self.shared.retained.matching(asked.filter, self.now);
-            self.start_replay(connection_id, key, qos, identifier, messages);
+            self.start_replay(slot, asked.filter, qos, identifier);
         }
         granted
     }
@@ -194,9 +192,10 @@ impl Core {
     /// Removes a subscription by its filter as the client wrote it [MQTT-3.10.4-1]. `false` if there was none.
     fn unsubscribe(&mut self, session_slot: u32, written: &str) -> bool {
         let session = &mut self.sessions[session_slot as usize];
-        let key = session.key(session_slot);
+        let (key, slot) = (session.key(session_slot), session.connection);
         session.subscriptions.remove(written).is_some() && {
             self.remove_from_router(key, written);
+            self.cancel_replay(slot, written);
             true
         }
     }

@@ -35,6 +35,10 @@ fn exchange_before_connack() {
         let client = net.join(V5, CONNECT, WHO);
         net.send(client, "F0: 18 {15 <SCRAM> 16 <?>}");
         net.expect(client, WHO);
+        // Handlers hear of nothing else before the client is let in.
+        net.script().host().send_info(plugin_api::InfoTarget::All, "hello", &[], None).expect("there is room");
+        net.settle();
+        assert!(!net.script().calls.iter().any(|line| line.starts_with("info c")));
         net.send(client, "F0: 18 {15 <SCRAM> 16 <me>} | C0:");
         net.expect(client, &format!("{} | D0:", connack(" 16 <hi>")));
         let calls = net.script().take("auth");

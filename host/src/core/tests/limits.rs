@@ -179,3 +179,36 @@ fn queues_give_their_memory_back() {
         );
     });
 }
+
+/// Our own bound on what is in flight holds for who names a larger one, or cannot name any.
+#[test]
+fn messages_in_flight_are_bounded() {
+    scenario_with(&Setup::limits(|limits| limits.in_flight_max = 2), |net| {
+        for (version, properties) in [(V3_1_1, ""), (V5, ""), (V5, "21 FFFF")] {
+            let client = net.join(version, &connect_packet(version, "02", 0, properties, "c"), CONNACK);
+            net.subscribe(client, "t", 1);
+            for _ in 0..3 {
+                net.send(client, "30: <u> [{}] | 32: <t> 0001 [{}] 'x'");
+            }
+            net.take(client);
+            let session = net.session("c").expect("connected");
+            assert_eq!((session.in_flight.len(), session.queue.len()), (2, 1));
+            net.send(client, "40: 0001");
+            net.expect(client, "32: <t> 0003 [{}] 'x'");
+        }
+    });
+}
+
+/// The connection is lost in the middle of a packet that is being sent.
+#[test]
+fn connection_lost_within_a_packet() {
+    scenario(|net| {
+        let client = net.durable(V5, "c", CONNACK);
+        net.subscribe(client, "t", 1);
+        net.stall(client, true);
+        net.send(client, "32: <t> 0001 {} 'x'");
+        net.read(client, 3);
+        net.lose(client);
+        net.durable(V5, "c", &format!("{CONNACK_RESUMED} | 3A: <t> 0001 {{}} 'x'"));
+    });
+}

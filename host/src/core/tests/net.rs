@@ -180,6 +180,7 @@ impl Net {
         let (worker, slot) = self.clients[client].at.take().expect("it is connected");
         self.by_slot.remove(&(worker, slot));
         self.cores[worker].lost(slot, self.now);
+        assert!(self.cores[worker].outbound(slot).is_empty(), "there is nobody to send to");
         self.cores[worker].release(slot);
         self.settle();
     }
@@ -351,7 +352,7 @@ impl Net {
             assert_eq!(core.sessions.len(), 0, "sessions");
             assert_eq!(core.by_client.len(), 0, "Client Identifiers");
             assert_eq!(core.by_connection.len(), 0, "connection ids");
-            assert_eq!(core.replays.len(), 0, "replays");
+            assert_eq!(core.replaying(), 0, "replays");
             assert_eq!(core.delayed_infos.len(), 0, "delayed messages for handle_info");
             assert_eq!(core.early.len(), 0, "requests about connections on their way");
             assert_eq!(core.handovers.len(), 0, "handovers");

@@ -241,9 +241,9 @@ fn client_leaves_while_they_are_sent() {
         }
         let to = net.join(V5, &connect_packet(V5, "02", 0, "21 0001", "to"), CONNACK);
         net.send(to, "82: 0001 {} <t/+> 01");
-        assert_eq!(net.cores.iter().map(|core| core.replays.len()).sum::<usize>(), 1);
+        assert_eq!(net.cores.iter().map(|core| core.replaying()).sum::<usize>(), 1);
         net.lose(to);
         net.settle();
-        assert_eq!(net.cores.iter().map(|core| core.replays.len()).sum::<usize>(), 0);
+        assert_eq!(net.cores.iter().map(|core| core.replaying()).sum::<usize>(), 0);
     });
 }

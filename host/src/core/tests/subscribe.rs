@@ -215,6 +215,8 @@ fn subscriptions_are_bounded() {
         net.expect(client, "90: 0001 {} 00 00 97 01 97");
         net.send(client, "A2: 0002 {} <a> | 82: 0003 {} <c> 00 <a> 00");
         net.expect(client, "B0: 0002 {} 00 | 90: 0003 {} 00 97");
+        net.send(client, "82: 0004 {} <b> 01 <d> 00");
+        net.expect(client, "90: 0004 {} 01 97");
         net.send(old, "82: 0001 <a> 00 <b> 00 <c> 00");
         net.expect(old, "90: 0001 00 00 80");
     });

@@ -1,0 +1,170 @@
+//! Retained messages on their way to new subscriptions: a bounded number in each turn, and one subscription of a
+//! connection after the other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use plugin_api::QoS;
+
+use super::Core;
+use super::connection::Phase;
+use super::session::Queued;
+use crate::message::Message;
+
+/// The replays of one connection stop for this turn after so many messages,
+const MESSAGES_A_TURN: usize = 64;
+/// or so many bytes, and do not go on while more than that waits for the socket.
+const AHEAD_BYTES: usize = 64 << 10;
+/// Messages that all replays together send before others are served.
+const ALL_MESSAGES_A_TURN: usize = 1024;
+
+/// The replays of one connection. They end with it.
+#[derive(Default)]
+pub(super) struct Replays {
+    current: Option<Current>,
+    /// By Topic Filter, so that a filter that is subscribed to again and again is replayed once.
+    waiting: BTreeMap<Box<str>, Replay>,
+    /// On the core's list of those that may get ahead.
+    is_listed: bool,
+}
+
+/// How a subscription wants its retained messages.
+struct Replay {
+    qos: QoS,
+    identifiers: Box<[u32]>,
+}
+
+/// The replay that is under way: the only one of its connection for which messages have been looked up.
+struct Current {
+    filter: Box<str>,
+    replay: Replay,
+    messages: std::vec::IntoIter<Arc<Message>>,
+}
+
+impl Replays {
+    pub(super) fn is_empty(&self) -> bool {
+        self.current.is_none() && self.waiting.is_empty()
+    }
+
+    /// Forgets the replay of a filter.
+    fn cancel(&mut self, filter: &str) {
+        self.waiting.remove(filter);
+        self.current.take_if(|current| &*current.filter == filter);
+    }
+}
+
+impl Core {
+    /// Has the retained messages of a new subscription sent. One of the same filter that has not ended begins anew.
+    pub(super) fn start_replay(&mut self, slot: u32, filter: &str, qos: QoS, identifier: u32) {
+        let replays = &mut self.connections[slot as usize].extra().replays;
+        replays.cancel(filter);
+        let identifiers = if identifier == 0 { Box::default() } else { Box::from([identifier]) };
+        replays.waiting.insert(filter.into(), Replay { qos, identifiers });
+        self.list_replays(slot);
+    }
+
+    /// The subscription has ended [MQTT-3.10.4-1].
+    pub(super) fn cancel_replay(&mut self, slot: u32, filter: &str) {
+        if let Some(extra) = self.connections.get_mut(slot as usize).and_then(|connection| connection.extra.as_mut()) {
+            extra.replays.cancel(filter);
+        }
+    }
+
+    /// The connection may have become able to take more.
+    pub(super) fn list_replays(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        let id = connection.id;
+        if let Some(extra) = &mut connection.extra
+            && !extra.replays.is_listed
+            && !extra.replays.is_empty()
+        {
+            extra.replays.is_listed = true;
+            self.listed_replays.push_back((slot, id));
+        }
+    }
+
+    /// Lets the listed replays get ahead.
+    pub(super) fn continue_replays(&mut self) {
+        let mut messages_left = ALL_MESSAGES_A_TURN;
+        for _ in 0..self.listed_replays.len() {
+            if messages_left == 0 {
+                return;
+            }
+            let Some((slot, id)) = self.listed_replays.pop_front() else {
+                return;
+            };
+            let connection = self.connections.get_mut(slot as usize).filter(|connection| connection.id == id);
+            let Some(extra) = connection.and_then(|connection| connection.extra.as_mut()) else {
+                continue; // The connection has ended.
+            };
+            let mut replays = std::mem::take(&mut extra.replays);
+            replays.is_listed = self.continue_replay(slot, &mut replays, &mut messages_left);
+            if replays.is_listed {
+                self.listed_replays.push_back((slot, id));
+            }
+            let connection = &mut self.connections[slot as usize];
+            connection.extra().replays = replays;
+            connection.drop_empty_extra();
+        }
+    }
+
+    /// Sends some messages. `false` if the connection cannot take more for now, or everything has been sent.
+    fn continue_replay(&mut self, slot: u32, replays: &mut Replays, messages_left: &mut usize) -> bool {
+        let (mut messages, mut bytes) = (0, 0);
+        while messages < MESSAGES_A_TURN && bytes < AHEAD_BYTES && *messages_left > 0 {
+            if !self.can_replay(slot) {
+                return false;
+            }
+            let Some(current) = &mut replays.current else {
+                let Some((filter, replay)) = replays.waiting.pop_first() else {
+                    return false;
+                };
+                let messages = self.shared.retained.matching(&filter, self.now).into_iter();
+                replays.current = Some(Current { filter, replay, messages });
+                continue;
+            };
+            let Some(message) = current.messages.next() else {
+                replays.current = None;
+                continue;
+            };
+            messages += 1;
+            *messages_left -= 1;
+            // What has been replaced since is delivered as a live message: an older value never follows a newer one.
+            if !message.is_superseded() && !message.is_expired(self.now) {
+                bytes += message.bytes();
+                self.send_retained(slot, message, &current.replay);
+            }
+        }
+        !replays.is_empty()
+    }
+
+    /// Sends with RETAIN set, as it is sent because a subscription was made.
+    fn send_retained(&mut self, slot: u32, message: Arc<Message>, replay: &Replay) {
+        self.templates.begin(1);
+        let qos = message.qos().min(replay.qos);
+        if qos == QoS::AtMostOnce {
+            self.send_at_most_once(slot, true, &replay.identifiers, &message.parts());
+        } else {
+            let delivery = Queued { message, qos, retain: true, identifiers: replay.identifiers.clone() };
+            self.send_or_queue(self.connections[slot as usize].session, delivery);
+        }
+    }
+
+    /// Whether a connection is done with what it had to do: a replay never fills a queue.
+    fn can_replay(&self, slot: u32) -> bool {
+        let connection = &self.connections[slot as usize];
+        connection.phase == Phase::Connected
+            && connection.waiting_bytes() < AHEAD_BYTES
+            && self.sessions.get(connection.session as usize).is_some_and(|session| {
+                session.queue.is_empty() && session.in_flight.len() < usize::from(connection.in_flight_max)
+            })
+    }
+
+    /// Connections that have something to replay.
+    #[cfg(test)]
+    pub(super) fn replaying(&self) -> usize {
+        let has_replays =
+            |connection: &super::Connection| connection.extra.as_ref().is_some_and(|extra| !extra.replays.is_empty());
+        self.connections.iter().filter(|(_, connection)| has_replays(connection)).count()
+    }
+}
