@@ -32,7 +32,8 @@ Examples:
       Load and validate, print what it is and what it decides, and leave.
 
 Signals:
-  SIGINT, SIGTERM   Stop: accept nobody, tell the clients, send what is to be sent (3 s at most). Once more: leave at once.
+  SIGINT, SIGTERM   Stop: accept nobody, tell the clients, send what is to be sent (3 s at most), let the plugins
+                    end (3 s at most). Once more: leave at once.
 
 Exit codes:
   0   Stopped as asked, or everything checked is in order.
@@ -109,6 +110,9 @@ struct LowCheck {
     /// Configuration of the PLUGIN before it, as JSON or as @ and the name of a file that contains JSON.
     #[arg(long, value_name = "JSON|@FILE")]
     plugin_config: Vec<String>,
+    /// What to log, to stderr, of what the plugins say: off, error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value = "warn")]
+    log: LogFilter,
 }
 
 /// What is to be done, valid and complete.
@@ -117,7 +121,14 @@ pub(crate) enum Config {
     /// Serve.
     Run(RunConfig),
     /// Load, print and leave.
-    Check(Vec<PluginConfig>),
+    Check(CheckConfig),
+}
+
+/// Plugins to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CheckConfig {
+    pub(crate) plugins: Vec<PluginConfig>,
+    pub(crate) log: LogFilter,
 }
 
 /// A server.
@@ -147,7 +158,8 @@ pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Config,
     let LowArgs { command, run } = LowArgs::from_arg_matches(&matches)?;
     if let Some(LowCommand::Check(check)) = command {
         let matches = matches.subcommand_matches("check").expect("it was parsed as this subcommand");
-        return Ok(Config::Check(join_plugins(matches, "PLUGIN", check.plugin, check.plugin_config)?));
+        let plugins = join_plugins(matches, "PLUGIN", check.plugin, check.plugin_config)?;
+        return Ok(Config::Check(CheckConfig { plugins, log: check.log }));
     }
     Ok(Config::Run(RunConfig {
         plugins: join_plugins(&matches, "--plugin", run.plugin, run.plugin_config)?,
@@ -236,7 +248,7 @@ mod tests {
     fn plugins(line: &str) -> Vec<(String, String)> {
         let plugins = match parse_line(line).unwrap() {
             Config::Run(run) => run.plugins,
-            Config::Check(plugins) => plugins,
+            Config::Check(check) => check.plugins,
         };
         plugins.into_iter().map(|plugin| (plugin.path.display().to_string(), plugin.config)).collect()
     }

@@ -43,8 +43,8 @@ pub enum Error {
     },
     /// A worker failed; the log says how. The server has stopped.
     WorkerFailed,
-    /// The workers did not stop in time, most probably because a plugin does not return from a callback. Their threads
-    /// are left to themselves.
+    /// The workers or the plugins did not stop in time, most probably because a plugin does not return from a callback,
+    /// `stop` or its `Drop`. Their threads are left to themselves.
     StopTimeout {
         /// How long they were waited for, in seconds.
         secs: u64,
@@ -91,7 +91,8 @@ impl fmt::Display for Error {
             Self::WorkerFailed => f.write_str("a worker has failed, and the server has stopped; the log says how"),
             Self::StopTimeout { secs } => write!(
                 f,
-                "the server has not stopped within {secs} s, most probably because a plugin does not return from a callback"
+                "the server has not stopped within {secs} s, most probably because a plugin does not return from a callback, \
+                 `stop` or its `Drop`"
             ),
         }
     }

@@ -13,6 +13,9 @@ pub struct Limits {
     /// Largest Control Packet accepted, in bytes including the fixed header; announced as Maximum Packet Size.
     /// A larger one is refused on its declared length: DISCONNECT 0x95, or a close for 3.x. Default 16 MiB.
     pub packet_bytes_max: usize,
+    /// The same before CONNACK: nobody who has not been let in gets much memory. Refused as above, before CONNACK with
+    /// CONNACK 0x95 or a close. Default 512 KiB, which holds any CONNECT without User Properties.
+    pub connect_bytes_max: usize,
     /// Time from accepting a connection to its CONNECT packet (and to the end of an authentication exchange).
     /// After it the Network Connection is closed. Default 10 s.
     pub connect_timeout: Duration,
@@ -44,13 +47,17 @@ pub struct Limits {
     /// Encoded bytes waiting for one socket. Past it QoS 0 messages are dropped and counted, QoS 1 and 2 stay in the
     /// session's queue, and a peer that goes on asking without reading is closed. Default 8 MiB.
     pub outbound_bytes_max: usize,
+    /// Topic Filters in one SUBSCRIBE or UNSUBSCRIBE packet. One with more gets DISCONNECT 0x97, or a close for 3.x.
+    /// Default 10,000.
+    pub filters_a_packet_max: usize,
     /// Subscriptions of one session. A further one gets 0x97 in its SUBACK. Default 100,000.
     pub subscriptions_max: usize,
     /// Levels of a Topic Name (a PUBLISH beyond it gets 0x90) or Topic Filter (0x8F in its SUBACK). Default 128.
     pub topic_levels_max: usize,
-    /// Retained messages. A further one gets 0x97 and is not delivered. Default 1,000,000.
+    /// Retained messages. A further one is not accepted: 0x97 for 5.0 with QoS 1 or 2, a close before the acknowledgement
+    /// for 3.x, and QoS 0 is dropped and counted. Default 1,000,000.
     pub retained_messages_max: usize,
-    /// Bytes of retained messages (topic, properties and payload). A further one gets 0x97. Default 1 GiB.
+    /// Bytes of retained messages (topic, properties and payload). As above for one that does not fit. Default 1 GiB.
     pub retained_bytes_max: usize,
     /// Bytes of messages waiting for one worker. Past it the other workers stop reading, for at most a second; if it has
     /// not caught up then, they drop QoS 0 messages, which are counted, and disconnect with 0x97 who publishes with
@@ -61,6 +68,50 @@ pub struct Limits {
     /// What a 3.x client gets whose QoS 1 or 2 PUBLISH a handler rejected: those versions have no negative acknowledgement.
     pub rejected_publish: RejectedPublish,
 }
+
+impl Limits {
+    /// Looks for values with which nobody could be served, or that the protocol cannot express.
+    ///
+    /// # Errors
+    /// The name of the bound, what it is, and what it may be.
+    pub fn check(&self) -> Result<(), LimitError> {
+        const PACKET_BYTES: std::ops::RangeInclusive<u64> = 128..=268_435_460;
+        let rows: [(&'static str, u64, std::ops::RangeInclusive<u64>); 6] = [
+            ("packet_bytes_max", self.packet_bytes_max as u64, PACKET_BYTES),
+            ("connect_bytes_max", self.connect_bytes_max as u64, PACKET_BYTES),
+            ("in_flight_max", self.in_flight_max.into(), 1..=65_535),
+            ("receive_maximum", self.receive_maximum.into(), 1..=65_535),
+            ("topic_levels_max", self.topic_levels_max as u64, 1..=65_536),
+            ("filters_a_packet_max", self.filters_a_packet_max as u64, 1..=u64::MAX),
+        ];
+        match rows.into_iter().find(|(_, got, allowed)| !allowed.contains(got)) {
+            Some((name, got, allowed)) => Err(LimitError { name, got, min: *allowed.start(), max: *allowed.end() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A bound that is out of its range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitError {
+    /// The field of [`Limits`].
+    pub name: &'static str,
+    /// Its value.
+    pub got: u64,
+    /// The least that it may be.
+    pub min: u64,
+    /// The most that it may be.
+    pub max: u64,
+}
+
+impl std::fmt::Display for LimitError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, got, min, max } = self;
+        write!(f, "the limit {name} is {got}, and has to be from {min} to {max}")
+    }
+}
+
+impl std::error::Error for LimitError {}
 
 /// The answer to a 3.x PUBLISH that was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -76,6 +127,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             packet_bytes_max: 16 << 20,
+            connect_bytes_max: 512 << 10,
             connect_timeout: Duration::from_secs(10),
             keep_alive_secs_max: 0,
             connections_max: 1_000_000,
@@ -88,6 +140,7 @@ impl Default for Limits {
             queue_messages_max: 10_000,
             queue_bytes_max: 64 << 20,
             outbound_bytes_max: 8 << 20,
+            filters_a_packet_max: 10_000,
             subscriptions_max: 100_000,
             topic_levels_max: 128,
             retained_messages_max: 1_000_000,
@@ -96,5 +149,19 @@ impl Default for Limits {
             maximum_qos: QoS::ExactlyOnce,
             rejected_publish: RejectedPublish::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_checked() {
+        assert_eq!(Limits::default().check(), Ok(()));
+        let nothing = Limits { receive_maximum: 0, ..Limits::default() };
+        let error = nothing.check().unwrap_err();
+        assert_eq!(error.to_string(), "the limit receive_maximum is 0, and has to be from 1 to 65535");
+        assert!(Limits { packet_bytes_max: 0, ..Limits::default() }.check().is_err());
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use cli::{Config, PluginConfig, RunConfig};
+use cli::{CheckConfig, Config, PluginConfig, RunConfig};
 use host::plugin::{Callback, Chain, Plugin, Services};
 use host::{Error, Server, ServerHandle};
 
@@ -18,7 +18,7 @@ const EXIT_INTERRUPTED: i32 = 128 + 2;
 fn main() -> ExitCode {
     let outcome = match cli::parse(std::env::args_os()).unwrap_or_else(|usage| usage.exit()) {
         Config::Run(config) => run(config),
-        Config::Check(plugins) => check(&plugins),
+        Config::Check(config) => check(&config),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -93,7 +93,8 @@ impl Signals {
 }
 
 /// Loads the plugins as a server would, and prints what they are.
-fn check(configs: &[PluginConfig]) -> Result<(), Error> {
+fn check(CheckConfig { plugins: configs, log }: &CheckConfig) -> Result<(), Error> {
+    log::start(log, log::LogFormat::Human);
     let services = Services::detached();
     let load = |config: &PluginConfig| Plugin::load(&config.path, &config.config, &services);
     let plugins = configs.iter().map(load).collect::<Result<Vec<_>, _>>()?;

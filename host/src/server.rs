@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -19,8 +20,11 @@ use crate::io::worker::{self, Seed, Workers};
 use crate::limits::Limits;
 use crate::plugin::{Chain, LoadError, Plugin, Services};
 
-/// Time that stopping takes at most: the workers' own bound, and some for a callback that is slow.
+/// Time that the workers take at most to stop: their own bound, and some for a callback that is slow.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time that the plugins take at most afterwards, to write what is to be kept and to end their threads.
+const PLUGINS_STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The version of a handler that is linked in: there is no other than that of the program.
 const LINKED_VERSION: &str = "linked";
@@ -143,7 +147,8 @@ impl Builder {
         let addrs: Vec<SocketAddr> = listeners.iter().map(Listener::addr).collect();
         let exposed = addrs.iter().find(|addr| !addr.ip().to_canonical().is_loopback());
         if let Some(&addr) = exposed.filter(|_| !self.allow_anonymous && !chain.decides_on_connections()) {
-            chain.stop();
+            // That a plugin does not return is in the log; why there is no server is what counts.
+            let _ = let_go(chain);
             return Err(Error::NobodyDecides { addr });
         }
         let shared = Arc::new(Shared::new(self.limits, chain.clone(), mailboxes.clone(), self.allow_anonymous));
@@ -185,12 +190,36 @@ fn load_all(sources: Vec<Source>, services: &Services) -> Result<Chain, LoadErro
             Ok(plugin) => plugins.push(plugin),
             Err(error) => {
                 // Two of one name would not make a chain; then the first error is told, and they are dropped.
-                let _ = Chain::new(plugins).map(|chain| chain.stop());
+                let _ = Chain::new(plugins).map(let_go);
                 return Err(error);
             }
         }
     }
     Chain::new(plugins)
+}
+
+/// Tells the plugins that they are dropped, and drops them: on a thread of its own, as it is their code that runs, and
+/// may not return.
+fn let_go(chain: Chain) -> Result<(), Error> {
+    if chain.plugins().is_empty() {
+        return Ok(());
+    }
+    let names = chain.plugins().iter().map(Plugin::name).collect::<Vec<_>>().join(", ");
+    let (done, wait) = mpsc::channel();
+    let thread = std::thread::Builder::new().name("plugins-stop".to_owned()).spawn(move || {
+        chain.stop();
+        // The workers' clones are gone, so that this drops the plugins, before a program that waits for us may exit.
+        drop(chain);
+        // Nobody listens if it has come too late.
+        let _ = done.send(());
+    });
+    let thread = thread.map_err(|source| Error::System { what: "start a thread to stop the plugins", source })?;
+    if wait.recv_timeout(PLUGINS_STOP_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+        tracing::error!(plugins = names, "a plugin does not return from `stop`, or from its `Drop`");
+        return Err(Error::StopTimeout { secs: PLUGINS_STOP_TIMEOUT.as_secs() });
+    }
+    let _ = thread.join();
+    Ok(())
 }
 
 /// A server that runs. Dropping it stops the server.
@@ -209,7 +238,7 @@ struct Threads {
     failed: bool,
     /// The plugins, which are told and dropped once the threads have ended.
     chain: Option<Chain>,
-    /// They have not ended in time; waiting again would not help.
+    /// They, or then the plugins, have not ended in time; waiting again would not help.
     given_up: bool,
 }
 
@@ -263,20 +292,23 @@ impl ServerHandle {
     /// Handlers learn the id of a connection in `new_connection` and `handle_connect`. It is not the Client Identifier:
     /// that could be somebody else's by now.
     ///
-    /// `false` if a worker has so much to do that it takes no more requests; try again later.
+    /// `false` if a worker has so much to do that it takes no more requests; if the connection is another worker's, it is
+    /// ended all the same. Try again later.
     pub fn disconnect(&self, connection: ConnectionId, reason_code: ReasonCode, properties: &PropertiesBuf) -> bool {
-        (0..self.mailboxes.workers()).all(|worker| {
+        let post = |worker| {
             let properties = properties.as_bytes().into();
             self.mailboxes.post(worker, Mail::Disconnect { connection: connection.0, reason_code, properties })
-        })
+        };
+        // Which of them has it is not known here, so that none is left out.
+        (0..self.mailboxes.workers()).filter(|worker| !post(*worker)).count() == 0
     }
 
     /// Stops the server: accepts nobody, tells 5.0 clients 0x8B, sends what is to be sent, calls `handle_disconnect` for
-    /// each connection and `stop` for each plugin, and waits until all threads have ended. Takes about 5 s at most.
-    /// Stopping again does nothing.
+    /// each connection and `stop` for each plugin, and waits until all threads have ended. Takes about 5 s at most for
+    /// the clients, and 3 s for the plugins. Stopping again does nothing.
     ///
     /// # Errors
-    /// A worker has failed before, or does not end in time.
+    /// A worker has failed before, or it or a plugin does not end in time.
     pub fn stop(&self) -> Result<(), Error> {
         worker::stop_all(&self.mailboxes);
         self.finish(Some(Instant::now() + STOP_TIMEOUT))
@@ -286,7 +318,7 @@ impl ServerHandle {
     /// worker has failed.
     ///
     /// # Errors
-    /// A worker has failed.
+    /// A worker has failed, or a plugin does not end in time.
     pub fn wait(&self) -> Result<(), Error> {
         self.finish(None)
     }
@@ -332,10 +364,12 @@ impl ServerHandle {
             threads.failed |= !thread.join().unwrap_or(false);
         }
         if let Some(chain) = threads.chain.take() {
-            chain.stop();
-            // The workers' clones are gone, so that this drops the plugins, before a program that waits for us may exit.
-            drop(chain);
+            threads.given_up = true;
+            let_go(chain)?;
+            threads.given_up = false;
             tracing::info!("stopped");
+        } else if threads.given_up {
+            return Err(Error::StopTimeout { secs: PLUGINS_STOP_TIMEOUT.as_secs() });
         }
         if threads.failed { Err(Error::WorkerFailed) } else { Ok(()) }
     }

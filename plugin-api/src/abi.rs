@@ -402,7 +402,7 @@ impl Status {
     pub const INVALID: Self = Self(1);
     /// The request is larger than the host takes.
     pub const TOO_LARGE: Self = Self(2);
-    /// A queue is full; the request is dropped.
+    /// A queue is full; the request is dropped, at least by the worker whose queue it is.
     pub const FULL: Self = Self(3);
     /// The server does not run: not yet, not any more, or the plugin is only being checked.
     pub const NOT_RUNNING: Self = Self(4);
@@ -418,8 +418,9 @@ pub struct HostVt {
     pub log_enabled: unsafe extern "C" fn(Opaque, u8) -> bool,
     /// Writes a line: level, target (empty: the plugin), text.
     pub log: unsafe extern "C" fn(Opaque, u8, RSlice<'_, u8>, RSlice<'_, u8>),
-    /// Reports a panic on the calling thread, from the plugin's panic hook: text, location.
-    pub panicked: unsafe extern "C" fn(Opaque, RSlice<'_, u8>, RSlice<'_, u8>),
+    /// Reports a panic on the calling thread, from the plugin's panic hook: text, location, name of the thread (empty: it
+    /// has none; only the copy of `std` that started a thread knows its name).
+    pub panicked: unsafe extern "C" fn(Opaque, RSlice<'_, u8>, RSlice<'_, u8>, RSlice<'_, u8>),
     /// Publishes a message.
     pub publish: unsafe extern "C" fn(Opaque, &RawMessage<'_>) -> Status,
     /// Sends a message to `handle_info`: kind of target (0 connection, 1 client, 2 all), connection, client id, kind,
@@ -464,10 +465,11 @@ impl RawHost {
         }
     }
 
-    pub(crate) fn panicked(self, text: &str, location: &str) {
+    pub(crate) fn panicked(self, text: &str, location: &str, thread: &str) {
         // SAFETY: see `log_enabled`.
         unsafe {
-            (self.services.panicked())(self.context, text.as_bytes().into(), location.as_bytes().into());
+            let panicked = self.services.panicked();
+            panicked(self.context, text.as_bytes().into(), location.as_bytes().into(), thread.as_bytes().into());
         }
     }
 

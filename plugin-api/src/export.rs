@@ -352,7 +352,8 @@ fn report_panics_to(host: RawHost) {
     INSTALLED.call_once(|| {
         std::panic::set_hook(Box::new(move |info| {
             let location = info.location().map(ToString::to_string).unwrap_or_default();
-            host.panicked(payload_text(info.payload()), &location);
+            let thread = std::thread::current();
+            host.panicked(payload_text(info.payload()), &location, thread.name().unwrap_or_default());
         }));
     });
 }

@@ -48,9 +48,15 @@ pub enum InfoTarget<'a> {
 pub enum HostError {
     /// A topic, a property or a Reason Code in it is not valid.
     Invalid,
-    /// It is larger than the host takes: data of an info message beyond 64 KiB, a message beyond the server's limit.
+    /// It is larger than the host takes: data of an info message beyond 64 KiB, a message whose packet would be larger
+    /// than the largest that clients may send.
     TooLarge,
-    /// A queue is full; the request is dropped.
+    /// A queue is full; the request is dropped. One for a connection, or for all of them, goes to every thread of the
+    /// server, each with a queue of its own: some may have taken it, so that it has its effect there all the same, and
+    /// has it again if the request is repeated.
+    ///
+    /// Inside a callback, where requests wait for its end, only a number of them that is too large is reported like this.
+    /// One that finds a full queue afterwards is dropped there, and the host logs it.
     Full,
     /// The server does not run: not yet, not any more, or the plugin is only being checked.
     NotRunning,
@@ -175,7 +181,8 @@ impl Host {
     /// Ends a connection, with a DISCONNECT packet for 5.0 clients. One that has ended already is left alone.
     ///
     /// # Errors
-    /// The Reason Code or a property cannot be sent in DISCONNECT, a queue is full, or the server does not run.
+    /// The Reason Code is not 0x00 and below 0x80, a property cannot be sent in DISCONNECT, a queue is full, or the server
+    /// does not run. An error that DISCONNECT cannot have, such as 0x86, is sent as 0x80, and logged.
     pub fn disconnect(&self, connection: ConnectionId, disconnect: Disconnect) -> Result<(), HostError> {
         let Disconnect { reason_code, properties } = disconnect;
         result(self.raw.disconnect(connection.0, reason_code.0, properties.as_bytes()))

@@ -45,12 +45,14 @@ macro_rules! reason_with_properties {
 }
 
 reason_with_properties! {
-    /// A refusal. The Reason Code has to be an error, 0x80 or above.
+    /// A refusal. The Reason Code has to be an error, 0x80 or above. One that the packet which tells the client cannot have
+    /// (CONNACK, PUBACK, PUBREC, each with a table of its own in the specification) is sent as 0x80, and logged.
     Reject
 }
 
 reason_with_properties! {
-    /// An end of the connection, with a DISCONNECT packet for 5.0 clients. The Reason Code is 0 (normal) or an error.
+    /// An end of the connection, with a DISCONNECT packet for 5.0 clients. The Reason Code is 0 (normal) or an error. An
+    /// error that a server cannot send in DISCONNECT, such as 0x86, is sent as 0x80, and logged.
     Disconnect
 }
 

@@ -26,9 +26,9 @@ impl Ack<'static> {
 }
 
 /// The Reason Codes of PUBACK [MQTT-3.4.2-1] and PUBREC [MQTT-3.5.2-1].
-const PUBLISH_REASON_CODES: &[u8] = &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
+pub(super) const PUBLISH_REASON_CODES: &[u8] = &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
 /// The Reason Codes of PUBREL [MQTT-3.6.2-1] and PUBCOMP [MQTT-3.7.2-1].
-const RELEASE_REASON_CODES: &[u8] = &[0x00, 0x92];
+pub(super) const RELEASE_REASON_CODES: &[u8] = &[0x00, 0x92];
 
 #[inline]
 pub(super) fn decode<'a>(version: ProtocolVersion, reader: &mut Reader<'a>) -> Result<Ack<'a>, DecodeError> {

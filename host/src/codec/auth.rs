@@ -19,7 +19,7 @@ pub struct Auth<'a> {
 }
 
 /// The Reason Codes of AUTH [MQTT-3.15.2-1].
-const REASON_CODES: &[u8] = &[0x00, 0x18, 0x19];
+pub(super) const REASON_CODES: &[u8] = &[0x00, 0x18, 0x19];
 
 pub(super) fn decode<'a>(version: ProtocolVersion, reader: &mut Reader<'a>) -> Result<Auth<'a>, DecodeError> {
     if !version.is_v5() {

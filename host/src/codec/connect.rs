@@ -93,7 +93,8 @@ pub fn connect_refusal(
     let code = error.reason_code();
     if let DecodeError::UnsupportedVersion { level } = *error {
         // [MQTT-3.1.2-2] A later version is likely to understand what 5.0 does, an earlier one not.
-        let later = level > ProtocolVersion::V5 as u8;
+        // The highest bit is set by bridges of Mosquitto, which speak 3.x and fall back when they are told that.
+        let later = level > ProtocolVersion::V5 as u8 && level & 0x80 == 0;
         return Some((if later { ProtocolVersion::V5 } else { ProtocolVersion::V3_1_1 }, code));
     }
     let (PacketType::Connect, _, body) = frame::split(packet, header_bytes).ok()? else {

@@ -20,6 +20,7 @@ mod error;
 mod frame;
 mod property_rules;
 mod publish;
+mod reason_codes;
 mod suback;
 mod subscribe;
 #[cfg(test)]
@@ -38,9 +39,12 @@ pub use disconnect::Disconnect;
 pub use error::DecodeError;
 pub use frame::{Frame, PACKET_BYTES_MAX, PacketType, frame};
 pub use publish::{Publish, PublishHead, decode_publish, encode_publish, patch_packet_id, publish_packet_bytes};
+pub use reason_codes::reason_codes_from_server;
 pub use suback::{Suback, Unsuback};
 pub use subscribe::{RetainHandling, Subscribe, SubscribeFilter, SubscribeFilters, SubscribeOptions};
 pub use unsubscribe::{Unsubscribe, UnsubscribeFilters};
+
+pub(crate) use wire::put_variable_byte_integer;
 
 use wire::Reader;
 

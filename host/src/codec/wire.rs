@@ -43,7 +43,7 @@ pub(super) const fn variable_byte_integer_bytes(value: usize) -> usize {
 
 /// Appends a Variable Byte Integer in its shortest form [MQTT-1.5.5-1].
 #[inline]
-pub(super) fn put_variable_byte_integer(out: &mut Vec<u8>, value: usize) {
+pub(crate) fn put_variable_byte_integer(out: &mut Vec<u8>, value: usize) {
     debug_assert!(value <= VARIABLE_BYTE_INTEGER_MAX, "{value} is no Variable Byte Integer");
     let mut rest = value;
     while rest >= 0x80 {

@@ -8,12 +8,13 @@ use super::Core;
 use super::connection::{Closing, NONE, Phase, Will};
 use super::inbound::Next;
 use super::publish::forwarded;
-use super::session::DelayedWill;
+use super::route::{Outgoing, expiry};
 use super::session::EXPIRY_NEVER;
+use super::session::{AcceptedWill, DelayedWill};
 use super::timers::is_current;
 use crate::clock::Millis;
 use crate::codec::{Disconnect, Packet};
-use crate::message::{Message, MessageParts};
+use crate::message::MessageParts;
 use crate::plugin::{ChangedMessage, DisconnectReason, PublishOutcome, PublishRequest};
 use crate::router::SessionKey;
 
@@ -22,13 +23,14 @@ impl Core {
     pub(super) fn on_disconnect(&mut self, slot: u32, disconnect: &Disconnect<'_>) -> Next {
         if let Some(secs) = disconnect.properties.session_expiry_interval() {
             let session_slot = self.connections[slot as usize].session;
+            let asked_no_expiry = self.connections[slot as usize].asked_no_expiry;
             if let Some(session) = self.sessions.get_mut(session_slot as usize) {
-                if session.expiry_secs == 0 && secs != 0 {
+                if asked_no_expiry && secs != 0 {
                     // Section 3.14.2.2.2: it cannot be made to outlive the connection now.
                     self.close(slot, Closing::telling(DisconnectKind::ProtocolError, ReasonCode::PROTOCOL_ERROR));
                     return Next::Stop;
                 }
-                session.expiry_secs = secs.min(self.shared.limits.session_expiry_secs_max);
+                session.expiry_secs = secs.min(session.expiry_secs_max);
             }
         }
         let kind = if disconnect.reason_code == ReasonCode::NORMAL_DISCONNECTION {
@@ -118,16 +120,15 @@ impl Core {
 
     /// Takes the Will Message out of a connection, as the handlers let it pass. `None` if there is none, or it must not
     /// be published.
-    fn take_will(&mut self, slot: u32, who: &str) -> Option<(u32, Arc<Message>)> {
+    fn take_will(&mut self, slot: u32, who: &str) -> Option<(u32, AcceptedWill)> {
         let will = self.connections[slot as usize].extra.as_mut()?.will.take()?;
         let mut changed = std::mem::take(&mut self.changed);
-        let message = self.ask_will(slot, who, &will, &mut changed);
+        let accepted = self.ask_will(slot, who, &will, &mut changed);
         self.changed = changed;
-        message.map(|message| (will.delay_secs, message))
+        accepted.map(|accepted| (will.delay_secs, accepted))
     }
 
-    fn ask_will(&mut self, slot: u32, who: &str, will: &Will, changed: &mut ChangedMessage) -> Option<Arc<Message>> {
-        let delay = will.delay_secs;
+    fn ask_will(&mut self, slot: u32, who: &str, will: &Will, changed: &mut ChangedMessage) -> Option<AcceptedWill> {
         let handlers = self.connections[slot as usize].handlers.as_mut()?;
         let request = PublishRequest {
             topic: &will.topic,
@@ -139,46 +140,35 @@ impl Core {
             packet_id: None,
             will: true,
         };
-        // The lifetime of a will begins when it is published.
-        let published_at = self.now.plus_secs(delay);
+        let (topic, payload, properties, qos, retain) =
+            match self.shared.chain.publish(handlers, who, &request, changed) {
+                // [MQTT-3.1.2-14] [MQTT-3.1.2-15]
+                PublishOutcome::Forward => (&*will.topic, &*will.payload, &*will.properties, will.qos, will.retain),
+                PublishOutcome::Changed => {
+                    (&*changed.topic, &*changed.payload, &*changed.properties, changed.qos, changed.retain)
+                }
+                PublishOutcome::Handled
+                | PublishOutcome::Reject { .. }
+                | PublishOutcome::Disconnect { .. }
+                | PublishOutcome::Failed => return None,
+            };
+        let given = Properties::from_trusted(properties);
         let mut properties = Vec::new();
-        let parts = match self.shared.chain.publish(handlers, who, &request, changed) {
-            PublishOutcome::Forward => MessageParts {
-                topic: &will.topic,
-                payload: &will.payload,
-                expires_at: forwarded(Properties::from_trusted(&will.properties), &mut properties, published_at),
-                properties: &properties,
-                qos: will.qos,
-                retain: will.retain, // [MQTT-3.1.2-14] [MQTT-3.1.2-15]
-            },
-            PublishOutcome::Changed => MessageParts {
-                topic: &changed.topic,
-                payload: &changed.payload,
-                expires_at: forwarded(Properties::from_trusted(&changed.properties), &mut properties, published_at),
-                properties: &properties,
-                qos: changed.qos,
-                retain: changed.retain,
-            },
-            PublishOutcome::Handled
-            | PublishOutcome::Reject { .. }
-            | PublishOutcome::Disconnect { .. }
-            | PublishOutcome::Failed => return None,
-        };
-        Some(Arc::new(parts.to_message()))
+        forwarded(given, &mut properties, self.now);
+        let parts = MessageParts { topic, payload, properties: &properties, qos, retain, expires_at: Millis::NEVER };
+        Some(AcceptedWill { message: Arc::new(parts.to_message()), expiry_secs: given.message_expiry_interval() })
     }
 
     /// A session has lost its connection: it ends, or waits for the client to come back.
-    fn detach(&mut self, session_slot: u32, will: Option<(u32, Arc<Message>)>) {
+    fn detach(&mut self, session_slot: u32, will: Option<(u32, AcceptedWill)>) {
         let session = &mut self.sessions[session_slot as usize];
         let expiry_secs = session.expiry_secs;
         // Section 3.1.3.2.2: after the Will Delay Interval or at the end of the session, whichever comes first.
         match will {
-            Some((delay, message)) if delay == 0 || expiry_secs == 0 => {
-                self.publish_will(&message);
-            }
-            Some((delay, message)) => {
+            Some((delay, will)) if delay == 0 || expiry_secs == 0 => self.publish_will(&will),
+            Some((delay, will)) => {
                 let at = self.now.plus_secs(delay);
-                session.will = Some(Box::new(DelayedWill { at, message }));
+                session.will = Some(Box::new(DelayedWill { at, will }));
                 self.arm_session(session_slot, at);
             }
             None => {}
@@ -192,9 +182,10 @@ impl Core {
         }
     }
 
-    fn publish_will(&mut self, message: &Arc<Message>) {
-        if !self.route_message(message) {
-            tracing::warn!(topic = message.topic(), "a will was not retained: there is no room for more");
+    fn publish_will(&mut self, will: &AcceptedWill) {
+        let parts = MessageParts { expires_at: expiry(self.now, will.expiry_secs), ..will.message.parts() };
+        if !self.retain_and_route(&mut Outgoing::new(parts)) {
+            tracing::warn!(topic = will.message.topic(), "a will was not retained: there is no room for more");
         }
     }
 
@@ -207,8 +198,8 @@ impl Core {
         for written in session.subscriptions.keys() {
             self.remove_from_router(key, written);
         }
-        if let Some(will) = session.will {
-            self.publish_will(&will.message);
+        if let Some(delayed) = session.will {
+            self.publish_will(&delayed.will);
         }
     }
 
@@ -240,8 +231,8 @@ impl Core {
         if next != Millis::NEVER {
             self.arm_session(key.slot, next);
         }
-        if let Some(will) = due_will {
-            self.publish_will(&will.message);
+        if let Some(delayed) = due_will {
+            self.publish_will(&delayed.will);
         }
     }
 }

@@ -157,6 +157,8 @@ impl Core {
         };
         let keep_alive_secs = match (connect.keep_alive, limits.keep_alive_secs_max) {
             (asked, 0) => asked,
+            // A 3.x client cannot be told.
+            (asked, _) if connect.version != ProtocolVersion::V5 => asked,
             (0, max) => max,
             (asked, max) => asked.min(max),
         };
@@ -169,6 +171,8 @@ impl Core {
             keep_alive_secs,
             expiry_asked,
             expiry_secs: expiry_asked.min(limits.session_expiry_secs_max),
+            expiry_secs_max: limits.session_expiry_secs_max,
+            response_information: connect.properties.request_response_information() == Some(1),
             connack: PropertiesBuf::default(),
             auth_data: None,
             accepted: false,
@@ -217,7 +221,8 @@ impl Core {
         let (Some(auth), Some(handlers)) = (auth, connection.handlers.as_mut()) else {
             return AuthOutcome::Failed;
         };
-        let request = AuthRequest { method: &auth.method, data, step, properties: properties.as_bytes() };
+        let connected = connection.phase == Phase::Connected;
+        let request = AuthRequest { method: &auth.method, data, step, properties: properties.as_bytes(), connected };
         self.shared.chain.auth(handlers, who, &mut auth.owner, &request)
     }
 
@@ -428,6 +433,7 @@ impl Core {
         let session = &mut self.sessions[session_slot as usize];
         session.connection = slot;
         session.expiry_secs = pending.expiry_secs;
+        session.expiry_secs_max = pending.expiry_secs_max;
         session.expires_at = Millis::NEVER;
         session.will = None; // [MQTT-3.1.3-9]
         session.to_resend = session.in_flight.len();
@@ -436,6 +442,8 @@ impl Core {
         connection.session = session_slot;
         connection.phase = Phase::Connected;
         connection.keep_alive_secs = pending.keep_alive_secs;
+        connection.asked_no_expiry = pending.expiry_asked == 0;
+        connection.received_before = u16::try_from(session.received.len()).unwrap_or(u16::MAX);
         connection.heard_at = self.now;
         connection.drop_empty_extra();
         self.arm_keep_alive(slot);
@@ -485,8 +493,10 @@ impl Core {
         }
         let mut all = own.clone();
         for property in pending.connack.as_properties().iter() {
-            // A handler's property is left out where the server has set its own.
-            if properties_allow(&all, &property) {
+            // A handler's property is left out where the server has set its own, and where the client did not ask for it
+            // [MQTT-3.1.2-28].
+            let asked_for = pending.response_information || !matches!(property, Property::ResponseInformation(_));
+            if asked_for && properties_allow(&all, &property) {
                 let _ = all.push(property);
             }
         }
@@ -542,8 +552,14 @@ impl PendingConnect {
             self.assigned = self.assigned || client_id != self.client_id;
             self.client_id = client_id;
         }
-        self.keep_alive_secs = overrides.keep_alive.unwrap_or(self.keep_alive_secs);
-        self.expiry_secs = overrides.session_expiry.unwrap_or(self.expiry_secs);
+        if self.version == ProtocolVersion::V5 {
+            // A 3.x client cannot be told.
+            self.keep_alive_secs = overrides.keep_alive.unwrap_or(self.keep_alive_secs);
+        }
+        if let Some(secs) = overrides.session_expiry {
+            self.expiry_secs = secs;
+            self.expiry_secs_max = secs;
+        }
         self.connack = overrides.properties;
     }
 }

@@ -44,12 +44,16 @@ pub(super) struct Connection {
     pub(super) dirty: bool,
     /// The socket takes no more; the driver waits until it does.
     pub(super) blocked: bool,
+    /// CONNECT asked for a session that ends with the connection.
+    pub(super) asked_no_expiry: bool,
     /// Request Problem Information of the CONNECT packet.
     pub(super) problem_information: bool,
     /// Maximum Packet Size of the client, in bytes.
     pub(super) packet_bytes_max: u32,
     /// Receive Maximum of the client, or our own bound if that is less.
     pub(super) in_flight_max: u16,
+    /// QoS 2 messages that were accepted on earlier connections and not released when this one began.
+    pub(super) received_before: u16,
     /// Keep Alive in force, in seconds; 0 if none.
     pub(super) keep_alive_secs: u16,
     /// When the last packet came, or when the connection was accepted, or began to close.
@@ -117,6 +121,10 @@ pub(super) struct PendingConnect {
     /// Session Expiry Interval as the client asked for it, in seconds.
     pub(super) expiry_asked: u32,
     pub(super) expiry_secs: u32,
+    /// The longest Session Expiry Interval that it may ask for when it disconnects.
+    pub(super) expiry_secs_max: u32,
+    /// Request Response Information of the CONNECT packet.
+    pub(super) response_information: bool,
     /// Further properties of CONNACK that handlers asked for.
     pub(super) connack: PropertiesBuf,
     /// Authentication Data of CONNACK.
@@ -135,9 +143,11 @@ impl Connection {
             version: ProtocolVersion::V3_1_1,
             dirty: false,
             blocked: false,
+            asked_no_expiry: true,
             problem_information: true,
             packet_bytes_max: u32::MAX,
             in_flight_max: limits.in_flight_max,
+            received_before: 0,
             keep_alive_secs: 0,
             heard_at: now,
             armed: Millis::NEVER,

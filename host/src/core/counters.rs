@@ -35,6 +35,8 @@ pub struct Counters {
     pub dropped_slow: Counter,
     /// QoS 1 and 2 messages dropped because their session's queue was full.
     pub dropped_queue_full: Counter,
+    /// Messages refused because there was no room to retain them.
+    pub dropped_not_retained: Counter,
     /// Messages dropped because they exceed the Maximum Packet Size of their receiver.
     pub dropped_too_large: Counter,
     /// Messages dropped because their Message Expiry Interval had passed.

@@ -41,7 +41,8 @@ impl Core {
             }
             // Only what its packet lacks is added to a partial one; the packets behind it need not be copied.
             let mut partial = std::mem::take(&mut connection.partial);
-            let missing = match codec::frame(&partial, self.shared.limits.packet_bytes_max) {
+            let packet_bytes_max = self.packet_bytes_max(slot);
+            let missing = match codec::frame(&partial, packet_bytes_max) {
                 Ok(Frame::Incomplete { total_bytes: Some(total) }) => total - partial.len(),
                 _ => 1,
             };
@@ -63,7 +64,7 @@ impl Core {
 
     /// Handles the whole packets at the start of `bytes`. Returns how many bytes are done with.
     fn packets(&mut self, slot: u32, bytes: &[u8]) -> usize {
-        let packet_bytes_max = self.shared.limits.packet_bytes_max;
+        let packet_bytes_max = self.packet_bytes_max(slot);
         let mut used = 0;
         while used < bytes.len() {
             let rest = &bytes[used..];
@@ -95,6 +96,15 @@ impl Core {
             }
         }
         used
+    }
+
+    /// The largest packet that is accepted now. Nobody who has not been let in gets much memory.
+    fn packet_bytes_max(&self, slot: u32) -> usize {
+        let limits = &self.shared.limits;
+        match self.connections[slot as usize].phase {
+            Phase::AwaitingConnect | Phase::Authenticating => limits.connect_bytes_max.min(limits.packet_bytes_max),
+            Phase::Leaving | Phase::Connected | Phase::Closing => limits.packet_bytes_max,
+        }
     }
 
     /// Whether a packet that has not come completely may go on: before CONNECT nobody gets memory for anything else.

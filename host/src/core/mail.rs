@@ -2,13 +2,15 @@
 //!
 //! A mailbox is locked once per batch, not once per message, and its worker is woken only when it was empty.
 
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::fast::FixedState;
 use plugin_api::{QoS, ReasonCode};
 
 use crate::clock::Millis;
 use crate::message::{Message, MessageParts};
-use crate::router::SessionKey;
+use crate::router::{Group, SessionKey};
 
 /// A request to one worker. Rare next to messages between workers, which travel encoded in a [`Batch`].
 #[derive(Debug)]
@@ -94,6 +96,8 @@ pub enum Destination {
     Member {
         /// The chosen session.
         session: SessionKey,
+        /// Which group has chosen, in case that the session has gone meanwhile; see [`group_number`].
+        group: u64,
         /// Its granted QoS.
         qos: QoS,
         /// Its Retain As Published option.
@@ -101,6 +105,12 @@ pub enum Destination {
         /// Its Subscription Identifier, 0 for none.
         identifier: u32,
     },
+}
+
+/// A number for a group of a shared subscription, the same at all workers.
+#[must_use]
+pub fn group_number(group: &Group) -> u64 {
+    FixedState::with_seed(0x6772_6f75_70).hash_one((group.share_name(), group.filter()))
 }
 
 const MEMBER: u8 = 0x80;
@@ -137,7 +147,8 @@ impl Batch {
             let length = u32::try_from(length).expect("part of a packet, which is smaller than 256 MiB");
             out.extend_from_slice(&length.to_le_bytes());
         }
-        if let Destination::Member { session, identifier, .. } = destination {
+        if let Destination::Member { session, group, identifier, .. } = destination {
+            out.extend_from_slice(&group.to_le_bytes());
             for number in [session.slot, session.serial, identifier] {
                 out.extend_from_slice(&number.to_le_bytes());
             }
@@ -191,14 +202,19 @@ impl<'a> Reader<'a> {
         u32::from_le_bytes(self.take(4).try_into().expect("four bytes were taken"))
     }
 
+    fn long_number(&mut self) -> u64 {
+        u64::from_le_bytes(self.take(8).try_into().expect("eight bytes were taken"))
+    }
+
     fn message(&mut self) -> (Destination, MessageParts<'a>) {
         let flags = self.take(1)[0];
-        let expires_at = Millis(u64::from_le_bytes(self.take(8).try_into().expect("eight bytes were taken")));
+        let expires_at = Millis(self.long_number());
         let (topic, properties, payload) = (self.number(), self.number(), self.number());
         let destination = if flags & MEMBER == 0 {
             Destination::Matching
         } else {
             Destination::Member {
+                group: self.long_number(),
                 session: SessionKey { slot: self.number(), serial: self.number() },
                 qos: qos(flags >> MEMBER_QOS_SHIFT),
                 retain_as_published: flags & MEMBER_RETAIN_AS_PUBLISHED != 0,
@@ -344,6 +360,7 @@ mod tests {
     fn batch_gives_back_what_was_pushed_in_order() {
         let member = Destination::Member {
             session: SessionKey { slot: 3, serial: 9 },
+            group: 0x0123_4567_89AB_CDEF,
             qos: QoS::ExactlyOnce,
             retain_as_published: true,
             identifier: 12,

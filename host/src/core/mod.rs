@@ -127,6 +127,7 @@ pub struct Core {
     /// Connections, by slot and id, whose replays of retained messages may get ahead.
     listed_replays: VecDeque<(u32, u64)>,
     delayed_infos: HashMap<u64, DelayedInfo, RandomState>,
+    delayed_info_bytes: usize,
     /// Requests about connections that may be on their way here, oldest first.
     early: VecDeque<EarlyMail>,
     /// The timers' entry for retained messages that expire.
@@ -177,6 +178,7 @@ impl Core {
             handovers: Vec::new(),
             listed_replays: VecDeque::new(),
             delayed_infos: HashMap::default(),
+            delayed_info_bytes: 0,
             early: VecDeque::new(),
             retained_armed: Millis::NEVER,
             pool: Vec::new(),

@@ -8,7 +8,6 @@ use super::Core;
 use super::connection::Closing;
 use super::inbound::{Next, protocol_error};
 use super::route::{Outgoing, expiry};
-use super::session::Received;
 use crate::clock::Millis;
 use crate::codec::{Ack, DecodeError, Packet, PacketId, Publish};
 use crate::limits::RejectedPublish;
@@ -78,7 +77,7 @@ impl Core {
 
     fn publish_to(&mut self, slot: u32, publish: &Publish<'_>, topic: &str) -> Result<Next, DecodeError> {
         if publish.qos == QoS::ExactlyOnce
-            && let Some(next) = self.check_received(slot, publish)?
+            && let Some(next) = self.check_received(slot, publish, topic)?
         {
             return Ok(next);
         }
@@ -101,16 +100,26 @@ impl Core {
 
     /// A QoS 2 message that was received before is acknowledged again and nothing else [MQTT-4.3.3-10]; one too many is
     /// an error.
-    fn check_received(&mut self, slot: u32, publish: &Publish<'_>) -> Result<Option<Next>, DecodeError> {
+    fn check_received(&mut self, slot: u32, publish: &Publish<'_>, topic: &str) -> Result<Option<Next>, DecodeError> {
         let packet_id = publish.packet_id.ok_or(protocol_error("a QoS 2 PUBLISH without a Packet Identifier"))?;
-        let Some(session) = self.session_of(slot) else {
+        let connection = &self.connections[slot as usize];
+        let Some(session) = self.sessions.get_mut(connection.session as usize) else {
             return Ok(Some(Next::Stop));
         };
-        if session.find_received(packet_id).is_some() {
-            self.acknowledge(slot, PUBREC, packet_id);
-            return Ok(Some(self.next(slot)));
+        if let Some(message) = session.received.get(&packet_id) {
+            // A client that has lost its state uses the identifier anew: what it had sent before is given up, as it would
+            // never release it.
+            let is_another = !publish.dup
+                && message.as_ref().is_some_and(|kept| kept.topic() != topic || kept.payload() != publish.payload);
+            if !is_another {
+                self.acknowledge(slot, PUBREC, packet_id);
+                return Ok(Some(self.next(slot)));
+            }
+            session.received.remove(&packet_id);
         }
-        if session.received.len() >= usize::from(self.shared.limits.receive_maximum) {
+        // Only 5.0 has, and was told, a Receive Maximum; before it the number of identifiers is the bound.
+        let max = usize::from(self.shared.limits.receive_maximum) + usize::from(connection.received_before);
+        if connection.is_v5() && session.received.len() >= max {
             // [MQTT-3.3.4-7] is the client's side of it.
             return Err(DecodeError::Protocol {
                 code: ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
@@ -237,12 +246,18 @@ impl Core {
         };
         match (publish.qos, publish.packet_id) {
             (QoS::ExactlyOnce, Some(packet_id)) => {
-                self.receive(slot, packet_id, parts.map(|parts| Arc::new(parts.to_message())))
+                if parts.is_some_and(|parts| !self.has_room_to_retain(&parts)) {
+                    self.refuse_to_retain(slot, publish);
+                } else {
+                    self.receive(slot, packet_id, parts.map(|parts| Arc::new(parts.to_message())));
+                }
             }
             (_, packet_id) => {
                 let reason_code =
                     parts.map_or(ReasonCode::SUCCESS, |parts| self.publish_from(slot, &mut Outgoing::new(parts)));
-                if let Some(packet_id) = packet_id {
+                if reason_code == ReasonCode::QUOTA_EXCEEDED {
+                    self.refuse_to_retain(slot, publish);
+                } else if let Some(packet_id) = packet_id {
                     self.answer_publish(slot, publish.qos, packet_id, reason_code, &PropertiesBuf::default());
                 }
             }
@@ -251,13 +266,24 @@ impl Core {
         self.properties = properties;
     }
 
+    /// There is no room for a retained message: nothing is acknowledged that is not kept. A 3.x client cannot be told, and
+    /// is closed, so that it still has the message.
+    fn refuse_to_retain(&mut self, slot: u32, publish: &Publish<'_>) {
+        self.counters().dropped_not_retained.add(1);
+        if publish.packet_id.is_some() && !self.connections[slot as usize].is_v5() {
+            self.close(slot, Closing::silent(DisconnectKind::LimitExceeded, ReasonCode::QUOTA_EXCEEDED));
+        } else {
+            self.reject_publish(slot, publish, ReasonCode::QUOTA_EXCEEDED, PropertiesBuf::default());
+        }
+    }
+
     /// Keeps a QoS 2 message until it is released, and says so [MQTT-4.3.3-8].
     fn receive(&mut self, slot: u32, packet_id: PacketId, message: Option<Arc<Message>>) {
         let nobody = message
             .as_ref()
             .is_some_and(|message| !message.retain() && self.router.targets(message.topic()).is_empty());
         let session_slot = self.connections[slot as usize].session;
-        self.sessions[session_slot as usize].received.push_back(Received { packet_id, message });
+        self.sessions[session_slot as usize].received.insert(packet_id, message);
         let reason_code = if nobody { ReasonCode::NO_MATCHING_SUBSCRIBERS } else { ReasonCode::SUCCESS };
         self.answer_publish(slot, QoS::ExactlyOnce, packet_id, reason_code, &PropertiesBuf::default());
     }
@@ -282,9 +308,10 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_slot as usize) else {
             return Ok(Next::Stop);
         };
-        let received = session.find_received(ack.packet_id).and_then(|place| session.received.remove(place));
+        let received = session.received.remove(&ack.packet_id);
         let known = received.is_some();
-        if let Some(message) = received.and_then(|received| received.message) {
+        session.trim();
+        if let Some(message) = received.flatten() {
             if message.is_expired(self.now) {
                 self.counters().dropped_expired.add(1); // [MQTT-4.3.3-13]
             } else if self.publish_from(slot, &mut Outgoing::of(&message)) == ReasonCode::QUOTA_EXCEEDED {

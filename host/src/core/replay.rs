@@ -55,11 +55,22 @@ impl Replays {
 
 impl Core {
     /// Has the retained messages of a new subscription sent. One of the same filter that has not ended begins anew.
+    ///
+    /// They are looked up at once if no other replay is under way: what is published later comes as a live message only.
     pub(super) fn start_replay(&mut self, slot: u32, filter: &str, qos: QoS, identifier: u32) {
         let replays = &mut self.connections[slot as usize].extra().replays;
         replays.cancel(filter);
         let identifiers = if identifier == 0 { Box::default() } else { Box::from([identifier]) };
-        replays.waiting.insert(filter.into(), Replay { qos, identifiers });
+        let replay = Replay { qos, identifiers };
+        if replays.is_empty() {
+            let messages = self.shared.retained.matching(filter, self.now);
+            if messages.is_empty() {
+                return self.connections[slot as usize].drop_empty_extra();
+            }
+            replays.current = Some(Current { filter: filter.into(), replay, messages: messages.into_iter() });
+        } else {
+            replays.waiting.insert(filter.into(), replay);
+        }
         self.list_replays(slot);
     }
 

@@ -4,15 +4,17 @@ use plugin_api::{ConnectionId, DisconnectKind, InfoSender, Properties, Propertie
 
 use super::connection::{Closing, NONE, Phase};
 use super::mail::{InfoMail, InfoTarget, Mail};
-use super::route::expiry;
+use super::publish::forwarded;
 use super::session::Queued;
 use super::{CONNECTION_ID_WORKER_SHIFT, Core, Subject};
 use crate::clock::Millis;
 use crate::message::MessageParts;
 use crate::plugin::{InfoAction, InfoOutcome, InfoRequest, OwnedMessage};
 
-/// Messages for `handle_info` that wait for their moment in one worker; further ones are dropped and logged.
+/// Messages for `handle_info` that wait for their moment in one worker, and their bytes; further ones are dropped and
+/// logged.
 const DELAYED_INFOS_MAX: usize = 1_000_000;
+const DELAYED_INFO_BYTES_MAX: usize = 256 << 20;
 
 /// Requests about connections that may be on their way to a worker, and how long they are kept, in milliseconds. Handing
 /// a connection over takes a turn of two workers.
@@ -85,13 +87,17 @@ impl Core {
                 _ => self.deliver_info(&info),
             };
         }
-        if self.delayed_infos.len() >= DELAYED_INFOS_MAX {
+        let bytes = info.data.len() + info.kind.len();
+        if self.delayed_infos.len() >= DELAYED_INFOS_MAX || self.delayed_info_bytes + bytes > DELAYED_INFO_BYTES_MAX {
             tracing::warn!(
                 kind = &*info.kind,
-                "a delayed message for handle_info was dropped: {DELAYED_INFOS_MAX} are waiting"
+                "a delayed message for handle_info was dropped: {} with {} bytes are waiting",
+                self.delayed_infos.len(),
+                self.delayed_info_bytes
             );
             return;
         }
+        self.delayed_info_bytes += bytes;
         let (number, at) = (self.next_info, self.now + info.delay_ms);
         self.next_info += 1;
         let due = DelayedInfo { at, info };
@@ -104,6 +110,7 @@ impl Core {
             return;
         };
         if delayed.at <= self.now {
+            self.delayed_info_bytes -= delayed.info.data.len() + delayed.info.kind.len();
             self.deliver_info(&delayed.info);
         } else {
             self.timers.arm(self.now, delayed.at, Subject::Info(number));
@@ -177,18 +184,15 @@ impl Core {
 
     /// Sends a message to one client, whatever it has subscribed to.
     fn publish_to_client(&mut self, slot: u32, message: &OwnedMessage) {
-        let properties = Properties::from_trusted(&message.properties);
-        let mut forwarded = PropertiesBuf::default();
-        for property in properties.iter().filter(|property| !matches!(property, Property::MessageExpiryInterval(_))) {
-            forwarded.push(property).expect("checked when the plugin gave it");
-        }
+        let mut properties = Vec::new();
+        let expires_at = forwarded(Properties::from_trusted(&message.properties), &mut properties, self.now);
         let parts = MessageParts {
             topic: &message.topic,
             payload: &message.payload,
-            properties: forwarded.as_bytes(),
+            properties: &properties,
             qos: message.qos,
             retain: message.retain,
-            expires_at: expiry(self.now, properties.message_expiry_interval()),
+            expires_at,
         };
         self.templates.begin(1);
         if message.qos == QoS::AtMostOnce {

@@ -6,7 +6,7 @@ use plugin_api::QoS;
 
 use super::Core;
 use super::connection::NONE;
-use super::mail::Destination;
+use super::mail::{Destination, group_number};
 use super::session::Queued;
 use super::timers::{Subject, is_current};
 use crate::clock::Millis;
@@ -76,6 +76,12 @@ impl Core {
         kept
     }
 
+    /// Whether [`Core::retain`] would find room.
+    pub(super) fn has_room_to_retain(&self, parts: &MessageParts<'_>) -> bool {
+        let bytes = parts.topic.len() + parts.properties.len() + parts.payload.len();
+        !parts.retain || parts.payload.is_empty() || self.shared.retained.has_room(parts.topic, bytes).is_ok()
+    }
+
     /// Retained messages may have expired [MQTT-3.3.2-5].
     pub(super) fn retained_due(&mut self, at: Millis) {
         if !is_current(&mut self.retained_armed, at) {
@@ -114,11 +120,20 @@ impl Core {
         } else {
             let destination = Destination::Member {
                 session: member.session,
+                group: group_number(group),
                 qos: member.options.qos,
                 retain_as_published: member.options.retain_as_published,
                 identifier: identifiers.unwrap_or(0),
             };
             self.send_to_worker(member.worker, destination, out);
+        }
+    }
+
+    /// The member that was chosen for a message has gone while it was on its way: another one gets it.
+    fn choose_again(&mut self, number: u64, out: &mut Outgoing<'_>) {
+        let targets = self.router.targets(out.parts.topic);
+        if let Some(group) = targets.groups.iter().find(|group| group_number(group) == number) {
+            self.deliver_to_group(group, out);
         }
     }
 
@@ -130,10 +145,10 @@ impl Core {
         }
     }
 
-    /// Puts a message on its way to one session.
-    fn deliver(&mut self, key: SessionKey, wanted: Wanted<'_>, out: &mut Outgoing<'_>) {
+    /// Puts a message on its way to one session. `false` if there is no such session any more.
+    fn deliver(&mut self, key: SessionKey, wanted: Wanted<'_>, out: &mut Outgoing<'_>) -> bool {
         let Some(session) = self.sessions.get(key.slot as usize).filter(|session| session.serial == key.serial) else {
-            return;
+            return false;
         };
         let qos = out.parts.qos.min(wanted.qos);
         // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
@@ -148,6 +163,7 @@ impl Core {
             let delivery = Queued { message: out.keep(), qos, retain, identifiers: wanted.identifiers.into() };
             self.send_or_queue(key.slot, delivery);
         }
+        true
     }
 
     /// Does what the mailbox holds: messages from other workers, requests of plugins. Of messages no more than a bounded
@@ -195,18 +211,20 @@ impl Core {
                 let targets = self.router.targets(parts.topic);
                 self.deliver_to(&targets.local, &mut out, None);
             }
-            Destination::Member { session, qos, retain_as_published, identifier } => {
+            Destination::Member { session, group, qos, retain_as_published, identifier } => {
                 self.templates.begin(1);
                 let identifiers = [identifier];
                 let identifiers = if identifier == 0 { &[][..] } else { &identifiers[..] };
-                self.deliver(session, Wanted { qos, retain_as_published, identifiers }, &mut out);
+                if !self.deliver(session, Wanted { qos, retain_as_published, identifiers }, &mut out) {
+                    self.choose_again(group, &mut out);
+                }
             }
         }
     }
 
     /// Routes what a plugin published. It is asked about by nobody: it comes from the operator's own code.
     pub(super) fn publish_from_plugin(&mut self, message: &Arc<Message>) {
-        if !self.route_message(message) {
+        if !self.retain_and_route(&mut Outgoing::of(message)) {
             tracing::warn!(
                 topic = message.topic(),
                 "a retained message of a plugin was not kept: there is no room for more"
@@ -215,10 +233,9 @@ impl Core {
     }
 
     /// Stores, if it is retained, and routes a message of the server's own. `false`: there was no room to retain it.
-    pub(super) fn route_message(&mut self, message: &Arc<Message>) -> bool {
-        let mut out = Outgoing::of(message);
-        let kept = self.retain(&mut out);
-        self.route(&mut out, None);
+    pub(super) fn retain_and_route(&mut self, out: &mut Outgoing<'_>) -> bool {
+        let kept = self.retain(out);
+        self.route(out, None);
         kept
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Session {
     pub(super) connection: u32,
     /// Session Expiry Interval in seconds; 0 ends the session with its Network Connection.
     pub(super) expiry_secs: u32,
+    /// The longest that the client may ask for when it disconnects.
+    pub(super) expiry_secs_max: u32,
     /// When it ends; [`Millis::NEVER`] while connected.
     pub(super) expires_at: Millis,
     /// Its entry among the timers.
@@ -38,8 +40,9 @@ pub(super) struct Session {
     /// Accepted and not sent, oldest first. Not encoded: it costs a reference each.
     pub(super) queue: VecDeque<Queued>,
     pub(super) queue_bytes: usize,
-    /// QoS 2 messages from the client that are not released, oldest first [MQTT-4.3.3-10].
-    pub(super) received: VecDeque<Received>,
+    /// QoS 2 messages from the client, accepted and not released [MQTT-4.3.3-10]. `None` where a handler took the message:
+    /// nothing is routed at PUBREL.
+    pub(super) received: HashMap<PacketId, Option<Arc<Message>>, RandomState>,
     /// By Topic Filter as the client wrote it, `$share/…` included.
     pub(super) subscriptions: HashMap<Box<str>, Subscription, RandomState>,
     /// Whether it is connected, for the groups of its shared subscriptions.
@@ -59,7 +62,16 @@ pub(super) struct Subscription {
 #[derive(Debug)]
 pub(super) struct DelayedWill {
     pub(super) at: Millis,
+    pub(super) will: AcceptedWill,
+}
+
+/// A Will Message that handlers have let pass.
+#[derive(Debug)]
+pub(super) struct AcceptedWill {
+    /// It does not expire: its lifetime begins when it is published.
     pub(super) message: Arc<Message>,
+    /// Message Expiry Interval in seconds.
+    pub(super) expiry_secs: Option<u32>,
 }
 
 /// What an outbound QoS 1 or 2 message waits for.
@@ -89,14 +101,6 @@ pub(super) struct Queued {
     pub(super) identifiers: Box<[u32]>,
 }
 
-/// A QoS 2 message from the client, accepted and not released.
-#[derive(Debug)]
-pub(super) struct Received {
-    pub(super) packet_id: PacketId,
-    /// `None` where a handler took it: nothing is routed at PUBREL.
-    pub(super) message: Option<Arc<Message>>,
-}
-
 impl Session {
     pub(super) fn new(client_id: Arc<str>, serial: u32) -> Self {
         Self {
@@ -104,6 +108,7 @@ impl Session {
             serial,
             connection: NONE,
             expiry_secs: 0,
+            expiry_secs_max: 0,
             expires_at: Millis::NEVER,
             armed: Millis::NEVER,
             next_packet_id: 1,
@@ -111,7 +116,7 @@ impl Session {
             to_resend: 0,
             queue: VecDeque::new(),
             queue_bytes: 0,
-            received: VecDeque::new(),
+            received: HashMap::default(),
             subscriptions: HashMap::default(),
             online: None,
             will: None,
@@ -147,11 +152,6 @@ impl Session {
         self.in_flight.remove(place);
     }
 
-    /// The place of a QoS 2 message from the client that waits for PUBREL.
-    pub(super) fn find_received(&self, packet_id: PacketId) -> Option<usize> {
-        self.received.iter().position(|received| received.packet_id == packet_id)
-    }
-
     /// Puts a message into the queue. Gives it back if there is no room for it.
     pub(super) fn enqueue(&mut self, delivery: Queued, messages_max: usize, bytes_max: usize) -> Result<(), Queued> {
         let bytes = delivery.message.bytes();
@@ -184,6 +184,9 @@ impl Session {
         }
         if self.queue.is_empty() && self.queue.capacity() > KEEP {
             self.queue = VecDeque::new();
+        }
+        if self.received.is_empty() && self.received.capacity() > KEEP {
+            self.received = HashMap::default();
         }
     }
 }

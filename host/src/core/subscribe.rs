@@ -33,6 +33,7 @@ impl<'a> Asked<'a> {
 
 impl Core {
     pub(super) fn on_subscribe(&mut self, slot: u32, subscribe: &Subscribe<'_>) -> Result<Next, DecodeError> {
+        self.check_count(subscribe.filters.iter().count())?;
         let mut asked = Vec::new();
         let mut codes = Vec::new();
         for item in subscribe.filters.iter() {
@@ -59,6 +60,16 @@ impl Core {
             Suback { packet_id: subscribe.packet_id, properties: Properties::EMPTY, reason_codes: &reason_codes };
         self.answer(slot, &Packet::Suback(suback));
         Ok(self.next(slot))
+    }
+
+    fn check_count(&self, filters: usize) -> Result<(), DecodeError> {
+        if filters <= self.shared.limits.filters_a_packet_max {
+            return Ok(());
+        }
+        Err(DecodeError::Protocol {
+            code: ReasonCode::QUOTA_EXCEEDED,
+            what: "more Topic Filters in one packet than are allowed",
+        })
     }
 
     /// What can be granted before handlers are asked.
@@ -147,6 +158,7 @@ impl Core {
     }
 
     pub(super) fn on_unsubscribe(&mut self, slot: u32, unsubscribe: &Unsubscribe<'_>) -> Result<Next, DecodeError> {
+        self.check_count(unsubscribe.filters.iter().count())?;
         let filters: Vec<&str> = unsubscribe.filters.iter().collect();
         let mut codes: Vec<ReasonCode> = filters.iter().map(|filter| self.check_unsubscribe(slot, filter)).collect();
         let connection = &mut self.connections[slot as usize];

@@ -3,7 +3,7 @@
 use plugin_api::QoS;
 
 use crate::clock::Millis;
-use crate::codec::{PacketId, ProtocolVersion, PublishHead, encode_publish};
+use crate::codec::{PacketId, ProtocolVersion, PublishHead, encode_publish, put_variable_byte_integer};
 use crate::message::MessageParts;
 
 /// Message Expiry Interval property: identifier and four bytes.
@@ -125,15 +125,7 @@ pub(super) fn encode(
     let mut own = Vec::with_capacity(identifiers.len() * 5);
     for &identifier in identifiers {
         own.push(SUBSCRIPTION_IDENTIFIER_ID);
-        put_variable_byte_integer(&mut own, identifier);
+        put_variable_byte_integer(&mut own, identifier as usize);
     }
     encode_publish(class.version(), out, head, parts.topic, &[parts.properties, expiry, &own], parts.payload)
-}
-
-fn put_variable_byte_integer(out: &mut Vec<u8>, mut value: u32) {
-    while value >= 0x80 {
-        out.push((value & 0x7F) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }

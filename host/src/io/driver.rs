@@ -1,6 +1,8 @@
 //! Moves bytes between the sockets of one worker and its core: when, and in. `flush` moves them out.
 
 mod flush;
+#[cfg(test)]
+mod tests;
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -27,7 +29,7 @@ use crate::core::{Core, Handover};
 const SCRATCH_BYTES: usize = 64 << 10;
 
 /// Bytes taken from all sockets in a turn; who is left is first in the next one.
-const READ_BYTES_PER_TURN: usize = 4 << 20;
+const READ_BYTES_PER_TURN: usize = if cfg!(test) { 64 << 10 } else { 4 << 20 };
 
 /// Time until a worker that another one cannot follow looks again whether it may read, in milliseconds.
 const CONGESTED_MS: u64 = 2;
@@ -35,8 +37,16 @@ const CONGESTED_MS: u64 = 2;
 /// Sockets taken from the listeners in a turn.
 const ACCEPTS_PER_TURN: usize = 64;
 
-/// Time that a stopping worker takes at most, in milliseconds.
-const STOP_MS_MAX: u64 = 3_000;
+/// Time that a stopping worker takes at most once its handlers know, in milliseconds. They take theirs before: who waits
+/// for the worker has a bound for both together.
+const STOP_MS_MAX: u64 = if cfg!(test) { 200 } else { 3_000 };
+
+/// A turn that has read for longer than this, in milliseconds, does not know any more who has been silent.
+const SLOW_MS: u64 = 100;
+
+/// Time for which timers are put off at most, in milliseconds, because there are bytes that have not been read. They may
+/// be what a timer waits for.
+const PUT_OFF_MS_MAX: u64 = 1_000;
 
 /// Drives one core.
 ///
@@ -54,6 +64,8 @@ pub(super) struct Driver {
     accepting: Vec<JoinHandle<()>>,
     /// When the worker ends at the latest, once it was asked to.
     stop_by: Option<Millis>,
+    /// Since when the core's timers are due and are put off.
+    put_off_since: Option<Millis>,
     scratch: Box<[u8]>,
     /// A socket that [`Driver::poll_wait`] took out of `accepted`.
     next_accepted: Option<Accepted>,
@@ -84,6 +96,7 @@ impl Driver {
             clock,
             accepting,
             stop_by: None,
+            put_off_since: None,
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             next_accepted: None,
             to_read: Vec::new(),
@@ -104,6 +117,7 @@ impl Driver {
             let mut guard = poll_fn(|cx| self.poll_wait(cx, &events, &mut alarm, more)).await?;
             more = self.turn();
             if self.has_stopped() {
+                self.flush_rest();
                 return Ok(());
             }
             if more {
@@ -134,36 +148,57 @@ impl Driver {
         }
         let now = self.clock.now();
         let congested = self.core.is_congested(now).then(|| now + CONGESTED_MS);
-        let deadlines = [self.core.next_tick(), self.sockets.next_overdue(), self.stop_by, congested];
+        // What is put off is looked at again together with the sockets that it waits for.
+        let tick = self.core.next_tick().filter(|_| congested.is_none() || self.put_off_since.is_none());
+        let deadlines = [tick, self.sockets.next_overdue(), self.stop_by, congested];
         ready!(alarm.poll(cx, deadlines.into_iter().flatten().min(), self.clock));
         Poll::Ready(Ok(None))
     }
 
     /// Does what there is to do, each part of it bounded. `true` if something is left.
     fn turn(&mut self) -> bool {
-        let now = self.clock.now();
-        let accepted_all = self.take_accepted(now);
+        let began = self.clock.now();
+        let accepted_all = self.take_accepted(began);
         let mut more = self.poller.take_events();
         let rung = self.note_events();
-        if !self.core.is_congested(now) {
-            self.read_sockets(now);
-            self.give_away();
-        }
+        let has_read = if self.core.is_congested(began) { self.to_read.is_empty() } else { self.read_sockets() };
         if rung {
-            self.core.on_mail(now);
-            self.adopt_arriving(now);
-            self.begin_stopping(now);
+            // Requests about the connections that arrive may be in the mail.
+            self.adopt_arriving(self.clock.now());
+            self.core.on_mail(self.clock.now());
+            self.begin_stopping();
         }
-        if self.core.next_tick().is_some_and(|at| at <= now) {
-            self.core.on_tick(now);
-        }
+        // Handlers may have taken long.
+        let now = self.clock.now();
+        self.tick(more || !has_read || now.since(began) > SLOW_MS, now);
         // The other workers begin with theirs while this one sends.
         self.core.flush_mail();
         self.flush(now);
         self.close_overdue(now);
         self.core.flush_mail();
-        more |= !accepted_all || !self.to_flush.is_empty() || self.core.next_tick().is_some_and(|at| at <= now);
-        more || !self.to_read.is_empty() && !self.core.is_congested(now)
+        let congested = self.core.is_congested(now);
+        let tick_waits = congested && self.put_off_since.is_some();
+        more |= !accepted_all || !self.to_flush.is_empty() || !congested && !self.to_read.is_empty();
+        more || !tick_waits && self.core.next_tick().is_some_and(|at| at <= now)
+    }
+
+    /// Lets the core do what is due; not yet, for a bounded time, if `unread` bytes may be from those whose Keep Alive is
+    /// over [MQTT-3.1.2-22].
+    fn tick(&mut self, unread: bool, now: Millis) {
+        if self.core.next_tick().is_none_or(|at| at > now) {
+            self.put_off_since = None;
+            return;
+        }
+        let since = *self.put_off_since.get_or_insert(now);
+        if unread && now.since(since) < PUT_OFF_MS_MAX {
+            // What other workers have sent is due as well, and does not wait.
+            self.core.on_mail(now);
+            return;
+        }
+        self.put_off_since = None;
+        // The core forgets requests about connections that have not come in time: here are those that have.
+        self.adopt_arriving(now);
+        self.core.on_tick(now);
     }
 
     fn take_accepted(&mut self, now: Millis) -> bool {
@@ -213,8 +248,8 @@ impl Driver {
         rung
     }
 
-    /// Reads once from each socket that has something, until the turn's budget is used up.
-    fn read_sockets(&mut self, now: Millis) {
+    /// Reads once from each socket that has something, until the turn's budget is used up. `true` if each has had its turn.
+    fn read_sockets(&mut self) -> bool {
         let (mut bytes, mut since_flush) = (0, 0);
         let mut done = 0;
         // Who has more goes to the end of the list, past the ones of this turn.
@@ -222,6 +257,8 @@ impl Driver {
         while done < listed && bytes < READ_BYTES_PER_TURN {
             let conn = self.to_read[done];
             done += 1;
+            // Anew for each: a handler may have been slow, and what comes now has not come before.
+            let now = self.clock.now();
             let read = self.read_socket(conn, now);
             bytes += read;
             since_flush += read;
@@ -232,6 +269,7 @@ impl Driver {
             }
         }
         self.to_read.drain(..done);
+        done == listed
     }
 
     /// One `recv`. Returns the number of bytes.
@@ -252,6 +290,8 @@ impl Driver {
                 }
                 if socket.stage == Stage::Open {
                     self.core.feed(conn, &self.scratch[..bytes], now);
+                    // At once: what handlers have asked for is on its way, and the other worker keeps it for a short time.
+                    self.give_away();
                 } else {
                     self.discard(conn, bytes);
                 }
@@ -292,9 +332,10 @@ impl Driver {
     }
 
     /// The core was asked to stop, by mail, and has told its clients.
-    fn begin_stopping(&mut self, now: Millis) {
+    fn begin_stopping(&mut self) {
         if self.stop_by.is_none() && self.core.is_stopping() {
-            self.stop_by = Some(now + STOP_MS_MAX);
+            // From now on: all handlers have been told, which may have taken long.
+            self.stop_by = Some(self.clock.now() + STOP_MS_MAX);
             self.accepting.drain(..).for_each(|task| task.abort());
             self.workers.enter_stopping();
         }

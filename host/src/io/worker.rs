@@ -54,6 +54,11 @@ impl Workers {
         self.seats.iter().map(wake).collect()
     }
 
+    /// An epoll for a worker, which its doorbell wakes.
+    pub(super) fn epoll(&self, worker: usize) -> io::Result<OwnedFd> {
+        Poller::create(&self.seats[worker].doorbell)
+    }
+
     /// Says that one more worker gives away no connection any more.
     pub(super) fn enter_stopping(&self) {
         self.stopping.fetch_add(1, Ordering::AcqRel);
@@ -125,7 +130,7 @@ pub(crate) struct Seed {
 pub(crate) fn start(seed: Seed) -> io::Result<JoinHandle<bool>> {
     let worker = seed.worker;
     // What can fail is made here, so that it fails before anything has started.
-    let epoll = Poller::create(&seed.workers.seats[worker].doorbell)?;
+    let epoll = seed.workers.epoll(worker)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(seed.name).spawn(move || {
         let workers = Arc::clone(&seed.workers);

@@ -10,7 +10,7 @@ use plugin_api::{Properties, PropertiesBuf, QoS, ReasonCode};
 use super::outcome::{ConnackOverrides, InfoAction, OwnedMessage};
 use super::rules::{self, Place};
 
-/// Bytes that one answer may have: as many as the largest packet.
+/// Bytes that one answer may have: as many as the largest packet. What becomes a packet has the server's own bound.
 const ANSWER_BYTES_MAX: usize = 268_435_455;
 
 /// Pieces that one answer may have.
@@ -185,23 +185,23 @@ impl Answer {
         }
     }
 
-    /// A message to be forwarded.
-    pub(super) fn message(&self) -> Result<MessageView<'_>, Unreadable> {
+    /// A message to be forwarded, in a packet of at most `packet_bytes_max`.
+    pub(super) fn message(&self, packet_bytes_max: usize) -> Result<MessageView<'_>, Unreadable> {
         let mut parts = Parts::default();
         for (key, number, bytes) in self.pieces()? {
             parts.add(key, number, bytes)?;
         }
-        parts.message()
+        parts.message(packet_bytes_max)
     }
 
-    /// The actions of `handle_info`.
-    pub(super) fn actions(&self) -> Result<Vec<InfoAction>, Unreadable> {
+    /// The actions of `handle_info`, with messages in packets of at most `packet_bytes_max`.
+    pub(super) fn actions(&self, packet_bytes_max: usize) -> Result<Vec<InfoAction>, Unreadable> {
         let (mut actions, mut current) = (Vec::new(), None::<(u64, Parts<'_>)>);
         for (key, number, bytes) in self.pieces()? {
             match (&mut current, key) {
                 (_, AnswerKey::ACTION) => {
                     if let Some((kind, parts)) = current.replace((number, Parts::default())) {
-                        actions.push(parts.action(kind)?);
+                        actions.push(parts.action(kind, packet_bytes_max)?);
                     }
                 }
                 (Some((_, parts)), _) => parts.add(key, number, bytes)?,
@@ -209,7 +209,7 @@ impl Answer {
             }
         }
         if let Some((kind, parts)) = current {
-            actions.push(parts.action(kind)?);
+            actions.push(parts.action(kind, packet_bytes_max)?);
         }
         Ok(actions)
     }
@@ -242,9 +242,11 @@ impl<'a> Parts<'a> {
         Ok(())
     }
 
-    fn message(self) -> Result<MessageView<'a>, Unreadable> {
+    fn message(self, packet_bytes_max: usize) -> Result<MessageView<'a>, Unreadable> {
         let topic = rules::topic_name(self.topic.ok_or("a message without a topic")?)?;
         let qos = u8::try_from(self.qos).ok().and_then(QoS::from_u8);
+        let qos = qos.ok_or_else(|| format!("QoS is 0, 1 or 2, not {}", self.qos))?;
+        rules::message_size(topic.as_bytes(), self.payload, self.properties, qos, packet_bytes_max)?;
         let retain = match self.retain {
             0 => false,
             1 => true,
@@ -254,16 +256,16 @@ impl<'a> Parts<'a> {
             topic,
             payload: self.payload,
             properties: rules::properties(Place::Message, self.properties)?,
-            qos: qos.ok_or_else(|| format!("QoS is 0, 1 or 2, not {}", self.qos))?,
+            qos,
             retain,
         })
     }
 
-    fn action(self, kind: u64) -> Result<InfoAction, Unreadable> {
+    fn action(self, kind: u64, packet_bytes_max: usize) -> Result<InfoAction, Unreadable> {
         match kind {
             ACTION_PUBLISH => {
                 let mut message = OwnedMessage::default();
-                self.message()?.copy_to(&mut message);
+                self.message(packet_bytes_max)?.copy_to(&mut message);
                 Ok(InfoAction::Publish(message))
             }
             ACTION_DISCONNECT => Ok(InfoAction::Disconnect {
@@ -324,7 +326,7 @@ mod tests {
     #[test]
     fn messages_are_checked() {
         type Pieces<'a> = &'a [(AnswerKey, u64, &'a [u8])];
-        let rows: [(Pieces<'_>, &str); 11] = [
+        let rows: [(Pieces<'_>, &str); 13] = [
             (&[(AnswerKey::TOPIC, 0, b"a/b")], ""),
             (&[(AnswerKey::TOPIC, 0, b"a"), (AnswerKey::PROPERTIES, 0, b"\x01\x01")], ""),
             (&[], "without a topic"),
@@ -336,9 +338,15 @@ mod tests {
             (&[(AnswerKey::TOPIC, 0, b"a"), (AnswerKey::PROPERTIES, 0, b"\x23\x00\x01")], "Topic Alias"),
             (&[(AnswerKey::TOPIC, 0, b"a"), (AnswerKey::PROPERTIES, 0, b"\x01\x01\x01\x01")], "twice"),
             (&[(AnswerKey::CLIENT_ID, 0, b"a")], "does not belong"),
+            // A packet of 1000 bytes: 3 of header, 3 of Topic Name.
+            (&[(AnswerKey::TOPIC, 0, b"a"), (AnswerKey::PAYLOAD, 0, &[0; 994])], ""),
+            (
+                &[(AnswerKey::TOPIC, 0, b"a"), (AnswerKey::PAYLOAD, 0, &[0; 995])],
+                "1001 bytes, and the server takes 1000",
+            ),
         ];
         for (pieces, expected) in rows {
-            check(answer(pieces).message().map(|message| message.topic.to_owned()), expected);
+            check(answer(pieces).message(1000).map(|message| message.topic.to_owned()), expected);
         }
     }
 
@@ -354,8 +362,8 @@ mod tests {
         check(answer(&[(AnswerKey::CLIENT_ID, 0, b"")]).overrides(), "client id");
         check(answer(&[(AnswerKey::KEEP_ALIVE, 70_000, b"")]).overrides(), "keep alive");
         check(answer(&[(AnswerKey(99), 0, b"")]).nothing(), "piece 99");
-        check(answer(&[(AnswerKey::ACTION, 9, b"")]).actions(), "unknown kind 9");
-        check(answer(&[(AnswerKey::TOPIC, 0, b"a")]).actions(), "does not belong");
+        check(answer(&[(AnswerKey::ACTION, 9, b"")]).actions(1000), "unknown kind 9");
+        check(answer(&[(AnswerKey::TOPIC, 0, b"a")]).actions(1000), "does not belong");
         check(answer(&[(AnswerKey::AUTH_DATA, 0, &[0; 65_536])]).auth_data(), "65536 bytes");
     }
 

@@ -8,12 +8,14 @@ use plugin_api::abi::{
     Opaque, PluginVtRef, RawAck, RawAuth, RawConnect, RawDisconnect, RawInfo, RawPublish, RawSubscribe, RawUnsubscribe,
     Verdict,
 };
-use plugin_api::{Callback, Callbacks};
+use plugin_api::{Callback, Callbacks, ReasonCode};
 
 use super::answer::Answer;
 use super::outcome::Failed;
 use super::request::{ConnectionInfo, text};
+use super::rules;
 use super::services::{self, NO_CONNECTION, Panic, PluginServices};
+use crate::codec::PacketType;
 
 /// A plugin that is loaded and initialised. Dropping it drops its instance; its library stays mapped.
 pub struct Plugin {
@@ -155,6 +157,22 @@ impl Plugin {
         tracing::error!(plugin = self.name, callback, client_id, why, "a plugin's answer cannot be used: refused");
     }
 
+    /// See [`rules::fitting`].
+    pub(super) fn fitting(
+        &self,
+        callback: Callback,
+        client_id: &str,
+        packet: PacketType,
+        answered: ReasonCode,
+    ) -> ReasonCode {
+        rules::fitting(packet, answered, &self.name, callback.name(), client_id)
+    }
+
+    /// Bytes that a message from this plugin may have, as the PUBLISH packet that carries it.
+    pub(super) fn packet_bytes_max(&self) -> usize {
+        self.services.packet_bytes_max()
+    }
+
     /// The callback returned an error.
     #[cold]
     pub(super) fn log_error(&self, callback: Callback, client_id: &str, answer: &Answer) {
@@ -240,8 +258,9 @@ pub struct Handlers {
 }
 
 impl Handlers {
-    /// Makes the states. If one plugin cannot, those that are made already are dropped.
-    pub(super) fn new(plugins: &Arc<Plugins>, info: &ConnectionInfo<'_>) -> Result<Self, Failed> {
+    /// Makes the states. If one plugin cannot, those that are made already are returned: their plugins have to hear that
+    /// the connection ends.
+    pub(super) fn new(plugins: &Arc<Plugins>, info: &ConnectionInfo<'_>) -> Result<Self, Self> {
         let mut handlers = Self {
             plugins: Arc::clone(plugins),
             connection: info.connection,
@@ -250,7 +269,7 @@ impl Handlers {
                 count => States::Any((0..count).map(|_| State(std::ptr::null_mut())).collect()),
             },
         };
-        for (plugin, state) in plugins.list.iter().zip(handlers.states()) {
+        for (index, plugin) in plugins.list.iter().enumerate() {
             let (mut answer, raw) = (Answer::default(), info.raw());
             let (new, panics) = services::inside(info.connection, || {
                 // SAFETY: the instance lives as long as the plugin.
@@ -258,9 +277,9 @@ impl Handlers {
             });
             if new.is_null() {
                 plugin.log_panic("new_connection", &info.peer.to_string(), panics, &answer);
-                return Err(Failed);
+                return Err(handlers);
             }
-            state.0 = new;
+            handlers.states()[index].0 = new;
         }
         Ok(handlers)
     }

@@ -12,17 +12,20 @@ use std::fmt;
 use std::sync::Arc;
 
 use plugin_api::abi::{RawAck, RawSubscribe, RawSubscription, RawUnsubscribe, Verdict};
-use plugin_api::{AckKind, Callback, PropertiesBuf, QoS, ReasonCode};
+use plugin_api::{AckKind, Callback, DisconnectKind, PropertiesBuf, QoS, ReasonCode};
 
 use super::answer::{Answer, Unreadable, unknown};
 use super::call::{Handlers, Plugin, Plugins};
 use super::error::LoadError;
-use super::outcome::{AuthOutcome, ConnackOverrides, ConnectOutcome, Failed, InfoOutcome, SubscribeOutcome};
+use super::outcome::{
+    AuthOutcome, ConnackOverrides, ConnectOutcome, Failed, InfoAction, InfoOutcome, SubscribeOutcome,
+};
 use super::request::{
     AuthRequest, ConnectRequest, ConnectionInfo, DisconnectReason, InfoRequest, NO_EXTENSION, PublishRequest,
     SubscribeItem, slice,
 };
 use super::rules::{self, Place};
+use crate::codec::PacketType;
 
 /// Plugins that one chain may have.
 const PLUGINS_MAX: usize = 64;
@@ -79,9 +82,18 @@ impl Chain {
     /// Makes the states of a connection.
     ///
     /// # Errors
-    /// A plugin could not.
+    /// A plugin could not. Those before it have been told with `handle_disconnect` that the connection has ended.
     pub fn new_connection(&self, info: &ConnectionInfo<'_>) -> Result<Handlers, Failed> {
-        Handlers::new(&self.0, info)
+        Handlers::new(&self.0, info).map_err(|mut made| {
+            let reason = DisconnectReason {
+                kind: DisconnectKind::HandlerFailed,
+                reason_code: ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
+                text: "",
+            };
+            // Nobody knows the Client Identifier yet.
+            self.disconnect(&mut made, &info.peer.to_string(), &reason);
+            Failed
+        })
     }
 
     /// May this client connect? Among overrides, the later plugin's win; the later plugin sees the Client Identifier that
@@ -101,7 +113,10 @@ impl Chain {
             let read = match verdict {
                 Verdict::OK => answer.overrides().map(|new| *overrides = merged(overrides, new)),
                 Verdict::REJECT => match answer.refusal(Place::Farewell) {
-                    Ok((reason_code, properties)) => {
+                    Ok((code, properties)) => {
+                        let plugin = &self.plugins()[index];
+                        let reason_code =
+                            plugin.fitting(Callback::Connect, request.client_id, PacketType::Connack, code);
                         return ConnectOutcome::Reject { reason_code, properties };
                     }
                     Err(why) => Err(why),
@@ -155,8 +170,12 @@ impl Chain {
             };
             match outcome {
                 Ok(AuthOutcome::Reject { reason_code: ReasonCode::BAD_AUTHENTICATION_METHOD, .. }) if starting => {} // Not its method: ask the next one.
-                Ok(outcome) => {
+                Ok(mut outcome) => {
                     *owner = Some(index);
+                    if let AuthOutcome::Reject { reason_code, .. } = &mut outcome {
+                        let packet = if request.connected { PacketType::Disconnect } else { PacketType::Connack };
+                        *reason_code = self.plugins()[index].fitting(Callback::Auth, who, packet, *reason_code);
+                    }
                     return outcome;
                 }
                 Err(why) => {
@@ -192,7 +211,7 @@ impl Chain {
                 return SubscribeOutcome::Failed;
             };
             let plugin = (index, Callback::Subscribe, who);
-            if let Some(end) = fold_codes(handlers, plugin, verdict, &answer, codes, lower_grant) {
+            if let Some(end) = fold_codes(handlers, plugin, verdict, &answer, codes, PacketType::Suback) {
                 return end;
             }
         }
@@ -217,7 +236,7 @@ impl Chain {
                 return SubscribeOutcome::Failed;
             };
             let plugin = (index, Callback::Unsubscribe, who);
-            if let Some(end) = fold_codes(handlers, plugin, verdict, &answer, codes, refuse_only) {
+            if let Some(end) = fold_codes(handlers, plugin, verdict, &answer, codes, PacketType::Unsuback) {
                 return end;
             }
         }
@@ -263,8 +282,17 @@ impl Chain {
             let Ok(verdict) = handlers.info(index, who, &mut answer, &raw) else {
                 return InfoOutcome::Failed;
             };
+            let plugin = &self.plugins()[index];
+            let fitted = |mut action| {
+                if let InfoAction::Disconnect { reason_code, .. } = &mut action {
+                    *reason_code = plugin.fitting(Callback::Info, who, PacketType::Disconnect, *reason_code);
+                }
+                action
+            };
             let read = match verdict {
-                Verdict::OK => answer.actions().map(|more| actions.extend(more)),
+                Verdict::OK => {
+                    answer.actions(plugin.packet_bytes_max()).map(|more| actions.extend(more.into_iter().map(fitted)))
+                }
                 Verdict::ERROR => {
                     log_error(handlers, index, Callback::Info, who, &answer);
                     Ok(())
@@ -341,25 +369,29 @@ fn merged(earlier: &ConnackOverrides, later: ConnackOverrides) -> ConnackOverrid
     }
 }
 
-/// Folds one plugin's Reason Codes into those so far. `Some`: asking ends here.
+/// Folds one plugin's Reason Codes into those so far, which go into `packet`. `Some`: asking ends here.
 fn fold_codes(
     handlers: &Handlers,
     (index, callback, who): (usize, Callback, &str),
     verdict: Verdict,
     answer: &Answer,
     codes: &mut [ReasonCode],
-    fold: impl Fn(ReasonCode, ReasonCode) -> Result<ReasonCode, Unreadable>,
+    packet: PacketType,
 ) -> Option<SubscribeOutcome> {
+    let fold = if packet == PacketType::Suback { lower_grant } else { refuse_only };
+    let fitting = |packet, code| handlers.plugins().list[index].fitting(callback, who, packet, code);
     let read = match verdict {
         Verdict::OK => answer.nothing(),
         Verdict::CODES => answer.codes(codes.len()).and_then(|answers| {
             codes.iter_mut().zip(answers).try_for_each(|(code, answered)| {
-                *code = fold(*code, ReasonCode(*answered))?;
+                let answered = fold(*code, ReasonCode(*answered))?;
+                *code = if answered == *code { answered } else { fitting(packet, answered) };
                 Ok(())
             })
         }),
         Verdict::DISCONNECT => match answer.disconnection() {
-            Ok((reason_code, properties)) => {
+            Ok((code, properties)) => {
+                let reason_code = fitting(PacketType::Disconnect, code);
                 return Some(SubscribeOutcome::Disconnect { reason_code, properties });
             }
             Err(why) => Err(why),

@@ -9,6 +9,7 @@ use super::chain::{Chain, ERROR, implementing, log_error, log_unreadable};
 use super::outcome::{ChangedMessage, Failed, PublishOutcome};
 use super::request::PublishRequest;
 use super::rules::Place;
+use crate::codec::PacketType;
 
 impl Chain {
     /// What becomes of a message? Each plugin sees the previous one's. If one changes the topic, those before it are asked
@@ -69,14 +70,19 @@ fn ask_publish<'a>(
 }
 
 fn read_publish<'a>(handlers: &Handlers, index: usize, who: &str, verdict: Verdict, answer: &'a Answer) -> Asked<'a> {
+    let plugin = &handlers.plugins().list[index];
+    // PUBREC has the Reason Codes of PUBACK.
+    let fitting = |packet, code| plugin.fitting(Callback::Publish, who, packet, code);
     let read = match verdict {
-        Verdict::CHANGED => answer.message().map(Asked::Changed),
+        Verdict::CHANGED => answer.message(plugin.packet_bytes_max()).map(Asked::Changed),
         Verdict::HANDLED => answer.nothing().map(|()| Asked::End(PublishOutcome::Handled)),
         Verdict::REJECT => answer
             .refusal(Place::Acknowledgement)
+            .map(|(code, properties)| (fitting(PacketType::Puback, code), properties))
             .map(|(reason_code, properties)| Asked::End(PublishOutcome::Reject { reason_code, properties })),
         Verdict::DISCONNECT => answer
             .disconnection()
+            .map(|(code, properties)| (fitting(PacketType::Disconnect, code), properties))
             .map(|(reason_code, properties)| Asked::End(PublishOutcome::Disconnect { reason_code, properties })),
         Verdict::ERROR => {
             log_error(handlers, index, Callback::Publish, who, answer);

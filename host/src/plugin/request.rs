@@ -123,6 +123,8 @@ pub struct AuthRequest<'a> {
     pub step: AuthStep,
     /// Encoded properties of the packet.
     pub properties: &'a [u8],
+    /// Whether the client has been let in already: a refusal is told with DISCONNECT then, not with CONNACK.
+    pub connected: bool,
 }
 
 impl AuthRequest<'_> {

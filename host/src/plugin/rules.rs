@@ -1,6 +1,8 @@
 //! What a plugin may put into a packet.
 
-use plugin_api::{Properties, PropertiesBuf, Property, PropertyError, ReasonCode, topic};
+use plugin_api::{Properties, PropertiesBuf, Property, PropertyError, QoS, ReasonCode, topic};
+
+use crate::codec::{self, PacketType, ProtocolVersion};
 
 /// Where properties from a plugin go. The host's own (Receive Maximum, Topic Alias, …) are not theirs to set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +100,57 @@ pub(super) fn disconnection(number: u64) -> Result<ReasonCode, String> {
         Ok(code) if code.is_error() || code == ReasonCode::NORMAL_DISCONNECTION => Ok(code),
         _ => Err(format!("a disconnection has reason code 0x00 or one from 0x80 to 0xff, not {number:#04x}")),
     }
+}
+
+/// The Reason Code to send where a plugin has answered this one: the same if a server may put it into this packet.
+/// Otherwise 0x80, which all packets with a refusal have room for: a mistake of the plugin's is told to the log, must not
+/// make the packet a Malformed one for the client, and leaves the refusal a refusal.
+///
+/// [MQTT-3.2.2-8] [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.9.3-2] [MQTT-3.11.3-2] [MQTT-3.14.2-1]
+pub(super) fn fitting(
+    packet: PacketType,
+    answered: ReasonCode,
+    plugin: &str,
+    callback: &str,
+    client_id: &str,
+) -> ReasonCode {
+    if codec::reason_codes_from_server(packet).any(|allowed| allowed == answered) {
+        return answered;
+    }
+    let instead = ReasonCode::UNSPECIFIED_ERROR;
+    let allowed: Vec<String> = codec::reason_codes_from_server(packet)
+        .filter(|code| code.is_error())
+        .map(|code| format!("{:#04x}", code.0))
+        .collect();
+    let allowed = allowed.join(" ");
+    tracing::warn!(
+        plugin,
+        callback,
+        client_id,
+        "{packet} cannot have the reason code {answered} that a plugin gave: {instead} is sent. Refusals there are {allowed}"
+    );
+    instead
+}
+
+/// Checks the size of a message: that of the smallest PUBLISH packet in which a client could have sent it.
+///
+/// # Errors
+/// What is wrong, in a half sentence.
+pub(super) fn message_size(
+    topic: &[u8],
+    payload: &[u8],
+    properties: &[u8],
+    qos: QoS,
+    packet_bytes_max: usize,
+) -> Result<(), String> {
+    let version = if properties.is_empty() { ProtocolVersion::V3_1_1 } else { ProtocolVersion::V5 };
+    let bytes = codec::publish_packet_bytes(version, qos, topic.len(), properties.len(), payload.len());
+    if bytes <= packet_bytes_max {
+        return Ok(());
+    }
+    Err(format!(
+        "its message makes a packet of {bytes} bytes, and the server takes {packet_bytes_max} (packet_bytes_max)"
+    ))
 }
 
 /// Checks a Topic Name.

@@ -16,6 +16,7 @@ use plugin_api::{PropertiesBuf, Property, QoS};
 
 use super::rules::{self, Place};
 use crate::clock::{Clock, Millis};
+use crate::codec::{PACKET_BYTES_MAX, PacketType};
 use crate::core::mail::{InfoMail, InfoTarget, Mail, Mailboxes};
 use crate::core::owner_of;
 use crate::message::MessageParts;
@@ -40,32 +41,30 @@ pub(super) const NO_CONNECTION: u64 = 0;
 pub struct Services {
     mailboxes: Mailboxes,
     clock: Clock,
-    message_bytes_max: usize,
+    packet_bytes_max: usize,
 }
 
 impl Services {
-    /// Services of a server. `clock` is the one that its workers use; a message that a plugin publishes may have at most
-    /// `message_bytes_max` bytes of topic, payload and properties.
+    /// Services of a server. `clock` is the one that its workers use; a message from a plugin may make a packet of at most
+    /// `packet_bytes_max`.
     #[must_use]
-    pub fn new(mailboxes: Mailboxes, clock: Clock, message_bytes_max: usize) -> Self {
-        Self { mailboxes, clock, message_bytes_max }
+    pub fn new(mailboxes: Mailboxes, clock: Clock, packet_bytes_max: usize) -> Self {
+        Self { mailboxes, clock, packet_bytes_max }
     }
 
     /// Services where no server runs (`host check`): plugins can log, and everything else is refused.
     #[must_use]
     pub fn detached() -> Self {
-        Self::new(Mailboxes::new(Vec::new()), Clock::start(), 0)
+        Self::new(Mailboxes::new(Vec::new()), Clock::start(), PACKET_BYTES_MAX)
     }
 
     fn post_publish(&self, message: &RawMessage<'_>) -> Result<(), Status> {
         let (topic, payload) = (message.topic.as_slice(), message.payload.as_slice());
         let properties = message.properties.as_slice();
-        if topic.len() + payload.len() + properties.len() > self.message_bytes_max {
-            return Err(Status::TOO_LARGE);
-        }
+        let qos = QoS::from_u8(message.qos).ok_or(Status::INVALID)?;
+        rules::message_size(topic, payload, properties, qos, self.packet_bytes_max).map_err(|_| Status::TOO_LARGE)?;
         let topic = rules::topic_name(topic).map_err(|_| Status::INVALID)?;
         let properties = rules::properties(Place::Message, properties).map_err(|_| Status::INVALID)?;
-        let qos = QoS::from_u8(message.qos).ok_or(Status::INVALID)?;
         let expires_at =
             properties.message_expiry_interval().map_or(Millis::NEVER, |secs| self.clock.now().plus_secs(secs));
         let kept = properties
@@ -96,11 +95,12 @@ impl Services {
         self.post(to, &|| Mail::Info(Box::new(info.clone())))
     }
 
-    /// Puts mail into the mailboxes of some workers; later, if a callback runs on this thread.
+    /// Puts mail into the mailboxes of some workers; later, if a callback runs on this thread. `FULL` if not all of them
+    /// took it: those that did have it, as `HostError::Full` says.
     fn post(&self, to: std::ops::Range<usize>, mail: &dyn Fn() -> Mail) -> Result<(), Status> {
         if INSIDE.get() == Inside::No {
-            let posted = to.filter(|worker| !self.mailboxes.post(*worker, mail())).count();
-            return if posted == 0 { Ok(()) } else { Err(Status::FULL) };
+            let refused = to.filter(|worker| !self.mailboxes.post(*worker, mail())).count();
+            return if refused == 0 { Ok(()) } else { Err(Status::FULL) };
         }
         LATER.with_borrow_mut(|later| {
             if later.requests.len() + to.len() > REQUESTS_MAX {
@@ -118,6 +118,7 @@ pub(super) struct PluginServices {
     plugin: String,
     /// Place in the chain; [`NOT_IN_A_CHAIN`] before there is one.
     index: AtomicUsize,
+    packet_bytes_max: usize,
     /// `None` once the instance is dropped.
     services: RwLock<Option<Services>>,
 }
@@ -129,6 +130,7 @@ impl PluginServices {
         Box::leak(Box::new(Self {
             plugin: plugin.to_owned(),
             index: AtomicUsize::new(NOT_IN_A_CHAIN),
+            packet_bytes_max: services.packet_bytes_max,
             services: RwLock::new(Some(services.clone())),
         }))
     }
@@ -143,6 +145,11 @@ impl PluginServices {
 
     pub(super) fn set_index(&self, index: usize) {
         self.index.store(index, Ordering::Release);
+    }
+
+    /// Bytes that a message from the plugin may have, as the PUBLISH packet that carries it.
+    pub(super) fn packet_bytes_max(&self) -> usize {
+        self.packet_bytes_max
     }
 
     /// The instance is gone: refuse everything but log lines.
@@ -257,13 +264,14 @@ unsafe extern "C" fn log(context: Opaque, level: u8, target: RSlice<'_, u8>, tex
     service(context, (), |host| write(level, &host.plugin, &lossy(target), &lossy(text)));
 }
 
-unsafe extern "C" fn panicked(context: Opaque, text: RSlice<'_, u8>, location: RSlice<'_, u8>) {
+unsafe extern "C" fn panicked(context: Opaque, text: RSlice<'_, u8>, location: RSlice<'_, u8>, thread: RSlice<'_, u8>) {
     service(context, (), |host| {
         let panic = Panic { text: lossy(text), location: lossy(location) };
         if INSIDE.get() == Inside::No {
             let Panic { text, location } = panic;
-            let thread = std::thread::current();
-            let thread = thread.name().unwrap_or("unnamed");
+            // Only the plugin's own copy of `std` knows it.
+            let thread = lossy(thread);
+            let thread = if thread.is_empty() { "unnamed" } else { thread.as_str() };
             tracing::error!(plugin = host.plugin, thread, text, location, "a plugin panicked on a thread of its own");
         } else {
             INSIDE.set(Inside::Touched);
@@ -333,6 +341,7 @@ unsafe extern "C" fn disconnect(
         else {
             return Status::INVALID;
         };
+        let reason_code = rules::fitting(PacketType::Disconnect, reason_code, &host.plugin, "Host::disconnect", "");
         let mail = || Mail::Disconnect { connection, reason_code, properties: properties.into() };
         host.with(|services| services.post(0..services.mailboxes.workers(), &mail))
     })

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use plugin_api::{
     Accept, Ack, Auth, AuthVerdict, Connect, ConnectVerdict, ConnectionId, Disconnect, DisconnectKind, Error, Handler,
-    Host, Info, InfoSender, InfoTarget, Message, Property, Publish, PublishVerdict, QoS, ReasonCode, Reject, Subscribe,
-    SubscribeVerdict, Unsubscribe, UnsubscribeVerdict, handler,
+    Host, HostError, Info, InfoSender, InfoTarget, Message, Property, Publish, PublishVerdict, QoS, ReasonCode, Reject,
+    Subscribe, SubscribeVerdict, Unsubscribe, UnsubscribeVerdict, handler,
 };
 
 use super::*;
@@ -17,6 +17,11 @@ use crate::core::mail::{Batch, Mail, Mailboxes};
 thread_local! {
     /// What the handlers of this test were asked, in order.
     static ASKED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+thread_local! {
+    /// What a handler with `init:keep-host` got, for use outside of a callback.
+    static HOST: RefCell<Option<Host>> = const { RefCell::new(None) };
 }
 
 fn asked() -> Vec<String> {
@@ -72,6 +77,10 @@ impl Handler for Scripted {
         match script.get("init").map(String::as_str) {
             Some("panic") => panic!("no start"),
             Some("refuse") => Err("not today".into()),
+            Some("keep-host") => {
+                HOST.set(Some(host.clone()));
+                Ok(Self { host, script })
+            }
             _ => Ok(Self { host, script }),
         }
     }
@@ -107,6 +116,7 @@ impl Handler for Scripted {
         let again = if publish.again() { " again" } else { "" };
         Ok(match self.answer("publish", format_args!("{}{again}", publish.topic()))[..] {
             ["topic", topic] => PublishVerdict::ForwardChanged(Message::from(publish).topic(topic)),
+            ["large"] => PublishVerdict::ForwardChanged(Message::from(publish).payload(vec![0; 1000])),
             ["payload", text] => PublishVerdict::ForwardChanged(Message::from(publish).payload(text)),
             ["alias"] => PublishVerdict::ForwardChanged(Message::from(publish).property(Property::TopicAlias(1))),
             ["handled"] => PublishVerdict::Handled,
@@ -118,7 +128,8 @@ impl Handler for Scripted {
             ["ask-host"] => {
                 self.host.publish(&Message::new("from/plugin", "x"))?;
                 self.host.send_info(InfoTarget::Connection(ConnectionId(7)), "k", b"d", None)?;
-                self.host.disconnect(ConnectionId(7), Disconnect::new(ReasonCode::BANNED))?;
+                // DISCONNECT cannot have it.
+                self.host.disconnect(ConnectionId(7), Disconnect::new(ReasonCode::BAD_USER_NAME_OR_PASSWORD))?;
                 PublishVerdict::Forward
             }
             _ => PublishVerdict::Forward,
@@ -159,10 +170,12 @@ impl Handler for Scripted {
         Ok(match self.answer("info", info.kind())[..] {
             ["all"] => vec![
                 Action::Publish(Message::new("to/you", "hi").qos(QoS::AtLeastOnce)),
-                Action::Disconnect(Disconnect::new(ReasonCode::BANNED)),
+                Action::Disconnect(Disconnect::new(ReasonCode::ADMINISTRATIVE_ACTION)),
                 Action::Stop("enough".into()),
             ],
             ["bad"] => vec![Action::Publish(Message::new("to/+", "hi"))],
+            ["large"] => vec![Action::Publish(Message::new("to/you", vec![0; 1000]))],
+            ["disconnect", number] => vec![Action::Disconnect(Disconnect::new(code(number)))],
             ["error"] => return Err("some error".into()),
             _ => vec![],
         })
@@ -195,6 +208,12 @@ impl Handler for Silent {
     fn new_connection(&self, _: &plugin_api::ConnectionInfo<'_>) {}
 }
 
+const INFO: ConnectionInfo<'_> = ConnectionInfo {
+    connection: 7,
+    peer: std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1),
+    listener: "tcp",
+};
+
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 fn load(name: &'static str, script: &str, services: &Services) -> Result<Plugin, LoadError> {
@@ -216,8 +235,7 @@ fn chain(scripts: &[&str]) -> (Chain, Handlers) {
     let services = Services::detached();
     let plugins = scripts.iter().zip(NAMES).map(|(script, name)| load(name, script, &services).expect("loads"));
     let chain = Chain::new(plugins.collect()).expect("a chain");
-    let info = ConnectionInfo { connection: 7, peer: ([127, 0, 0, 1], 1).into(), listener: "tcp" };
-    let handlers = chain.new_connection(&info).expect("states");
+    let handlers = chain.new_connection(&INFO).expect("states");
     asked();
     (chain, handlers)
 }
@@ -257,7 +275,7 @@ fn publish(chain: &Chain, handlers: &mut Handlers) -> (PublishOutcome, ChangedMe
 
 #[test]
 fn connecting_is_folded() {
-    let rows: [(&[&str], &str, &[&str]); 9] = [
+    let rows: [(&[&str], &str, &[&str]); 10] = [
         (&[], "none", &[]),
         (&["silent"], "none", &[]),
         (&["", "silent", ""], "accept", &["a me", "c me"]),
@@ -266,6 +284,8 @@ fn connecting_is_folded() {
         (&["", "connect:reject 86"], "reject 86", &["a me", "b me"]),
         (&["connect:error", ""], "reject 80", &["a me"]),
         (&["connect:reject 00"], "failed", &["a me"]),
+        // [MQTT-3.2.2-8]
+        (&["connect:reject 8d", ""], "reject 80", &["a me"]),
         (&["connect:panic", ""], "failed", &["a me"]),
         (&["connect:alias"], "failed", &["a me"]),
     ];
@@ -296,7 +316,7 @@ fn overrides_of_later_plugins_win() {
 
 #[test]
 fn publishing_is_folded() {
-    let rows: [(&[&str], &str, &[&str]); 20] = [
+    let rows: [(&[&str], &str, &[&str]); 22] = [
         (&[], "forward", &[]),
         (&["silent", ""], "forward", &["b t"]),
         (&["", ""], "forward", &["a t", "b t"]),
@@ -308,6 +328,9 @@ fn publishing_is_folded() {
         (&["publish:panic", ""], "failed", &["a t"]),
         (&["publish:caught"], "forward", &["a t"]),
         (&["publish:reject 10"], "failed", &["a t"]),
+        // [MQTT-3.4.2-1] [MQTT-3.14.2-1]
+        (&["publish:reject 96", ""], "reject 80", &["a t"]),
+        (&["publish:disconnect 86", ""], "disconnect 80", &["a t"]),
         // Each plugin sees the previous one's message.
         (&["publish:topic x", ""], "changed x p", &["a t", "b x"]),
         (&["publish:payload q", "publish:topic x"], "changed x q", &["a t", "b t", "a x again"]),
@@ -346,20 +369,21 @@ fn publishing_is_folded() {
 #[test]
 fn authentication_belongs_to_the_plugin_that_accepts_the_method() {
     type Row<'a> = (&'a [&'a str], &'a str, Option<usize>, &'a [&'a str]);
-    let rows: [Row<'_>; 7] = [
+    let rows: [Row<'_>; 8] = [
         (&["silent"], "reject 8c", None, &[]),
         (&["", ""], "reject 8c", None, &["a Start", "b Start"]),
         (&["", "auth:continue", "auth:ok"], "continue", Some(1), &["a Start", "b Start"]),
         (&["auth:ok"], "ok", Some(0), &["a Start"]),
         (&["auth:reject 87", "auth:ok"], "reject 87", Some(0), &["a Start"]),
         (&["auth:error", "auth:ok"], "reject 80", Some(0), &["a Start"]),
+        (&["auth:reject 8d", "auth:ok"], "reject 80", Some(0), &["a Start"]),
         (&["auth:panic", "auth:ok"], "failed", None, &["a Start"]),
     ];
     for (scripts, expected, expected_owner, questions) in rows {
         let (chain, mut handlers) = chain(scripts);
         let mut owner = None;
         let mut step = |step, owner: &mut Option<usize>| {
-            let request = AuthRequest { method: "m", data: None, step, properties: &[] };
+            let request = AuthRequest { method: "m", data: None, step, properties: &[], connected: false };
             match chain.auth(&mut handlers, "me", owner, &request) {
                 AuthOutcome::Ok { data } => {
                     assert_eq!(data.as_deref(), Some(&b"done"[..]));
@@ -383,8 +407,21 @@ fn authentication_belongs_to_the_plugin_that_accepts_the_method() {
 }
 
 #[test]
+fn refused_authentication_has_a_reason_code_of_the_packet_that_tells() {
+    for (connected, expected) in [(false, 0x86), (true, 0x80)] {
+        let (chain, mut handlers) = chain(&["auth:reject 86"]);
+        let request = AuthRequest { method: "m", data: None, step: AuthStep::Continue, properties: &[], connected };
+        let outcome = chain.auth(&mut handlers, "me", &mut Some(0), &request);
+        assert!(
+            matches!(outcome, AuthOutcome::Reject { reason_code, .. } if reason_code.0 == expected),
+            "connected: {connected}: {outcome:?}"
+        );
+    }
+}
+
+#[test]
 fn codes_are_only_lowered() {
-    let rows: [(&[&str], &str, &[&str]); 9] = [
+    let rows: [(&[&str], &str, &[&str]); 10] = [
         (&["silent"], "done 02,01,8f", &[]),
         (&["", ""], "done 02,01,8f", &["a x=02,y=01,z=8f", "b x=02,y=01,z=8f"]),
         (&["subscribe:codes 01,02,00", ""], "done 01,01,8f", &["a x=02,y=01,z=8f", "b x=01,y=01,z=8f"]),
@@ -395,6 +432,8 @@ fn codes_are_only_lowered() {
         ),
         (&["subscribe:error"], "done 80,80,8f", &["a x=02,y=01,z=8f"]),
         (&["subscribe:codes 00"], "failed", &["a x=02,y=01,z=8f"]),
+        // [MQTT-3.9.3-2]
+        (&["subscribe:codes 96,01,96"], "done 80,01,8f", &["a x=02,y=01,z=8f"]),
         (&["subscribe:codes 00,00,03", ""], "failed", &["a x=02,y=01,z=8f"]),
         (&["subscribe:disconnect 87", ""], "disconnect 87", &["a x=02,y=01,z=8f"]),
         (&["subscribe:panic", ""], "failed", &["a x=02,y=01,z=8f"]),
@@ -416,11 +455,13 @@ fn codes_are_only_lowered() {
 
 #[test]
 fn unsubscribing_can_only_be_refused() {
-    let rows: [(&[&str], &str); 7] = [
+    let rows: [(&[&str], &str); 8] = [
         (&["", ""], "done 00,11"),
         (&["unsubscribe:codes 11,00", ""], "done 00,11"),
         (&["unsubscribe:codes 87,00", "unsubscribe:codes 80,00"], "done 87,11"),
         (&["unsubscribe:error"], "done 80,80"),
+        // [MQTT-3.11.3-2]
+        (&["unsubscribe:codes 97,00"], "done 80,11"),
         (&["unsubscribe:codes 00"], "failed"),
         (&["unsubscribe:codes 00,02"], "failed"),
         (&["unsubscribe:disconnect 00"], "disconnect 00"),
@@ -451,10 +492,20 @@ fn info_goes_to_its_plugin_and_every_action_comes_back() {
         panic!("{actions:?}")
     };
     assert_eq!((message.topic.as_str(), &message.payload[..], message.qos), ("to/you", &b"hi"[..], QoS::AtLeastOnce));
-    assert_eq!((*reason_code, reason.as_str()), (ReasonCode::BANNED, "enough"));
+    assert_eq!((*reason_code, reason.as_str()), (ReasonCode::ADMINISTRATIVE_ACTION, "enough"));
     assert_eq!(chain.info(&mut handlers, "me", Some(0), &request), InfoOutcome::Actions(vec![]));
     assert_eq!(chain.info(&mut handlers, "me", Some(2), &request), InfoOutcome::Failed);
     assert_eq!(chain.info(&mut handlers, "me", None, &request), InfoOutcome::Failed);
+}
+
+#[test]
+fn info_disconnects_with_a_reason_code_of_disconnect() {
+    // [MQTT-3.14.2-1]
+    let (chain, mut handlers) = chain(&["info:disconnect 86"]);
+    let request = InfoRequest { kind: "k", data: b"d", sender: InfoSender::Plugin };
+    let outcome = chain.info(&mut handlers, "me", None, &request);
+    let InfoOutcome::Actions(actions) = outcome else { panic!("{outcome:?}") };
+    assert!(matches!(actions[..], [InfoAction::Disconnect { reason_code: ReasonCode(0x80), .. }]), "{actions:?}");
 }
 
 #[test]
@@ -484,8 +535,7 @@ fn panics_where_nothing_is_answered_are_contained() {
     let services = Services::detached();
     let plugins = vec![load("a", "", &services).expect("loads"), load("b", "new:panic", &services).expect("loads")];
     let chain = Chain::new(plugins).expect("a chain");
-    let info = ConnectionInfo { connection: 7, peer: ([127, 0, 0, 1], 1).into(), listener: "tcp" };
-    assert_eq!(chain.new_connection(&info).map(|_| ()), Err(Failed));
+    assert_eq!(chain.new_connection(&INFO).map(|_| ()), Err(Failed));
 }
 
 #[test]
@@ -506,8 +556,7 @@ fn requests_to_the_host_are_posted_when_the_callback_has_returned() {
     let services = Services::new(mailboxes.clone(), Clock::start(), 1000);
     let plugin = load("a", "publish:ask-host", &services).expect("loads");
     let chain = Chain::new(vec![plugin]).expect("a chain");
-    let info = ConnectionInfo { connection: 7, peer: ([127, 0, 0, 1], 1).into(), listener: "tcp" };
-    let mut handlers = chain.new_connection(&info).expect("states");
+    let mut handlers = chain.new_connection(&INFO).expect("states");
     assert_eq!(publish(&chain, &mut handlers).0, PublishOutcome::Forward);
     let mut mails = Vec::new();
     for worker in 0..2 {
@@ -519,8 +568,48 @@ fn requests_to_the_host_are_posted_when_the_callback_has_returned() {
     assert_eq!(count(|mail| matches!(mail, Mail::Publish(message) if message.topic() == "from/plugin")), 1);
     // Only one worker has the connection, and all are asked.
     assert_eq!(count(|mail| matches!(mail, Mail::Info(info) if info.plugin == 0 && info.from_connection == 7)), 2);
-    assert_eq!(count(|mail| matches!(mail, Mail::Disconnect { connection: 7, .. })), 2);
+    let disconnects =
+        |mail: &Mail| matches!(mail, Mail::Disconnect { connection: 7, reason_code: ReasonCode(0x80), .. });
+    assert_eq!(count(disconnects), 2);
     assert_eq!(mails.len(), 5);
+}
+
+#[test]
+fn a_request_that_some_workers_have_no_room_for_is_full_and_reaches_the_others() {
+    let mailboxes = Mailboxes::new(vec![Box::new(|| {}), Box::new(|| {})]);
+    let services = Services::new(mailboxes.clone(), Clock::start(), 1000);
+    let _plugin = load("a", "init:keep-host", &services).expect("loads");
+    let host = HOST.take().expect("it was kept");
+    let disconnect = || Disconnect::new(ReasonCode::SERVER_BUSY).reason_string(&"x".repeat(60_000));
+    let mail =
+        || Mail::Disconnect { connection: 1, reason_code: ReasonCode::BANNED, properties: vec![0; 60_000].into() };
+    while mailboxes.post(1, mail()) {}
+    assert_eq!(host.disconnect(ConnectionId(7), disconnect()), Err(HostError::Full));
+    let mut batch = Batch::default();
+    mailboxes.of(0).take(&mut batch);
+    assert!(matches!(batch.take_mails()[..], [Mail::Disconnect { connection: 7, .. }]));
+}
+
+#[test]
+fn messages_from_plugins_have_the_bound_of_those_from_clients() {
+    let services = Services::new(Mailboxes::new(vec![Box::new(|| {})]), Clock::start(), 1000);
+    let plugin = load("a", "publish:large;info:large", &services).expect("loads");
+    let chain = Chain::new(vec![plugin]).expect("a chain");
+    let mut handlers = chain.new_connection(&INFO).expect("states");
+    let (outcome, _) = publish(&chain, &mut handlers);
+    assert!(matches!(outcome, PublishOutcome::Reject { reason_code: ReasonCode(0x80), .. }), "{outcome:?}");
+    let request = InfoRequest { kind: "k", data: b"d", sender: InfoSender::Plugin };
+    assert_eq!(chain.info(&mut handlers, "me", None, &request), InfoOutcome::Failed);
+}
+
+#[test]
+fn plugins_hear_that_a_connection_ends_though_a_later_one_made_no_state() {
+    let services = Services::detached();
+    let scripts = ["", "new:panic", ""];
+    let plugins = scripts.iter().zip(NAMES).map(|(script, name)| load(name, script, &services).expect("loads"));
+    let chain = Chain::new(plugins.collect()).expect("a chain");
+    assert_eq!(chain.new_connection(&INFO).map(|_| ()), Err(Failed));
+    assert_eq!(asked(), ["a new", "b new", "a HandlerFailed "]);
 }
 
 #[test]

@@ -40,15 +40,28 @@ impl Retained {
             return Ok(());
         }
         let mut store = self.write();
-        let replaced = store.find(message.topic());
+        self.check(&store, message.topic(), message.bytes())?;
+        store.insert(message);
+        Ok(())
+    }
+
+    /// Whether a message of so many bytes could be retained for `topic` now.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub fn has_room(&self, topic: &str, bytes: usize) -> Result<(), Full> {
+        self.check(&self.read(), topic, bytes)
+    }
+
+    fn check(&self, store: &Store, topic: &str, bytes: usize) -> Result<(), Full> {
+        let replaced = store.find(topic);
         let (old_messages, old_bytes) = replaced.map_or((0, 0), |old| (1, old.bytes()));
         if store.messages - old_messages >= self.messages_max {
             return Err(Full::Messages { max: self.messages_max });
         }
-        if store.bytes - old_bytes + message.bytes() > self.bytes_max {
-            return Err(Full::Bytes { got: message.bytes(), max: self.bytes_max });
+        if store.bytes - old_bytes + bytes > self.bytes_max {
+            return Err(Full::Bytes { got: bytes, max: self.bytes_max });
         }
-        store.insert(message);
         Ok(())
     }
 

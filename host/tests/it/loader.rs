@@ -121,6 +121,18 @@ fn check_prints_what_the_plugins_are_and_their_order() {
 }
 
 #[test]
+fn check_shows_what_plugins_log() {
+    let unruly = library("unruly");
+    let log = |args: &[&str]| {
+        let output = host_output([&["check", unruly.to_str().unwrap()], args].concat());
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_parts(&log(&[]), &["WARN", "unruly is here"]);
+    assert_eq!(log(&["--log", "error"]), "");
+}
+
+#[test]
 fn public_listeners_need_a_plugin_that_decides_on_connections() {
     let v1 = library("v1");
     let output = host_output(["--listen", "0.0.0.0:0", "--plugin", v1.to_str().unwrap()]);

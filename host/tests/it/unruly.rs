@@ -146,7 +146,9 @@ fn panic_while_stopping_does_not_keep_the_host_from_stopping() {
 fn panic_of_a_thread_of_the_plugin_is_logged() {
     let (process, addr) = with_plugin("unruly", "{\"panic\": \"thread\"}", "1");
     let line = process.wait_log("panicked on a thread of its own");
-    assert!(line.contains("\"unruly\"") && line.contains("unruly: thread"), "{line}");
+    for part in ["\"unruly\"", "unruly: thread", "thread=\"helper\""] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
     Client::connect(addr, V5, "victim").ping();
     process.stop();
 }
@@ -191,6 +193,25 @@ fn answers_that_cannot_be_used_are_refusals() {
 }
 
 #[test]
+fn reason_codes_that_a_packet_cannot_have_are_sent_as_unspecified_error() {
+    // [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.14.2-1]
+    let dir = crate::harness::TempDir::new("reason-codes");
+    let config = format!("{{\"file\": \"{}\"}}", dir.path().join("record").display());
+    let (process, addr) = with_plugin("recorder", &config, "2");
+    let mut client = Client::connect(addr, V5, "victim");
+    for qos in [1, 2] {
+        assert_eq!(client.publish("cmd/reject/96", "x", qos), 0x80);
+    }
+    let line = process.wait_log("0x96");
+    for part in ["WARN", "PUBACK", "\"recorder\"", "handle_publish", "\"victim\"", "0x97 0x99"] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    client.send(Publish::new("cmd/kick/86", "").bytes(V5));
+    client.expect_disconnect(0x80);
+    process.stop();
+}
+
+#[test]
 fn callback_that_does_not_return_does_not_keep_the_host_from_ending() {
     let (mut process, addr) = with_plugin("unruly", "{\"slow_ms\": 600000}", "1");
     let mut victim = Client::connect(addr, V5, "victim");
@@ -199,4 +220,17 @@ fn callback_that_does_not_return_does_not_keep_the_host_from_ending() {
     // It cannot have been graceful, and says so.
     assert_eq!(process.wait().code(), Some(1));
     process.wait_log("a plugin does not return from a callback");
+}
+
+#[test]
+fn plugin_that_does_not_return_from_stop_or_drop_does_not_keep_the_host_from_ending() {
+    for place in ["stop", "drop_instance"] {
+        let (mut process, addr) = with_plugin("unruly", &format!("{{\"block\": {place:?}}}"), "2");
+        let mut client = Client::connect(addr, V5, "c");
+        process.signal(rustix::process::Signal::TERM);
+        client.expect_disconnect(0x8b);
+        assert_eq!(process.wait().code(), Some(1));
+        let line = process.wait_log("does not return from `stop`");
+        assert!(line.contains("unruly"), "{line}");
+    }
 }

@@ -232,6 +232,8 @@ fn answers_to_a_refused_connect() {
     for (text, expected) in [
         ("10: <MQTT> 06 02 0000 {} <me>", Some((V5, 0x84))), // [MQTT-3.1.2-2]
         ("10: <MQTT> 03 02 0000 <me>", Some((V3_1_1, 0x84))),
+        // A bridge of Mosquitto begins like this, and falls back to 3.1.1 on return code 1.
+        ("10: <MQTT> 84 02 0000 <me>", Some((V3_1_1, 0x84))),
         ("10: <MQIsdp> 02 02 0000 <me>", Some((V3_1_1, 0x84))),
         ("10: <HTTP> 05", None),
         ("10: 0004 'MQ'", None),

@@ -196,10 +196,10 @@ fn disconnected_by_a_handler_during_the_exchange() {
         challenge(net);
         let client = net.join(V5, CONNECT, WHO);
         let (host, id) = (net.script().host(), plugin_api::ConnectionId(net.connection_id(client)));
-        let end = Disconnect::new(ReasonCode::BANNED).property(Property::UserProperty("a", "b"));
+        let end = Disconnect::new(ReasonCode::NOT_AUTHORIZED).property(Property::UserProperty("a", "b"));
         host.disconnect(id, end).expect("the mailbox has room");
         net.settle();
         net.expect_closed(client, ""); // [MQTT-3.14.0-1]
-        assert_eq!(net.script().take("disconnect"), ["disconnect c ServerDisconnect 8A"]);
+        assert_eq!(net.script().take("disconnect"), ["disconnect c ServerDisconnect 87"]);
     });
 }

@@ -248,6 +248,14 @@ fn handler_changes_what_the_client_gets() {
         net.lose(same);
         let old = net.join(V3_1_1, "10: <MQTT> 04 02 0000 <other>", "20: 00 00");
         net.expect(old, "");
+        // A 3.x client cannot be told of another Keep Alive, and keeps its own.
+        net.script().connect =
+            Some(Box::new(|_| Ok(ConnectVerdict::Accept(plugin_api::Accept::new().keep_alive_secs(20)))));
+        let old = net.join(V3_1_1, "10: <MQTT> 04 02 0064 <old>", "20: 00 00");
+        net.advance(149_999);
+        net.expect(old, "");
+        net.advance(1);
+        net.expect_closed(old, "");
     });
 }
 

@@ -214,21 +214,87 @@ fn topics_with_too_many_levels() {
     });
 }
 
-/// [MQTT-3.3.4-9] and section 3.3.4: more unacknowledged messages than our Receive Maximum.
+/// [MQTT-3.3.4-9] and section 3.3.4: more unacknowledged messages than our Receive Maximum, of which only 5.0 knows.
 #[test]
 fn receive_maximum_of_the_server() {
     scenario_with(&Setup::limits(|limits| limits.receive_maximum = 2), |net| {
         const CONNACK: &str = "20: 00 00 [{21 0002 27 01000000 22 0040}]";
-        for (version, answer) in [(V5, "E0: 93"), (V3_1_1, "")] {
-            let connect = connect_packet(version, "02", 0, "", "c");
-            let client = net.join(version, &connect, CONNACK);
+        for version in VERSIONS {
+            let client = net.durable(version, "c", CONNACK);
             net.subscribe(client, "other", 0);
             net.send(client, "35: <t> 0001 [{}] 'x' | 35: <t> 0002 [{}] 'x' | 3D: <t> 0001 [{}] 'x'");
             net.expect(client, "50: 0001 | 50: 0002 | 50: 0001");
             net.send(client, "62: 0001 | 35: <t> 0003 [{}] 'x' | 33: <t> 0004 [{}] 'x'");
             net.expect(client, "70: 0001 | 50: 0003 | 40: 0004");
             net.send(client, "35: <t> 0005 [{}] 'x'");
-            net.expect_closed(client, answer);
+            if version == V5 {
+                net.expect_closed(client, "E0: 93");
+            } else {
+                net.expect(client, "50: 0005");
+                net.send(client, "E0:");
+            }
+            net.join(version, &connect_packet(version, "02", 0, "", "c"), CONNACK);
+        }
+    });
+}
+
+/// What an earlier connection left unreleased does not count against the Receive Maximum of this one.
+#[test]
+fn receive_maximum_begins_anew_with_the_connection() {
+    scenario_with(&Setup::limits(|limits| limits.receive_maximum = 1), |net| {
+        let connack = |present| format!("20: {present} 00 {{21 0001 27 01000000 22 0040}}");
+        let client = net.durable(V5, "c", &connack("00"));
+        net.send(client, "34: <t> 0001 {} 'x'");
+        net.expect(client, "50: 0001 10");
+        net.lose(client);
+        let client = net.durable(V5, "c", &connack("01"));
+        net.send(client, "34: <t> 0002 {} 'x'");
+        net.expect(client, "50: 0002 10");
+        net.send(client, "34: <t> 0003 {} 'x'");
+        net.expect_closed(client, "E0: 93");
+    });
+}
+
+/// A client that has lost its state and uses an identifier anew gets its new message delivered.
+#[test]
+fn qos_2_identifier_of_a_client_that_has_lost_its_state() {
+    for version in VERSIONS {
+        scenario(|net| {
+            let to = net.client(version, "to");
+            net.subscribe(to, "t", 0);
+            let from = net.durable(version, "from", CONNACK);
+            net.send(from, "34: <t> 0007 [{}] 'old'");
+            net.expect(from, "50: 0007");
+            net.lose(from);
+            let from = net.durable(version, "from", resumed(version));
+            net.send(from, "34: <t> 0007 [{}] 'new' | 62: 0007");
+            net.expect(from, "50: 0007 | 70: 0007");
+            net.expect(to, "30: <t> [{}] 'new'");
+        });
+    }
+}
+
+/// Nobody who has not been let in makes us keep much.
+#[test]
+fn connect_packet_that_is_too_large() {
+    scenario_with(&Setup::limits(|limits| limits.connect_bytes_max = 128), |net| {
+        for version in VERSIONS {
+            let client = net.open(version);
+            net.send_bytes(client, &[0x10, 0x80, 0x01]);
+            net.expect_closed(client, "");
+        }
+    });
+}
+
+#[test]
+fn too_many_filters_in_a_packet() {
+    scenario_with(&Setup::limits(|limits| limits.filters_a_packet_max = 2), |net| {
+        for (version, answer) in [(V5, "E0: 97"), (V3_1_1, "")] {
+            for packet in ["82: 0001 [{}] <a> 00 <a> 00 <a> 00", "A2: 0001 [{}] <a> <a> <a>"] {
+                let client = net.client(version, "c");
+                net.send(client, packet);
+                net.expect_closed(client, answer);
+            }
         }
     });
 }

@@ -227,7 +227,7 @@ fn disconnect() {
             let second = net.client(version, "c");
             net.take(first);
             let host = net.script().host();
-            host.disconnect(first_id, Disconnect::new(ReasonCode::BANNED)).expect("there is room");
+            host.disconnect(first_id, Disconnect::new(ReasonCode::NOT_AUTHORIZED)).expect("there is room");
             net.settle();
             net.expect(second, "");
             let second_id = ConnectionId(net.connection_id(second));
@@ -254,12 +254,12 @@ fn disconnect_inside_handle_connect() {
             let client = net.open(V5);
             let id = ConnectionId(net.connection_id(client));
             net.script().connect = Some(Box::new(move |_| {
-                host.disconnect(id, Disconnect::new(ReasonCode::BANNED))?;
+                host.disconnect(id, Disconnect::new(ReasonCode::NOT_AUTHORIZED))?;
                 Ok(plugin_api::ConnectVerdict::accept())
             }));
             net.send(client, &connect_packet(V5, "02", 0, "", name));
-            net.expect_closed(client, &format!("{CONNACK} | E0: 8A"));
-            assert_eq!(net.script().take("disconnect"), [format!("disconnect {name} ServerDisconnect 8A")]);
+            net.expect_closed(client, &format!("{CONNACK} | E0: 87"));
+            assert_eq!(net.script().take("disconnect"), [format!("disconnect {name} ServerDisconnect 87")]);
         }
     });
 }

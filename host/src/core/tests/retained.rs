@@ -146,6 +146,31 @@ fn topics_of_the_server_are_left_out_of_wildcards() {
     });
 }
 
+/// [MQTT-3.10.4-1]
+#[test]
+fn unsubscribed_while_others_are_sent() {
+    scenario_in(MODES[0], &Setup::default(), |net| {
+        let (from, to) = (net.v5("from"), net.v5("to"));
+        for number in 0..300 {
+            net.send(from, &format!("31: <t/{number}> {{}} 'x'"));
+        }
+        net.send(to, "82: 0001 {} <t/#> 00 | A2: 0002 {} <t/#>");
+        net.expect(to, "90: 0001 {} 00 | B0: 0002 {} 00");
+        assert_eq!(net.cores.iter().map(|core| core.replaying()).sum::<usize>(), 0);
+    });
+}
+
+/// A filter that stands in a packet again and again is replayed once.
+#[test]
+fn one_filter_many_times() {
+    scenario(|net| {
+        let (from, to) = (net.v5("from"), net.v5("to"));
+        net.send(from, "31: <t> {} 'x'");
+        net.send(to, "82: 0001 {} <#> 00 <#> 00 <#> 00");
+        net.expect(to, "90: 0001 {} 00 00 00 | 31: <t> {} 'x'");
+    });
+}
+
 #[test]
 fn bounded() {
     let setup = Setup::limits(|limits| {
@@ -160,9 +185,16 @@ fn bounded() {
         net.expect(to, "30: <a> {} '1' | 30: <b> {} '2'");
         net.send(from, "33: <a> 0001 {} | 33: <c> 0003 {} '01234567890123456789' | 33: <c> 0003 {} '3'");
         net.expect(from, "40: 0001 | 40: 0003 97 | 40: 0003");
-        // QoS 2: the place is looked for when it is released.
         net.send(from, "35: <d> 0004 {} '4' | 62: 0004");
-        net.expect(from, "50: 0004 | 70: 0004");
+        net.expect(from, "50: 0004 97 | 70: 0004 92");
+        // QoS 0 has no answer, and a 3.x client none that says no: it is closed and keeps its message.
+        net.send(from, "31: <d> {} '4'");
+        net.expect(from, "");
+        for packet in ["33: <d> 0005 '5'", "35: <d> 0005 '5'"] {
+            let old = net.client(V3_1_1, "old");
+            net.send(old, packet);
+            net.expect_closed(old, "");
+        }
         assert_eq!(net.shared.retained.len(), 2);
     });
 }

@@ -1,6 +1,8 @@
 //! Sessions: Clean Start, resumption, expiry, takeover, and what waits for the absent.
 
 use super::net::{connect_packet, resumed};
+use plugin_api::ConnectVerdict;
+
 use super::*;
 
 /// [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.2.2-2] [MQTT-3.2.2-3]
@@ -108,6 +110,21 @@ fn disconnect_changes_the_expiry() {
         net.send(client, "E0: 00 {11 00000000}");
         net.expect_closed(client, "");
         assert!(net.session("c").is_none());
+
+        // Not beyond what a handler has set, nor if it has set that it ends.
+        for (handlers, asked, kept_ms) in [(5, "000000FF", 5_000), (0, "0000000A", 0)] {
+            net.script().connect = Some(Box::new(move |_| {
+                Ok(ConnectVerdict::Accept(plugin_api::Accept::new().session_expiry_secs(handlers)))
+            }));
+            let connack = format!("20: 00 00 {{11 {handlers:08X} 21 0400 27 01000000 22 0040}}");
+            let client = net.durable(V5, "c", &connack);
+            net.send(client, &format!("E0: 00 {{11 {asked}}}"));
+            net.expect_closed(client, "");
+            assert_eq!(net.session("c").is_some(), kept_ms > 0);
+            net.advance(kept_ms);
+            assert!(net.session("c").is_none());
+        }
+        net.script().connect = None;
 
         // It cannot be made to stay if CONNECT has said that it does not.
         let client = net.v5("c");

@@ -156,16 +156,16 @@ fn publish_disconnects() {
                 let (from, to) = two(net, version);
                 net.script().publish = Some(Box::new(|_| {
                     Ok(PublishVerdict::Disconnect(
-                        Disconnect::new(ReasonCode::BANNED)
+                        Disconnect::new(ReasonCode::NOT_AUTHORIZED)
                             .reason_string("out")
                             .property(Property::UserProperty("a", "b")),
                     ))
                 }));
                 let packet = ["30: <t> [{}] 'x'", "32: <t> 0001 [{}] 'x'", "34: <t> 0001 [{}] 'x'"][qos];
                 net.send(from, &format!("{packet} | C0:"));
-                net.expect_closed(from, if version == V5 { "E0: 8A {1F <out> 26 <a> <b>}" } else { "" });
+                net.expect_closed(from, if version == V5 { "E0: 87 {1F <out> 26 <a> <b>}" } else { "" });
                 net.expect(to, "");
-                assert_eq!(net.script().take("disconnect"), ["disconnect from ServerDisconnect 8A out"]);
+                assert_eq!(net.script().take("disconnect"), ["disconnect from ServerDisconnect 87 out"]);
             });
         }
     }
@@ -177,9 +177,9 @@ fn publish_disconnects_after_a_topic_alias() {
     scenario(|net| {
         let (from, _) = two(net, V5);
         net.send(from, "30: <t> {23 0001} 'x'");
-        net.script().publish = Some(Box::new(|_| Ok(PublishVerdict::disconnect(ReasonCode::BANNED))));
+        net.script().publish = Some(Box::new(|_| Ok(PublishVerdict::disconnect(ReasonCode::NOT_AUTHORIZED))));
         net.send(from, "30: <> {23 0001} 'x'");
-        net.expect_closed(from, "E0: 8A");
+        net.expect_closed(from, "E0: 87");
     });
 }
 
@@ -188,11 +188,13 @@ fn publish_disconnects_after_a_topic_alias() {
 fn disconnect_without_room_for_its_properties() {
     scenario(|net| {
         net.script().publish = Some(Box::new(|_| {
-            Ok(PublishVerdict::Disconnect(Disconnect::new(ReasonCode::BANNED).reason_string("a very long farewell")))
+            Ok(PublishVerdict::Disconnect(
+                Disconnect::new(ReasonCode::NOT_AUTHORIZED).reason_string("a very long farewell"),
+            ))
         }));
         let client = net.join(V5, &connect_packet(V5, "02", 0, "27 00000014", "c"), CONNACK);
         net.send(client, "30: <t> {} 'x'");
-        net.expect_closed(client, "E0: 8A");
+        net.expect_closed(client, "E0: 87");
     });
 }
 
@@ -274,10 +276,11 @@ fn subscribe_and_unsubscribe_end_the_connection() {
     let rows: [(Set, &str, &str); 6] = [
         (
             |net| {
-                net.script().subscribe = Some(Box::new(|_| Ok(SubscribeVerdict::Disconnect(ReasonCode::BANNED.into()))))
+                net.script().subscribe =
+                    Some(Box::new(|_| Ok(SubscribeVerdict::Disconnect(ReasonCode::NOT_AUTHORIZED.into()))))
             },
             "82: 0001 [{}] <t> 00",
-            "8A",
+            "87",
         ),
         (|net| net.script().subscribe = Some(Box::new(|_| panic!("as scripted"))), "82: 0001 [{}] <t> 00", "83"),
         (
@@ -288,10 +291,10 @@ fn subscribe_and_unsubscribe_end_the_connection() {
         (
             |net| {
                 net.script().unsubscribe =
-                    Some(Box::new(|_| Ok(UnsubscribeVerdict::Disconnect(ReasonCode::BANNED.into()))))
+                    Some(Box::new(|_| Ok(UnsubscribeVerdict::Disconnect(ReasonCode::NOT_AUTHORIZED.into()))))
             },
             "A2: 0001 [{}] <t>",
-            "8A",
+            "87",
         ),
         (|net| net.script().unsubscribe = Some(Box::new(|_| panic!("as scripted"))), "A2: 0001 [{}] <t>", "83"),
         (

@@ -103,6 +103,10 @@ fn delayed() {
         let client = with_will(net, V5, 0x02, "", "18 0000000A");
         net.lose(client);
         net.expect(watcher, "30: <w> {} 'gone'");
+        // Its lifetime begins when it is published, however early that is [MQTT-3.3.2-6].
+        let client = with_will(net, V5, 0x02, "", "18 0000000A 02 00000014");
+        net.lose(client);
+        net.expect(watcher, "30: <w> {02 00000014} 'gone'");
         // By the client's last word.
         let client = with_will(net, V5, 0x02, "11 00000064", "18 0000000A");
         net.send(client, "E0: 04 {11 00000000}");
@@ -213,7 +217,7 @@ fn handlers_refuse_it() {
     let verdicts: [fn() -> Result<PublishVerdict, plugin_api::Error>; 5] = [
         || Ok(PublishVerdict::reject(ReasonCode::NOT_AUTHORIZED)),
         || Ok(PublishVerdict::Handled),
-        || Ok(PublishVerdict::Disconnect(Disconnect::new(ReasonCode::BANNED))),
+        || Ok(PublishVerdict::Disconnect(Disconnect::new(ReasonCode::NOT_AUTHORIZED))),
         || Err("no".into()),
         || panic!("as scripted"),
     ];

@@ -139,6 +139,20 @@ fn shared_subscription_over_workers() {
         let next = net.v5(&name_for(1, 6));
         net.expect(next, "");
         net.expect(from, "40: 0001");
+        // If there is another member it gets what was on its way, wherever it is.
+        for worker in [0, 1] {
+            let (gone, other) = (net.v5(&name_for(1, 7)), net.v5(&name_for(worker, 8)));
+            for member in [gone, other] {
+                net.subscribe(member, "$share/k/v", 1);
+            }
+            let (at, slot) = net.place(from);
+            let now = net.now;
+            net.cores[at].feed(slot, &bytes(V5, "32: <v> 0001 {} 'x' | 32: <v> 0002 {} 'x'"), now);
+            net.lose(gone);
+            net.expect(from, "40: 0001 | 40: 0002");
+            net.expect(other, "32: <v> 0001 {} 'x' | 32: <v> 0002 {} 'x'");
+            net.send(other, "E0:");
+        }
     });
 }
 

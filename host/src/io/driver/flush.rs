@@ -55,6 +55,15 @@ impl Driver {
         self.to_flush.drain(..done);
     }
 
+    /// Sends to all that have something outbound, once more, before their sockets are closed whatever is left.
+    pub(super) fn flush_rest(&mut self) {
+        let now = self.clock.now();
+        self.core.take_dirty(&mut self.to_flush);
+        for conn in std::mem::take(&mut self.to_flush) {
+            self.send_outbound(conn, now);
+        }
+    }
+
     /// Sends what is outbound, as far as the socket takes it. Returns the number of calls of `send`.
     pub(super) fn send_outbound(&mut self, conn: u32, now: Millis) -> usize {
         let Some(socket) = self.sockets.get(conn) else { return 0 };

@@ -6,6 +6,7 @@
 //! - `"bomb": 1`: the payload of the panic is a value whose drop panics too (`"panic"` in a callback).
 //! - `"times"`: panic that often, then behave. Without it: always.
 //! - `"slow_ms"`: `handle_publish` takes that many milliseconds.
+//! - `"block"`: `"stop"` or `"drop_instance"`, which does not return.
 //! - `"answer"`: `"codes"` (too few Reason Codes for a SUBSCRIBE or UNSUBSCRIBE), `"raise"` (QoS 2 for every filter),
 //!   `"topic"` (a changed message with an invalid topic), `"success"` (a refusal with Reason Code 0), `"error"` (every
 //!   callback that decides returns an error with the text `unruly error`).
@@ -31,6 +32,7 @@ struct Unruly {
     bomb: bool,
     times: AtomicU64,
     slow: Duration,
+    block: String,
     answer: String,
 }
 
@@ -72,6 +74,12 @@ impl Unruly {
         }
     }
 
+    fn block_in(&self, name: &str) {
+        while self.block == name {
+            std::thread::park();
+        }
+    }
+
     /// At the beginning of each callback of a connection.
     fn misbehave(&self, state: &State, name: &str) -> Result<(), Error> {
         if !state.is_victim {
@@ -98,8 +106,10 @@ impl Handler for Unruly {
             bomb: config.number("bomb") == Some(1),
             times: AtomicU64::new(config.number("times").unwrap_or(u64::MAX)),
             slow: Duration::from_millis(config.number("slow_ms").unwrap_or(0)),
+            block: config.text("block").to_owned(),
             answer: config.text("answer").to_owned(),
         };
+        unruly.host.warn("unruly is here");
         unruly.panic_in("init");
         if unruly.panic == "thread" {
             let thread = std::thread::Builder::new().name("helper".to_owned());
@@ -196,6 +206,7 @@ impl Handler for Unruly {
 
     fn stop(&self) {
         self.panic_in("stop");
+        self.block_in("stop");
     }
 }
 
@@ -203,6 +214,7 @@ impl Drop for Unruly {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             self.panic_in("drop_instance");
+            self.block_in("drop_instance");
         }
     }
 }

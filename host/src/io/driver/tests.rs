@@ -1,0 +1,261 @@
+//! Drivers without their threads: the test takes each turn, so that it knows what has happened in which.
+
+use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::Duration;
+
+use plugin_api::{
+    Connect, ConnectVerdict, ConnectionInfo, Disconnect, DisconnectReason, Error, Handler, Host, Publish,
+    PublishVerdict, ReasonCode, handler,
+};
+
+use super::*;
+use crate::core::mail::{Mail, Mailboxes};
+use crate::core::{Shared, owner_of};
+use crate::limits::Limits;
+use crate::plugin::{Chain, Plugin, Services};
+
+thread_local! {
+    /// What a handler does when a message to `hook` comes, or when a connection has ended.
+    static HOOK: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
+}
+
+fn set_hook(hook: impl Fn() + 'static) {
+    HOOK.set(Some(Box::new(hook)));
+}
+
+fn run_hook() {
+    if let Some(hook) = HOOK.take() {
+        hook();
+    }
+}
+
+/// A handler that runs the hook, and throws out who is called `unwelcome…`.
+struct Hooked(Host);
+
+#[handler]
+impl Handler for Hooked {
+    type Connection = ();
+
+    fn init(host: Host, _: &str) -> Result<Self, Error> {
+        Ok(Self(host))
+    }
+
+    fn new_connection(&self, _: &ConnectionInfo<'_>) {}
+
+    fn handle_connect(&self, (): &mut (), connect: &Connect<'_>) -> Result<ConnectVerdict, Error> {
+        if connect.client_id().starts_with("unwelcome") {
+            self.0.disconnect(connect.connection(), Disconnect::new(ReasonCode::ADMINISTRATIVE_ACTION))?;
+        }
+        Ok(ConnectVerdict::accept())
+    }
+
+    fn handle_publish(&self, (): &mut (), publish: &Publish<'_>) -> Result<PublishVerdict, Error> {
+        if publish.topic() == "hook" {
+            run_hook();
+        }
+        Ok(PublishVerdict::Forward)
+    }
+
+    fn handle_disconnect(&self, (): &mut (), _: &DisconnectReason<'_>) {
+        run_hook();
+    }
+}
+
+struct Net {
+    drivers: Vec<Driver>,
+    accepted: Vec<mpsc::Sender<Accepted>>,
+    workers: Arc<Workers>,
+    mailboxes: Mailboxes,
+}
+
+impl Net {
+    fn new(count: usize) -> Self {
+        let workers = Workers::new(count).unwrap();
+        let mailboxes = Mailboxes::new(workers.wake());
+        let clock = Clock::start();
+        let services = Services::new(mailboxes.clone(), clock, 1 << 20);
+        let plugin = Plugin::from_static::<Hooked>("hooked", "1.0.0", "{}", &services).unwrap();
+        let chain = Chain::new(vec![plugin]).unwrap();
+        let shared = Arc::new(Shared::new(Limits::default(), chain, mailboxes.clone(), false));
+        let (mut drivers, mut accepted) = (Vec::new(), Vec::new());
+        for worker in 0..count {
+            let (sender, receiver) = mpsc::channel(16);
+            let core = Core::new(worker, Arc::clone(&shared), clock.now());
+            let poller = Poller::new(workers.epoll(worker).unwrap());
+            let workers = Arc::clone(&workers);
+            drivers.push(Driver::new(worker, core, poller, receiver, workers, clock, Vec::new()));
+            accepted.push(sender);
+        }
+        Self { drivers, accepted, workers, mailboxes }
+    }
+
+    /// Turns of all workers until nothing is left to do.
+    fn settle(&mut self) {
+        for _ in 0..1000 {
+            let more = self.drivers.iter_mut().map(|driver| driver.turn() || driver.poller.take_events()).max();
+            if more != Some(true) {
+                return;
+            }
+        }
+        panic!("there is no end to it");
+    }
+
+    /// A socket that a worker has accepted.
+    fn open(&mut self, worker: usize) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let accepted = Accepted { fd: ours.into(), peer: ([127, 0, 0, 1], 9).into(), listener: "test".into() };
+        self.accepted[worker].try_send(accepted).unwrap();
+        self.drivers[worker].turn();
+        theirs
+    }
+
+    /// A client that is connected.
+    fn connect(&mut self, worker: usize, client_id: &str, keep_alive_secs: u8) -> UnixStream {
+        let mut client = self.open(worker);
+        client.write_all(&connect(client_id, keep_alive_secs)).unwrap();
+        self.settle();
+        assert_eq!(received(&mut client).first(), Some(&0x20));
+        client
+    }
+}
+
+fn connect(client_id: &str, keep_alive_secs: u8) -> Vec<u8> {
+    let id_bytes = u8::try_from(client_id.len()).unwrap();
+    let mut packet = vec![0x10, 13 + id_bytes];
+    packet.extend(*b"\0\x04MQTT\x05\x02\0");
+    packet.extend([keep_alive_secs, 0, 0, id_bytes]);
+    packet.extend(client_id.as_bytes());
+    packet
+}
+
+/// A client id whose session belongs to this one of two workers.
+fn id_of(worker: usize, prefix: &str) -> String {
+    (0..).map(|number| format!("{prefix}{number}")).find(|id| owner_of(id, 2) == worker).unwrap()
+}
+
+/// All that has come.
+fn received(client: &mut UnixStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // It ends with the end of the stream, or because there is nothing more for now.
+    let _ = client.read_to_end(&mut bytes);
+    bytes
+}
+
+const PINGREQ: [u8; 2] = [0xc0, 0];
+const PINGRESP: [u8; 2] = [0xd0, 0];
+const HOOK_PUBLISH: &[u8] = b"\x30\x07\0\x04hook\0";
+const KEEP_ALIVE_TIMEOUT: [u8; 3] = [0xe0, 1, 0x8d];
+
+/// As many bytes of messages as the test's turn reads from all sockets.
+fn flood() -> Vec<u8> {
+    b"\x30\x04\0\x01f\0".repeat(READ_BYTES_PER_TURN / 6 + 1)
+}
+
+#[test]
+fn connection_is_given_away_before_another_socket_is_read() {
+    let mut net = Net::new(2);
+    let mut slow = net.connect(0, &id_of(0, "slow"), 0);
+    let mut unwelcome = net.open(0);
+    let workers = Arc::clone(&net.workers);
+    let has_left = Rc::new(Cell::new(false));
+    let seen = Rc::clone(&has_left);
+    set_hook(move || seen.set(!workers.nothing_arrives(1)));
+    unwelcome.write_all(&connect(&id_of(1, "unwelcome"), 0)).unwrap();
+    slow.write_all(HOOK_PUBLISH).unwrap();
+    net.drivers[0].turn();
+    assert!(has_left.get(), "it waits for a callback of somebody else");
+    net.settle();
+    let bytes = received(&mut unwelcome);
+    assert!(bytes[0] == 0x20 && bytes.ends_with(&[0xe0, 1, 0x98]), "{bytes:02x?}");
+}
+
+#[test]
+fn silence_is_not_judged_while_bytes_are_unread() {
+    // [MQTT-3.1.2-22]
+    let mut net = Net::new(1);
+    let mut floods = [net.connect(0, "a", 0), net.connect(0, "b", 0)];
+    let mut punctual = net.connect(0, "punctual", 1);
+    let mut silent = net.connect(0, "silent", 1);
+    std::thread::sleep(Duration::from_millis(1_600));
+    for client in &mut floods {
+        client.write_all(&flood()).unwrap();
+    }
+    punctual.write_all(&PINGREQ).unwrap();
+    net.drivers[0].turn();
+    assert!(!net.drivers[0].to_read.is_empty(), "the turn's budget is used up");
+    assert_eq!(received(&mut silent), [0; 0]);
+    net.settle();
+    assert_eq!(received(&mut punctual), PINGRESP);
+    assert_eq!(received(&mut silent), KEEP_ALIVE_TIMEOUT);
+}
+
+#[test]
+fn silence_is_judged_in_the_end_however_much_there_is_to_read() {
+    let mut net = Net::new(1);
+    let mut floods = [net.connect(0, "a", 0), net.connect(0, "b", 0)];
+    let mut silent = net.connect(0, "silent", 1);
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let mut bytes = Vec::new();
+    while bytes.is_empty() {
+        assert!(std::time::Instant::now() < deadline);
+        for client in &mut floods {
+            let _ = client.write(&flood());
+        }
+        net.drivers[0].turn();
+        bytes = received(&mut silent);
+    }
+    assert_eq!(bytes, KEEP_ALIVE_TIMEOUT);
+}
+
+#[test]
+fn time_that_a_handler_takes_is_nobodys_silence() {
+    // The client has been heard before, and is heard again; or it comes while the handler works, and is read only then.
+    for pings_before in [true, false] {
+        let mut net = Net::new(1);
+        let mut slow = net.connect(0, "slow", 0);
+        let mut punctual = net.connect(0, "punctual", 1);
+        let later = punctual.try_clone().unwrap();
+        set_hook(move || {
+            std::thread::sleep(Duration::from_millis(1_700));
+            (&later).write_all(&PINGREQ).unwrap();
+        });
+        slow.write_all(HOOK_PUBLISH).unwrap();
+        if pings_before {
+            punctual.write_all(&PINGREQ).unwrap();
+        }
+        net.settle();
+        net.settle();
+        let pongs = if pings_before { 2 } else { 1 };
+        assert_eq!(received(&mut punctual), PINGRESP.repeat(pongs), "pings before: {pings_before}");
+    }
+}
+
+#[test]
+fn clients_are_told_of_the_end_though_handlers_took_long_for_it() {
+    let mut net = Net::new(1);
+    let mut client = net.connect(0, "c", 0);
+    client.write_all(b"\x82\x07\0\x01\0\0\x01f\0").unwrap();
+    let mut publisher = net.connect(0, "p", 0);
+    // Until the socket's buffer is full.
+    while !net.drivers[0].sockets.get(0).unwrap().blocked {
+        publisher.write_all(&flood()).unwrap();
+        net.settle();
+    }
+    set_hook(|| std::thread::sleep(Duration::from_millis(STOP_MS_MAX + 50)));
+    assert!(net.mailboxes.post(0, Mail::Stop));
+    net.drivers[0].turn();
+    assert!(!net.drivers[0].has_stopped(), "nobody was given the time to read");
+    let mut bytes = Vec::new();
+    for _ in 0..100 {
+        bytes.extend(received(&mut client));
+        net.drivers[0].turn();
+    }
+    assert!(bytes.ends_with(&[0xe0, 1, 0x8b]), "{:02x?}", &bytes[bytes.len().saturating_sub(20)..]);
+    std::thread::sleep(Duration::from_millis(STOP_MS_MAX + 50));
+    assert!(net.drivers[0].has_stopped());
+}
