@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use crate::limits::LimitError;
 use crate::plugin::LoadError;
 
 /// Why a server did not start, or did not end well. The text says what was found, what was expected and what to do.
@@ -32,6 +33,8 @@ pub enum Error {
         /// What was given.
         got: usize,
     },
+    /// A bound is out of its range.
+    Limits(LimitError),
     /// A plugin could not be loaded.
     Plugin(LoadError),
     /// The operating system refused what a worker needs.
@@ -56,6 +59,12 @@ impl Error {
     #[must_use]
     pub fn is_not_started(&self) -> bool {
         !matches!(self, Self::WorkerFailed | Self::StopTimeout { .. })
+    }
+}
+
+impl From<LimitError> for Error {
+    fn from(error: LimitError) -> Self {
+        Self::Limits(error)
     }
 }
 
@@ -86,6 +95,7 @@ impl fmt::Display for Error {
                 let range = crate::Server::WORKERS;
                 write!(f, "{got} workers are not possible: expected {} to {}", range.start(), range.end())
             }
+            Self::Limits(error) => error.fmt(f),
             Self::Plugin(error) => error.fmt(f),
             Self::System { what, source } => write!(f, "cannot {what}: {source}"),
             Self::WorkerFailed => f.write_str("a worker has failed, and the server has stopped; the log says how"),

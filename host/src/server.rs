@@ -137,6 +137,7 @@ impl Builder {
         if !Server::WORKERS.contains(&count) {
             return Err(Error::Workers { got: count });
         }
+        self.limits.check()?;
         let listeners = bind_all(&self.listen)?;
         let workers = Workers::new(count)
             .map_err(|source| Error::System { what: "make the doorbells of the workers", source })?;

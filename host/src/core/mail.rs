@@ -110,7 +110,7 @@ pub enum Destination {
 /// A number for a group of a shared subscription, the same at all workers.
 #[must_use]
 pub fn group_number(group: &Group) -> u64 {
-    FixedState::with_seed(0x6772_6f75_70).hash_one((group.share_name(), group.filter()))
+    FixedState::with_seed(0x0067_726f_7570).hash_one((group.share_name(), group.filter()))
 }
 
 const MEMBER: u8 = 0x80;

@@ -3,6 +3,7 @@
 //! `harness` starts servers and finds what tests need; `mqtt` is a client that speaks bytes. Each test runs with one
 //! worker and with three, where that can make a difference. Nothing waits by sleeping: conditions have deadlines.
 
+mod acl;
 mod cli;
 mod clients;
 mod harness;

@@ -75,8 +75,10 @@ impl Unruly {
     }
 
     fn block_in(&self, name: &str) {
-        while self.block == name {
-            std::thread::park();
+        if self.block == name {
+            loop {
+                std::thread::park();
+            }
         }
     }
 
