@@ -42,8 +42,6 @@ pub(super) struct Connection {
     pub(super) version: ProtocolVersion,
     /// On the list of connections that the driver has to look at.
     pub(super) dirty: bool,
-    /// The socket takes no more; the driver waits until it does.
-    pub(super) blocked: bool,
     /// CONNECT asked for a session that ends with the connection.
     pub(super) asked_no_expiry: bool,
     /// Request Problem Information of the CONNECT packet.
@@ -142,7 +140,6 @@ impl Connection {
             phase: Phase::AwaitingConnect,
             version: ProtocolVersion::V3_1_1,
             dirty: false,
-            blocked: false,
             asked_no_expiry: true,
             problem_information: true,
             packet_bytes_max: u32::MAX,

@@ -3,9 +3,9 @@
 //! A driver owns a [`Core`] and calls it on one thread. In each turn it hands in what has happened: [`Core::accept`],
 //! [`Core::feed`] with bytes that were read, [`Core::lost`], [`Core::on_mail`] after the mailbox has woken it, and
 //! [`Core::on_tick`] when the moment of [`Core::next_tick`] has come. Then it does what the core asks for: for each
-//! connection of [`Core::take_dirty`] it sends [`Core::outbound`] and reports with [`Core::sent`] or
-//! [`Core::set_blocked`], and closes those that are [`Core::is_closing`] and have nothing left to send; it passes on
-//! [`Core::take_handovers`], and ends the turn with [`Core::flush_mail`].
+//! connection of [`Core::take_dirty`] it sends [`Core::outbound`] and reports with [`Core::sent`], and closes those that
+//! are [`Core::is_closing`] and have nothing left to send; it passes on [`Core::take_handovers`], and ends the turn with
+//! [`Core::flush_mail`].
 //!
 //! Time is an argument and never goes back. Nothing here blocks, and no peer can make a call fail: errors of peers end
 //! their Network Connection.
@@ -272,13 +272,6 @@ impl Core {
     #[must_use]
     pub fn outbound(&self, slot: u32) -> &[u8] {
         self.connections.get(slot as usize).map_or(&[], |connection| &connection.out[connection.out_sent..])
-    }
-
-    /// The socket refused to take more; the driver looks at it again when it can. Or, with `false`: it can again.
-    pub fn set_blocked(&mut self, slot: u32, blocked: bool) {
-        if let Some(connection) = self.connections.get_mut(slot as usize) {
-            connection.blocked = blocked;
-        }
     }
 
     /// Whether the socket is to be closed once [`Core::outbound`] is empty.

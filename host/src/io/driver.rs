@@ -241,7 +241,6 @@ impl Driver {
             }
             if writable && socket.blocked {
                 socket.blocked = false;
-                self.core.set_blocked(conn, false);
                 self.to_flush.push(conn);
             }
         }

@@ -189,7 +189,6 @@ impl Net {
     pub(in crate::core) fn stall(&mut self, client: usize, stalled: bool) {
         self.clients[client].stalled = stalled;
         let (worker, slot) = self.clients[client].at.expect("it is connected");
-        self.cores[worker].set_blocked(slot, stalled);
         if !stalled {
             self.flush(worker, slot);
         }

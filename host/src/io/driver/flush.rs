@@ -90,7 +90,6 @@ impl Driver {
                 self.core.sent(conn, sent, now);
             }
             if socket.blocked {
-                self.core.set_blocked(conn, true);
                 return sends + 1;
             }
         }

@@ -92,11 +92,13 @@ impl Net {
         Self { drivers, accepted, workers, mailboxes }
     }
 
-    /// Turns of all workers until nothing is left to do.
+    /// Turns of all workers until nothing is left to do, by them or by the one that they give it to.
     fn settle(&mut self) {
+        let mut idle = 0;
         for _ in 0..1000 {
-            let more = self.drivers.iter_mut().map(|driver| driver.turn() || driver.poller.take_events()).max();
-            if more != Some(true) {
+            let more = self.drivers.iter_mut().fold(false, |more, driver| driver.turn() || more);
+            idle = if more { 0 } else { idle + 1 };
+            if idle == 3 {
                 return;
             }
         }
