@@ -128,8 +128,8 @@ impl fmt::Display for LoadError {
             ),
             Self::OtherLayout { path, place, expected, found } => write!(
                 f,
-                "plugin {}: {place} is not what this host expects: expected {expected}, found {found}. The plugin was \
-                 built with a plugin-api that differs from this host's ({}): build it with that one.",
+                "plugin {}: its interface is not this host's: {place}: expected {expected}, found {found}. The plugin \
+                 was built with a plugin-api that differs from this host's ({}): build it with that one.",
                 path.display(),
                 super::loader::api_version()
             ),

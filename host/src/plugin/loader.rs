@@ -352,7 +352,7 @@ fn describe(what: &AbiInstability) -> (&'static str, ExpectedFound<String>) {
         }
         What::MismatchedPrefixSize(v) => (" has another number of first fields", sides(v.expected, v.found)),
         What::FnQualifierMismatch(v) | What::FnLifetimeMismatch(v) => {
-            (" has another signature", sides(v.expected, v.found))
+            (" has another signature", sides(signature(&v.expected.to_string()), signature(&v.found.to_string())))
         }
         other => {
             // Rare kinds: the beginning of their own description.
@@ -360,6 +360,18 @@ fn describe(what: &AbiInstability) -> (&'static str, ExpectedFound<String>) {
             (" differs", sides("the same", text))
         }
     }
+}
+
+/// A signature as people write it: abi_stable's text has made-up names, and a second line about lifetimes.
+fn signature(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let (name, parameters) = line.split_once('(').unwrap_or((line, ")"));
+    let (parameters, result) = parameters.rsplit_once(")->").unwrap_or((parameters.trim_end_matches(')'), "()"));
+    let types: Vec<&str> = parameters
+        .split(", ")
+        .map(|parameter| parameter.rsplit_once(": ").map_or(parameter, |(_, its_type)| its_type).trim())
+        .collect();
+    format!("{name}({}) -> {result}", types.join(", "))
 }
 
 fn not_a_library(path: &Path, error: &dyn std::error::Error) -> LoadError {
@@ -371,4 +383,15 @@ fn not_a_library(path: &Path, error: &dyn std::error::Error) -> LoadError {
         _ => text,
     };
     LoadError::NotALibrary { path: path.into(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_are_readable() {
+        let text = "unsafe fn(,,,: *mut c_void , param_1: RSlice<'a>, param_2: u8)->()\nlifetime indices:Array(..)\n";
+        assert_eq!(signature(text), "unsafe fn(*mut c_void, RSlice<'a>, u8) -> ()");
+    }
 }

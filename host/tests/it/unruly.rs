@@ -131,6 +131,33 @@ fn panic_outside_of_callbacks_is_contained() {
 }
 
 #[test]
+fn plugins_before_the_one_that_panics_in_new_connection_hear_of_the_end() {
+    let dir = crate::harness::TempDir::new("new-connection");
+    let record = dir.path().join("record");
+    let file = format!("{{\"file\": \"{}\"}}", record.display());
+    let (recorder, unruly) = (library("recorder"), library("unruly"));
+    let (process, addr) = Process::listening([
+        "--plugin",
+        recorder.to_str().unwrap(),
+        "--plugin-config",
+        &file,
+        "--plugin",
+        unruly.to_str().unwrap(),
+        "--plugin-config",
+        "{\"panic\": \"new_connection\", \"times\": 1}",
+    ]);
+    let (mut victim, connack) = Client::connect_with(addr, &Connect::new(V5, "victim"));
+    assert!(connack.code >= 0x80, "{connack:02x?}");
+    victim.expect_closed();
+    let lines = std::fs::read_to_string(&record).unwrap();
+    let lines: Vec<&str> = lines.lines().map(|line| line.split(" text").next().unwrap_or_default()).collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(lines[1].starts_with("new_connection"), "{lines:?}");
+    assert_eq!(lines[2], "handle_disconnect client=\"\" kind=HandlerFailed reason_code=83");
+    process.stop();
+}
+
+#[test]
 fn panic_while_stopping_does_not_keep_the_host_from_stopping() {
     for place in ["stop", "drop_instance"] {
         let (mut process, addr) = with_plugin("unruly", &format!("{{\"panic\": {place:?}}}"), "2");
