@@ -11,6 +11,7 @@
 //! their Network Connection.
 
 mod acks;
+mod auth;
 mod close;
 mod connect;
 mod connection;

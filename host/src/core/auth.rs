@@ -1,0 +1,126 @@
+//! AUTH: the exchange that decides about a client before CONNACK, and re-authentication.
+
+use std::sync::Arc;
+
+use plugin_api::{DisconnectKind, Properties, PropertiesBuf, Property, ReasonCode};
+
+use super::Core;
+use super::connect::{Refusal, handler_failed};
+use super::connection::{Closing, PendingConnect, Phase};
+use super::inbound::{Next, protocol_error};
+use crate::codec::{self, DecodeError, Packet};
+use crate::plugin::{AuthOutcome, AuthRequest, AuthStep};
+
+impl Core {
+    /// One step of an authentication exchange before CONNACK. `Ok(None)`: the client has to answer.
+    pub(super) fn authenticate(
+        &mut self,
+        slot: u32,
+        mut pending: Box<PendingConnect>,
+        step: AuthStep,
+        data: Option<&[u8]>,
+        properties: Properties<'_>,
+    ) -> Result<Option<Box<PendingConnect>>, Refusal> {
+        match self.ask_auth(slot, &pending.client_id, step, data, properties) {
+            AuthOutcome::Ok { data } => {
+                pending.accepted = true;
+                pending.auth_data = data;
+                Ok(Some(pending))
+            }
+            AuthOutcome::Continue { data } => {
+                self.send_auth(slot, ReasonCode::CONTINUE_AUTHENTICATION, Some(&data)); // [MQTT-4.12.0-2]
+                let connection = &mut self.connections[slot as usize];
+                connection.phase = Phase::Authenticating;
+                connection.extra().pending = Some(pending);
+                Ok(None)
+            }
+            AuthOutcome::Reject { reason_code, properties } => {
+                Err(Refusal { reason_code, properties, kind: DisconnectKind::Refused })
+            }
+            AuthOutcome::Failed => Err(handler_failed()),
+        }
+    }
+
+    fn ask_auth(
+        &mut self,
+        slot: u32,
+        who: &str,
+        step: AuthStep,
+        data: Option<&[u8]>,
+        properties: Properties<'_>,
+    ) -> AuthOutcome {
+        let connection = &mut self.connections[slot as usize];
+        let auth = connection.extra.as_mut().and_then(|extra| extra.auth.as_mut());
+        let (Some(auth), Some(handlers)) = (auth, connection.handlers.as_mut()) else {
+            return AuthOutcome::Failed;
+        };
+        let connected = connection.phase == Phase::Connected;
+        let request = AuthRequest { method: &auth.method, data, step, properties: properties.as_bytes(), connected };
+        self.shared.chain.auth(handlers, who, &mut auth.owner, &request)
+    }
+
+    fn send_auth(&mut self, slot: u32, reason_code: ReasonCode, data: Option<&[u8]>) {
+        let method = self.connections[slot as usize].auth().map(|auth| auth.method.clone());
+        let mut properties = PropertiesBuf::default();
+        if let Some(method) = &method {
+            properties = properties.with(Property::AuthenticationMethod(method)); // [MQTT-4.12.0-5]
+        }
+        if let Some(data) = data {
+            properties = properties.with(Property::AuthenticationData(data));
+        }
+        self.answer(slot, &Packet::Auth(codec::Auth { reason_code, properties: properties.as_properties() }));
+    }
+
+    /// AUTH from the client: the next step of the exchange at CONNECT, or a re-authentication.
+    pub(super) fn on_auth(&mut self, slot: u32, auth: &codec::Auth<'_>) -> Result<Next, DecodeError> {
+        let connection = &mut self.connections[slot as usize];
+        let known = connection.auth().map(|auth| (auth.method.clone(), auth.again));
+        let Some((method, again)) = known else {
+            // [MQTT-4.12.0-7]
+            return Err(protocol_error("AUTH, but CONNECT named no Authentication Method"));
+        };
+        if auth.properties.authentication_method() != Some(&*method) {
+            // [MQTT-4.12.0-5] [MQTT-4.12.1-1]
+            return Err(protocol_error("AUTH with another Authentication Method than CONNECT's"));
+        }
+        let data = auth.properties.authentication_data();
+        if connection.phase == Phase::Authenticating {
+            if auth.reason_code != ReasonCode::CONTINUE_AUTHENTICATION {
+                return Err(protocol_error("before CONNACK, AUTH has to be 0x18 (Continue authentication)"));
+            }
+            let pending = connection.extra().pending.take().expect("kept while the exchange goes on");
+            let decided = self.authenticate(slot, pending, AuthStep::Continue, data, auth.properties);
+            return Ok(self.settle(slot, decided));
+        }
+        let step = match (auth.reason_code, again) {
+            (ReasonCode::RE_AUTHENTICATE, false) => AuthStep::ReAuthenticate,
+            (ReasonCode::CONTINUE_AUTHENTICATION, true) => AuthStep::Continue,
+            _ => {
+                return Err(protocol_error(
+                    "AUTH has to be 0x19 (Re-authenticate) to begin and 0x18 (Continue authentication) to go on",
+                ));
+            }
+        };
+        self.re_authenticate(slot, step, data, auth.properties);
+        Ok(self.next(slot))
+    }
+
+    fn re_authenticate(&mut self, slot: u32, step: AuthStep, data: Option<&[u8]>, properties: Properties<'_>) {
+        let who = self.session_of(slot).map(|session| Arc::clone(&session.client_id)).expect("connected");
+        let outcome = self.ask_auth(slot, &who, step, data, properties);
+        let goes_on = matches!(outcome, AuthOutcome::Continue { .. });
+        if let Some(auth) = &mut self.connections[slot as usize].extra().auth {
+            auth.again = goes_on;
+        }
+        match outcome {
+            AuthOutcome::Ok { data } => self.send_auth(slot, ReasonCode::SUCCESS, data.as_deref()),
+            AuthOutcome::Continue { data } => self.send_auth(slot, ReasonCode::CONTINUE_AUTHENTICATION, Some(&data)),
+            // [MQTT-4.12.1-2]
+            AuthOutcome::Reject { reason_code, properties } => {
+                let closing = Closing::telling(DisconnectKind::ServerDisconnect, reason_code);
+                self.close(slot, closing.with_properties(properties));
+            }
+            AuthOutcome::Failed => self.close_failed(slot),
+        }
+    }
+}
