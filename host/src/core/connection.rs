@@ -52,6 +52,8 @@ pub(super) struct Connection {
     pub(super) in_flight_max: u16,
     /// QoS 2 messages that were accepted on earlier connections and not released when this one began.
     pub(super) received_before: u16,
+    /// The turn in which retained messages were last looked up while a SUBSCRIBE was handled.
+    pub(super) looked_up_in: u32,
     /// Keep Alive in force, in seconds; 0 if none.
     pub(super) keep_alive_secs: u16,
     /// When the last packet came, or when the connection was accepted, or began to close.
@@ -145,6 +147,7 @@ impl Connection {
             packet_bytes_max: u32::MAX,
             in_flight_max: limits.in_flight_max,
             received_before: 0,
+            looked_up_in: 0,
             keep_alive_secs: 0,
             heard_at: now,
             armed: Millis::NEVER,

@@ -127,6 +127,8 @@ pub struct Core {
     handovers: Vec<(u32, usize, Box<Handover>)>,
     /// Connections, by slot and id, whose replays of retained messages may get ahead.
     listed_replays: VecDeque<(u32, u64)>,
+    /// Counts the calls of [`Core::take_dirty`].
+    turn: u32,
     delayed_infos: HashMap<u64, DelayedInfo, RandomState>,
     delayed_info_bytes: usize,
     /// Requests about connections that may be on their way here, oldest first.
@@ -178,6 +180,7 @@ impl Core {
             congested_since: None,
             handovers: Vec::new(),
             listed_replays: VecDeque::new(),
+            turn: 1,
             delayed_infos: HashMap::default(),
             delayed_info_bytes: 0,
             early: VecDeque::new(),

@@ -15,8 +15,10 @@ use crate::message::Message;
 const MESSAGES_A_TURN: usize = 64;
 /// or so many bytes, and do not go on while more than that waits for the socket.
 const AHEAD_BYTES: usize = 64 << 10;
+/// Looking up the messages of a filter counts as so many of them, as it may walk through all that are retained.
+const LOOKUP_AS_MESSAGES: usize = 64;
 /// Messages that all replays together send before others are served.
-const ALL_MESSAGES_A_TURN: usize = 1024;
+const ALL_MESSAGES_A_TURN: usize = 256;
 
 /// The replays of one connection. They end with it.
 #[derive(Default)]
@@ -56,13 +58,18 @@ impl Replays {
 impl Core {
     /// Has the retained messages of a new subscription sent. One of the same filter that has not ended begins anew.
     ///
-    /// They are looked up at once if no other replay is under way: what is published later comes as a live message only.
+    /// They are looked up at once, so that what is published later comes as a live message only; but once a turn for a
+    /// connection, as looking up is what takes long, and the others wait for theirs.
     pub(super) fn start_replay(&mut self, slot: u32, filter: &str, qos: QoS, identifier: u32) {
-        let replays = &mut self.connections[slot as usize].extra().replays;
+        let turn = self.turn;
+        let connection = &mut self.connections[slot as usize];
+        let at_once = connection.looked_up_in != turn && connection.extra().replays.is_empty();
+        connection.looked_up_in = turn;
+        let replays = &mut connection.extra().replays;
         replays.cancel(filter);
         let identifiers = if identifier == 0 { Box::default() } else { Box::from([identifier]) };
         let replay = Replay { qos, identifiers };
-        if replays.is_empty() {
+        if at_once {
             let messages = self.shared.retained.matching(filter, self.now);
             if messages.is_empty() {
                 return self.connections[slot as usize].drop_empty_extra();
@@ -96,6 +103,7 @@ impl Core {
 
     /// Lets the listed replays get ahead.
     pub(super) fn continue_replays(&mut self) {
+        self.turn = self.turn.wrapping_add(1);
         let mut messages_left = ALL_MESSAGES_A_TURN;
         for _ in 0..self.listed_replays.len() {
             if messages_left == 0 {
@@ -130,8 +138,10 @@ impl Core {
                 let Some((filter, replay)) = replays.waiting.pop_first() else {
                     return false;
                 };
-                let messages = self.shared.retained.matching(&filter, self.now).into_iter();
-                replays.current = Some(Current { filter, replay, messages });
+                let found = self.shared.retained.matching(&filter, self.now).into_iter();
+                replays.current = Some(Current { filter, replay, messages: found });
+                messages += LOOKUP_AS_MESSAGES;
+                *messages_left = messages_left.saturating_sub(LOOKUP_AS_MESSAGES);
                 continue;
             };
             let Some(message) = current.messages.next() else {

@@ -126,7 +126,8 @@ fn session_keeps_subscriptions_and_messages_until_its_client_is_back() {
             assert_eq!(connack.session_present, version != V3_1, "version {version}");
             // Whether QoS 0 messages are kept is up to the server; those of QoS 1 and 2 are, in their order.
             for number in (0..100).filter(|number| number % 3 != 0) {
-                let message = client.receive();
+                // One of QoS 0 may have been on its way between workers when the client came back.
+                let message = std::iter::repeat_with(|| client.receive()).find(|message| message.qos > 0).unwrap();
                 assert_eq!((message.text(), message.qos), (number.to_string().as_str(), number % 3));
             }
             client.disconnect();
