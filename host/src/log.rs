@@ -1,6 +1,6 @@
 //! The log: to stderr, for people or for programs.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
@@ -39,10 +39,26 @@ pub(crate) enum LogFormat {
 /// Starts logging. Call it once.
 pub(crate) fn start(filter: &LogFilter, format: LogFormat) {
     let filter = EnvFilter::new(&filter.0);
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // What goes wrong with the log must not be reported to the log.
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Lossy).log_internal_errors(false);
     match format {
         LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+}
+
+/// Standard error, where a line that cannot be written is lost, and nothing else: its reader may have gone, or its disk may
+/// be full, and the broker serves on.
+struct Lossy;
+
+impl Write for Lossy {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _ = std::io::stderr().write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

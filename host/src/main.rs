@@ -3,6 +3,7 @@
 mod cli;
 mod log;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -23,7 +24,8 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("host: {error}");
+            // Nothing can be done where it cannot be written; the exit code says it too.
+            let _ = writeln!(std::io::stderr(), "host: {error}");
             ExitCode::from(if error.is_not_started() { 2 } else { 1 })
         }
     }

@@ -37,6 +37,8 @@ pub(super) struct Connection {
     pub(super) out: Vec<u8>,
     /// Bytes at the start of `out` that were sent.
     pub(super) out_sent: usize,
+    /// Bytes of the largest PUBLISH packet in `out`: a large message is no sign of a peer that does not read.
+    pub(super) out_largest: usize,
     pub(super) session: u32,
     pub(super) phase: Phase,
     pub(super) version: ProtocolVersion,
@@ -138,6 +140,7 @@ impl Connection {
         Self {
             out: Vec::new(),
             out_sent: 0,
+            out_largest: 0,
             session: NONE,
             phase: Phase::AwaitingConnect,
             version: ProtocolVersion::V3_1_1,

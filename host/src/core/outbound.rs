@@ -16,6 +16,9 @@ const POOL_BUFFER_BYTES_MAX: usize = 256 << 10;
 /// What the answers to a peer that reads nothing may add to the bound of its outbound bytes.
 const ANSWERS_BYTES_MAX: usize = 1 << 20;
 
+/// The part of the bound that a connection may have to send and still be sent a message of any size.
+const NEXT_TO_NOTHING: usize = 64;
+
 impl Core {
     /// Reports that the socket took `bytes`. More may wait afterwards, from the session's queue: look at
     /// [`Core::outbound`] again.
@@ -33,6 +36,7 @@ impl Core {
             return;
         }
         connection.out_sent = 0;
+        connection.out_largest = 0;
         let empty = std::mem::take(&mut connection.out);
         let session = connection.session;
         self.recycle(empty);
@@ -112,9 +116,8 @@ impl Core {
 
     fn bound_answers(&mut self, slot: u32) {
         let connection = &self.connections[slot as usize];
-        if connection.waiting_bytes() > self.shared.limits.outbound_bytes_max + ANSWERS_BYTES_MAX
-            && connection.phase != Phase::Closing
-        {
+        let bytes_max = self.shared.limits.outbound_bytes_max + connection.out_largest + ANSWERS_BYTES_MAX;
+        if connection.waiting_bytes() > bytes_max && connection.phase != Phase::Closing {
             self.connections[slot as usize].out.clear();
             self.connections[slot as usize].out_sent = 0;
             self.close(
@@ -128,8 +131,9 @@ impl Core {
     pub(super) fn send_at_most_once(&mut self, slot: u32, retain: bool, identifiers: &[u32], parts: &MessageParts<'_>) {
         let connection = &self.connections[slot as usize];
         let waiting = connection.waiting_bytes();
-        // Anything may be sent to a connection that has nothing to send, whatever its size.
-        if waiting != 0 && waiting + parts.payload.len() > self.shared.limits.outbound_bytes_max {
+        // Anything may be sent to a connection that has next to nothing to send, whatever its size.
+        let bytes_max = self.shared.limits.outbound_bytes_max;
+        if waiting > bytes_max / NEXT_TO_NOTHING && waiting + parts.payload.len() > bytes_max {
             self.counters().dropped_slow.add(1);
             return;
         }
@@ -207,6 +211,7 @@ impl Core {
             self.counters().dropped_too_large.add(1);
             return Err(TooLarge);
         }
+        connection.out_largest = connection.out_largest.max(connection.out.len() - start);
         self.counters().publishes_sent.add(1);
         Ok(())
     }

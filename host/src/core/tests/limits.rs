@@ -92,6 +92,23 @@ fn peer_that_asks_and_does_not_read() {
     });
 }
 
+/// A message beyond the bound is no reason to close who gets it and goes on asking, nor to drop it behind an answer.
+#[test]
+fn message_beyond_the_bound_of_what_waits() {
+    scenario_in(MODES[0], &Setup::limits(|limits| limits.outbound_bytes_max = 1000), |net| {
+        let client = net.v5("c");
+        net.send(client, "82: 0001 {} <t> 01");
+        net.expect(client, "90: 0001 {} 01");
+        net.stall(client, true);
+        let publish = [&[0x32, 0x86, 0x80, 0x80, 0x01, 0, 1, b't', 0, 9, 0][..], &vec![b'x'; 2 << 20]].concat();
+        net.send_bytes(client, &publish);
+        net.send_bytes(client, &[0xC0, 0]);
+        assert!(net.is_connected(client));
+        net.stall(client, false);
+        assert_eq!(net.take(client).len(), publish.len() + 4 + 2);
+    });
+}
+
 /// [MQTT-3.1.2-24] [MQTT-3.1.2-25] What is larger than the client's Maximum Packet Size is dropped as if it had been sent.
 #[test]
 fn maximum_packet_size_of_the_client() {
