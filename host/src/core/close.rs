@@ -77,7 +77,7 @@ impl Core {
             }
             None => self.pending_client_id(slot),
         };
-        // DESIGN: the will is asked about before `handle_disconnect`.
+        // Handlers are asked about the will first: after `handle_disconnect` they are asked nothing more.
         let will = if phase == Phase::Connected { self.take_will(slot, &who) } else { None };
         self.tell_handlers(slot, &who, &closing);
         self.connections[slot as usize].extra = None;
@@ -95,19 +95,12 @@ impl Core {
         self.connections[slot as usize].pending().map_or_else(|| "".into(), |pending| pending.client_id.as_str().into())
     }
 
-    /// DISCONNECT from us, with properties as far as the client has room for them [MQTT-3.14.2-3] [MQTT-3.14.2-4].
+    /// DISCONNECT from us [MQTT-3.14.2-3] [MQTT-3.14.2-4].
     fn tell_disconnect(&mut self, slot: u32, closing: &Closing) {
-        let connection = &self.connections[slot as usize];
-        let (version, bytes_max) = (connection.version, connection.packet_bytes_max as usize);
         let reason_code = closing.reason_code;
-        let out = self.out(slot);
-        let start = out.len();
-        Packet::Disconnect(Disconnect { reason_code, properties: closing.properties.as_properties() })
-            .encode(version, out);
-        if out.len() - start > bytes_max {
-            out.truncate(start);
-            Packet::Disconnect(Disconnect { reason_code, properties: Properties::EMPTY }).encode(version, out);
-        }
+        self.say_last(slot, closing.properties.as_properties(), |properties| {
+            Packet::Disconnect(Disconnect { reason_code, properties })
+        });
     }
 
     fn tell_handlers(&mut self, slot: u32, who: &str, closing: &Closing) {

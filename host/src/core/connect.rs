@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use plugin_api::{DisconnectKind, Properties, PropertiesBuf, Property, QoS, ReasonCode};
+use plugin_api::{DisconnectKind, PropertiesBuf, Property, QoS, ReasonCode};
 
 use super::connection::{Auth, Closing, Connection, Extra, NONE, PendingConnect, Phase, Will};
 use super::inbound::Next;
@@ -206,20 +206,10 @@ impl Core {
         // Success cannot be a refusal, whatever a handler says.
         let reason_code =
             if refusal.reason_code.is_error() { refusal.reason_code } else { ReasonCode::UNSPECIFIED_ERROR };
-        let connection = &self.connections[slot as usize];
-        let (version, packet_bytes_max) = (connection.version, connection.packet_bytes_max);
-        let out = self.out(slot);
-        let start = out.len();
-        // [MQTT-3.2.2-6]
-        // [MQTT-3.2.2-19] [MQTT-3.2.2-20]
-        for properties in [refusal.properties.as_properties(), Properties::EMPTY] {
-            let connack = Connack { session_present: false, reason_code, properties };
-            Packet::Connack(connack).encode(version, out);
-            if out.len() - start <= packet_bytes_max as usize {
-                break;
-            }
-            out.truncate(start); // [MQTT-3.1.2-24]
-        }
+        // [MQTT-3.2.2-6] [MQTT-3.2.2-19] [MQTT-3.2.2-20]
+        self.say_last(slot, refusal.properties.as_properties(), |properties| {
+            Packet::Connack(Connack { session_present: false, reason_code, properties })
+        });
         self.close(slot, Closing::silent(refusal.kind, reason_code)); // [MQTT-3.2.2-7]
     }
 

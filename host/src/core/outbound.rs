@@ -93,6 +93,19 @@ impl Core {
         }
     }
 
+    /// Sends the packet behind which the connection is closed, with properties if the client has room for
+    /// them, and not at all if it has none for the packet itself [MQTT-3.1.2-24].
+    pub(super) fn say_last<'a>(
+        &mut self,
+        slot: u32,
+        properties: Properties<'a>,
+        packet: impl Fn(Properties<'a>) -> Packet<'a>,
+    ) {
+        if !self.put(slot, &packet(properties)) {
+            self.put(slot, &packet(Properties::EMPTY));
+        }
+    }
+
     /// Appends a packet. `false` if it is larger than the peer takes.
     fn put(&mut self, slot: u32, packet: &Packet<'_>) -> bool {
         let connection = &self.connections[slot as usize];
