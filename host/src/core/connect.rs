@@ -149,10 +149,12 @@ impl Core {
         } else {
             connect.client_id.to_owned()
         };
-        let expiry_asked = match connect.version {
-            ProtocolVersion::V5 => connect.properties.session_expiry_interval().unwrap_or(0),
-            _ if connect.clean_start => 0,
-            _ => limits.session_expiry_secs_max,
+        let (expiry_asked, expiry_secs_max) = match connect.version {
+            ProtocolVersion::V5 => {
+                (connect.properties.session_expiry_interval().unwrap_or(0), limits.session_expiry_secs_max)
+            }
+            _ if connect.clean_start => (0, 0),
+            _ => (limits.persistent_expiry_3x_secs, limits.persistent_expiry_3x_secs),
         };
         let keep_alive_secs = match (connect.keep_alive, limits.keep_alive_secs_max) {
             (asked, 0) => asked,
@@ -169,8 +171,8 @@ impl Core {
             keep_alive_asked: connect.keep_alive,
             keep_alive_secs,
             expiry_asked,
-            expiry_secs: expiry_asked.min(limits.session_expiry_secs_max),
-            expiry_secs_max: limits.session_expiry_secs_max,
+            expiry_secs: expiry_asked.min(expiry_secs_max),
+            expiry_secs_max,
             response_information: connect.properties.request_response_information() == Some(1),
             connack: PropertiesBuf::default(),
             auth_data: None,
