@@ -35,14 +35,16 @@ const RETURN_CODES: [ReasonCode; 6] = [
 
 /// The return code (0 to 5) with which an MQTT 3.x client is told this Reason Code.
 ///
-/// What is about the state of the server becomes 3 (server unavailable); a failure that 3.x has no
-/// word for becomes 5 (not authorized), for in 3.x, too, a client that is not accepted has to be
-/// told that it is not.
-pub const fn connack_return_code(code: ReasonCode) -> u8 {
-    match code {
+/// `None` if no return code says anything like it: then the Network Connection is closed without a CONNACK
+/// [MQTT-3.2.2-6@3.1.1]. What is about the state of the server, and a failure that nobody explains, becomes 3 (server
+/// unavailable), on which clients try again.
+pub const fn connack_return_code(code: ReasonCode) -> Option<u8> {
+    Some(match code {
         ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => 1,
         ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => 2,
-        ReasonCode::SERVER_UNAVAILABLE
+        ReasonCode::UNSPECIFIED_ERROR
+        | ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR
+        | ReasonCode::SERVER_UNAVAILABLE
         | ReasonCode::SERVER_BUSY
         | ReasonCode::SERVER_SHUTTING_DOWN
         | ReasonCode::QUOTA_EXCEEDED
@@ -50,9 +52,10 @@ pub const fn connack_return_code(code: ReasonCode) -> u8 {
         | ReasonCode::SERVER_MOVED
         | ReasonCode::CONNECTION_RATE_EXCEEDED => 3,
         ReasonCode::BAD_USER_NAME_OR_PASSWORD => 4,
-        _ if code.is_error() => 5,
+        ReasonCode::NOT_AUTHORIZED | ReasonCode::BANNED | ReasonCode::BAD_AUTHENTICATION_METHOD => 5,
+        _ if code.is_error() => return None,
         _ => 0,
-    }
+    })
 }
 
 pub(super) fn decode<'a>(version: ProtocolVersion, reader: &mut Reader<'a>) -> Result<Connack<'a>, DecodeError> {
@@ -91,7 +94,8 @@ impl Connack<'_> {
                 out.push(self.reason_code.0);
                 wire::put_properties(out, self.properties);
             } else {
-                out.push(connack_return_code(self.reason_code));
+                // Nobody sends what has no return code; were it to happen, a refusal has to stay one.
+                out.push(connack_return_code(self.reason_code).unwrap_or(3));
             }
         });
     }
@@ -102,16 +106,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_code_has_a_return_code() {
-        for (return_code, reason_code) in RETURN_CODES.into_iter().enumerate() {
-            assert_eq!(usize::from(connack_return_code(reason_code)), return_code);
+    fn return_codes_of_reason_codes() {
+        for (return_code, reason_code) in (0..).zip(RETURN_CODES) {
+            assert_eq!(connack_return_code(reason_code), Some(return_code));
         }
         for value in 0..=255 {
-            let return_code = connack_return_code(ReasonCode(value));
-            assert!(return_code <= 5);
-            assert_eq!(return_code != 0, ReasonCode(value).is_error());
+            match connack_return_code(ReasonCode(value)) {
+                Some(return_code) => assert_eq!((1..=5).contains(&return_code), ReasonCode(value).is_error()),
+                None => assert!(ReasonCode(value).is_error()),
+            }
         }
-        assert_eq!(connack_return_code(ReasonCode::SERVER_BUSY), 3);
-        assert_eq!(connack_return_code(ReasonCode::BANNED), 5);
+        assert_eq!(connack_return_code(ReasonCode::SERVER_BUSY), Some(3));
+        assert_eq!(connack_return_code(ReasonCode::BANNED), Some(5));
+        assert_eq!(connack_return_code(ReasonCode::QOS_NOT_SUPPORTED), None);
     }
 }

@@ -93,8 +93,10 @@ pub fn connect_refusal(
     let code = error.reason_code();
     if let DecodeError::UnsupportedVersion { level } = *error {
         // [MQTT-3.1.2-2] A later version is likely to understand what 5.0 does, an earlier one not.
-        // The highest bit is set by bridges of Mosquitto, which speak 3.x and fall back when they are told that.
-        let later = level > ProtocolVersion::V5 as u8 && level & 0x80 == 0;
+        // The highest bit is set by bridges of Mosquitto, which speak 3.x and fall back when they are told that. The
+        // protocol name of 3.1 has no later versions.
+        let is_mqtt = packet.get(header_bytes..).is_some_and(|body| body.starts_with(b"\0\x04MQTT"));
+        let later = is_mqtt && level > ProtocolVersion::V5 as u8 && level & 0x80 == 0;
         return Some((if later { ProtocolVersion::V5 } else { ProtocolVersion::V3_1_1 }, code));
     }
     let (PacketType::Connect, _, body) = frame::split(packet, header_bytes).ok()? else {

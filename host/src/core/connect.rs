@@ -208,10 +208,13 @@ impl Core {
         // Success cannot be a refusal, whatever a handler says.
         let reason_code =
             if refusal.reason_code.is_error() { refusal.reason_code } else { ReasonCode::UNSPECIFIED_ERROR };
-        // [MQTT-3.2.2-6] [MQTT-3.2.2-19] [MQTT-3.2.2-20]
-        self.say_last(slot, refusal.properties.as_properties(), |properties| {
-            Packet::Connack(Connack { session_present: false, reason_code, properties })
-        });
+        // [MQTT-3.2.2-6@3.1.1]
+        if self.connections[slot as usize].is_v5() || codec::connack_return_code(reason_code).is_some() {
+            // [MQTT-3.2.2-6] [MQTT-3.2.2-19] [MQTT-3.2.2-20]
+            self.say_last(slot, refusal.properties.as_properties(), |properties| {
+                Packet::Connack(Connack { session_present: false, reason_code, properties })
+            });
+        }
         self.close(slot, Closing::silent(refusal.kind, reason_code)); // [MQTT-3.2.2-7]
     }
 

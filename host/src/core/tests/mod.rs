@@ -16,6 +16,7 @@ mod requests;
 mod retained;
 mod session;
 mod subscribe;
+mod v3;
 mod verdicts;
 mod wills;
 mod workers;
