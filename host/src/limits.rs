@@ -82,7 +82,7 @@ pub struct Limits {
     /// Bytes of a Topic Name (a PUBLISH beyond it gets 0x90) or Topic Filter (0x8F in its SUBACK). Default 65,535, the most
     /// that the protocol can express.
     pub topic_bytes_max: usize,
-    /// Levels of a Topic Name (a PUBLISH beyond it gets 0x90) or Topic Filter (0x8F in its SUBACK). Default 128.
+    /// Levels of a Topic Name (a PUBLISH beyond it gets 0x90) or Topic Filter (0x8F in its SUBACK). Default 200.
     pub topic_levels_max: usize,
     /// Retained messages. A further one is not accepted: 0x97 for 5.0 with QoS 1 or 2, a close before the acknowledgement
     /// for 3.x, and QoS 0 is dropped and counted. Default 1,000,000.
@@ -225,7 +225,7 @@ impl Default for Limits {
             filters_a_packet_max: 10_000,
             subscriptions_max: 100_000,
             topic_bytes_max: 65_535,
-            topic_levels_max: 128,
+            topic_levels_max: 200,
             retained_messages_max: 1_000_000,
             retained_bytes_max: 1 << 30,
             mailbox_bytes_max: 64 << 20,

@@ -3,7 +3,7 @@
 use plugin_api::{Properties, ReasonCode};
 
 use super::Core;
-use super::inbound::Next;
+use super::inbound::{Next, protocol_error};
 use super::session::Awaiting;
 use crate::codec::{Ack, DecodeError, Packet, PacketId};
 use crate::plugin::{AckKind, Callback};
@@ -12,29 +12,28 @@ const PUBREL: u8 = 0x62;
 
 impl Core {
     pub(super) fn on_puback(&mut self, slot: u32, ack: &Ack<'_>) -> Result<Next, DecodeError> {
-        self.complete(slot, ack, Awaiting::Puback, AckKind::Puback);
-        Ok(self.next(slot))
+        self.complete(slot, ack, Awaiting::Puback, AckKind::Puback)
     }
 
     pub(super) fn on_pubcomp(&mut self, slot: u32, ack: &Ack<'_>) -> Result<Next, DecodeError> {
-        self.complete(slot, ack, Awaiting::Pubcomp, AckKind::Pubcomp);
-        Ok(self.next(slot))
+        self.complete(slot, ack, Awaiting::Pubcomp, AckKind::Pubcomp)
     }
 
     /// PUBREC: the client has the message. From now on it is never sent again [MQTT-4.3.3-6].
     pub(super) fn on_pubrec(&mut self, slot: u32, ack: &Ack<'_>) -> Result<Next, DecodeError> {
         if ack.reason_code.is_error() {
-            self.complete(slot, ack, Awaiting::Pubrec, AckKind::Pubrec); // [MQTT-4.4.0-2]
-            return Ok(self.next(slot));
+            return self.complete(slot, ack, Awaiting::Pubrec, AckKind::Pubrec); // [MQTT-4.4.0-2]
         }
         let session_slot = self.connections[slot as usize].session;
         let Some(session) = self.sessions.get_mut(session_slot as usize) else {
             return Ok(Next::Stop);
         };
         let sent = session.find_in_flight(ack.packet_id).map(|place| &mut session.in_flight[place]);
-        let sent = sent.filter(|sent| sent.awaiting != Awaiting::Puback);
         let known = sent.is_some();
         if let Some(sent) = sent {
+            if sent.awaiting == Awaiting::Puback {
+                return Err(wrong_acknowledgement());
+            }
             sent.delivery = None;
             sent.awaiting = Awaiting::Pubcomp;
         }
@@ -52,25 +51,28 @@ impl Core {
     }
 
     /// Ends the in-flight state of a message, tells the handlers, and lets the next one go.
-    fn complete(&mut self, slot: u32, ack: &Ack<'_>, awaiting: Awaiting, kind: AckKind) {
+    fn complete(&mut self, slot: u32, ack: &Ack<'_>, awaiting: Awaiting, kind: AckKind) -> Result<Next, DecodeError> {
         let session_slot = self.connections[slot as usize].session;
         let Some(session) = self.sessions.get_mut(session_slot as usize) else {
-            return;
+            return Ok(Next::Stop);
         };
-        // An acknowledgement of nothing, or at the wrong moment, changes nothing.
-        let place =
-            session.find_in_flight(ack.packet_id).filter(|place| session.in_flight[*place].awaiting == awaiting);
-        let Some(place) = place else {
-            return;
+        // An acknowledgement of nothing changes nothing: it may be one that was sent twice.
+        let Some(place) = session.find_in_flight(ack.packet_id) else {
+            return Ok(self.next(slot));
         };
+        if session.in_flight[place].awaiting != awaiting {
+            return Err(wrong_acknowledgement());
+        }
         session.remove_in_flight(place);
         if self.shared.chain.implements(Callback::Puback)
             && !self.tell_puback(slot, ack.packet_id, kind, ack.reason_code)
         {
-            return self.close_failed(slot);
+            self.close_failed(slot);
+            return Ok(Next::Stop);
         }
         self.pump(session_slot);
         self.list_replays(slot);
+        Ok(self.next(slot))
     }
 
     fn tell_puback(&mut self, slot: u32, packet_id: PacketId, kind: AckKind, reason_code: ReasonCode) -> bool {
@@ -81,4 +83,8 @@ impl Core {
         };
         self.shared.chain.puback(handlers, who, packet_id.get(), kind, reason_code).is_ok()
     }
+}
+
+fn wrong_acknowledgement() -> DecodeError {
+    protocol_error("an acknowledgement that does not fit the QoS or the state of its message")
 }

@@ -81,8 +81,8 @@ impl Core {
             if will.qos > self.shared.limits.maximum_qos {
                 return Err(ReasonCode::QOS_NOT_SUPPORTED.into()); // [MQTT-3.2.2-12]
             }
-            if self.has_too_many_levels(will.topic) {
-                return Err(ReasonCode::TOPIC_NAME_INVALID.into());
+            if let Some(reason_code) = self.topic_refusal(will.topic) {
+                return Err(reason_code.into());
             }
         }
         let chain = self.shared.chain.clone();

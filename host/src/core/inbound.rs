@@ -211,6 +211,20 @@ impl Core {
         topic.len() >= max && plugin_api::topic::levels(topic).count() > max
     }
 
+    /// Why a client may not publish to a Topic Name, as a will or at once. `None`: the handlers decide.
+    pub(super) fn topic_refusal(&self, topic: &str) -> Option<ReasonCode> {
+        // Section 4.7.2: topics that begin with $ are the server's, so that it can say to keep clients from using them.
+        // Others than these two are left to those who agree on them.
+        if topic.starts_with('$') {
+            match plugin_api::topic::levels(topic).next() {
+                Some("$SYS") => return Some(ReasonCode::NOT_AUTHORIZED),
+                Some("$share") => return Some(ReasonCode::TOPIC_NAME_INVALID), // No filter could match it.
+                _ => {}
+            }
+        }
+        self.has_too_many_levels(topic).then_some(ReasonCode::TOPIC_NAME_INVALID)
+    }
+
     /// The QoS that is granted for what was asked.
     pub(super) fn granted(&self, asked: QoS) -> QoS {
         asked.min(self.shared.limits.maximum_qos)

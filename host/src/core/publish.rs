@@ -81,8 +81,8 @@ impl Core {
         {
             return Ok(next);
         }
-        if self.has_too_many_levels(topic) {
-            self.reject_publish(slot, publish, ReasonCode::TOPIC_NAME_INVALID, PropertiesBuf::default());
+        if let Some(reason_code) = self.topic_refusal(topic) {
+            self.reject_publish(slot, publish, reason_code, PropertiesBuf::default());
             return Ok(self.next(slot));
         }
         if publish.qos != QoS::AtMostOnce && self.is_shedding() {
@@ -279,13 +279,10 @@ impl Core {
 
     /// Keeps a QoS 2 message until it is released, and says so [MQTT-4.3.3-8].
     fn receive(&mut self, slot: u32, packet_id: PacketId, message: Option<Arc<Message>>) {
-        let nobody = message
-            .as_ref()
-            .is_some_and(|message| !message.retain() && self.router.targets(message.topic()).is_empty());
         let session_slot = self.connections[slot as usize].session;
         self.sessions[session_slot as usize].received.insert(packet_id, message);
-        let reason_code = if nobody { ReasonCode::NO_MATCHING_SUBSCRIBERS } else { ReasonCode::SUCCESS };
-        self.answer_publish(slot, QoS::ExactlyOnce, packet_id, reason_code, &PropertiesBuf::default());
+        // Whether anybody has subscribed is known when it is released, and PUBCOMP cannot say it.
+        self.acknowledge(slot, PUBREC, packet_id);
     }
 
     /// Stores and routes what a client has published. Returns the Reason Code of its acknowledgement.
@@ -295,11 +292,7 @@ impl Core {
         }
         let session_slot = self.connections[slot as usize].session;
         let publisher = self.sessions.get(session_slot as usize).map(|session| session.key(session_slot));
-        if self.route(out, publisher) || out.parts.retain {
-            ReasonCode::SUCCESS
-        } else {
-            ReasonCode::NO_MATCHING_SUBSCRIBERS
-        }
+        if self.route(out, publisher) { ReasonCode::SUCCESS } else { ReasonCode::NO_MATCHING_SUBSCRIBERS }
     }
 
     /// PUBREL: the message is released, and its identifier is free [MQTT-4.3.3-11] [MQTT-4.3.3-12].
