@@ -3,7 +3,9 @@
 //! Statements of 3.1.1 are numbered differently from those of 5.0: their tags end in `@3.1.1`.
 
 mod connect;
+mod publish;
 mod refused;
+mod session;
 
 use super::net::{connect_packet, resumed};
 use super::*;
