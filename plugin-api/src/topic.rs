@@ -289,6 +289,7 @@ mod tests {
         }
     }
 
+    /// [MQTT-4.8.2-1]
     #[test]
     fn shares() {
         for (filter, expected) in [

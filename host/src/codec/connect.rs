@@ -73,7 +73,7 @@ pub fn decode_connect(packet: &[u8], header_bytes: usize) -> Result<Connect<'_>,
     let mut reader = Reader::new(packet_type, body);
     let version = read_version(&mut reader)?;
     frame::check_remaining_length(version, header_bytes, body.len())?;
-    // [MQTT-3.1.2-12]
+    // [MQTT-2.1.3-1]
     frame::check_flags(version, packet_type, flags)?;
     let connect = read_after_version(version, &mut reader)?;
     reader.finish()?;
@@ -156,7 +156,7 @@ fn check_connect_flags(version: ProtocolVersion, flags: u8) -> Result<(), Decode
         return Err(DecodeError::Malformed("the reserved bit of the Connect Flags is 1, expected 0"));
     }
     if strict && !is_set(flag::WILL) && is_set(flag::WILL_QOS | flag::WILL_RETAIN) {
-        // [MQTT-3.1.2-7] [MQTT-3.1.2-8] [MQTT-3.1.2-13]
+        // [MQTT-3.1.2-11] [MQTT-3.1.2-13]
         return Err(DecodeError::Malformed("Will QoS or Will Retain without the Will Flag"));
     }
     if !version.is_v5() && is_set(flag::PASSWORD) && !is_set(flag::USER_NAME) {
@@ -168,7 +168,7 @@ fn check_connect_flags(version: ProtocolVersion, flags: u8) -> Result<(), Decode
 fn check_client_id(version: ProtocolVersion, client_id: &str, clean_start: bool) -> Result<(), DecodeError> {
     let what = match version {
         _ if !client_id.is_empty() => return Ok(()),
-        // [MQTT-3.1.3-4] [MQTT-3.1.3-6]
+        // [MQTT-3.1.3-6]
         ProtocolVersion::V5 => return Ok(()),
         ProtocolVersion::V3_1_1 if clean_start => return Ok(()),
         ProtocolVersion::V3_1_1 => {

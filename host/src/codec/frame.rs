@@ -186,7 +186,7 @@ impl PacketType {
         match self {
             // [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1]
             PacketType::Pubrel | PacketType::Subscribe | PacketType::Unsubscribe => 0b0010,
-            // Among others [MQTT-3.1.2-12] [MQTT-3.14.1-1] [MQTT-3.15.1-1].
+            // Among others [MQTT-3.14.1-1] [MQTT-3.15.1-1].
             _ => 0,
         }
     }

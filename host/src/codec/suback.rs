@@ -9,7 +9,7 @@ use super::{DecodeError, PacketId, PacketType, ProtocolVersion};
 /// SUBACK.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Suback<'a> {
-    /// The Packet Identifier of the SUBSCRIBE [MQTT-3.9.2-1].
+    /// The Packet Identifier of the SUBSCRIBE [MQTT-3.8.4-2].
     pub packet_id: PacketId,
     /// Reason String and User Properties.
     pub properties: Properties<'a>,
@@ -21,7 +21,7 @@ pub struct Suback<'a> {
 /// UNSUBACK.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unsuback<'a> {
-    /// The Packet Identifier of the UNSUBSCRIBE [MQTT-3.11.2-1].
+    /// The Packet Identifier of the UNSUBSCRIBE [MQTT-3.10.4-5].
     pub packet_id: PacketId,
     /// Reason String and User Properties.
     pub properties: Properties<'a>,

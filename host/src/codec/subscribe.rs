@@ -131,7 +131,7 @@ pub(super) fn decode<'a>(version: ProtocolVersion, reader: &mut Reader<'a>) -> R
     };
     let payload = reader.take_rest();
     if payload.is_empty() {
-        // [MQTT-3.8.3-2] [MQTT-3.8.3-3]
+        // [MQTT-3.8.3-2]
         return Err(DecodeError::protocol("SUBSCRIBE without a Topic Filter"));
     }
     let options_mask = if version.is_v5() { 0xFF } else { QOS };

@@ -79,7 +79,7 @@ pub(super) struct Connection {
 pub(super) struct Extra {
     pub(super) will: Option<Will>,
     pub(super) auth: Option<Auth>,
-    /// Topic Names by alias minus one [MQTT-3.3.2-10].
+    /// Topic Names by alias minus one [MQTT-3.3.2-7].
     pub(super) aliases: Vec<Option<Box<str>>>,
     /// Retained messages for new subscriptions.
     pub(super) replays: Replays,

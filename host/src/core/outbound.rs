@@ -250,7 +250,7 @@ impl Core {
     }
 
     /// Sends again, in the original order and within the client's Receive Maximum, what was in flight when the session's
-    /// last connection ended [MQTT-4.4.0-1] [MQTT-4.6.0-1].
+    /// last connection ended [MQTT-4.4.0-1].
     fn resend(&mut self, session_slot: u32) {
         loop {
             let session = &self.sessions[session_slot as usize];

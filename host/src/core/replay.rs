@@ -81,7 +81,7 @@ impl Core {
         self.list_replays(slot);
     }
 
-    /// The subscription has ended [MQTT-3.10.4-1].
+    /// The subscription has ended [MQTT-3.10.4-2].
     pub(super) fn cancel_replay(&mut self, slot: u32, filter: &str) {
         if let Some(extra) = self.connections.get_mut(slot as usize).and_then(|connection| connection.extra.as_mut()) {
             extra.replays.cancel(filter);

@@ -6,6 +6,7 @@
 mod acl;
 mod cli;
 mod clients;
+mod conformance;
 mod harness;
 mod loader;
 mod mqtt;

@@ -92,6 +92,7 @@ fn messages_reach_subscribers_at_every_qos_and_between_all_versions() {
     });
 }
 
+/// [MQTT-4.2-1]
 #[test]
 fn packets_may_come_in_any_pieces() {
     with_server(|server| {
@@ -169,7 +170,7 @@ fn order_of_a_publisher_is_kept_for_every_subscriber() {
 
 #[test]
 fn unsubscribed_topics_are_not_delivered_any_more() {
-    // [MQTT-3.10.4-1] [MQTT-3.10.4-4] [MQTT-3.10.4-5]
+    // [MQTT-3.10.4-1] [MQTT-3.10.4-2] [MQTT-3.10.4-4] [MQTT-3.10.4-5]
     with_server(|server| {
         for version in VERSIONS {
             let mut client = Client::connect(server.local_addr(), version, "unsubscriber");

@@ -250,7 +250,7 @@ fn silent_client_is_closed_after_one_and_a_half_times_its_keep_alive() {
 
 #[test]
 fn receive_maximum_of_the_client_is_respected() {
-    // [MQTT-3.3.4-7]
+    // [MQTT-3.3.4-9]
     with_server(|server| {
         let connect = Connect { properties: vec![0x21, 0, 2], ..Connect::new(V5, "two at a time") };
         let (mut client, _) = Client::connect_with(server.local_addr(), &connect);

@@ -278,6 +278,7 @@ fn session_present_only_where_it_is_known_and_the_connection_accepted() {
     assert_eq!(encoded(connack, V5), packet("20: 00 8A {}")); // [MQTT-3.2.2-6]
 }
 
+/// [MQTT-1.5.5-1]
 #[test]
 fn bodies_of_every_length_get_the_right_remaining_length() {
     for bytes in [0_usize, 1, 100, 116, 117, 118, 130, 16_360, 16_380, 40_000] {

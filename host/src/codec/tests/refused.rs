@@ -14,6 +14,7 @@ fn check(sender: Sender, version: ProtocolVersion, text: &str, code: u8, says: &
     }
 }
 
+/// [MQTT-3.1.4-1]
 #[test]
 fn connect() {
     for (version, text, code, says) in [
@@ -26,16 +27,16 @@ fn connect() {
         (V5, "10: <MQTT> 03 02 0000 <me>", 0x84, "protocol level 3"),
         (V5, "10: <MQIsdp> 04 02 0000 <me>", 0x84, "protocol level 4"),
         (V5, "10: <MQTT> 84 02 0000 <me>", 0x84, "protocol level 132"),
-        // [MQTT-3.1.2-12]
+        // [MQTT-2.1.3-1]
         (V5, "11: <MQTT> 05 02 0000 {} <me>", 0x81, "flags of CONNECT are 0001, expected 0000"),
         (V3_1_1, "12: <MQTT> 04 02 0000 <me>", 0x81, "flags of CONNECT"),
         // [MQTT-3.1.2-3]
         (V5, "10: <MQTT> 05 03 0000 {} <me>", 0x81, "reserved bit"),
         (V3_1_1, "10: <MQTT> 04 01 0000 <me>", 0x81, "reserved bit"),
-        // [MQTT-3.1.2-7] [MQTT-3.1.2-13]
+        // [MQTT-3.1.2-11] [MQTT-3.1.2-13]
         (V5, "10: <MQTT> 05 0A 0000 {} <me>", 0x81, "without the Will Flag"),
         (V3_1_1, "10: <MQTT> 04 22 0000 <me>", 0x81, "without the Will Flag"),
-        (V5, "10: <MQTT> 05 1E 0000 {} <me> {} <w> <p>", 0x81, "Will QoS is 3"),
+        (V5, "10: <MQTT> 05 1E 0000 {} <me> {} <w> <p>", 0x81, "Will QoS is 3"), // [MQTT-3.1.2-12]
         // [MQTT-3.1.2-9]
         (V5, "10: <MQTT> 05 06 0000 {} <me>", 0x81, "ends before the end of its Properties"),
         (V3_1_1, "10: <MQTT> 04 06 0000 <me>", 0x81, "Will Topic"),
@@ -72,6 +73,7 @@ fn connect() {
     }
 }
 
+/// [MQTT-2.2.2-1]
 #[test]
 fn publish() {
     for (version, text, code, says) in [
@@ -139,7 +141,7 @@ fn subscribe_and_unsubscribe() {
         (V5, "80: 0001 {} <a> 00", 0x81, "expected 0010"),  // [MQTT-3.8.1-1]
         (V3_1_1, "8A: 0001 <a> 00", 0x81, "expected 0010"), // [MQTT-3.8.1-1]
         (V5, "82: 0000 {} <a> 00", 0x82, "Packet Identifier is 0"), // [MQTT-2.2.1-3]
-        (V5, "82: 0001 {}", 0x82, "without a Topic Filter"), // [MQTT-3.8.3-2] [MQTT-3.8.3-3]
+        (V5, "82: 0001 {}", 0x82, "without a Topic Filter"), // [MQTT-3.8.3-2]
         (V3_1, "82: 0001", 0x82, "without a Topic Filter"),
         (V5, "82: 0001 {} 0001 FF 00", 0x81, "not well-formed UTF-8"), // [MQTT-3.8.3-1]
         (V5, "82: 0001 {} 0001 00 00", 0x81, "U+0000"),                // [MQTT-4.7.3-2]

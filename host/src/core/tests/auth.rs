@@ -25,6 +25,7 @@ fn connack(data: &str) -> String {
 }
 
 /// [MQTT-4.12.0-2] [MQTT-4.12.0-3] [MQTT-4.12.0-5]
+/// [MQTT-3.2.0-1] [MQTT-3.15.2-1]
 #[test]
 fn exchange_before_connack() {
     scenario(|net| {
@@ -69,6 +70,7 @@ fn refused() {
 }
 
 /// [MQTT-3.1.2-30] [MQTT-3.14.0-1] [MQTT-4.12.0-5] Errors during the exchange are answered with CONNACK.
+/// [MQTT-3.2.0-2] [MQTT-3.15.1-1] [MQTT-4.12.0-3]
 #[test]
 fn wrong_packets_during_the_exchange() {
     scenario(|net| {

@@ -70,6 +70,7 @@ fn handlers_see_an_absent_password_and_an_empty_one_apart() {
 }
 
 /// [MQTT-3.1.3-6] [MQTT-3.1.3-7] and, where no identifier can be assigned, [MQTT-3.1.3-8].
+/// [MQTT-3.2.2-16]
 #[test]
 fn empty_client_identifier() {
     scenario(|net| {
@@ -153,6 +154,7 @@ fn connect_beyond_the_maximum_packet_size() {
 }
 
 /// [MQTT-3.1.0-2] [MQTT-4.13.1-1]
+/// [MQTT-3.2.0-2]
 #[test]
 fn second_connect_is_a_protocol_error() {
     scenario(|net| {
@@ -196,6 +198,7 @@ fn connection_without_connect_is_closed_after_the_timeout() {
 }
 
 /// [MQTT-3.1.2-22] One and a half times the Keep Alive; a 5.0 client is told.
+/// [MQTT-3.2.2-22]
 #[test]
 fn keep_alive_passes_without_a_packet() {
     scenario(|net| {
@@ -229,6 +232,7 @@ fn keep_alive_beyond_a_minute_and_without_one() {
     });
 }
 
+/// [MQTT-3.1.2-21]
 #[test]
 fn handler_changes_what_the_client_gets() {
     scenario(|net| {
@@ -260,6 +264,7 @@ fn handler_changes_what_the_client_gets() {
 }
 
 /// [MQTT-3.2.2-6] [MQTT-3.2.2-7] [MQTT-3.2.2-8] What a handler's Reason Code is for older clients.
+/// [MQTT-3.1.4-2] [MQTT-4.13.2-1]
 #[test]
 fn handler_refuses() {
     let rows = [
@@ -285,6 +290,7 @@ fn handler_refuses() {
     });
 }
 
+/// [MQTT-3.1.4-2]
 #[test]
 fn without_an_opinion_only_this_machine_is_let_in() {
     for (peer, allow_anonymous, let_in) in [

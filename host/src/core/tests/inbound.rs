@@ -6,6 +6,7 @@ use super::net::{connect_packet, resumed};
 use super::*;
 
 /// [MQTT-4.3.1-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8] [MQTT-4.3.3-11]
+/// [MQTT-2.2.1-2] [MQTT-2.2.1-5] [MQTT-2.2.2-1] [MQTT-3.3.1-2] [MQTT-3.3.4-1]
 #[test]
 fn each_qos_is_acknowledged_and_delivered() {
     for version in VERSIONS {
@@ -56,6 +57,7 @@ fn no_matching_subscribers() {
 }
 
 /// [MQTT-4.3.3-10] [MQTT-4.3.3-12] Delivered once and asked about once, however often it is sent before PUBREL.
+/// [MQTT-3.7.2-1] [MQTT-3.7.2-2] [MQTT-3.7.2-3]
 #[test]
 fn qos_2_duplicates() {
     for version in VERSIONS {
@@ -143,7 +145,8 @@ fn topic_aliases() {
     });
 }
 
-/// [MQTT-3.3.2-7] [MQTT-3.3.2-8] [MQTT-3.3.2-9] [MQTT-3.3.2-10]
+/// [MQTT-3.3.2-7] [MQTT-3.3.2-8] [MQTT-3.3.2-9]
+/// [MQTT-3.2.2-17]
 #[test]
 fn topic_alias_errors() {
     scenario(|net| {
@@ -234,7 +237,7 @@ fn topics_of_the_server() {
     });
 }
 
-/// [MQTT-3.3.4-9] and section 3.3.4: more unacknowledged messages than our Receive Maximum, of which only 5.0 knows.
+/// [MQTT-3.3.4-7] More unacknowledged messages than our Receive Maximum, of which only 5.0 knows.
 #[test]
 fn receive_maximum_of_the_server() {
     scenario_with(&Setup::limits(|limits| limits.receive_maximum = 2), |net| {
@@ -260,6 +263,7 @@ fn receive_maximum_of_the_server() {
 }
 
 /// What an earlier connection left unreleased does not count against the Receive Maximum of this one.
+/// [MQTT-3.3.4-7]
 #[test]
 fn receive_maximum_begins_anew_with_the_connection() {
     scenario_with(&Setup::limits(|limits| limits.receive_maximum = 1), |net| {

@@ -134,6 +134,7 @@ fn maximum_packet_size_of_the_client() {
 }
 
 /// What was in flight may be too large for the connection that it is to be sent again on.
+/// [MQTT-3.1.2-24] [MQTT-3.1.2-25]
 #[test]
 fn resending_respects_the_maximum_packet_size() {
     scenario(|net| {

@@ -5,6 +5,7 @@ use super::*;
 use crate::codec::PacketId;
 
 /// [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-4.3.3-4] and what handlers hear of it.
+/// [MQTT-2.2.1-5] [MQTT-4.3.2-2] [MQTT-4.3.3-2]
 #[test]
 fn acknowledgements_end_a_delivery() {
     for version in VERSIONS {
@@ -44,6 +45,7 @@ fn client_refuses_a_message() {
 }
 
 /// What acknowledges nothing changes nothing.
+/// [MQTT-3.6.2-1] [MQTT-3.6.2-2] [MQTT-3.6.2-3]
 #[test]
 fn acknowledgements_of_nothing() {
     for (version, unknown) in [(V3_1_1, "62: 0009"), (V5, "62: 0009 92")] {
@@ -86,6 +88,7 @@ fn acknowledgements_of_another_kind() {
 
 /// [MQTT-4.4.0-1] [MQTT-3.3.1-1] [MQTT-4.3.3-6] With DUP, in the original order, with the original identifiers; a
 /// released message as PUBREL; then what came while the client was away.
+/// [MQTT-3.1.2-5] [MQTT-3.2.0-1] [MQTT-3.3.1-3] [MQTT-4.3.2-3] [MQTT-4.3.3-3] [MQTT-4.3.3-5]
 #[test]
 fn resumed_session_is_sent_again_what_was_in_flight() {
     for version in VERSIONS {
@@ -117,7 +120,8 @@ fn resumed_session_is_sent_again_what_was_in_flight() {
     }
 }
 
-/// [MQTT-4.9.0-1] [MQTT-4.9.0-2] [MQTT-4.9.0-3] [MQTT-3.3.4-7]
+/// [MQTT-4.9.0-1] [MQTT-4.9.0-2] [MQTT-4.9.0-3] [MQTT-3.3.4-9]
+/// [MQTT-3.3.4-10]
 #[test]
 fn receive_maximum_of_the_client() {
     scenario(|net| {
@@ -151,6 +155,7 @@ fn receive_maximum_of_the_client() {
 }
 
 /// A resumed session that comes back with a smaller Receive Maximum: it holds for what is sent again, too.
+/// [MQTT-3.3.4-9]
 #[test]
 fn resending_respects_the_receive_maximum() {
     scenario(|net| {
@@ -200,6 +205,7 @@ fn order_is_kept_while_messages_wait() {
 }
 
 /// [MQTT-2.2.1-4] Identifiers wrap at 65,535, skip 0, and one that is still in use is waited for.
+/// [MQTT-4.3.2-1]
 #[test]
 fn packet_identifiers_wrap_and_are_waited_for() {
     let setup = Setup::limits(|limits| limits.in_flight_max = u16::MAX);

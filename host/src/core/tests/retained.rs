@@ -120,6 +120,7 @@ fn expiry() {
     });
 }
 
+/// [MQTT-3.3.4-5]
 #[test]
 fn subscription_identifier_and_properties() {
     scenario(|net| {
@@ -146,7 +147,7 @@ fn topics_of_the_server_are_left_out_of_wildcards() {
     });
 }
 
-/// [MQTT-3.10.4-1]
+/// [MQTT-3.10.4-2]
 #[test]
 fn unsubscribed_while_others_are_sent() {
     scenario_in(MODES[0], &Setup::default(), |net| {

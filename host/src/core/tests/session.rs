@@ -6,6 +6,7 @@ use plugin_api::ConnectVerdict;
 use super::*;
 
 /// [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.2.2-2] [MQTT-3.2.2-3]
+/// [MQTT-3.1.2-6] [MQTT-3.1.4-4] [MQTT-3.2.2-1]
 #[test]
 fn clean_start_and_session_present() {
     for version in VERSIONS {
@@ -135,6 +136,7 @@ fn disconnect_changes_the_expiry() {
 }
 
 /// [MQTT-3.1.4-3] The older connection is told, and ends; its session goes on with the new one.
+/// [MQTT-3.1.3-2]
 #[test]
 fn takeover() {
     for version in VERSIONS {

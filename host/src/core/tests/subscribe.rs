@@ -8,7 +8,8 @@ fn bytes_of(text: &str) -> usize {
     packet(text).len()
 }
 
-/// [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-5] [MQTT-3.8.4-6] [MQTT-3.9.3-1] [MQTT-3.9.2-1]
+/// [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-5] [MQTT-3.8.4-6] [MQTT-3.9.3-1]
+/// [MQTT-2.2.1-6] [MQTT-3.8.4-7] [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.3-1]
 #[test]
 fn each_filter_has_its_answer() {
     for (version, invalid) in [(V3_1, "80"), (V3_1_1, "80"), (V5, "8F")] {
@@ -27,6 +28,7 @@ fn each_filter_has_its_answer() {
 }
 
 /// [MQTT-3.10.4-1] [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6] [MQTT-3.11.3-1]
+/// [MQTT-2.2.1-6] [MQTT-3.10.4-2]
 #[test]
 fn unsubscribe() {
     for version in VERSIONS {
@@ -57,6 +59,7 @@ fn unsubscribing_does_not_break_off_a_delivery() {
 }
 
 /// [MQTT-3.8.4-8] The lesser of the message's QoS and the subscription's.
+/// [MQTT-3.8.4-7]
 #[test]
 fn qos_is_the_lesser_of_both() {
     for version in VERSIONS {
@@ -138,6 +141,7 @@ fn identifiers_wait_with_their_message() {
 }
 
 /// No Local (section 3.8.3.1), alone and where it overlaps with a subscription that is not.
+/// [MQTT-3.8.3-3]
 #[test]
 fn no_local() {
     scenario(|net| {
@@ -161,6 +165,7 @@ fn no_local() {
 }
 
 /// It holds for the Client Identifier's session, on whatever connection.
+/// [MQTT-3.8.3-3]
 #[test]
 fn no_local_holds_for_a_message_released_on_a_later_connection() {
     scenario(|net| {
@@ -175,6 +180,7 @@ fn no_local_holds_for_a_message_released_on_a_later_connection() {
 }
 
 /// [MQTT-4.7.2-1] [MQTT-4.7.3-4] and the corners of Topic Filters.
+/// [MQTT-3.3.2-3]
 #[test]
 fn filters_match_what_they_should() {
     let rows = [

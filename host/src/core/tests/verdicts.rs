@@ -41,6 +41,7 @@ fn publish_rejected() {
 
 /// [MQTT-3.1.2-29] [MQTT-3.4.2-2] [MQTT-3.4.2-3] Properties that explain are left out for who does not want them or has
 /// no room for them.
+/// [MQTT-3.5.2-2] [MQTT-3.5.2-3]
 #[test]
 fn publish_rejected_without_an_explanation() {
     scenario(|net| {
@@ -148,6 +149,7 @@ fn publish_changed_into_something_invalid() {
     });
 }
 
+/// [MQTT-3.14.4-1] [MQTT-3.14.4-2] [MQTT-4.13.2-1]
 #[test]
 fn publish_disconnects() {
     for version in VERSIONS {

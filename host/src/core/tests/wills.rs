@@ -22,6 +22,7 @@ fn watcher(net: &mut Net) -> usize {
 }
 
 /// [MQTT-3.1.2-10] [MQTT-3.14.4-3] How a connection ends, and whether the will is published.
+/// [MQTT-3.1.2-8] [MQTT-3.1.2-22]
 #[test]
 fn published_unless_the_client_says_goodbye() {
     let ends: [(&str, Option<&str>); 5] = [
@@ -57,6 +58,7 @@ fn published_unless_the_client_says_goodbye() {
 }
 
 /// [MQTT-3.1.2-14] [MQTT-3.1.2-15] QoS, RETAIN and, in their order, the properties [MQTT-3.1.3-10].
+/// [MQTT-3.1.2-9] [MQTT-3.1.2-12]
 #[test]
 fn published_as_it_was_given() {
     scenario(|net| {
@@ -76,6 +78,7 @@ fn published_as_it_was_given() {
 }
 
 /// Section 3.1.3.2.2: after its delay, or when the session ends, whichever comes first.
+/// [MQTT-3.1.2-7] [MQTT-3.1.2-8] [MQTT-3.1.2-10]
 #[test]
 fn delayed() {
     scenario(|net| {
@@ -116,6 +119,7 @@ fn delayed() {
 }
 
 /// [MQTT-3.1.3-9] Not if the client is back in time; but if it wants a clean start, its old session ends.
+/// [MQTT-3.1.2-8]
 #[test]
 fn delayed_and_the_client_comes_back() {
     scenario(|net| {
@@ -159,6 +163,7 @@ fn taken_over() {
 }
 
 /// Its lifetime begins when it is published.
+/// [MQTT-3.3.2-6]
 #[test]
 fn message_expiry() {
     scenario(|net| {
