@@ -2,11 +2,14 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use host::Limits;
+use host::limits::{SETTINGS, Setting, Value};
 
+use crate::config;
 use crate::log::{LogFilter, LogFormat};
 
 const LONG_ABOUT: &str = "\
@@ -28,6 +31,8 @@ Examples:
       Two handlers, the first with its configuration from a file; serve other machines.
   host --listen 127.0.0.1:1883 --listen '[::1]:1883' --workers 2 --log debug
       Two listeners, two threads, more to read.
+  host --config host.toml --connections-max 5000 --packet-bytes-max 256KiB
+      Bounds from the table [limits] of a file, two of them from the command line, which wins.
   host check ./libacl.so --plugin-config @acl.json
       Load and validate, print what it is and what it decides, and leave.
 
@@ -48,7 +53,7 @@ Exit codes:
     about = "An MQTT broker whose logic is in handlers: shared libraries, loaded without rebuilding it",
     long_about = LONG_ABOUT,
     after_long_help = EXAMPLES,
-    after_help = "`host --help` says more, with examples.",
+    after_help = "`host --help` says more, with examples, and has an option for each bound.",
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
     max_term_width = 110
@@ -86,6 +91,11 @@ struct LowRun {
     /// [default: 127.0.0.1:1883]
     #[arg(long, value_name = "ADDR:PORT", value_parser = listen_address)]
     listen: Vec<SocketAddr>,
+    /// Configuration as TOML: a table [limits], with the bounds below as keys (packet_bytes_max = "1MiB").
+    ///
+    /// What is on the command line counts before what is in the file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Threads that serve clients, from 1 to 64. [default: one per core]
     #[arg(long, value_name = "N", value_parser = worker_count)]
     workers: Option<usize>,
@@ -119,7 +129,7 @@ struct LowCheck {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Config {
     /// Serve.
-    Run(RunConfig),
+    Run(Box<RunConfig>),
     /// Load, print and leave.
     Check(CheckConfig),
 }
@@ -142,6 +152,7 @@ pub(crate) struct RunConfig {
     pub(crate) log: LogFilter,
     pub(crate) log_format: LogFormat,
     pub(crate) allow_anonymous: bool,
+    pub(crate) limits: Limits,
 }
 
 /// A plugin and the text of its configuration.
@@ -154,21 +165,59 @@ pub(crate) struct PluginConfig {
 /// Reads the command line. `--help`, `--version` and errors are printed by [`clap::Error::exit`], which ends the process
 /// with 0 or 2.
 pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Config, clap::Error> {
-    let matches = LowArgs::command().try_get_matches_from(typed)?;
+    let matches = command().try_get_matches_from(typed)?;
     let LowArgs { command, run } = LowArgs::from_arg_matches(&matches)?;
     if let Some(LowCommand::Check(check)) = command {
         let matches = matches.subcommand_matches("check").expect("it was parsed as this subcommand");
         let plugins = join_plugins(matches, "PLUGIN", check.plugin, check.plugin_config)?;
         return Ok(Config::Check(CheckConfig { plugins, log: check.log }));
     }
-    Ok(Config::Run(RunConfig {
+    Ok(Config::Run(Box::new(RunConfig {
         plugins: join_plugins(&matches, "--plugin", run.plugin, run.plugin_config)?,
         listen: run.listen,
         workers: run.workers,
         log: run.log,
         log_format: run.log_format,
         allow_anonymous: run.allow_anonymous,
-    }))
+        limits: limits(&matches, run.config.as_deref())?,
+    })))
+}
+
+/// The command line: what [`LowArgs`] says, and an option for each bound, which the short help leaves out.
+fn command() -> Command {
+    LowArgs::command().args(SETTINGS.iter().map(option))
+}
+
+fn option(setting: &'static Setting) -> Arg {
+    let default = Some(setting.show(&Limits::default())).filter(|text| !text.is_empty());
+    let default = default.unwrap_or_else(|| "none".to_owned());
+    let past = if setting.beyond.starts_with("if ") { "" } else { "past it: " };
+    Arg::new(setting.name)
+        .long(setting.flag())
+        .value_name(setting.kind.placeholder())
+        .value_parser(move |text: &str| setting.parse(text).map_err(|expected| format!("expected {expected}")))
+        .help_heading(format!("Limits: {}", setting.heading.to_lowercase()))
+        .hide_short_help(true)
+        .help(format!("{} [default: {default}] [{past}{}]", setting.about.trim(), setting.beyond))
+}
+
+/// The defaults, what the file says, and what was typed, in this order.
+fn limits(matches: &ArgMatches, file: Option<&Path>) -> Result<Limits, clap::Error> {
+    let mut limits = Limits::default();
+    if let Some(file) = file {
+        config::read(file).map_err(usage)?.apply(&mut limits);
+    }
+    for setting in SETTINGS {
+        if let Some(value) = matches.get_one::<Value>(setting.name) {
+            setting.apply(&mut limits, value);
+        }
+    }
+    limits.check().map_err(|error| {
+        let typed = Setting::find(error.name).filter(|setting| matches.contains_id(setting.name));
+        let option = typed.map_or_else(String::new, |setting| format!(" (--{})", setting.flag()));
+        usage(format!("{error}{option}"))
+    })?;
+    Ok(limits)
 }
 
 /// Gives each configuration to the plugin that stands before it.
@@ -216,7 +265,7 @@ fn config_text(typed: String) -> Result<String, clap::Error> {
 }
 
 fn usage(message: String) -> clap::Error {
-    LowArgs::command().error(ErrorKind::ValueValidation, message)
+    command().error(ErrorKind::ValueValidation, message)
 }
 
 fn listen_address(typed: &str) -> Result<SocketAddr, String> {
@@ -255,7 +304,7 @@ mod tests {
 
     #[test]
     fn definition_is_consistent() {
-        LowArgs::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
@@ -263,6 +312,32 @@ mod tests {
         let Config::Run(run) = parse_line("").unwrap() else { panic!("not a server") };
         assert_eq!((run.plugins.len(), run.listen.len(), run.workers), (0, 0, None));
         assert!(!run.allow_anonymous);
+        assert_eq!(run.limits, Limits::default());
+    }
+
+    #[test]
+    fn bounds_are_options() {
+        let line = "--packet-bytes-max 1MiB --connect-timeout 1500ms --session-expiry-secs-max never --receive-maximum=7 \
+                    --retain-available false --queue-full drop-oldest --server-reference b.example --maximum-qos 1";
+        let Config::Run(run) = parse_line(line).unwrap() else { panic!("not a server") };
+        assert_eq!(run.limits.packet_bytes_max, 1 << 20);
+        assert_eq!(run.limits.connect_timeout, std::time::Duration::from_millis(1500));
+        assert_eq!(run.limits.session_expiry_secs_max, u32::MAX);
+        assert_eq!(run.limits.receive_maximum, 7);
+        assert!(!run.limits.retain_available);
+        assert_eq!(run.limits.queue_full, host::limits::QueueFull::DropOldest);
+        assert_eq!(run.limits.server_reference.as_deref(), Some("b.example"));
+        assert_eq!(run.limits.maximum_qos as u8, 1);
+    }
+
+    #[test]
+    fn short_help_stays_short() {
+        let (short, long) = (command().render_help().to_string(), command().render_long_help().to_string());
+        assert!(short.lines().count() < 40, "{short}");
+        for setting in SETTINGS {
+            let option = format!("--{} <{}>", setting.flag(), setting.kind.placeholder());
+            assert!(long.contains(&option) && !short.contains(&option), "{option}");
+        }
     }
 
     #[test]
@@ -288,6 +363,14 @@ mod tests {
             ("--workers many", "expected a number from 1 to 64"),
             ("--log loud", "expected off, error, warn, info, debug or trace"),
             ("--log-format xml", "human, json"),
+            ("--receive-maximum 0", "'--receive-maximum <N>': expected a number from 1 to 65535"),
+            ("--packet-bytes-max 16MB", "expected a size from 128 to 268435460, such as 65536, 64KiB"),
+            ("--idle-max 10", "expected a time from 0s to 365d, such as 500ms"),
+            ("--queue-full oldest", "expected drop-newest or drop-oldest"),
+            ("--check-payload-format", "a value is required"),
+            ("--keep-alive-secs-min 60 --keep-alive-secs-max 30", "which is 30s (--keep-alive-secs-min)"),
+            ("--config /no/such.toml", "cannot read the configuration /no/such.toml"),
+            ("--idle-max 1s check a.so", "cannot be used with"),
             ("check", "<PLUGIN>"),
             ("--plugin a.so check a.so", "cannot be used with"),
         ];

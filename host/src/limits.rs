@@ -1,120 +1,222 @@
-//! Every bound of the broker, in one place.
+//! Every bound of the broker, in one place: the table below makes the fields of [`Limits`], the options of the command
+//! line, the keys of the configuration file and the rows of `host/LIMITS.md`.
+
+mod setting;
 
 use std::time::Duration;
 
 use plugin_api::QoS;
 
-/// What one peer, one session or the whole server may use. Each bound says its unit, and what happens to who exceeds it.
-///
-/// The defaults suit a machine that serves some ten thousand devices.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Largest Control Packet accepted, in bytes including the fixed header; announced as Maximum Packet Size.
-    /// A larger one is refused on its declared length: DISCONNECT 0x95, or a close for 3.x. Default 16 MiB.
-    pub packet_bytes_max: usize,
-    /// The same before CONNACK: nobody who has not been let in gets much memory. Refused as above, before CONNACK with
-    /// CONNACK 0x95 or a close. Default 512 KiB, which holds any CONNECT without User Properties.
-    pub connect_bytes_max: usize,
-    /// Time from accepting a connection to its CONNECT packet (and to the end of an authentication exchange).
-    /// After it the Network Connection is closed. Default 10 s.
-    pub connect_timeout: Duration,
-    /// Largest Keep Alive in seconds; a larger one, or none, is replaced and announced to 5.0 clients as Server Keep Alive.
-    /// 0 means that any Keep Alive is taken as it is. Default 0.
-    pub keep_alive_secs_max: u16,
-    /// Least Keep Alive in seconds that is granted; a smaller one is replaced, and announced to 5.0 clients as Server Keep
-    /// Alive. Default 0: none.
-    pub keep_alive_secs_min: u16,
-    /// Time without any packet from a client after which it gets DISCONNECT 0x8D, or a close for 3.x, whatever its Keep
-    /// Alive. Default 0: none.
-    pub idle_max: Duration,
-    /// Network Connections open at one time, all listeners together. Further ones are closed at once. Default 1,000,000.
-    pub connections_max: usize,
-    /// Network Connections open at one time from one IP address. Further ones are closed at once. Default 0: no such bound.
-    pub connections_per_address_max: usize,
-    /// CONNECT packets a second, the whole server, with a second's burst. Those beyond it get CONNACK 0x9F, or return
-    /// code 3 for 3.x. Default 0: no such bound.
-    pub connect_rate_max: u32,
-    /// PUBLISH packets a second from one client, with a second's burst. Beyond it QoS 0 is dropped and counted; QoS 1 and 2
-    /// get DISCONNECT 0x96, or a close for 3.x. Default 0: no such bound.
-    pub message_rate_max: u32,
-    /// Bytes of PUBLISH packets a second from one client, with a second's burst. As above for what exceeds it.
-    /// Default 0: no such bound.
-    pub byte_rate_max: u64,
-    /// Sessions held by one worker, connected or not. CONNECT is refused with 0x97 past it. Default 1,000,000.
-    pub sessions_max: usize,
-    /// Longest Client Identifier in bytes; a longer one is refused with 0x85. Default 1024.
-    pub client_id_bytes_max: usize,
-    /// Longest Session Expiry Interval in seconds; a longer one is shortened, and 5.0 clients are told so.
-    /// Default 7 days.
-    pub session_expiry_secs_max: u32,
-    /// Expiry in seconds of persistent sessions of 3.x clients, which cannot name one; 4,294,967,295 means never.
-    /// Default 7 days.
-    pub persistent_expiry_3x_secs: u32,
-    /// QoS 1 and 2 messages to one client that are sent and not yet acknowledged; a smaller Receive Maximum of the
-    /// client takes precedence. Further ones wait in the session's queue. Default 1024.
-    pub in_flight_max: u16,
-    /// QoS 1 and 2 messages from one client that may be unacknowledged; announced as Receive Maximum.
-    /// More of them are a Protocol Error: DISCONNECT 0x93. Default 1024.
-    pub receive_maximum: u16,
-    /// Topic Aliases a 5.0 client may use; announced as Topic Alias Maximum, a larger alias gets DISCONNECT 0x94. Default 64.
-    pub topic_alias_max: u16,
-    /// QoS 1 and 2 messages waiting in one session. Past it the newest is dropped and counted. Default 10,000.
-    pub queue_messages_max: usize,
-    /// Bytes (topic, properties and payload) of the messages waiting in one session. Past it the newest is dropped and
-    /// counted. Default 64 MiB.
-    pub queue_bytes_max: usize,
-    /// Which message is dropped, and counted, where one more does not fit into a session's queue. Default: the newest.
-    pub queue_full: QueueFull,
-    /// Whether QoS 0 messages are queued too for persistent sessions whose client is absent. Default: no.
-    pub queue_qos0: bool,
-    /// Encoded bytes waiting for one socket. Past it QoS 0 messages are dropped and counted, QoS 1 and 2 stay in the
-    /// session's queue, and a peer that goes on asking without reading is closed. Default 8 MiB.
-    pub outbound_bytes_max: usize,
-    /// Topic Aliases that the server uses towards one 5.0 client; a smaller Topic Alias Maximum of the client takes
-    /// precedence. Default 16.
-    pub outbound_topic_aliases_max: u16,
-    /// Topic Filters in one SUBSCRIBE or UNSUBSCRIBE packet. One with more gets DISCONNECT 0x97, or a close for 3.x.
-    /// Default 10,000.
-    pub filters_a_packet_max: usize,
-    /// Subscriptions of one session. A further one gets 0x97 in its SUBACK. Default 100,000.
-    pub subscriptions_max: usize,
-    /// Bytes of a Topic Name (a PUBLISH beyond it gets 0x90) or Topic Filter (0x8F in its SUBACK). Default 65,535, the most
-    /// that the protocol can express.
-    pub topic_bytes_max: usize,
-    /// Levels of a Topic Name (a PUBLISH beyond it gets 0x90) or Topic Filter (0x8F in its SUBACK). Default 200.
-    pub topic_levels_max: usize,
-    /// Retained messages. A further one is not accepted: 0x97 for 5.0 with QoS 1 or 2, a close before the acknowledgement
-    /// for 3.x, and QoS 0 is dropped and counted. Default 1,000,000.
-    pub retained_messages_max: usize,
-    /// Bytes of retained messages (topic, properties and payload). As above for one that does not fit. Default 1 GiB.
-    pub retained_bytes_max: usize,
-    /// Bytes of messages waiting for one worker. Past it the other workers stop reading, for at most a second; if it has
-    /// not caught up then, they drop QoS 0 messages, which are counted, and disconnect with 0x97 who publishes with
-    /// QoS 1 or 2. Default 64 MiB.
-    pub mailbox_bytes_max: usize,
-    /// Bytes that one worker may hold in messages and buffers. Default 1 GiB.
-    pub worker_bytes_max: usize,
-    /// Highest QoS that the server grants and accepts. Default QoS 2.
-    pub maximum_qos: QoS,
-    /// Whether messages are retained; if not, 5.0 clients are told so, and one that asks for it gets DISCONNECT 0x9A.
-    /// Default: yes.
-    pub retain_available: bool,
-    /// Whether Topic Filters may contain wildcards; if not, they get 0xA2 in their SUBACK. Default: yes.
-    pub wildcard_subscriptions_available: bool,
-    /// Whether a SUBSCRIBE may have a Subscription Identifier; if not, it gets DISCONNECT 0xA1. Default: yes.
-    pub subscription_identifiers_available: bool,
-    /// Whether there are Shared Subscriptions; if not, they get 0x9E in their SUBACK. Default: yes.
-    pub shared_subscriptions_available: bool,
-    /// Which member of a Shared Subscription gets a message. Default: each in turn.
-    pub shared_strategy: SharedStrategy,
-    /// Whether a payload that its sender calls UTF-8 (Payload Format Indicator 1) is looked at, and refused with 0x99 if it
-    /// is not. Default: no.
-    pub check_payload_format: bool,
-    /// Another server, as clients that find no room are told with 0x9C and Server Reference. Default: none.
-    pub server_reference: Option<String>,
-    /// What a 3.x client gets whose QoS 1 or 2 PUBLISH a handler rejected: those versions have no negative acknowledgement.
-    pub rejected_publish: RejectedPublish,
+use self::setting::Field;
+pub use self::setting::{Kind, Setting, Value};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+const DAY_SECS: u32 = 24 * 3600;
+const DAY_MS: u64 = 24 * 3600 * 1000;
+const YEAR_MS: u64 = 365 * DAY_MS;
+
+/// No number is too large.
+const ANY: u64 = u64::MAX;
+const U16: u64 = 65_535;
+const U32: u64 = 4_294_967_295;
+/// Places are numbered with 32 bits, and the last number stands for none.
+const PLACES: u64 = U32 - 1;
+/// The largest Control Packet that MQTT can express, in bytes.
+const LARGEST_PACKET: u64 = 268_435_460;
+
+/// Makes [`Limits`], its default and [`SETTINGS`] from one table. A row is what the bound is for, its name, type, default
+/// and unit, what it may be, and what happens past it.
+macro_rules! limits {
+    ($($heading:literal { $(
+        $(#[doc = $about:literal])+
+        $name:ident: $type:ty = $default:expr, $kind:expr, $range:expr, $beyond:literal;
+    )+ })+) => {
+        /// What one peer, one session or the whole server may use.
+        ///
+        /// The defaults suit a machine that serves some ten thousand devices. Take [`Limits::default`], and change what
+        /// is to be different.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Limits {
+            $($(
+                $(#[doc = $about])+
+                #[doc = ""]
+                #[doc = concat!("Reason Code or action: ", $beyond, ".")]
+                #[doc = ""]
+                #[doc = concat!("Default: `", stringify!($default), "`.")]
+                pub $name: $type,
+            )+)+
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($($name: $default,)+)+ }
+            }
+        }
+
+        /// Every field of [`Limits`], in the order of the reference.
+        pub static SETTINGS: &[Setting] = &[$($(
+            Setting {
+                name: stringify!($name),
+                heading: $heading,
+                about: concat!($($about),+),
+                beyond: $beyond,
+                kind: $kind,
+                range: $range,
+                get: |limits| limits.$name.get(),
+                set: |limits, value| limits.$name.set(value),
+            },
+        )+)+];
+    };
+}
+
+limits! {
+    "Connections" {
+        /// Network Connections open at one time, all listeners together.
+        connections_max: usize = 1_000_000, Kind::Count, 1..=PLACES,
+            "closed at once, and counted";
+        /// Network Connections open at one time from one IP address; an IPv4 address in IPv6 form is that IPv4 address.
+        /// 0: no such bound.
+        connections_per_address_max: usize = 0, Kind::Count, 0..=ANY,
+            "closed at once, and counted";
+        /// CONNECT packets that are looked at in a second, the whole server, with a second's burst. 0: no such bound.
+        connect_rate_max: u32 = 0, Kind::PerSecond, 0..=U32,
+            "CONNACK 0x9F, return code 3 for 3.x; no handler is asked";
+        /// Time from accepting a connection to its CONNECT packet, and to the end of an authentication exchange.
+        connect_timeout: Duration = Duration::from_secs(10), Kind::Time, 1..=DAY_MS,
+            "closed";
+        /// Largest Control Packet before CONNACK, fixed header included: nobody who has not been let in gets much memory.
+        /// The default holds any CONNECT without User Properties.
+        connect_bytes_max: usize = 512 * KIB, Kind::Bytes, 128..=LARGEST_PACKET,
+            "CONNACK 0x95 or a close, on the declared length";
+        /// Longest Client Identifier.
+        client_id_bytes_max: usize = 1024, Kind::Bytes, 23..=U16,
+            "CONNACK 0x85, return code 2 for 3.x";
+        /// Least Keep Alive that is granted; a client without Keep Alive is left as it is. 0: no such bound.
+        keep_alive_secs_min: u16 = 0, Kind::Secs, 0..=U16,
+            "replaced, which 5.0 clients are told as Server Keep Alive; 3.x clients cannot be told, and keep theirs";
+        /// Largest Keep Alive that is granted, also to who asks for none. 0: any is taken as it is.
+        keep_alive_secs_max: u16 = 0, Kind::Secs, 0..=U16,
+            "replaced, which 5.0 clients are told as Server Keep Alive; 3.x clients cannot be told, and keep theirs";
+        /// Time without any packet from a client, whatever its Keep Alive. 0s: no such bound.
+        idle_max: Duration = Duration::ZERO, Kind::Time, 0..=YEAR_MS,
+            "DISCONNECT 0x8D, a close for 3.x";
+        /// Another server, as Server Reference for 5.0 clients that find no room for a session here, or whose server stops.
+        server_reference: Option<String> = None, Kind::Text, 0..=0,
+            "CONNACK and DISCONNECT 0x9C in place of 0x97 and 0x8B";
+    }
+    "Messages from clients" {
+        /// Largest Control Packet accepted, fixed header included; announced as Maximum Packet Size.
+        packet_bytes_max: usize = 16 * MIB, Kind::Bytes, 128..=LARGEST_PACKET,
+            "DISCONNECT 0x95, a close for 3.x, on the declared length";
+        /// QoS 1 and 2 messages from one client that may be unacknowledged; announced as Receive Maximum.
+        receive_maximum: u16 = 1024, Kind::Count, 1..=U16,
+            "DISCONNECT 0x93; 3.x clients have no such bound but that of their Packet Identifiers";
+        /// Topic Aliases that a 5.0 client may use; announced as Topic Alias Maximum.
+        topic_alias_max: u16 = 64, Kind::Count, 0..=U16,
+            "DISCONNECT 0x94";
+        /// PUBLISH packets in a second on one Network Connection, with a second's burst. 0: no such bound.
+        message_rate_max: u32 = 0, Kind::PerSecond, 0..=U32,
+            "QoS 0 is dropped and counted; QoS 1 and 2: DISCONNECT 0x96, a close for 3.x";
+        /// Bytes (topic, properties and payload) of PUBLISH packets in a second on one Network Connection, with a second's
+        /// burst. What one packet has too much is taken from the time after it. 0: no such bound.
+        byte_rate_max: u64 = 0, Kind::BytesPerSecond, 0..=ANY,
+            "QoS 0 is dropped and counted; QoS 1 and 2: DISCONNECT 0x96, a close for 3.x";
+        /// Length of a Topic Name or Topic Filter.
+        topic_bytes_max: usize = 65_535, Kind::Bytes, 1..=U16,
+            "PUBACK, PUBREC and, for a will, CONNACK 0x90; SUBACK 0x8F; QoS 0 is dropped; 3.x as rejected_publish says";
+        /// Levels of a Topic Name or Topic Filter.
+        topic_levels_max: usize = 200, Kind::Count, 1..=65_536,
+            "PUBACK, PUBREC and, for a will, CONNACK 0x90; SUBACK 0x8F; QoS 0 is dropped; 3.x as rejected_publish says";
+        /// Whether a payload that its sender calls UTF-8 (Payload Format Indicator 1) is looked at, before handlers are
+        /// asked.
+        check_payload_format: bool = false, Kind::Flag, 0..=1,
+            "if it is not: PUBACK, PUBREC and, for a will, CONNACK 0x99; QoS 0: DISCONNECT 0x99";
+        /// What a 3.x client gets whose QoS 1 or 2 PUBLISH was refused, as those versions have no negative acknowledgement.
+        rejected_publish: RejectedPublish = RejectedPublish::Acknowledge, Kind::Choice(&["acknowledge", "close"]), 0..=1,
+            "PUBACK or PUBREC as if it had been accepted, or a close";
+        /// Retained messages.
+        retained_messages_max: usize = 1_000_000, Kind::Count, 0..=ANY,
+            "PUBACK and PUBREC 0x97; a close before the acknowledgement for 3.x; QoS 0 is dropped and counted";
+        /// Bytes (topic, properties and payload) of retained messages.
+        retained_bytes_max: usize = GIB, Kind::Bytes, 0..=ANY,
+            "PUBACK and PUBREC 0x97; a close before the acknowledgement for 3.x; QoS 0 is dropped and counted";
+    }
+    "Sessions" {
+        /// Sessions held by one worker, connected or not.
+        sessions_max: usize = 1_000_000, Kind::Count, 1..=PLACES,
+            "CONNACK 0x97, return code 3 for 3.x";
+        /// Longest Session Expiry Interval of 5.0 clients.
+        session_expiry_secs_max: u32 = 7 * DAY_SECS, Kind::SecsOrNever, 0..=U32,
+            "shortened, which CONNACK says";
+        /// Expiry of persistent sessions of 3.x clients, which cannot name one.
+        persistent_expiry_3x_secs: u32 = 7 * DAY_SECS, Kind::SecsOrNever, 0..=U32,
+            "the session ends";
+        /// Subscriptions of one session.
+        subscriptions_max: usize = 100_000, Kind::Count, 0..=ANY,
+            "SUBACK 0x97, 0x80 for 3.x";
+        /// Topic Filters in one SUBSCRIBE or UNSUBSCRIBE packet.
+        filters_a_packet_max: usize = 10_000, Kind::Count, 1..=ANY,
+            "DISCONNECT 0x97, a close for 3.x";
+        /// QoS 1 and 2 messages to one client that are sent and not yet acknowledged; a smaller Receive Maximum of the
+        /// client takes precedence.
+        in_flight_max: u16 = 1024, Kind::Count, 1..=U16,
+            "they wait in the session's queue";
+        /// Messages waiting in one session.
+        queue_messages_max: usize = 10_000, Kind::Count, 0..=ANY,
+            "one is dropped and counted, see queue_full";
+        /// Bytes (topic, properties and payload) of the messages waiting in one session.
+        queue_bytes_max: usize = 64 * MIB, Kind::Bytes, 0..=ANY,
+            "one is dropped and counted, see queue_full";
+        /// Which message is dropped where one more does not fit into a session's queue: the one that comes, or those that
+        /// have waited longest.
+        queue_full: QueueFull = QueueFull::DropNewest, Kind::Choice(&["drop-newest", "drop-oldest"]), 0..=1,
+            "what is dropped is counted";
+        /// Whether QoS 0 messages wait in the queue too while a persistent session has no connection, and behind what
+        /// waited until it has been sent.
+        queue_qos0: bool = false, Kind::Flag, 0..=1,
+            "if not: QoS 0 messages for the absent are dropped";
+    }
+    "Memory" {
+        /// Encoded bytes waiting for one socket.
+        outbound_bytes_max: usize = 8 * MIB, Kind::Bytes, 1024..=ANY,
+            "QoS 0 is dropped and counted, QoS 1 and 2 wait in the session's queue, who asks without reading is closed";
+        /// Bytes of messages waiting for one worker.
+        mailbox_bytes_max: usize = 64 * MIB, Kind::Bytes, 1024..=ANY,
+            "the other workers read no publishers for up to a second, then drop QoS 0, counted, and disconnect with 0x97 \
+             who publishes with QoS 1 or 2";
+        /// Bytes that one worker may hold in messages and buffers.
+        worker_bytes_max: usize = GIB, Kind::Bytes, 1_048_576..=ANY,
+            "publishers are not read, then shed as for mailbox_bytes_max";
+    }
+    "What is offered" {
+        /// Highest QoS that is accepted and granted; announced as Maximum QoS.
+        maximum_qos: QoS = QoS::ExactlyOnce, Kind::Count, 0..=2,
+            "PUBLISH: DISCONNECT 0x9B, a close for 3.x; will: CONNACK 0x9B; subscriptions are granted less";
+        /// Whether messages are retained; announced as Retain Available.
+        retain_available: bool = true, Kind::Flag, 0..=1,
+            "if not: DISCONNECT 0x9A and, for a will, CONNACK 0x9A; a close for 3.x";
+        /// Whether Topic Filters may have wildcards; announced as Wildcard Subscription Available.
+        wildcard_subscriptions_available: bool = true, Kind::Flag, 0..=1,
+            "if not: DISCONNECT 0xA2, SUBACK 0x80 for 3.x";
+        /// Whether SUBSCRIBE may have a Subscription Identifier; announced as Subscription Identifiers Available.
+        subscription_identifiers_available: bool = true, Kind::Flag, 0..=1,
+            "if not: DISCONNECT 0xA1";
+        /// Whether there are Shared Subscriptions; announced as Shared Subscription Available.
+        shared_subscriptions_available: bool = true, Kind::Flag, 0..=1,
+            "if not: DISCONNECT 0x9E, SUBACK 0x80 for 3.x";
+        /// Which member of a Shared Subscription gets a message: each in turn, any, always the same for one publisher, or
+        /// the one with the fewest messages sent and not yet acknowledged.
+        shared_strategy: SharedStrategy = SharedStrategy::RoundRobin,
+            Kind::Choice(&["round-robin", "random", "sticky", "least-in-flight"]), 0..=3,
+            "who has no connection is chosen only if no member has one";
+        /// Topic Aliases that the server uses towards one 5.0 client; a smaller Topic Alias Maximum of the client takes
+        /// precedence.
+        outbound_topic_aliases_max: u16 = 16, Kind::Count, 0..=U16,
+            "the Topic Name is sent";
+    }
 }
 
 impl Limits {
@@ -123,43 +225,51 @@ impl Limits {
     /// # Errors
     /// The name of the bound, what it is, and what it may be.
     pub fn check(&self) -> Result<(), LimitError> {
-        const PACKET_BYTES: std::ops::RangeInclusive<u64> = 128..=268_435_460;
-        let rows: [(&'static str, u64, std::ops::RangeInclusive<u64>); 6] = [
-            ("packet_bytes_max", self.packet_bytes_max as u64, PACKET_BYTES),
-            ("connect_bytes_max", self.connect_bytes_max as u64, PACKET_BYTES),
-            ("in_flight_max", self.in_flight_max.into(), 1..=65_535),
-            ("receive_maximum", self.receive_maximum.into(), 1..=65_535),
-            ("topic_levels_max", self.topic_levels_max as u64, 1..=65_536),
-            ("filters_a_packet_max", self.filters_a_packet_max as u64, 1..=u64::MAX),
-        ];
-        match rows.into_iter().find(|(_, got, allowed)| !allowed.contains(got)) {
-            Some((name, got, allowed)) => Err(LimitError { name, got, min: *allowed.start(), max: *allowed.end() }),
-            None => Ok(()),
+        for setting in SETTINGS {
+            if let Some(got) = setting.out_of_range(self) {
+                return Err(LimitError { name: setting.name, got, allowed: setting.allowed() });
+            }
         }
+        if self.keep_alive_secs_max != 0 && self.keep_alive_secs_min > self.keep_alive_secs_max {
+            return Err(LimitError {
+                name: "keep_alive_secs_min",
+                got: format!("{}s", self.keep_alive_secs_min),
+                allowed: format!("at most keep_alive_secs_max, which is {}s", self.keep_alive_secs_max),
+            });
+        }
+        Ok(())
     }
 }
 
 /// A bound that is out of its range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitError {
     /// The field of [`Limits`].
     pub name: &'static str,
     /// Its value.
-    pub got: u64,
-    /// The least that it may be.
-    pub min: u64,
-    /// The most that it may be.
-    pub max: u64,
+    pub got: String,
+    /// What it may be.
+    pub allowed: String,
 }
 
 impl std::fmt::Display for LimitError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { name, got, min, max } = self;
-        write!(f, "the limit {name} is {got}, and has to be from {min} to {max}")
+        let Self { name, got, allowed } = self;
+        write!(f, "the limit {name} is {got}, and has to be {allowed}")
     }
 }
 
 impl std::error::Error for LimitError {}
+
+/// The answer to a 3.x PUBLISH that was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RejectedPublish {
+    /// It is acknowledged as if it had been delivered, and dropped.
+    #[default]
+    Acknowledge,
+    /// The Network Connection is closed.
+    Close,
+}
 
 /// Which message makes room where a session's queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -167,7 +277,7 @@ pub enum QueueFull {
     /// The one that comes: it is not queued.
     #[default]
     DropNewest,
-    /// The one that has waited longest.
+    /// Those that have waited longest.
     DropOldest,
 }
 
@@ -185,64 +295,6 @@ pub enum SharedStrategy {
     LeastInFlight,
 }
 
-/// The answer to a 3.x PUBLISH that was not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RejectedPublish {
-    /// It is acknowledged as if it had been delivered, and dropped.
-    #[default]
-    Acknowledge,
-    /// The Network Connection is closed.
-    Close,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            packet_bytes_max: 16 << 20,
-            connect_bytes_max: 512 << 10,
-            connect_timeout: Duration::from_secs(10),
-            keep_alive_secs_max: 0,
-            keep_alive_secs_min: 0,
-            idle_max: Duration::ZERO,
-            connections_max: 1_000_000,
-            connections_per_address_max: 0,
-            connect_rate_max: 0,
-            message_rate_max: 0,
-            byte_rate_max: 0,
-            sessions_max: 1_000_000,
-            client_id_bytes_max: 1024,
-            session_expiry_secs_max: 7 * 24 * 3600,
-            persistent_expiry_3x_secs: 7 * 24 * 3600,
-            in_flight_max: 1024,
-            receive_maximum: 1024,
-            topic_alias_max: 64,
-            queue_messages_max: 10_000,
-            queue_bytes_max: 64 << 20,
-            queue_full: QueueFull::default(),
-            queue_qos0: false,
-            outbound_bytes_max: 8 << 20,
-            outbound_topic_aliases_max: 16,
-            filters_a_packet_max: 10_000,
-            subscriptions_max: 100_000,
-            topic_bytes_max: 65_535,
-            topic_levels_max: 200,
-            retained_messages_max: 1_000_000,
-            retained_bytes_max: 1 << 30,
-            mailbox_bytes_max: 64 << 20,
-            worker_bytes_max: 1 << 30,
-            maximum_qos: QoS::ExactlyOnce,
-            retain_available: true,
-            wildcard_subscriptions_available: true,
-            subscription_identifiers_available: true,
-            shared_subscriptions_available: true,
-            shared_strategy: SharedStrategy::default(),
-            check_payload_format: false,
-            server_reference: None,
-            rejected_publish: RejectedPublish::default(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,6 +305,49 @@ mod tests {
         let nothing = Limits { receive_maximum: 0, ..Limits::default() };
         let error = nothing.check().unwrap_err();
         assert_eq!(error.to_string(), "the limit receive_maximum is 0, and has to be from 1 to 65535");
-        assert!(Limits { packet_bytes_max: 0, ..Limits::default() }.check().is_err());
+        let small = Limits { packet_bytes_max: 0, ..Limits::default() };
+        let error = small.check().unwrap_err().to_string();
+        assert_eq!(error, "the limit packet_bytes_max is 0, and has to be from 128 to 268435460");
+        let backwards = Limits { keep_alive_secs_min: 60, keep_alive_secs_max: 30, ..Limits::default() };
+        let error = backwards.check().unwrap_err().to_string();
+        assert!(error.ends_with("has to be at most keep_alive_secs_max, which is 30s"), "{error}");
+        assert_eq!(Limits { keep_alive_secs_min: 60, ..Limits::default() }.check(), Ok(()));
+        assert!(Limits { connect_timeout: Duration::MAX, ..Limits::default() }.check().is_err());
+    }
+
+    /// Reading back what is printed changes nothing, and what is set is what is shown.
+    #[test]
+    fn settings_reach_their_fields() {
+        for setting in SETTINGS {
+            let mut limits = Limits::default();
+            let shown = setting.show(&limits);
+            setting.apply(&mut limits, &setting.parse(&shown).expect(setting.name));
+            assert_eq!(limits, Limits::default(), "{}", setting.name);
+            let other = match setting.kind {
+                Kind::Text => Value::Text("x".into()),
+                _ => Value::Number(if (setting.get)(&limits) == Value::Number(*setting.range.end()) {
+                    *setting.range.start()
+                } else {
+                    *setting.range.end()
+                }),
+            };
+            setting.apply(&mut limits, &other);
+            assert_eq!((setting.get)(&limits), other, "{}", setting.name);
+            assert_ne!(limits, Limits::default(), "{}", setting.name);
+            assert_eq!(limits.check(), Ok(()), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn settings_are_described() {
+        for setting in SETTINGS {
+            assert!(setting.about.trim_start().starts_with(char::is_uppercase), "{}", setting.name);
+            assert!(
+                setting.about.ends_with('.') && !setting.beyond.is_empty() && !setting.beyond.ends_with('.'),
+                "{}",
+                setting.name
+            );
+            assert_eq!(setting.kind == Kind::Flag, setting.beyond.starts_with("if "), "{}", setting.name);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The `host` program: a thin shell over the library.
 
 mod cli;
+mod config;
 mod log;
 
 use std::io::Write;
@@ -18,7 +19,7 @@ const EXIT_INTERRUPTED: i32 = 128 + 2;
 
 fn main() -> ExitCode {
     let outcome = match cli::parse(std::env::args_os()).unwrap_or_else(|usage| usage.exit()) {
-        Config::Run(config) => run(config),
+        Config::Run(config) => run(*config),
         Config::Check(config) => check(&config),
     };
     match outcome {
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
 /// Serves until a signal comes, or the server fails.
 fn run(config: RunConfig) -> Result<(), Error> {
     log::start(&config.log, config.log_format);
-    let mut builder = Server::builder().allow_anonymous(config.allow_anonymous);
+    let mut builder = Server::builder().allow_anonymous(config.allow_anonymous).limits(config.limits);
     for addr in config.listen {
         builder = builder.listen(addr.to_string());
     }

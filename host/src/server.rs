@@ -114,7 +114,15 @@ impl Builder {
         self
     }
 
-    /// Bounds. Default: [`Limits::default`].
+    /// Bounds, which [`Builder::start`] checks. Default: [`Limits::default`]. `host/LIMITS.md` of the repository is the
+    /// reference.
+    ///
+    /// ```
+    /// let mut limits = host::Limits::default();
+    /// limits.packet_bytes_max = 256 << 10;
+    /// limits.connections_per_address_max = 200;
+    /// let builder = host::Server::builder().limits(limits);
+    /// ```
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self

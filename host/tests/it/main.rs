@@ -8,6 +8,7 @@ mod cli;
 mod clients;
 mod conformance;
 mod harness;
+mod limits;
 mod loader;
 mod mqtt;
 mod plugins;
