@@ -170,13 +170,19 @@ pub(crate) fn host_output<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) ->
 /// Runs a program until it ends by itself. Its output has to fit into a pipe.
 #[track_caller]
 pub(crate) fn output(command: &mut Command) -> Output {
+    output_within(command, PATIENCE)
+}
+
+/// The same with another patience.
+#[track_caller]
+pub(crate) fn output_within(command: &mut Command, patience: Duration) -> Output {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience;
     while child.try_wait().expect("its state can be read").is_none() {
         if Instant::now() > deadline {
             let _ = child.kill();

@@ -1,0 +1,29 @@
+//! The paho library for Python, with the API of its versions 1 and with that of its versions 2.
+
+use std::process::Command;
+
+use super::{INSTALL, expect_all_cases, installed, matrix};
+use crate::harness::have;
+
+fn paho(name: &str) {
+    let Some(library) = have("python3", &["--version"], INSTALL).then(|| installed(name)).flatten() else {
+        return;
+    };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/clients/paho_cases.py");
+    matrix(&[3, 4, 5], |addr, version| {
+        let mut python = Command::new("python3");
+        python.arg(script).args([addr.port().to_string(), version.to_string()]);
+        python.env("PYTHONPATH", &library).env("PYTHONDONTWRITEBYTECODE", "1");
+        expect_all_cases(&mut python, version);
+    });
+}
+
+#[test]
+fn paho_1_does_everything_at_every_version() {
+    paho("paho-1.6.1");
+}
+
+#[test]
+fn paho_2_does_everything_at_every_version() {
+    paho("paho-2.1.0");
+}

@@ -1,0 +1,343 @@
+//! rumqttc: its client for 3.1.1 and its client for 5.0, which share no types. Here is what both do.
+
+mod v3;
+mod v5;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use rumqttc::v5::mqttbytes::v5::PublishProperties;
+
+use super::{cases, matrix};
+
+#[test]
+fn rumqttc_does_everything_at_every_version() {
+    matrix(&[4, 5], |addr, version| {
+        for case in cases(version) {
+            println!("rumqttc {version} {case}");
+            if version == 5 { run::<v5::Wire>(addr, case) } else { run::<v3::Wire>(addr, case) }
+        }
+    });
+}
+
+/// How a client connects.
+#[derive(Debug, Clone, Copy, Default)]
+struct Options<'a> {
+    persistent: bool,
+    /// Topic, payload and QoS.
+    will: Option<(&'a str, &'a str, u8)>,
+}
+
+/// A message, sent or received.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Message {
+    topic: String,
+    payload: Vec<u8>,
+    qos: u8,
+    retain: bool,
+    /// Only in 5.0.
+    properties: Option<PublishProperties>,
+}
+
+enum Request<'a> {
+    Subscribe(&'a str, u8),
+    Unsubscribe(&'a str),
+    Publish(&'a Message),
+    Disconnect,
+}
+
+/// What a client reports.
+#[derive(Debug, PartialEq, Eq)]
+enum Event {
+    Connected {
+        session_present: bool,
+    },
+    Subscribed {
+        qos: u8,
+    },
+    Unsubscribed,
+    /// A PUBLISH with QoS 0 has been written.
+    Sent,
+    /// The whole exchange of QoS 1 or 2 is over.
+    Acknowledged,
+    Message(Message),
+    /// DISCONNECT has been written.
+    Disconnected,
+}
+
+/// One of the two clients.
+trait Wire {
+    fn open(addr: SocketAddr, client_id: String, options: Options<'_>) -> Self;
+    fn request(&mut self, request: Request<'_>);
+    /// Works until something happens.
+    fn event(&mut self) -> Option<Event>;
+}
+
+/// A client with what it has received. It works while something is waited for; dropping it closes the socket without
+/// DISCONNECT.
+struct Client<W> {
+    wire: W,
+    messages: VecDeque<Message>,
+    session_present: bool,
+}
+
+impl<W: Wire> Client<W> {
+    fn connect(addr: SocketAddr, name: &str) -> Self {
+        Self::connect_with(addr, name, Options::default())
+    }
+
+    fn connect_with(addr: SocketAddr, name: &str, options: Options<'_>) -> Self {
+        let wire = W::open(addr, format!("rumqttc-{name}"), options);
+        let mut client = Self { wire, messages: VecDeque::new(), session_present: false };
+        let Event::Connected { session_present } = client.event() else { panic!("CONNACK comes first") };
+        client.session_present = session_present;
+        client
+    }
+
+    /// The next event that is not a message.
+    fn event(&mut self) -> Event {
+        loop {
+            match self.wire.event() {
+                Some(Event::Message(message)) => self.messages.push_back(message),
+                Some(event) => return event,
+                None => {}
+            }
+        }
+    }
+
+    fn subscribe(&mut self, filter: &str, qos: u8) {
+        self.wire.request(Request::Subscribe(filter, qos));
+        assert_eq!(self.event(), Event::Subscribed { qos });
+    }
+
+    fn unsubscribe(&mut self, filter: &str) {
+        self.wire.request(Request::Unsubscribe(filter));
+        assert_eq!(self.event(), Event::Unsubscribed);
+    }
+
+    fn publish(&mut self, topic: &str, payload: impl AsRef<[u8]>, qos: u8) {
+        let payload = payload.as_ref().to_vec();
+        self.publish_message(&Message { topic: topic.to_owned(), payload, qos, ..Message::default() });
+    }
+
+    fn publish_message(&mut self, message: &Message) {
+        self.wire.request(Request::Publish(message));
+        assert_eq!(self.event(), if message.qos == 0 { Event::Sent } else { Event::Acknowledged });
+    }
+
+    fn message(&mut self) -> Message {
+        loop {
+            if let Some(message) = self.messages.pop_front() {
+                return message;
+            }
+            match self.wire.event() {
+                Some(Event::Message(message)) => return message,
+                Some(event) => panic!("a message was expected: {event:?}"),
+                None => {}
+            }
+        }
+    }
+
+    fn text(&mut self) -> String {
+        String::from_utf8(self.message().payload).expect("it was sent as text")
+    }
+
+    fn disconnect(mut self) {
+        self.wire.request(Request::Disconnect);
+        assert_eq!(self.event(), Event::Disconnected);
+    }
+}
+
+fn run<W: Wire>(addr: SocketAddr, case: &str) {
+    match case {
+        "qos_0" => qos::<W>(addr, 0),
+        "qos_1" => qos::<W>(addr, 1),
+        "qos_2" => qos::<W>(addr, 2),
+        "retain" => retain::<W>(addr),
+        "will" => will::<W>(addr),
+        "resume" => resume::<W>(addr),
+        "shared" => shared::<W>(addr),
+        "request_response" => request_response::<W>(addr),
+        "large" => large::<W>(addr),
+        "user_properties" => user_properties::<W>(addr),
+        "topic_alias" => topic_alias::<W>(addr),
+        _ => panic!("{case}"),
+    }
+}
+
+fn qos<W: Wire>(addr: SocketAddr, published: u8) {
+    let (mut subscriber, mut publisher) = (Client::<W>::connect(addr, "s"), Client::<W>::connect(addr, "p"));
+    for granted in 0..3 {
+        subscriber.subscribe("rust/+", granted);
+        for number in 0..20 {
+            publisher.publish("rust/x", format!("{granted} {number}"), published);
+        }
+        for number in 0..20 {
+            let message = subscriber.message();
+            assert_eq!(message.payload, format!("{granted} {number}").as_bytes());
+            assert_eq!((message.qos, message.retain), (granted.min(published), false));
+        }
+    }
+    subscriber.unsubscribe("rust/+");
+    subscriber.disconnect();
+    publisher.disconnect();
+}
+
+fn retain<W: Wire>(addr: SocketAddr) {
+    let (mut subscriber, mut publisher) = (Client::<W>::connect(addr, "s"), Client::<W>::connect(addr, "p"));
+    let mut retained = |qos, payload: &str| {
+        let (topic, payload) = ("retain/x".to_owned(), payload.as_bytes().to_vec());
+        publisher.publish_message(&Message { topic, payload, qos, retain: true, properties: None });
+    };
+    for qos in 0..3 {
+        retained(qos, "old");
+        retained(1, "new");
+        subscriber.subscribe("retain/#", 2);
+        let message = subscriber.message();
+        assert_eq!((message.payload.as_slice(), message.retain), (&b"new"[..], true));
+        subscriber.unsubscribe("retain/#");
+    }
+    retained(1, "");
+    subscriber.subscribe("retain/#", 2);
+    publisher.publish("retain/y", "live", 1);
+    assert_eq!(subscriber.text(), "live");
+}
+
+fn will<W: Wire>(addr: SocketAddr) {
+    let mut observer = Client::<W>::connect(addr, "observer");
+    observer.subscribe("will/+", 2);
+    for qos in 0..3 {
+        let options = Options { will: Some(("will/x", "gone", qos)), ..Options::default() };
+        drop(Client::<W>::connect_with(addr, "mortal", options));
+        let message = observer.message();
+        assert_eq!((message.payload.as_slice(), message.qos), (&b"gone"[..], qos));
+    }
+    let options = Options { will: Some(("will/x", "not to be seen", 1)), ..Options::default() };
+    Client::<W>::connect_with(addr, "mortal", options).disconnect();
+    observer.publish("will/end", "end", 1);
+    assert_eq!(observer.text(), "end");
+}
+
+fn resume<W: Wire>(addr: SocketAddr) {
+    let options = Options { persistent: true, ..Options::default() };
+    let mut keeper = Client::<W>::connect_with(addr, "keeper", options);
+    assert!(!keeper.session_present);
+    keeper.subscribe("kept/+", 2);
+    keeper.disconnect();
+    let mut publisher = Client::<W>::connect(addr, "p");
+    for number in 0..200_u8 {
+        publisher.publish("kept/x", [number], 1 + number % 2);
+    }
+    let mut keeper = Client::<W>::connect_with(addr, "keeper", options);
+    assert!(keeper.session_present);
+    let got: Vec<u8> = (0..200).map(|_| keeper.message().payload[0]).collect();
+    // Order is kept for each QoS.
+    for parity in 0..2 {
+        let half = |numbers: Vec<u8>| -> Vec<u8> { numbers.into_iter().filter(|n| n % 2 == parity).collect() };
+        assert_eq!(half(got.clone()), half((0..200).collect()));
+    }
+    drop(keeper);
+    Client::<W>::connect(addr, "keeper").disconnect();
+}
+
+fn shared<W: Wire>(addr: SocketAddr) {
+    let mut members = ["first", "second"].map(|name| {
+        let mut member = Client::<W>::connect(addr, name);
+        member.subscribe("$share/group/shared/+", 1);
+        member.subscribe("end", 1);
+        member
+    });
+    let mut publisher = Client::<W>::connect(addr, "p");
+    for number in 0..40 {
+        publisher.publish("shared/x", number.to_string(), 1);
+    }
+    publisher.publish("end", "end", 1);
+    let texts = members
+        .iter_mut()
+        .flat_map(|member| std::iter::from_fn(|| Some(member.text()).filter(|text| text != "end")).collect::<Vec<_>>());
+    let mut numbers: Vec<u8> = texts.map(|text| text.parse().expect("a number")).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..40).collect::<Vec<_>>());
+}
+
+fn request_response<W: Wire>(addr: SocketAddr) {
+    let (mut responder, mut requester) = (Client::<W>::connect(addr, "a"), Client::<W>::connect(addr, "q"));
+    responder.subscribe("request/+", 1);
+    requester.subscribe("response/+", 1);
+    for number in 0..5_u8 {
+        let asked = PublishProperties {
+            response_topic: Some("response/me".into()),
+            correlation_data: Some(vec![0, number].into()),
+            ..PublishProperties::default()
+        };
+        requester.publish_message(&Message {
+            topic: "request/double".into(),
+            payload: vec![number],
+            qos: 1,
+            properties: Some(asked.clone()),
+            ..Message::default()
+        });
+        let request = responder.message();
+        // A client of 3.1.1 has to know where to answer.
+        let told = request.properties.unwrap_or_else(|| asked.clone());
+        let correlation = PublishProperties { response_topic: None, ..told.clone() };
+        responder.publish_message(&Message {
+            topic: told.response_topic.expect("it was sent"),
+            payload: vec![2 * request.payload[0]],
+            qos: 1,
+            properties: Some(correlation),
+            ..Message::default()
+        });
+        let response = requester.message();
+        assert_eq!(response.payload, [2 * number]);
+        if let Some(properties) = response.properties {
+            assert_eq!(properties.correlation_data, asked.correlation_data);
+        }
+    }
+}
+
+fn large<W: Wire>(addr: SocketAddr) {
+    let mut client = Client::<W>::connect(addr, "large");
+    client.subscribe("large", 2);
+    let payload: Vec<u8> = (0..1 << 20).map(|number: u32| (number % 251) as u8).collect();
+    for qos in 0..3 {
+        client.publish("large", &payload, qos);
+        assert!(client.message().payload == payload, "QoS {qos}");
+    }
+}
+
+fn user_properties<W: Wire>(addr: SocketAddr) {
+    let mut client = Client::<W>::connect(addr, "properties");
+    client.subscribe("properties", 2);
+    let pairs = [("b", "1"), ("a", "2"), ("b", "1"), ("", "")];
+    let sent = PublishProperties {
+        user_properties: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+        content_type: Some("text/plain".into()),
+        payload_format_indicator: Some(1),
+        ..PublishProperties::default()
+    };
+    for qos in 0..3 {
+        let (topic, properties) = ("properties".to_owned(), Some(sent.clone()));
+        client.publish_message(&Message { topic, qos, properties: properties.clone(), ..Message::default() });
+        assert_eq!(client.message().properties, properties);
+    }
+}
+
+fn topic_alias<W: Wire>(addr: SocketAddr) {
+    let (mut subscriber, mut publisher) = (Client::<W>::connect(addr, "s"), Client::<W>::connect(addr, "p"));
+    subscriber.subscribe("alias/#", 1);
+    for topic in ["alias/one", "", "alias/two", ""] {
+        let alias = PublishProperties { topic_alias: Some(1), ..PublishProperties::default() };
+        let (topic, properties) = (topic.to_owned(), Some(alias));
+        publisher.publish_message(&Message { topic, qos: 1, properties, ..Message::default() });
+    }
+    let topics = [(); 4].map(|()| subscriber.message().topic);
+    assert_eq!(topics, ["alias/one", "alias/one", "alias/two", "alias/two"]);
+    // The server's aliases: the client allows for some.
+    for number in 0..40 {
+        publisher.publish(&format!("alias/{}", number % 8), "x", 1);
+    }
+    for number in 0..40 {
+        assert_eq!(subscriber.message().topic, format!("alias/{}", number % 8));
+    }
+}
