@@ -7,6 +7,7 @@
 mod accepted;
 mod any_bytes;
 mod refused;
+mod tables;
 
 use super::ProtocolVersion::{self, V3_1, V3_1_1, V5};
 use super::wire::put_variable_byte_integer;
