@@ -139,10 +139,10 @@ limits! {
             "PUBACK or PUBREC as if it had been accepted, or a close";
         /// Retained messages.
         retained_messages_max: usize = 1_000_000, Kind::Count, 0..=ANY,
-            "PUBACK and PUBREC 0x97; a close before the acknowledgement for 3.x; QoS 0 is dropped and counted";
+            "PUBACK and PUBREC 0x97; a close before the acknowledgement for 3.x; QoS 0 is delivered, not retained, and counted";
         /// Bytes (topic, properties and payload) of retained messages.
         retained_bytes_max: usize = GIB, Kind::Bytes, 0..=ANY,
-            "PUBACK and PUBREC 0x97; a close before the acknowledgement for 3.x; QoS 0 is dropped and counted";
+            "PUBACK and PUBREC 0x97; a close before the acknowledgement for 3.x; QoS 0 is delivered, not retained, and counted";
     }
     "Sessions" {
         /// Sessions held by one worker, connected or not.

@@ -288,11 +288,35 @@ impl Core {
     /// Stores and routes what a client has published. Returns the Reason Code of its acknowledgement.
     fn publish_from(&mut self, slot: u32, out: &mut Outgoing<'_>) -> ReasonCode {
         if !self.retain(out) {
-            return ReasonCode::QUOTA_EXCEEDED;
+            if out.parts.qos != QoS::AtMostOnce {
+                return ReasonCode::QUOTA_EXCEEDED;
+            }
+            self.not_retained(out);
         }
+        self.route_from(slot, out)
+    }
+
+    /// There was no room for a message that cannot be refused: its subscribers get it all the same, but what was retained
+    /// before does not outlive it [MQTT-3.3.1-7@3.1.1].
+    fn not_retained(&mut self, out: &Outgoing<'_>) {
+        self.shared.retained.clear(out.parts.topic);
+        self.counters().dropped_not_retained.add(1);
+        tracing::debug!(topic = out.parts.topic, "a message was not retained: there is no room for more");
+    }
+
+    fn route_from(&mut self, slot: u32, out: &mut Outgoing<'_>) -> ReasonCode {
         let session_slot = self.connections[slot as usize].session;
         let publisher = self.sessions.get(session_slot as usize).map(|session| session.key(session_slot));
         if self.route(out, publisher) { ReasonCode::SUCCESS } else { ReasonCode::NO_MATCHING_SUBSCRIBERS }
+    }
+
+    /// A QoS 2 message goes on. It has been ours since PUBREC: it is not lost even if there is no room to retain it now.
+    fn publish_released(&mut self, slot: u32, message: &Arc<Message>) {
+        let mut out = Outgoing::of(message);
+        if !self.retain(&mut out) {
+            self.not_retained(&out);
+        }
+        self.route_from(slot, &mut out);
     }
 
     /// PUBREL: the message is released, and its identifier is free [MQTT-4.3.3-11] [MQTT-4.3.3-12].
@@ -307,11 +331,8 @@ impl Core {
         if let Some(message) = received.flatten() {
             if message.is_expired(self.now) {
                 self.counters().dropped_expired.add(1); // [MQTT-4.3.3-13]
-            } else if self.publish_from(slot, &mut Outgoing::of(&message)) == ReasonCode::QUOTA_EXCEEDED {
-                tracing::warn!(
-                    topic = message.topic(),
-                    "a retained QoS 2 message was dropped: there is no room for more"
-                );
+            } else {
+                self.publish_released(slot, &message);
             }
         }
         if known || !self.connections[slot as usize].is_v5() {

@@ -3,9 +3,13 @@
 //! Statements of 3.1.1 are numbered differently from those of 5.0: their tags end in `@3.1.1`.
 
 mod connect;
+mod deliver;
 mod publish;
 mod refused;
+mod retained;
 mod session;
+mod subscribe;
+mod wills;
 
 use super::net::{connect_packet, resumed};
 use super::*;
