@@ -281,7 +281,8 @@ pub enum QueueFull {
     DropOldest,
 }
 
-/// Which member of a Shared Subscription gets a message.
+/// Which member of a Shared Subscription gets a message, among those that can take it equally well: see
+/// [`Group::choose`](crate::router::Group::choose).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SharedStrategy {
     /// Each in turn.
@@ -289,9 +290,9 @@ pub enum SharedStrategy {
     RoundRobin,
     /// Any, by chance.
     Random,
-    /// Always the same for one publisher, as long as it is there.
+    /// Always the same, until it loses its Network Connection, leaves, or its queue is full.
     Sticky,
-    /// The one with the fewest messages that are sent and not yet acknowledged.
+    /// The one with the fewest messages in flight and queued.
     LeastInFlight,
 }
 

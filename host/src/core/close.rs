@@ -72,11 +72,13 @@ impl Core {
         let who: Arc<str> = match self.sessions.get_mut(session_slot as usize) {
             Some(session) => {
                 session.connection = NONE;
-                session.set_online(false);
                 Arc::clone(&session.client_id)
             }
             None => self.pending_client_id(slot),
         };
+        if session_slot != NONE {
+            self.note_presence(session_slot);
+        }
         // Handlers are asked about the will first: after `handle_disconnect` they are asked nothing more.
         let will = if phase == Phase::Connected { self.take_will(slot, &who) } else { None };
         self.tell_handlers(slot, &who, &closing);
@@ -184,13 +186,15 @@ impl Core {
 
     /// Discards a session. It has no connection, and its will, if it waits, is published now.
     pub(super) fn end_session(&mut self, session_slot: u32) {
-        let session = self.sessions.remove(session_slot as usize);
+        let mut session = self.sessions.remove(session_slot as usize);
         debug_assert_eq!(session.connection, NONE);
+        Self::leave_all_groups(&session);
         self.by_client.remove(&session.client_id);
         let key = session.key(session_slot);
         for written in session.subscriptions.keys() {
             self.remove_from_router(key, written);
         }
+        self.hand_on_all(&mut session);
         if let Some(delayed) = session.will {
             self.publish_will(&delayed.will);
         }

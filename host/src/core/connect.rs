@@ -319,7 +319,6 @@ impl Core {
         session.expires_at = Millis::NEVER;
         session.will = None; // [MQTT-3.1.3-9]
         session.to_resend = session.in_flight.len();
-        session.set_online(true);
         let connection = &mut self.connections[slot as usize];
         connection.session = session_slot;
         connection.phase = Phase::Connected;

@@ -35,6 +35,9 @@ pub struct Counters {
     pub dropped_slow: Counter,
     /// QoS 1 and 2 messages dropped because their session's queue was full.
     pub dropped_queue_full: Counter,
+    /// Messages of Shared Subscriptions dropped because the member that had them has gone and there is no other, or because
+    /// it had been sent a QoS 2 message, which no other may get.
+    pub dropped_no_member: Counter,
     /// Messages refused because there was no room to retain them.
     pub dropped_not_retained: Counter,
     /// Messages dropped because they exceed the Maximum Packet Size of their receiver.

@@ -2,15 +2,14 @@
 //!
 //! A mailbox is locked once per batch, not once per message, and its worker is woken only when it was empty.
 
-use std::hash::BuildHasher;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use foldhash::fast::FixedState;
 use plugin_api::{QoS, ReasonCode};
 
 use crate::clock::Millis;
 use crate::message::{Message, MessageParts};
-use crate::router::{Group, SessionKey};
+use crate::router::SessionKey;
 
 /// A request to one worker. Rare next to messages between workers, which travel encoded in a [`Batch`].
 #[derive(Debug)]
@@ -92,30 +91,16 @@ pub struct Batch {
 pub enum Destination {
     /// Every matching subscription of the receiving worker.
     Matching,
-    /// The member that a shared subscription's group has chosen, with its granted QoS and Subscription Identifier.
+    /// The member that the group of a Shared Subscription has chosen.
     Member {
         /// The chosen session.
         session: SessionKey,
-        /// Which group has chosen, in case that the session has gone meanwhile; see [`group_number`].
-        group: u64,
-        /// Its granted QoS.
-        qos: QoS,
-        /// Its Retain As Published option.
-        retain_as_published: bool,
-        /// Its Subscription Identifier, 0 for none.
-        identifier: u32,
+        /// Which group has chosen: [`Group::number`](crate::router::Group::number).
+        group: NonZeroU64,
     },
 }
 
-/// A number for a group of a shared subscription, the same at all workers.
-#[must_use]
-pub fn group_number(group: &Group) -> u64 {
-    FixedState::with_seed(0x0067_726f_7570).hash_one((group.share_name(), group.filter()))
-}
-
 const MEMBER: u8 = 0x80;
-const MEMBER_RETAIN_AS_PUBLISHED: u8 = 0x40;
-const MEMBER_QOS_SHIFT: u8 = 4;
 const RETAIN: u8 = 0x04;
 
 impl Batch {
@@ -134,11 +119,8 @@ impl Batch {
     /// Appends a message.
     pub fn push(&mut self, destination: Destination, parts: &MessageParts<'_>) {
         let mut flags = parts.qos as u8 | if parts.retain { RETAIN } else { 0 };
-        if let Destination::Member { qos, retain_as_published, .. } = destination {
-            flags |= MEMBER | (qos as u8) << MEMBER_QOS_SHIFT;
-            if retain_as_published {
-                flags |= MEMBER_RETAIN_AS_PUBLISHED;
-            }
+        if let Destination::Member { .. } = destination {
+            flags |= MEMBER;
         }
         let out = &mut self.encoded;
         out.push(flags);
@@ -147,9 +129,9 @@ impl Batch {
             let length = u32::try_from(length).expect("part of a packet, which is smaller than 256 MiB");
             out.extend_from_slice(&length.to_le_bytes());
         }
-        if let Destination::Member { session, group, identifier, .. } = destination {
-            out.extend_from_slice(&group.to_le_bytes());
-            for number in [session.slot, session.serial, identifier] {
+        if let Destination::Member { session, group } = destination {
+            out.extend_from_slice(&group.get().to_le_bytes());
+            for number in [session.slot, session.serial] {
                 out.extend_from_slice(&number.to_le_bytes());
             }
         }
@@ -214,11 +196,8 @@ impl<'a> Reader<'a> {
             Destination::Matching
         } else {
             Destination::Member {
-                group: self.long_number(),
+                group: NonZeroU64::new(self.long_number()).expect("pushed as not zero"),
                 session: SessionKey { slot: self.number(), serial: self.number() },
-                qos: qos(flags >> MEMBER_QOS_SHIFT),
-                retain_as_published: flags & MEMBER_RETAIN_AS_PUBLISHED != 0,
-                identifier: self.number(),
             }
         };
         let topic = std::str::from_utf8(self.take(topic as usize)).expect("pushed as a str");
@@ -360,10 +339,7 @@ mod tests {
     fn batch_gives_back_what_was_pushed_in_order() {
         let member = Destination::Member {
             session: SessionKey { slot: 3, serial: 9 },
-            group: 0x0123_4567_89AB_CDEF,
-            qos: QoS::ExactlyOnce,
-            retain_as_published: true,
-            identifier: 12,
+            group: NonZeroU64::new(0x0123_4567_89AB_CDEF).unwrap(),
         };
         let mut batch = Batch::default();
         batch.push(Destination::Matching, &parts("a/b", b"one"));

@@ -24,6 +24,7 @@ mod replay;
 mod requests;
 mod route;
 mod session;
+mod shared;
 mod subscribe;
 mod templates;
 #[cfg(test)]
@@ -45,12 +46,13 @@ pub use self::counters::Counters;
 use self::mail::{Batch, Mailboxes};
 use self::requests::{DelayedInfo, EarlyMail};
 use self::session::Session;
+use self::shared::HandedOn;
 use self::templates::Templates;
 use self::timers::{Armed, Subject, Timers, is_current};
 use crate::clock::Millis;
 use crate::limits::Limits;
 use crate::plugin::{Chain, ChangedMessage};
-use crate::router::{Interest, Retained, Router, SessionKey};
+use crate::router::{Chooser, Interest, Retained, Router, SessionKey};
 
 /// What all workers of a server share. Immutable, or with its own documented rule for threads.
 pub struct Shared {
@@ -127,6 +129,11 @@ pub struct Core {
     handovers: Vec<(u32, usize, Box<Handover>)>,
     /// Connections, by slot and id, whose replays of retained messages may get ahead.
     listed_replays: VecDeque<(u32, u64)>,
+    /// Chooses the members of Shared Subscriptions that get messages.
+    chooser: Chooser,
+    /// Messages of members that have left, oldest first, and their bytes.
+    handed_on: VecDeque<HandedOn>,
+    handed_on_bytes: usize,
     /// Counts the calls of [`Core::take_dirty`].
     turn: u32,
     delayed_infos: HashMap<u64, DelayedInfo, RandomState>,
@@ -166,6 +173,7 @@ impl Core {
         Self {
             worker,
             router: Router::new(worker, Arc::clone(&shared.interest)),
+            chooser: Chooser::new(shared.limits.shared_strategy, worker),
             shared,
             now,
             connections: Slab::new(),
@@ -180,6 +188,8 @@ impl Core {
             congested_since: None,
             handovers: Vec::new(),
             listed_replays: VecDeque::new(),
+            handed_on: VecDeque::new(),
+            handed_on_bytes: 0,
             turn: 1,
             delayed_infos: HashMap::default(),
             delayed_info_bytes: 0,
@@ -257,13 +267,14 @@ impl Core {
         if self.has_mail_left() || !self.listed_replays.is_empty() {
             return Some(self.now);
         }
-        self.timers.next()
+        self.timers.next().into_iter().chain(self.next_hand_on()).min()
     }
 
     /// Goes on with what is spread over turns, and moves to `into` the connections that have something to send or are to
     /// be closed. Call it once a turn, after everything that was received has been handed in.
     pub fn take_dirty(&mut self, into: &mut Vec<u32>) {
         self.continue_replays();
+        self.continue_to_hand_on();
         into.append(&mut self.dirty);
         for &slot in into.iter() {
             if let Some(connection) = self.connections.get_mut(slot as usize) {

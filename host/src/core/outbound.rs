@@ -148,7 +148,7 @@ impl Core {
         let bytes_max = self.shared.limits.outbound_bytes_max;
         if waiting > bytes_max / NEXT_TO_NOTHING && waiting + parts.payload.len() > bytes_max {
             self.counters().dropped_slow.add(1);
-            return;
+            return self.note_presence(self.connections[slot as usize].session);
         }
         let class = Class { v5: connection.is_v5(), qos: QoS::AtMostOnce, retain };
         let sent = self.append(slot, class, parts, identifiers, None, false);
@@ -161,7 +161,7 @@ impl Core {
         let at_once = session.queue.is_empty() && self.may_send(session_slot);
         let left = if at_once { self.send(session_slot, delivery).err() } else { Some(delivery) };
         let Some(delivery) = left else {
-            return;
+            return self.note_presence(session_slot);
         };
         let limits = &self.shared.limits;
         let session = &mut self.sessions[session_slot as usize];
@@ -169,6 +169,7 @@ impl Core {
             self.counters().dropped_queue_full.add(1);
             tracing::debug!(topic = dropped.message.topic(), "a message was dropped: its session's queue is full");
         }
+        self.note_presence(session_slot);
     }
 
     /// Whether a session has a connection that can take another QoS 1 or 2 message [MQTT-4.9.0-2].
@@ -191,7 +192,7 @@ impl Core {
         };
         let class = Class { v5: self.connections[slot as usize].is_v5(), qos: delivery.qos, retain: delivery.retain };
         let parts = delivery.message.parts();
-        if self.append(slot, class, &parts, &delivery.identifiers, Some(packet_id), false).is_ok() {
+        if self.append(slot, class, &parts, delivery.origin.identifiers(), Some(packet_id), false).is_ok() {
             let awaiting = if delivery.qos == QoS::AtLeastOnce { Awaiting::Puback } else { Awaiting::Pubrec };
             let sent = InFlight { packet_id, awaiting, delivery: Some(delivery) };
             self.sessions[session_slot as usize].in_flight.push_back(sent);
@@ -232,6 +233,12 @@ impl Core {
     /// Sends what a session has to send, as far as its turn has come: first again what was in flight when the last
     /// connection ended, then what waits in the queue.
     pub(super) fn pump(&mut self, session_slot: u32) {
+        self.send_what_waits(session_slot);
+        self.sessions[session_slot as usize].trim();
+        self.note_presence(session_slot);
+    }
+
+    fn send_what_waits(&mut self, session_slot: u32) {
         self.resend(session_slot);
         while !self.sessions[session_slot as usize].queue.is_empty() && self.may_send(session_slot) {
             let delivery = self.sessions[session_slot as usize].dequeue().expect("it is not empty");
@@ -246,7 +253,6 @@ impl Core {
                 return;
             }
         }
-        self.sessions[session_slot as usize].trim();
     }
 
     /// Sends again, in the original order and within the client's Receive Maximum, what was in flight when the session's
@@ -272,7 +278,7 @@ impl Core {
                     let class = Class { v5: connection.is_v5(), qos: delivery.qos, retain: delivery.retain };
                     let parts = delivery.message.parts();
                     // [MQTT-3.3.1-1]
-                    self.append(slot, class, &parts, &delivery.identifiers, Some(packet_id), true).is_ok()
+                    self.append(slot, class, &parts, delivery.origin.identifiers(), Some(packet_id), true).is_ok()
                 }
                 None => {
                     Packet::Pubrel(Ack::success(packet_id)).encode(version, self.out(slot));

@@ -8,7 +8,7 @@ use plugin_api::QoS;
 
 use super::Core;
 use super::connection::Phase;
-use super::session::Queued;
+use super::session::{Origin, Queued};
 use crate::message::Message;
 
 /// The replays of one connection stop for this turn after so many messages,
@@ -33,7 +33,8 @@ pub(super) struct Replays {
 /// How a subscription wants its retained messages.
 struct Replay {
     qos: QoS,
-    identifiers: Box<[u32]>,
+    /// Subscription Identifier, 0 for none.
+    identifier: u32,
 }
 
 /// The replay that is under way: the only one of its connection for which messages have been looked up.
@@ -67,8 +68,7 @@ impl Core {
         connection.looked_up_in = turn;
         let replays = &mut connection.extra().replays;
         replays.cancel(filter);
-        let identifiers = if identifier == 0 { Box::default() } else { Box::from([identifier]) };
-        let replay = Replay { qos, identifiers };
+        let replay = Replay { qos, identifier };
         if at_once {
             let messages = self.shared.retained.matching(filter, self.now);
             if messages.is_empty() {
@@ -163,10 +163,11 @@ impl Core {
     fn send_retained(&mut self, slot: u32, message: Arc<Message>, replay: &Replay) {
         self.templates.begin(1);
         let qos = message.qos().min(replay.qos);
+        let origin = Origin::new(None, &[replay.identifier]);
         if qos == QoS::AtMostOnce {
-            self.send_at_most_once(slot, true, &replay.identifiers, &message.parts());
+            self.send_at_most_once(slot, true, origin.identifiers(), &message.parts());
         } else {
-            let delivery = Queued { message, qos, retain: true, identifiers: replay.identifiers.clone() };
+            let delivery = Queued { message, qos, retain: true, origin };
             self.send_or_queue(self.connections[slot as usize].session, delivery);
         }
     }

@@ -5,7 +5,7 @@ use plugin_api::{ConnectionId, DisconnectKind, InfoSender, Properties, Propertie
 use super::connection::{Closing, NONE, Phase};
 use super::mail::{InfoMail, InfoTarget, Mail};
 use super::publish::forwarded;
-use super::session::Queued;
+use super::session::{Origin, Queued};
 use super::{CONNECTION_ID_WORKER_SHIFT, Core, Subject};
 use crate::clock::Millis;
 use crate::message::MessageParts;
@@ -202,7 +202,7 @@ impl Core {
                 message: std::sync::Arc::new(parts.to_message()),
                 qos: message.qos,
                 retain: message.retain,
-                identifiers: Box::default(),
+                origin: Origin::new(None, &[]),
             };
             self.send_or_queue(self.connections[slot as usize].session, delivery);
         }

@@ -1,17 +1,18 @@
 //! From an accepted message to the sessions that get it.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use plugin_api::QoS;
 
 use super::Core;
 use super::connection::NONE;
-use super::mail::{Destination, group_number};
-use super::session::Queued;
+use super::mail::Destination;
+use super::session::{Origin, Queued};
 use super::timers::{Subject, is_current};
 use crate::clock::Millis;
 use crate::message::{Message, MessageParts};
-use crate::router::{Group, SessionKey, Target};
+use crate::router::{SessionKey, Target};
 
 /// A message that is being routed. It is copied at most once, when the first session has to keep it.
 pub(super) struct Outgoing<'a> {
@@ -40,6 +41,8 @@ pub(super) struct Wanted<'a> {
     pub(super) qos: QoS,
     pub(super) retain_as_published: bool,
     pub(super) identifiers: &'a [u32],
+    /// The group that has chosen the session.
+    pub(super) group: Option<NonZeroU64>,
 }
 
 impl Core {
@@ -104,49 +107,18 @@ impl Core {
         }
     }
 
-    fn deliver_to_group(&mut self, group: &Arc<Group>, out: &mut Outgoing<'_>) {
-        let Some(member) = group.choose() else {
-            return;
-        };
-        let identifiers = member.identifier.map(std::num::NonZeroU32::get);
-        if member.worker == self.worker {
-            self.templates.begin(1);
-            let wanted = Wanted {
-                qos: member.options.qos,
-                retain_as_published: member.options.retain_as_published,
-                identifiers: identifiers.as_slice(),
-            };
-            self.deliver(member.session, wanted, out);
-        } else {
-            let destination = Destination::Member {
-                session: member.session,
-                group: group_number(group),
-                qos: member.options.qos,
-                retain_as_published: member.options.retain_as_published,
-                identifier: identifiers.unwrap_or(0),
-            };
-            self.send_to_worker(member.worker, destination, out);
-        }
-    }
-
-    /// The member that was chosen for a message has gone while it was on its way: another one gets it.
-    fn choose_again(&mut self, number: u64, out: &mut Outgoing<'_>) {
-        let targets = self.router.targets(out.parts.topic);
-        if let Some(group) = targets.groups.iter().find(|group| group_number(group) == number) {
-            self.deliver_to_group(group, out);
-        }
-    }
-
-    fn send_to_worker(&mut self, worker: usize, destination: Destination, out: &Outgoing<'_>) {
+    /// `false` if it was dropped.
+    pub(super) fn send_to_worker(&mut self, worker: usize, destination: Destination, out: &Outgoing<'_>) -> bool {
         if out.parts.qos == QoS::AtMostOnce && self.is_shedding() {
             self.counters().dropped_slow.add(1);
-        } else {
-            self.outbox[worker].push(destination, &out.parts);
+            return false;
         }
+        self.outbox[worker].push(destination, &out.parts);
+        true
     }
 
     /// Puts a message on its way to one session. `false` if there is no such session any more.
-    fn deliver(&mut self, key: SessionKey, wanted: Wanted<'_>, out: &mut Outgoing<'_>) -> bool {
+    pub(super) fn deliver(&mut self, key: SessionKey, wanted: Wanted<'_>, out: &mut Outgoing<'_>) -> bool {
         let Some(session) = self.sessions.get(key.slot as usize).filter(|session| session.serial == key.serial) else {
             return false;
         };
@@ -160,7 +132,8 @@ impl Core {
                 self.send_at_most_once(slot, retain, wanted.identifiers, &out.parts);
             }
         } else {
-            let delivery = Queued { message: out.keep(), qos, retain, identifiers: wanted.identifiers.into() };
+            let origin = Origin::new(wanted.group, wanted.identifiers);
+            let delivery = Queued { message: out.keep(), qos, retain, origin };
             self.send_or_queue(key.slot, delivery);
         }
         true
@@ -204,21 +177,13 @@ impl Core {
     }
 
     fn deliver_from_worker(&mut self, destination: Destination, parts: MessageParts<'_>) {
-        let mut out = Outgoing::new(parts);
         match destination {
             Destination::Matching => {
                 // The other worker has served the rest of the world; here only our own subscriptions are looked at.
                 let targets = self.router.targets(parts.topic);
-                self.deliver_to(&targets.local, &mut out, None);
+                self.deliver_to(&targets.local, &mut Outgoing::new(parts), None);
             }
-            Destination::Member { session, group, qos, retain_as_published, identifier } => {
-                self.templates.begin(1);
-                let identifiers = [identifier];
-                let identifiers = if identifier == 0 { &[][..] } else { &identifiers[..] };
-                if !self.deliver(session, Wanted { qos, retain_as_published, identifiers }, &mut out) {
-                    self.choose_again(group, &mut out);
-                }
-            }
+            Destination::Member { session, group } => self.deliver_to_member(session, group, parts),
         }
     }
 
@@ -245,7 +210,12 @@ const INBOX_BYTES_A_TURN: usize = 1 << 20;
 
 impl<'a> Wanted<'a> {
     fn of(target: &'a Target) -> Self {
-        Self { qos: target.qos, retain_as_published: target.retain_as_published, identifiers: &target.identifiers }
+        Self {
+            qos: target.qos,
+            retain_as_published: target.retain_as_published,
+            identifiers: &target.identifiers,
+            group: None,
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! Session State: what outlives a Network Connection.
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use foldhash::fast::RandomState;
 use plugin_api::QoS;
 
 use super::connection::NONE;
+use super::shared::SharedPart;
 use super::timers::Armed;
 use crate::clock::Millis;
 use crate::codec::{PacketId, SubscribeOptions};
@@ -45,8 +46,8 @@ pub(super) struct Session {
     pub(super) received: HashMap<PacketId, Option<Arc<Message>>, RandomState>,
     /// By Topic Filter as the client wrote it, `$share/…` included.
     pub(super) subscriptions: HashMap<Box<str>, Subscription, RandomState>,
-    /// Whether it is connected, for the groups of its shared subscriptions.
-    pub(super) online: Option<Arc<AtomicBool>>,
+    /// For its Shared Subscriptions; few sessions have any.
+    pub(super) shared: Option<Box<SharedPart>>,
     /// A Will Message that waits for its Will Delay Interval.
     pub(super) will: Option<Box<DelayedWill>>,
 }
@@ -97,8 +98,51 @@ pub(super) struct Queued {
     pub(super) message: Arc<Message>,
     pub(super) qos: QoS,
     pub(super) retain: bool,
-    /// Subscription Identifiers of all matching subscriptions [MQTT-3.3.4-3].
-    pub(super) identifiers: Box<[u32]>,
+    pub(super) origin: Origin,
+}
+
+/// The subscriptions by which a session gets a message. Most have no identifier or one, and cost no allocation.
+#[derive(Debug, Clone)]
+pub(super) enum Origin {
+    /// Subscriptions that are not shared, with at most one Subscription Identifier; 0 for none.
+    One(u32),
+    /// Overlapping ones with several identifiers [MQTT-3.3.4-3].
+    Several(Box<Identifiers>),
+    /// A Shared Subscription, by [`Group::number`](crate::router::Group::number), with its identifier or 0.
+    Shared { group: NonZeroU64, identifier: u32 },
+}
+
+/// Behind a thin pointer, so that [`Queued`] stays small.
+#[derive(Debug, Clone)]
+pub(super) struct Identifiers(Box<[u32]>);
+
+impl Origin {
+    /// The group is there if it is a Shared Subscription, which has one identifier at most.
+    pub(super) fn new(group: Option<NonZeroU64>, identifiers: &[u32]) -> Self {
+        let first = identifiers.first().copied().unwrap_or(0);
+        match group {
+            Some(group) => Self::Shared { group, identifier: first },
+            None if identifiers.len() < 2 => Self::One(first),
+            None => Self::Several(Box::new(Identifiers(identifiers.into()))),
+        }
+    }
+
+    /// The Subscription Identifiers of all matching subscriptions.
+    pub(super) fn identifiers(&self) -> &[u32] {
+        match self {
+            Self::One(0) | Self::Shared { identifier: 0, .. } => &[],
+            Self::One(identifier) | Self::Shared { identifier, .. } => std::slice::from_ref(identifier),
+            Self::Several(identifiers) => &identifiers.0,
+        }
+    }
+
+    /// The group whose member the session was chosen as.
+    pub(super) fn group(&self) -> Option<NonZeroU64> {
+        match self {
+            Self::Shared { group, .. } => Some(*group),
+            Self::One(_) | Self::Several(_) => None,
+        }
+    }
 }
 
 impl Session {
@@ -118,7 +162,7 @@ impl Session {
             queue_bytes: 0,
             received: HashMap::default(),
             subscriptions: HashMap::default(),
-            online: None,
+            shared: None,
             will: None,
         }
     }

@@ -1,19 +1,17 @@
 //! SUBSCRIBE and UNSUBSCRIBE: bounds, handlers, the router, retained messages.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use plugin_api::topic::{self, Share};
 use plugin_api::{DisconnectKind, Properties, QoS, ReasonCode};
 
 use super::Core;
-use super::connection::{Closing, NONE};
+use super::connection::Closing;
 use super::inbound::Next;
-use super::session::{Session, Subscription};
+use super::session::Subscription;
 use crate::codec::{DecodeError, Packet, RetainHandling, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe};
 use crate::plugin::{SubscribeItem, SubscribeOutcome};
-use crate::router::SessionKey;
+use crate::router::Left;
 
 /// One Topic Filter of a SUBSCRIBE packet.
 struct Asked<'a> {
@@ -141,8 +139,7 @@ impl Core {
         let key = session.key(session_slot);
         let identifier_or_none = NonZeroU32::new(identifier);
         if let Some(share_name) = asked.share_name {
-            let online = session.online();
-            self.router.subscribe_shared(key, share_name, asked.filter, options, identifier_or_none, online);
+            self.join_group(session_slot, share_name, asked.filter, options, identifier_or_none);
             return granted;
         }
         self.router.subscribe(key, asked.filter, options, identifier_or_none);
@@ -172,11 +169,15 @@ impl Core {
         if !self.settle_subscribe(slot, outcome) {
             return Ok(self.next(slot));
         }
+        let mut left = Vec::new();
         for (filter, code) in filters.iter().zip(&mut codes) {
             // One filter may stand in the packet twice; the second time there is nothing to remove [MQTT-3.10.4-6].
-            if *code == ReasonCode::SUCCESS && !self.unsubscribe(session_slot, filter) {
+            if *code == ReasonCode::SUCCESS && !self.unsubscribe(session_slot, filter, &mut left) {
                 *code = ReasonCode::NO_SUBSCRIPTION_EXISTED;
             }
+        }
+        if !left.is_empty() {
+            self.hand_on_queued(session_slot, &left);
         }
         // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.11.3-1]
         let reason_codes: Vec<u8> = codes.iter().map(|code| code.0).collect();
@@ -201,37 +202,15 @@ impl Core {
         }
     }
 
-    /// Removes a subscription by its filter as the client wrote it [MQTT-3.10.4-1]. `false` if there was none.
-    fn unsubscribe(&mut self, session_slot: u32, written: &str) -> bool {
+    /// Removes a subscription by its filter as the client wrote it [MQTT-3.10.4-1]. `false` if there was none. If it was a
+    /// shared one, its group is added to `left`.
+    fn unsubscribe(&mut self, session_slot: u32, written: &str, left: &mut Vec<Left>) -> bool {
         let session = &mut self.sessions[session_slot as usize];
         let (key, slot) = (session.key(session_slot), session.connection);
         session.subscriptions.remove(written).is_some() && {
-            self.remove_from_router(key, written);
+            left.extend(self.remove_from_router(key, written));
             self.cancel_replay(slot, written);
             true
-        }
-    }
-
-    /// Takes a subscription out of the router.
-    pub(super) fn remove_from_router(&mut self, key: SessionKey, written: &str) {
-        match topic::split_share(written) {
-            Share::Group { share_name, filter } => self.router.unsubscribe_shared(key, share_name, filter),
-            Share::None | Share::Malformed => self.router.unsubscribe(key, written),
-        };
-    }
-}
-
-impl Session {
-    /// Whether it is connected, as the groups of its shared subscriptions see it.
-    fn online(&mut self) -> Arc<AtomicBool> {
-        let connected = self.connection != NONE;
-        Arc::clone(self.online.get_or_insert_with(|| Arc::new(AtomicBool::new(connected))))
-    }
-
-    /// Says to the groups of its shared subscriptions whether it is connected.
-    pub(super) fn set_online(&mut self, connected: bool) {
-        if let Some(online) = &self.online {
-            online.store(connected, Ordering::Relaxed);
         }
     }
 }

@@ -2,13 +2,14 @@
 //! when what a worker remembers has become outdated.
 
 use std::hash::{BuildHasher, Hasher};
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use foldhash::fast::RandomState;
 
 use super::SessionKey;
-use super::shared::{Group, Groups, Member};
+use super::shared::{Group, Groups, Joined, Left, Member};
 use super::trie::{Trie, Value};
 
 /// Most workers of one server: they are bits of a `u64`.
@@ -27,6 +28,8 @@ pub struct Interest {
     workers: usize,
     index: RwLock<Trie<Place>>,
     generations: Generations,
+    /// Numbers for groups.
+    next_group: AtomicU64,
 }
 
 /// Who wants the messages of one Topic Filter.
@@ -50,7 +53,12 @@ impl Interest {
     #[must_use]
     pub fn new(workers: usize) -> Self {
         assert!((1..=WORKERS_MAX).contains(&workers), "a server has 1 to {WORKERS_MAX} workers, not {workers}");
-        Self { workers, index: RwLock::new(Trie::new()), generations: Generations::new() }
+        Self {
+            workers,
+            index: RwLock::new(Trie::new()),
+            generations: Generations::new(),
+            next_group: AtomicU64::new(1),
+        }
     }
 
     /// The number of workers.
@@ -78,19 +86,18 @@ impl Interest {
         }
     }
 
-    /// Adds a member to a group, and returns the subscription that it takes the place of.
-    pub(super) fn join(&self, share_name: &str, filter: &str, member: Member) -> Option<Member> {
+    /// Adds a member to a group.
+    pub(super) fn join(&self, share_name: &str, filter: &str, member: Member) -> Joined {
+        let new = NonZeroU64::new(self.next_group.fetch_add(1, Ordering::Relaxed)).expect("starts at 1");
         let mut index = self.write();
         let place = index.insert(filter);
-        index.value_mut(place).groups.join(share_name, filter, member)
+        index.value_mut(place).groups.join(new, share_name, filter, member)
     }
 
-    /// Removes a member from a group, and returns whether it was one.
-    pub(super) fn leave(&self, share_name: &str, filter: &str, worker: usize, session: SessionKey) -> bool {
+    /// Removes a member from a group. `None` if it was none.
+    pub(super) fn leave(&self, share_name: &str, filter: &str, worker: usize, session: SessionKey) -> Option<Left> {
         let mut index = self.write();
-        let Some(place) = index.find(filter) else {
-            return false;
-        };
+        let place = index.find(filter)?;
         let left = index.value_mut(place).groups.leave(share_name, worker, session);
         index.prune(place);
         left

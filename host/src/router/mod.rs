@@ -23,15 +23,14 @@ mod targets;
 mod tests;
 mod trie;
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 pub use crate::codec::SubscribeOptions;
 pub use interest::{Interest, WORKERS_MAX};
 pub use retained::{Full, Retained};
-pub use shared::{Group, Member};
+pub use shared::{Chooser, Group, Left, Member, Presence, Standing};
 pub use targets::{Own, SessionKey, Target, Targets};
 
 use cache::Cache;
@@ -106,9 +105,10 @@ impl Router {
         true
     }
 
-    /// Adds a session to the group `share_name` of `filter`, and returns whether it replaced its subscription there.
+    /// Adds a session to the group `share_name` of `filter`, or replaces its subscription there. Returns
+    /// [`Group::number`].
     ///
-    /// `online` says whether the session has a Network Connection, for [`Group::choose`].
+    /// `presence` says what the session can take, for [`Group::choose`].
     pub fn subscribe_shared(
         &mut self,
         session: SessionKey,
@@ -116,20 +116,20 @@ impl Router {
         filter: &str,
         options: SubscribeOptions,
         identifier: Option<NonZeroU32>,
-        online: Arc<AtomicBool>,
-    ) -> bool {
-        let member = Member { worker: self.worker, session, options, identifier, online };
-        let replaced = self.interest.join(share_name, filter, member.clone());
-        if replaced.as_ref().is_none_or(|old| !old.is_same(&member)) {
+        presence: Arc<Presence>,
+    ) -> NonZeroU64 {
+        let member = Member { worker: self.worker, session, options, identifier, presence };
+        let joined = self.interest.join(share_name, filter, member.clone());
+        if joined.replaced.is_none_or(|old| !old.is_same(&member)) {
             self.interest.generations().bump(filter);
         }
-        replaced.is_some()
+        joined.number
     }
 
-    /// Removes a session from the group `share_name` of `filter`, and returns whether it was a member.
-    pub fn unsubscribe_shared(&mut self, session: SessionKey, share_name: &str, filter: &str) -> bool {
+    /// Removes a session from the group `share_name` of `filter`. `None` if it was no member.
+    pub fn unsubscribe_shared(&mut self, session: SessionKey, share_name: &str, filter: &str) -> Option<Left> {
         let left = self.interest.leave(share_name, filter, self.worker, session);
-        if left {
+        if left.is_some() {
             self.interest.generations().bump(filter);
         }
         left

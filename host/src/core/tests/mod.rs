@@ -15,6 +15,7 @@ mod outbound;
 mod requests;
 mod retained;
 mod session;
+mod shared;
 mod subscribe;
 mod v3;
 mod verdicts;

@@ -277,6 +277,8 @@ impl Net {
             for worker in 0..self.cores.len() {
                 moved |= self.turn(worker);
             }
+            // Mail of the last one for the first ones.
+            moved |= self.rung.iter().any(|bell| bell.load(Ordering::Relaxed));
             if !moved {
                 return;
             }
@@ -356,6 +358,7 @@ impl Net {
             assert_eq!(core.early.len(), 0, "requests about connections on their way");
             assert_eq!(core.handovers.len(), 0, "handovers");
             assert_eq!(core.timers.len(), 0, "timers");
+            assert_eq!((core.handed_on.len(), core.handed_on_bytes), (0, 0), "messages of members that have left");
         }
         assert_eq!(self.shared.connections.load(Ordering::Relaxed), 0, "connections, counted");
         assert_eq!(self.shared.interest.nodes().0, 0, "subscriptions");

@@ -1,0 +1,275 @@
+//! Shared Subscriptions: the member that gets a message, what others may know of it, and what becomes of messages whose
+//! member leaves.
+
+use std::collections::HashMap;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use plugin_api::QoS;
+use plugin_api::topic::{self, Share};
+
+use super::Core;
+use super::connection::Phase;
+use super::mail::Destination;
+use super::route::{Outgoing, Wanted};
+use super::session::{Queued, Session};
+use crate::clock::Millis;
+use crate::codec::SubscribeOptions;
+use crate::message::{Message, MessageParts};
+use crate::router::{Group, Left, Member, Presence, SessionKey, Standing};
+
+/// What a session with Shared Subscriptions has beyond others. It keeps this when it leaves the last of them.
+pub(super) struct SharedPart {
+    /// What other workers know of it.
+    pub(super) presence: Arc<Presence>,
+    /// Its Shared Subscriptions, by [`Group::number`].
+    memberships: HashMap<NonZeroU64, Membership, RandomState>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Membership {
+    options: SubscribeOptions,
+    identifier: Option<NonZeroU32>,
+}
+
+/// A message that looks for another member of its group.
+#[derive(Debug)]
+pub(super) struct HandedOn {
+    message: Arc<Message>,
+    group: NonZeroU64,
+}
+
+/// Messages of members that have left that are given to others in a turn, and the bytes of them.
+const HANDED_ON_A_TURN: usize = 256;
+const HANDED_ON_BYTES_A_TURN: usize = 1 << 20;
+/// While another worker has to catch up they wait, and are looked at again after so long.
+const HANDED_ON_RETRY_MS: u64 = 10;
+
+impl Core {
+    /// Makes a session a member of a group, or replaces its subscription there.
+    pub(super) fn join_group(
+        &mut self,
+        session_slot: u32,
+        share_name: &str,
+        filter: &str,
+        options: SubscribeOptions,
+        identifier: Option<NonZeroU32>,
+    ) {
+        let session = &mut self.sessions[session_slot as usize];
+        let key = session.key(session_slot);
+        let shared = session
+            .shared
+            .get_or_insert_with(|| Box::new(SharedPart { presence: Presence::new(), memberships: HashMap::default() }));
+        let presence = Arc::clone(&shared.presence);
+        // The group is to find it as it is.
+        self.note_presence(session_slot);
+        let number = self.router.subscribe_shared(key, share_name, filter, options, identifier, presence);
+        if let Some(shared) = &mut self.sessions[session_slot as usize].shared {
+            shared.memberships.insert(number, Membership { options, identifier });
+        }
+    }
+
+    /// Takes a subscription out of the router. Returns the group that a session has left.
+    pub(super) fn remove_from_router(&mut self, key: SessionKey, written: &str) -> Option<Left> {
+        match topic::split_share(written) {
+            Share::Group { share_name, filter } => self.router.unsubscribe_shared(key, share_name, filter),
+            Share::None | Share::Malformed => {
+                self.router.unsubscribe(key, written);
+                None
+            }
+        }
+    }
+
+    /// Tells the groups of a session what it can take now. It costs a look at one field if there are none.
+    #[inline]
+    pub(super) fn note_presence(&mut self, session_slot: u32) {
+        let session = &self.sessions[session_slot as usize];
+        if let Some(shared) = &session.shared {
+            shared.presence.set(self.standing(session));
+        }
+    }
+
+    fn standing(&self, session: &Session) -> Standing {
+        let limits = &self.shared.limits;
+        let connection = self.connections.get(session.connection as usize);
+        let connection = connection.filter(|connection| connection.phase == Phase::Connected);
+        let slow = connection.is_some_and(|connection| connection.waiting_bytes() > limits.outbound_bytes_max / 2);
+        Standing {
+            connected: connection.is_some(),
+            waits: slow
+                || !session.queue.is_empty()
+                || session.to_resend > 0
+                || connection.is_some_and(|connection| session.in_flight.len() >= connection.in_flight_max.into()),
+            slow,
+            full: session.queue.len() >= limits.queue_messages_max || session.queue_bytes >= limits.queue_bytes_max,
+            load: session.in_flight.len() + session.queue.len(),
+        }
+    }
+
+    /// Gives a message to one member of a group [MQTT-4.8.2-3].
+    pub(super) fn deliver_to_group(&mut self, group: &Group, out: &mut Outgoing<'_>) {
+        // A member that turns out to have gone is not chosen again, so this ends.
+        while let Some(member) = group.choose(&mut self.chooser, out.parts.qos) {
+            if member.worker != self.worker {
+                return self.send_to_member(group, member, out);
+            }
+            let identifier = member.identifier.map(NonZeroU32::get);
+            let wanted = Wanted {
+                qos: member.options.qos,
+                retain_as_published: member.options.retain_as_published,
+                identifiers: identifier.as_slice(),
+                group: Some(group.number()),
+            };
+            self.templates.begin(1);
+            if self.deliver(member.session, wanted, out) {
+                return;
+            }
+            member.presence.set_gone();
+        }
+        self.counters().dropped_no_member.add(1);
+    }
+
+    fn send_to_member(&mut self, group: &Group, member: &Member, out: &Outgoing<'_>) {
+        let destination = Destination::Member { session: member.session, group: group.number() };
+        if self.send_to_worker(member.worker, destination, out) && self.chooser.counts_what_is_on_its_way() {
+            member.presence.expect();
+        }
+    }
+
+    /// Delivers what another worker has sent to one of our sessions as a member of a group; to another member if it is
+    /// none any more [MQTT-3.10.4-2].
+    pub(super) fn deliver_to_member(&mut self, key: SessionKey, number: NonZeroU64, parts: MessageParts<'_>) {
+        let mut out = Outgoing::new(parts);
+        let session = self.sessions.get(key.slot as usize).filter(|session| session.serial == key.serial);
+        let shared = session.and_then(|session| session.shared.as_ref());
+        if let Some(shared) = shared.filter(|_| self.chooser.counts_what_is_on_its_way()) {
+            shared.presence.arrived();
+        }
+        // As it is now: the subscription may have been replaced since.
+        let Some(&Membership { options, identifier }) = shared.and_then(|shared| shared.memberships.get(&number))
+        else {
+            return self.choose_again(number, &mut out);
+        };
+        let identifier = identifier.map(NonZeroU32::get);
+        let wanted = Wanted {
+            qos: options.qos,
+            retain_as_published: options.retain_as_published,
+            identifiers: identifier.as_slice(),
+            group: Some(number),
+        };
+        self.templates.begin(1);
+        self.deliver(key, wanted, &mut out);
+    }
+
+    /// The member that was chosen for a message has left: another one gets it.
+    fn choose_again(&mut self, number: NonZeroU64, out: &mut Outgoing<'_>) {
+        let targets = self.router.targets(out.parts.topic);
+        match targets.groups.iter().find(|group| group.number() == number) {
+            Some(group) => self.deliver_to_group(group, out),
+            None => self.counters().dropped_no_member.add(1),
+        }
+    }
+
+    /// A session has ended, and its groups are to choose others from now on.
+    pub(super) fn leave_all_groups(session: &Session) {
+        if let Some(shared) = &session.shared {
+            shared.presence.set_gone();
+        }
+    }
+
+    /// A session has ended: what it had as a member of groups and what its client has not acknowledged goes on to other
+    /// members, in its order. But not a QoS 2 message that was sent already: the client may have it [MQTT-4.8.2-5].
+    pub(super) fn hand_on_all(&mut self, session: &mut Session) {
+        if session.shared.is_none() {
+            return;
+        }
+        let unacknowledged = std::mem::take(&mut session.in_flight).into_iter().filter_map(|sent| sent.delivery);
+        for sent in unacknowledged {
+            match sent.origin.group() {
+                Some(_) if sent.qos == QoS::ExactlyOnce => self.counters().dropped_no_member.add(1),
+                Some(group) => self.hand_on(sent.message, group),
+                None => {}
+            }
+        }
+        for waiting in std::mem::take(&mut session.queue) {
+            if let Some(group) = waiting.origin.group() {
+                self.hand_on(waiting.message, group);
+            }
+        }
+    }
+
+    /// A session has left groups that have other members: they get what it has in its queue for them. What is in flight
+    /// is completed [MQTT-3.10.4-3]. If it was the last member it keeps what it has.
+    pub(super) fn hand_on_queued(&mut self, session_slot: u32, left: &[Left]) {
+        let session = &mut self.sessions[session_slot as usize];
+        let Some(shared) = &mut session.shared else {
+            return;
+        };
+        let mut groups: Vec<NonZeroU64> = Vec::new();
+        for group in left {
+            shared.memberships.remove(&group.number);
+            if !group.was_last {
+                groups.push(group.number);
+            }
+        }
+        groups.sort_unstable();
+        let goes_on =
+            |waiting: &Queued| waiting.origin.group().is_some_and(|group| groups.binary_search(&group).is_ok());
+        if !session.queue.iter().any(goes_on) {
+            return;
+        }
+        let (mut kept, mut given) = (std::collections::VecDeque::new(), Vec::new());
+        for waiting in std::mem::take(&mut session.queue) {
+            if goes_on(&waiting) {
+                session.queue_bytes -= waiting.message.bytes();
+                given.push(waiting);
+            } else {
+                kept.push_back(waiting);
+            }
+        }
+        session.queue = kept;
+        self.note_presence(session_slot);
+        for waiting in given {
+            if let Some(group) = waiting.origin.group() {
+                self.hand_on(waiting.message, group);
+            }
+        }
+    }
+
+    /// Puts a message on the list of those that look for another member.
+    fn hand_on(&mut self, message: Arc<Message>, group: NonZeroU64) {
+        let bytes = message.bytes();
+        if self.handed_on_bytes + bytes > self.shared.limits.queue_bytes_max {
+            self.counters().dropped_queue_full.add(1);
+            return;
+        }
+        self.handed_on_bytes += bytes;
+        self.handed_on.push_back(HandedOn { message, group });
+    }
+
+    /// When the list is to be looked at again.
+    pub(super) fn next_hand_on(&self) -> Option<Millis> {
+        let wait = if self.congested_since.is_some() { HANDED_ON_RETRY_MS } else { 0 };
+        (!self.handed_on.is_empty()).then(|| self.now + wait)
+    }
+
+    /// Gives messages of members that have left to others: some in each turn, and none while another worker has to
+    /// catch up, as that may be the one that gets them.
+    pub(super) fn continue_to_hand_on(&mut self) {
+        let (mut messages, mut bytes) = (0, 0);
+        while messages < HANDED_ON_A_TURN && bytes < HANDED_ON_BYTES_A_TURN && self.congested_since.is_none() {
+            let Some(HandedOn { message, group }) = self.handed_on.pop_front() else {
+                return;
+            };
+            messages += 1;
+            bytes += message.bytes();
+            self.handed_on_bytes -= message.bytes();
+            if message.is_expired(self.now) {
+                self.counters().dropped_expired.add(1); // [MQTT-3.3.2-5]
+            } else {
+                self.choose_again(group, &mut Outgoing::of(&message));
+            }
+        }
+    }
+}
