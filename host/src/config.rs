@@ -166,7 +166,7 @@ mod tests {
             ),
             ("[limits]\n\nretain_available = 1", "retain_available is 1: expected true or false"),
             ("[limits]\n\nqueue_full = \"newest\"", "queue_full is \"newest\": expected drop-newest or drop-oldest"),
-            ("[limits]\n\npacket_bytes_max = [1]", "packet_bytes_max is [1]: expected a size from 128"),
+            ("[limits]\n\npacket_bytes_max = [1]", "packet_bytes_max is [1]: expected a size from 20"),
             (
                 "[limits]\n\nkeep_alive_secs_max = 99999999999999999999",
                 "expected a number of seconds, or a time such as 90s",

@@ -23,6 +23,8 @@ const U16: u64 = 65_535;
 const U32: u64 = 4_294_967_295;
 /// Places are numbered with 32 bits, and the last number stands for none.
 const PLACES: u64 = U32 - 1;
+/// Less holds hardly any CONNECT, in bytes; Mosquitto has the same bound.
+const SMALLEST_PACKETS: u64 = 20;
 /// The largest Control Packet that MQTT can express, in bytes.
 const LARGEST_PACKET: u64 = 268_435_460;
 
@@ -89,7 +91,7 @@ limits! {
             "closed";
         /// Largest Control Packet before CONNACK, fixed header included: nobody who has not been let in gets much memory.
         /// The default holds any CONNECT without User Properties.
-        connect_bytes_max: usize = 512 * KIB, Kind::Bytes, 128..=LARGEST_PACKET,
+        connect_bytes_max: usize = 512 * KIB, Kind::Bytes, SMALLEST_PACKETS..=LARGEST_PACKET,
             "CONNACK 0x95 or a close, on the declared length";
         /// Longest Client Identifier.
         client_id_bytes_max: usize = 1024, Kind::Bytes, 23..=U16,
@@ -109,7 +111,7 @@ limits! {
     }
     "Messages from clients" {
         /// Largest Control Packet accepted, fixed header included; announced as Maximum Packet Size.
-        packet_bytes_max: usize = 16 * MIB, Kind::Bytes, 128..=LARGEST_PACKET,
+        packet_bytes_max: usize = 16 * MIB, Kind::Bytes, SMALLEST_PACKETS..=LARGEST_PACKET,
             "DISCONNECT 0x95, a close for 3.x, on the declared length";
         /// QoS 1 and 2 messages from one client that may be unacknowledged; announced as Receive Maximum.
         receive_maximum: u16 = 1024, Kind::Count, 1..=U16,
@@ -308,7 +310,7 @@ mod tests {
         assert_eq!(error.to_string(), "the limit receive_maximum is 0, and has to be from 1 to 65535");
         let small = Limits { packet_bytes_max: 0, ..Limits::default() };
         let error = small.check().unwrap_err().to_string();
-        assert_eq!(error, "the limit packet_bytes_max is 0, and has to be from 128 to 268435460");
+        assert_eq!(error, "the limit packet_bytes_max is 0, and has to be from 20 to 268435460");
         let backwards = Limits { keep_alive_secs_min: 60, keep_alive_secs_max: 30, ..Limits::default() };
         let error = backwards.check().unwrap_err().to_string();
         assert!(error.ends_with("has to be at most keep_alive_secs_max, which is 30s"), "{error}");
