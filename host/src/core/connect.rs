@@ -1,5 +1,6 @@
 //! From CONNECT to CONNACK: limits, handlers, the session's owner, takeover and resumption.
 
+use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -144,8 +145,9 @@ impl Core {
             return Err(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID.into()); // [MQTT-3.1.3-8]
         }
         let client_id = if assigned {
-            // [MQTT-3.1.3-6]
-            format!("host-{:016x}-{:x}", self.shared.assigned_prefix, self.connections[slot as usize].id)
+            // [MQTT-3.1.3-6] [MQTT-3.2.2-16]
+            let id = self.connections[slot as usize].id;
+            format!("host-{:016x}-{id:x}", self.shared.assigned_keys.hash_one(id))
         } else {
             connect.client_id.to_owned()
         };

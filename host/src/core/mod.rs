@@ -72,8 +72,9 @@ pub struct Shared {
     pub counters: Box<[Counters]>,
     /// Network Connections open in all workers. Touched when one opens or closes, not for messages.
     connections: AtomicUsize,
-    /// Part of the Client Identifiers that the server assigns: differs from run to run, so that they cannot be guessed.
-    assigned_prefix: u64,
+    /// What makes the Client Identifiers that the server assigns unguessable, even for who was assigned one: otherwise a
+    /// session could be waiting under the next one [MQTT-3.2.2-16].
+    assigned_keys: std::hash::RandomState,
 }
 
 impl Shared {
@@ -87,7 +88,7 @@ impl Shared {
             counters: (0..workers).map(|_| Counters::default()).collect(),
             connections: AtomicUsize::new(0),
             // The standard library's hasher takes its keys from the operating system's random numbers.
-            assigned_prefix: std::hash::RandomState::new().hash_one(std::process::id()),
+            assigned_keys: std::hash::RandomState::new(),
             limits,
             chain,
             mailboxes,

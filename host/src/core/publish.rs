@@ -81,6 +81,9 @@ impl Core {
         {
             return Ok(next);
         }
+        if publish.qos != QoS::AtMostOnce {
+            self.check_quota(slot)?;
+        }
         if let Some(reason_code) = self.topic_refusal(topic) {
             self.reject_publish(slot, publish, reason_code, PropertiesBuf::default());
             return Ok(self.next(slot));
@@ -98,8 +101,7 @@ impl Core {
         Ok(self.next(slot))
     }
 
-    /// A QoS 2 message that was received before is acknowledged again and nothing else [MQTT-4.3.3-10]; one too many is
-    /// an error.
+    /// A QoS 2 message that was received before is acknowledged again and nothing else [MQTT-4.3.3-10].
     fn check_received(&mut self, slot: u32, publish: &Publish<'_>, topic: &str) -> Result<Option<Next>, DecodeError> {
         let packet_id = publish.packet_id.ok_or(protocol_error("a QoS 2 PUBLISH without a Packet Identifier"))?;
         let connection = &self.connections[slot as usize];
@@ -117,16 +119,23 @@ impl Core {
             }
             session.received.remove(&packet_id);
         }
+        Ok(None)
+    }
+
+    /// Whether a client may send one more message with QoS 1 or 2 [MQTT-3.3.4-7]. Those with QoS 1 are acknowledged at once,
+    /// so what is unacknowledged has QoS 2.
+    fn check_quota(&self, slot: u32) -> Result<(), DecodeError> {
+        let connection = &self.connections[slot as usize];
+        let received = self.session_of(slot).map_or(0, |session| session.received.len());
         // Only 5.0 has, and was told, a Receive Maximum; before it the number of identifiers is the bound.
         let max = usize::from(self.shared.limits.receive_maximum) + usize::from(connection.received_before);
-        if connection.is_v5() && session.received.len() >= max {
-            // [MQTT-3.3.4-7] is the client's side of it.
+        if connection.is_v5() && received >= max {
             return Err(DecodeError::Protocol {
                 code: ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
-                what: "more unacknowledged QoS 2 messages than the Receive Maximum of CONNACK",
+                what: "more unacknowledged messages than the Receive Maximum of CONNACK",
             });
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Asks the handlers. `None`: it was answered, and goes no further.

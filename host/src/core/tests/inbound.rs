@@ -247,9 +247,9 @@ fn receive_maximum_of_the_server() {
             net.subscribe(client, "other", 0);
             net.send(client, "35: <t> 0001 [{}] 'x' | 35: <t> 0002 [{}] 'x' | 3D: <t> 0001 [{}] 'x'");
             net.expect(client, "50: 0001 | 50: 0002 | 50: 0001");
-            net.send(client, "62: 0001 | 35: <t> 0003 [{}] 'x' | 33: <t> 0004 [{}] 'x'");
+            net.send(client, "62: 0001 | 33: <t> 0003 [{}] 'x' | 35: <t> 0004 [{}] 'x'");
             let nobody = if version == V5 { " 10" } else { "" };
-            net.expect(client, &format!("70: 0001 | 50: 0003 | 40: 0004{nobody}"));
+            net.expect(client, &format!("70: 0001 | 40: 0003{nobody} | 50: 0004"));
             net.send(client, "35: <t> 0005 [{}] 'x'");
             if version == V5 {
                 net.expect_closed(client, "E0: 93");

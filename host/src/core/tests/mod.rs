@@ -8,6 +8,7 @@ mod handler;
 mod net;
 
 mod auth;
+mod conformance;
 mod connect;
 mod inbound;
 mod limits;
