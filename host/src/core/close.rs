@@ -63,6 +63,7 @@ impl Core {
         }
         connection.phase = Phase::Closing;
         connection.partial = Vec::new();
+        connection.is_held = false;
         connection.heard_at = self.now;
         let session_slot = std::mem::replace(&mut connection.session, NONE);
         if phase == Phase::Connected && closing.tell && connection.is_v5() {
@@ -191,10 +192,8 @@ impl Core {
         Self::leave_all_groups(&session);
         self.by_client.remove(&session.client_id);
         let key = session.key(session_slot);
-        for written in session.subscriptions.keys() {
-            self.remove_from_router(key, written);
-        }
         self.hand_on_all(&mut session);
+        self.remove_subscriptions(key, session.subscriptions);
         if let Some(delayed) = session.will {
             self.publish_will(&delayed.will);
         }

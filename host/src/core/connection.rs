@@ -44,6 +44,8 @@ pub(super) struct Connection {
     pub(super) version: ProtocolVersion,
     /// On the list of connections that the driver has to look at.
     pub(super) dirty: bool,
+    /// There are packets in `partial` that wait for the next turn.
+    pub(super) is_held: bool,
     /// CONNECT asked for a session that ends with the connection.
     pub(super) asked_no_expiry: bool,
     /// Request Problem Information of the CONNECT packet.
@@ -145,6 +147,7 @@ impl Connection {
             phase: Phase::AwaitingConnect,
             version: ProtocolVersion::V3_1_1,
             dirty: false,
+            is_held: false,
             asked_no_expiry: true,
             problem_information: true,
             packet_bytes_max: u32::MAX,

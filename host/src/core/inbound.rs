@@ -22,6 +22,10 @@ impl Core {
     /// not come completely is kept. After an error, or once the connection is closing, bytes are ignored.
     pub fn feed(&mut self, slot: u32, bytes: &[u8], now: Millis) {
         self.now = now;
+        self.take_in(slot, bytes);
+    }
+
+    pub(super) fn take_in(&mut self, slot: u32, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
             let connection = &mut self.connections[slot as usize];
@@ -29,6 +33,9 @@ impl Core {
                 Phase::Closing => return,
                 Phase::Leaving => return self.feed_leaving(slot, rest),
                 Phase::AwaitingConnect | Phase::Authenticating | Phase::Connected => {}
+            }
+            if connection.is_held {
+                return connection.partial.extend_from_slice(rest);
             }
             if connection.partial.is_empty() {
                 let used = self.packets(slot, rest);
@@ -67,6 +74,11 @@ impl Core {
         let packet_bytes_max = self.packet_bytes_max(slot);
         let mut used = 0;
         while used < bytes.len() {
+            if self.is_spent() {
+                self.hold(slot);
+                return used;
+            }
+            self.spend(1);
             let rest = &bytes[used..];
             let next = match codec::frame(rest, packet_bytes_max) {
                 Ok(Frame::Incomplete { .. }) => {

@@ -30,6 +30,7 @@ mod templates;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod work;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
@@ -49,6 +50,7 @@ use self::session::Session;
 use self::shared::HandedOn;
 use self::templates::Templates;
 use self::timers::{Armed, Subject, Timers, is_current};
+use self::work::{Remains, TIMER_UNITS, UNITS_A_TURN};
 use crate::clock::Millis;
 use crate::limits::Limits;
 use crate::plugin::{Chain, ChangedMessage};
@@ -135,6 +137,12 @@ pub struct Core {
     /// Messages of members that have left, oldest first, and their bytes.
     handed_on: VecDeque<HandedOn>,
     handed_on_bytes: usize,
+    /// What is left of this turn's work; see [`work`].
+    work_left: usize,
+    /// Connections, by slot and id, with packets that wait for the next turn.
+    held: VecDeque<(u32, u64)>,
+    /// Sessions that have ended and whose subscriptions have not been removed yet, oldest first.
+    remains: VecDeque<Remains>,
     /// Counts the calls of [`Core::take_dirty`].
     turn: u32,
     delayed_infos: HashMap<u64, DelayedInfo, RandomState>,
@@ -191,6 +199,9 @@ impl Core {
             listed_replays: VecDeque::new(),
             handed_on: VecDeque::new(),
             handed_on_bytes: 0,
+            work_left: UNITS_A_TURN,
+            held: VecDeque::new(),
+            remains: VecDeque::new(),
             turn: 1,
             delayed_infos: HashMap::default(),
             delayed_info_bytes: 0,
@@ -245,13 +256,18 @@ impl Core {
         );
     }
 
-    /// Does what has become due.
-    pub fn on_tick(&mut self, now: Millis) {
+    /// Does what has become due, as far as the turn's work allows. `true` if something is left.
+    pub fn on_tick(&mut self, now: Millis) -> bool {
         self.now = now;
         if self.has_mail_left() {
             self.on_mail(now);
         }
-        while let Some((at, subject)) = self.timers.pop_due(now) {
+        self.leave_work_for_others();
+        while !self.is_spent() {
+            let Some((at, subject)) = self.timers.pop_due(now) else {
+                return false;
+            };
+            self.spend(TIMER_UNITS);
             match subject {
                 Subject::Connection { slot, id } => self.connection_due(slot, id, at),
                 Subject::Session { slot, serial } => self.session_due(SessionKey { slot, serial }, at),
@@ -260,12 +276,14 @@ impl Core {
                 Subject::Early => self.early_due(),
             }
         }
+        self.timers.next().is_some_and(|at| at <= now)
     }
 
     /// When [`Core::on_tick`] should be called next, at the latest. It may lie in the past: at once, then.
     #[must_use]
     pub fn next_tick(&self) -> Option<Millis> {
-        if self.has_mail_left() || !self.listed_replays.is_empty() {
+        let has_more = self.has_mail_left() || !self.listed_replays.is_empty();
+        if has_more || !self.remains.is_empty() || !self.held.is_empty() {
             return Some(self.now);
         }
         self.timers.next().into_iter().chain(self.next_hand_on()).min()
@@ -276,6 +294,8 @@ impl Core {
     pub fn take_dirty(&mut self, into: &mut Vec<u32>) {
         self.continue_replays();
         self.continue_to_hand_on();
+        self.continue_removing();
+        self.continue_held();
         into.append(&mut self.dirty);
         for &slot in into.iter() {
             if let Some(connection) = self.connections.get_mut(slot as usize) {
@@ -341,6 +361,7 @@ impl Core {
 
     /// Ends a turn: hands the messages for other workers over, one lock for each of them.
     pub fn flush_mail(&mut self) {
+        self.work_left = UNITS_A_TURN;
         let mut congested = false;
         for (worker, batch) in self.outbox.iter_mut().enumerate() {
             let mailbox = self.shared.mailboxes.of(worker);
@@ -418,6 +439,9 @@ impl Core {
             Phase::Connected => connection.keep_alive_ms(),
             Phase::Leaving | Phase::Closing => None,
         };
+        if connection.is_held {
+            connection.heard_at = self.now; // What it has sent has not been looked at.
+        }
         let Some(due_at) = patience.map(|patience| connection.heard_at + patience) else {
             return;
         };

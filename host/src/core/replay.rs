@@ -62,9 +62,9 @@ impl Core {
     /// They are looked up at once, so that what is published later comes as a live message only; but once a turn for a
     /// connection, as looking up is what takes long, and the others wait for theirs.
     pub(super) fn start_replay(&mut self, slot: u32, filter: &str, qos: QoS, identifier: u32) {
-        let turn = self.turn;
+        let (turn, is_spent) = (self.turn, self.is_spent());
         let connection = &mut self.connections[slot as usize];
-        let at_once = connection.looked_up_in != turn && connection.extra().replays.is_empty();
+        let at_once = !is_spent && connection.looked_up_in != turn && connection.extra().replays.is_empty();
         connection.looked_up_in = turn;
         let replays = &mut connection.extra().replays;
         replays.cancel(filter);

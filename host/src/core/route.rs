@@ -10,6 +10,7 @@ use super::connection::NONE;
 use super::mail::Destination;
 use super::session::{Origin, Queued};
 use super::timers::{Subject, is_current};
+use super::work::DELIVERY_BYTES_A_UNIT;
 use crate::clock::Millis;
 use crate::message::{Message, MessageParts};
 use crate::router::{SessionKey, Target};
@@ -50,6 +51,8 @@ impl Core {
     /// from, for No Local. `false`: nobody has subscribed.
     pub(super) fn route(&mut self, out: &mut Outgoing<'_>, publisher: Option<SessionKey>) -> bool {
         let targets = self.router.targets(out.parts.topic);
+        let searched = self.router.take_searched();
+        self.spend(searched);
         self.deliver_to(&targets.local, out, publisher);
         for worker in workers_in(targets.remote) {
             self.send_to_worker(worker, Destination::Matching, out);
@@ -90,7 +93,8 @@ impl Core {
         if !is_current(&mut self.retained_armed, at) {
             return;
         }
-        self.shared.retained.remove_expired(self.now);
+        let removed = self.shared.retained.remove_expired(self.now);
+        self.spend(removed * RETAINED_UNITS);
         // Another worker may have stored the next one; looking at it twice does no harm.
         if let Some(next) = self.shared.retained.next_expiry() {
             self.timers.arm_once(&mut self.retained_armed, self.now, next, Subject::Retained);
@@ -99,6 +103,7 @@ impl Core {
 
     fn deliver_to(&mut self, targets: &[Target], out: &mut Outgoing<'_>, publisher: Option<SessionKey>) {
         self.templates.begin(targets.len());
+        self.spend(1 + targets.len() * (1 + out.parts.payload.len() / DELIVERY_BYTES_A_UNIT));
         for target in targets {
             // No Local, section 3.8.3.1.
             if let Some(target) = target.for_publisher(publisher) {
@@ -140,9 +145,11 @@ impl Core {
     }
 
     /// Does what the mailbox holds: messages from other workers, requests of plugins. Of messages no more than a bounded
-    /// number of bytes, so that they are sent before more are added; [`Core::on_tick`] goes on, and is due at once.
+    /// number of bytes, so that they are sent before more are added, and what the turn's work allows; [`Core::on_tick`]
+    /// goes on, and is due at once.
     pub fn on_mail(&mut self, now: Millis) {
         self.now = now;
+        self.leave_work_for_others();
         let mut bytes_left = INBOX_BYTES_A_TURN;
         if self.inbox_at > 0 {
             self.work_off_inbox(&mut bytes_left);
@@ -159,7 +166,7 @@ impl Core {
 
     fn work_off_inbox(&mut self, bytes_left: &mut usize) {
         let mut inbox = std::mem::take(&mut self.inbox);
-        while *bytes_left > 0 {
+        loop {
             let before = self.inbox_at;
             let Some((destination, parts)) = inbox.message(&mut self.inbox_at) else {
                 // What a plugin asks for meanwhile waits for the next turn: it may go on asking for ever.
@@ -172,6 +179,9 @@ impl Core {
             };
             self.deliver_from_worker(destination, parts);
             *bytes_left = bytes_left.saturating_sub(self.inbox_at - before);
+            if *bytes_left == 0 || self.is_spent() {
+                break;
+            }
         }
         self.inbox = inbox;
     }
@@ -181,6 +191,8 @@ impl Core {
             Destination::Matching => {
                 // The other worker has served the rest of the world; here only our own subscriptions are looked at.
                 let targets = self.router.targets(parts.topic);
+                let searched = self.router.take_searched();
+                self.spend(searched);
                 self.deliver_to(&targets.local, &mut Outgoing::new(parts), None);
             }
             Destination::Member { session, group } => self.deliver_to_member(session, group, parts),
@@ -204,6 +216,9 @@ impl Core {
         kept
     }
 }
+
+/// Work of removing a retained message.
+const RETAINED_UNITS: usize = 8;
 
 /// Bytes of messages from other workers that are handled in a turn.
 const INBOX_BYTES_A_TURN: usize = 1 << 20;

@@ -124,6 +124,7 @@ impl Core {
     /// before its SUBACK and before its retained messages are looked up.
     fn subscribe(&mut self, slot: u32, asked: &Asked<'_>, granted: ReasonCode, identifier: u32) -> ReasonCode {
         let session_slot = self.connections[slot as usize].session;
+        self.pay_for(asked.written);
         let session = &mut self.sessions[session_slot as usize];
         // One filter may stand in the packet twice, so that what was checked before may no longer be so.
         if session.subscriptions.len() >= self.shared.limits.subscriptions_max
@@ -172,6 +173,7 @@ impl Core {
         let mut left = Vec::new();
         for (filter, code) in filters.iter().zip(&mut codes) {
             // One filter may stand in the packet twice; the second time there is nothing to remove [MQTT-3.10.4-6].
+            self.pay_for(filter);
             if *code == ReasonCode::SUCCESS && !self.unsubscribe(session_slot, filter, &mut left) {
                 *code = ReasonCode::NO_SUBSCRIPTION_EXISTED;
             }

@@ -195,10 +195,11 @@ impl Driver {
             self.core.on_mail(now);
             return;
         }
-        self.put_off_since = None;
         // The core forgets requests about connections that have not come in time: here are those that have.
         self.adopt_arriving(now);
-        self.core.on_tick(now);
+        // What it did not get to in its share of this turn is not put off once more.
+        let has_more = self.core.on_tick(now);
+        self.put_off_since = has_more.then_some(since);
     }
 
     fn take_accepted(&mut self, now: Millis) -> bool {
@@ -247,13 +248,13 @@ impl Driver {
         rung
     }
 
-    /// Reads once from each socket that has something, until the turn's budget is used up. `true` if each has had its turn.
+    /// Reads once from each socket that has something, until the turn's bytes or the core's work for it are used up. `true` if each has had its turn.
     fn read_sockets(&mut self) -> bool {
         let (mut bytes, mut since_flush) = (0, 0);
         let mut done = 0;
         // Who has more goes to the end of the list, past the ones of this turn.
         let listed = self.to_read.len();
-        while done < listed && bytes < READ_BYTES_PER_TURN {
+        while done < listed && bytes < READ_BYTES_PER_TURN && !self.core.is_spent() {
             let conn = self.to_read[done];
             done += 1;
             // Anew for each: a handler may have been slow, and what comes now has not come before.
@@ -274,6 +275,10 @@ impl Driver {
     /// One `recv`. Returns the number of bytes.
     fn read_socket(&mut self, conn: u32, now: Millis) -> usize {
         let Some(socket) = self.sockets.get(conn) else { return 0 };
+        if self.core.is_held(conn) {
+            self.to_read.push(conn); // The core has not come to what it got in an earlier turn.
+            return 0;
+        }
         socket.queued = false;
         match net::recv(&socket.fd, &mut self.scratch[..], RecvFlags::empty()) {
             Ok((0, _)) => {

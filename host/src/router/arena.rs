@@ -129,7 +129,6 @@ impl<T: Default> Arena<T> {
     }
 
     /// Nodes in use, without the root.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.edges.len()
     }

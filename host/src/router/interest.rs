@@ -103,15 +103,16 @@ impl Interest {
         left
     }
 
-    /// The other workers that want the messages of `topic`, and the groups that share them.
-    pub(super) fn find(&self, topic: &str, own_worker: usize) -> (u64, Box<[Arc<Group>]>) {
+    /// The other workers that want the messages of `topic`, the groups that share them, and how many places of the index
+    /// were searched.
+    pub(super) fn find(&self, topic: &str, own_worker: usize) -> (u64, Box<[Arc<Group>]>, usize) {
         let mut workers = 0;
         let mut groups = Vec::new();
-        self.read().for_each_match(topic, |place| {
+        let searched = self.read().for_each_match(topic, |place| {
             workers |= place.workers;
             place.groups.append_to(&mut groups);
         });
-        (workers & !(1 << own_worker), groups.into_boxed_slice())
+        (workers & !(1 << own_worker), groups.into_boxed_slice(), searched)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Trie<Place>> {

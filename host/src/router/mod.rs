@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 pub use crate::codec::SubscribeOptions;
 pub use interest::{Interest, WORKERS_MAX};
-pub use retained::{Full, Retained};
+pub use retained::{EXPIRED_AT_ONCE, Full, Retained};
 pub use shared::{Chooser, Group, Left, Member, Presence, Standing};
 pub use targets::{Own, SessionKey, Target, Targets};
 
@@ -46,6 +46,8 @@ pub struct Router {
     interest: Arc<Interest>,
     subscriptions: Trie<Subscribers>,
     cache: Cache,
+    /// Nodes that were searched since [`take_searched`](Self::take_searched) was called.
+    searched: usize,
     /// Shared by all topics that nobody wants.
     nobody: Rc<Targets>,
 }
@@ -62,7 +64,7 @@ impl Router {
             "worker {worker} of {} cannot exist: they are counted from 0",
             interest.workers()
         );
-        Self { worker, interest, subscriptions: Trie::new(), cache: Cache::new(), nobody: Rc::default() }
+        Self { worker, interest, subscriptions: Trie::new(), cache: Cache::new(), searched: 0, nobody: Rc::default() }
     }
 
     /// Adds a subscription that is not shared, and returns whether it replaced one of this session [MQTT-3.8.4-3].
@@ -144,6 +146,18 @@ impl Router {
         }
     }
 
+    /// Nodes of this worker's trie: one for each level of its filters, but what they have in common counts once.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// The nodes of tries that were searched since this was called last: what [`targets`](Self::targets) has cost beyond
+    /// its cache. It may be a hundred thousand for a topic that as many filters with wildcards match.
+    pub fn take_searched(&mut self) -> usize {
+        std::mem::take(&mut self.searched)
+    }
+
     #[cold]
     fn find_targets(&mut self, topic: &str) -> Rc<Targets> {
         let generations = self.interest.generations();
@@ -151,12 +165,13 @@ impl Router {
         // Read first: a change that comes while we search makes outdated what we keep.
         let generation = generations.current(watched);
         let mut lists: Vec<&[Subscription]> = Vec::new();
-        self.subscriptions.for_each_match(topic, |subscribers| {
+        let searched = self.subscriptions.for_each_match(topic, |subscribers| {
             if !subscribers.is_empty() {
                 lists.push(subscribers.as_slice());
             }
         });
-        let (remote, groups) = self.interest.find(topic, self.worker);
+        let (remote, groups, also_searched) = self.interest.find(topic, self.worker);
+        self.searched += searched + also_searched;
         let targets = Targets { local: merge(&lists), remote, groups };
         let targets = if targets.is_empty() { Rc::clone(&self.nobody) } else { Rc::new(targets) };
         self.cache.put(topic, watched, generation, Rc::clone(&targets));

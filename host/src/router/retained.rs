@@ -19,6 +19,9 @@ pub struct Retained {
     bytes_max: usize,
 }
 
+/// Messages that [`Retained::remove_expired`] removes at most under one lock.
+pub const EXPIRED_AT_ONCE: usize = 256;
+
 impl Retained {
     /// An empty store for at most `messages_max` messages whose topics, properties and payloads have at most
     /// `bytes_max` bytes together.
@@ -90,8 +93,9 @@ impl Retained {
         found
     }
 
-    /// Removes the messages whose Message Expiry Interval has passed, and returns their number. For a timer: without it
-    /// they go when a subscription matches one of them.
+    /// Removes messages whose Message Expiry Interval has passed, and returns their number: at most
+    /// [`EXPIRED_AT_ONCE`], so that nobody waits for the lock for long. For a timer, which asks
+    /// [`next_expiry`](Self::next_expiry) whether there are more: without it they go when a subscription matches one.
     pub fn remove_expired(&self, now: Millis) -> usize {
         // Nearly always there is nothing to do: that much is found out without keeping the readers out.
         if self.read().next_expiry().is_none_or(|at| at > now) {
@@ -99,7 +103,8 @@ impl Retained {
         }
         let mut store = self.write();
         let mut removed = 0;
-        while let Some(&(at, node)) = store.expiring.first()
+        while removed < EXPIRED_AT_ONCE
+            && let Some(&(at, node)) = store.expiring.first()
             && at <= now
         {
             store.take(node);

@@ -68,13 +68,16 @@ impl<V: Value> Trie<V> {
         }
     }
 
-    /// Calls `visit` with the value of each filter that matches `topic`; some of them may be vacant.
-    pub(super) fn for_each_match<'a>(&'a self, topic: &str, mut visit: impl FnMut(&'a V)) {
+    /// Calls `visit` with the value of each filter that matches `topic`; some of them may be vacant. Returns how many
+    /// places were searched.
+    pub(super) fn for_each_match<'a>(&'a self, topic: &str, mut visit: impl FnMut(&'a V)) -> usize {
         let is_system = topic.starts_with('$');
         // Other paths to search. Empty, and thus without an allocation, until two children match one level.
         let mut branches: Vec<(u32, Option<&str>)> = Vec::new();
         let mut next = Some((ROOT, Some(topic)));
+        let mut searched = 0;
         while let Some((place, rest)) = next.or_else(|| branches.pop()) {
+            searched += 1;
             let here = self.arena.get(place);
             // [MQTT-4.7.2-1] a filter that starts with a wildcard does not match a topic that starts with `$`.
             let with_wildcards = !(is_system && place == ROOT);
@@ -97,6 +100,12 @@ impl<V: Value> Trie<V> {
                 None => plus,
             };
         }
+        searched
+    }
+
+    /// Nodes in use.
+    pub(super) fn len(&self) -> usize {
+        self.arena.len()
     }
 
     /// Nodes in use and nodes allocated.

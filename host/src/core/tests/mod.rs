@@ -21,6 +21,7 @@ mod subscribe;
 mod v3;
 mod verdicts;
 mod wills;
+mod work;
 mod workers;
 
 pub(super) use self::net::{CONNACK, CONNACK_RESUMED, Net, Setup};

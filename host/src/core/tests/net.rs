@@ -317,7 +317,7 @@ impl Net {
     }
 
     /// Moves what is outbound to the client, and closes what is done with.
-    fn flush(&mut self, worker: usize, slot: u32) {
+    pub(super) fn flush(&mut self, worker: usize, slot: u32) {
         let Some(&client) = self.by_slot.get(&(worker, slot)) else { return };
         let (core, client) = (&mut self.cores[worker], &mut self.clients[client]);
         if client.stalled {

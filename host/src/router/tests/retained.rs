@@ -87,6 +87,17 @@ fn expired_messages_are_left_out_and_removed() {
 }
 
 #[test]
+fn messages_that_expire_together_are_removed_some_at_a_time() {
+    let retained = Retained::new(usize::MAX, usize::MAX);
+    for number in 0..EXPIRED_AT_ONCE + 10 {
+        retained.set(message(&format!("t/{number}"), "x", Millis(7))).unwrap();
+    }
+    assert_eq!(retained.remove_expired(Millis(7)), EXPIRED_AT_ONCE);
+    assert_eq!((retained.len(), retained.next_expiry()), (10, Some(Millis(7))));
+    assert_eq!((retained.remove_expired(Millis(7)), retained.next_expiry()), (10, None));
+}
+
+#[test]
 fn retained_equals_a_naive_matcher_under_churn() {
     for seed in 1..=4 {
         let mut random = Random::new(seed);
