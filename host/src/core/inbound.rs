@@ -121,8 +121,9 @@ impl Core {
 
     /// Whether a packet that has not come completely may go on: before CONNECT nobody gets memory for anything else.
     fn check_start(&self, slot: u32, start: &[u8]) -> Result<(), DecodeError> {
-        const CONNECT: u8 = 0x10;
-        if self.connections[slot as usize].phase == Phase::AwaitingConnect && start[0] != CONNECT {
+        // Its flags are looked at with its version: 3.1 does not use them.
+        const CONNECT: u8 = 1;
+        if self.connections[slot as usize].phase == Phase::AwaitingConnect && start[0] >> 4 != CONNECT {
             return Err(not_connect());
         }
         Ok(())

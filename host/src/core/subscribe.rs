@@ -9,7 +9,9 @@ use super::Core;
 use super::connection::Closing;
 use super::inbound::Next;
 use super::session::Subscription;
-use crate::codec::{DecodeError, Packet, RetainHandling, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe};
+use crate::codec::{
+    DecodeError, Packet, ProtocolVersion, RetainHandling, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
+};
 use crate::plugin::{SubscribeItem, SubscribeOutcome};
 use crate::router::Left;
 
@@ -53,7 +55,12 @@ impl Core {
             }
         }
         // [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-6]
-        let reason_codes: Vec<u8> = codes.iter().map(|code| code.0).collect();
+        // MQTT 3.1 has no code for a failure: section 3.8 has the client told of a subscription all the same.
+        let without_failure = self.connections[slot as usize].version == ProtocolVersion::V3_1;
+        let shown = |(asked, code): (&Asked<'_>, &ReasonCode)| {
+            if without_failure && code.is_error() { self.granted(asked.options.qos) as u8 } else { code.0 }
+        };
+        let reason_codes: Vec<u8> = asked.iter().zip(&codes).map(shown).collect();
         let suback =
             Suback { packet_id: subscribe.packet_id, properties: Properties::EMPTY, reason_codes: &reason_codes };
         self.answer(slot, &Packet::Suback(suback));

@@ -4,6 +4,7 @@
 
 mod connect;
 mod deliver;
+mod mqisdp;
 mod publish;
 mod refused;
 mod retained;
