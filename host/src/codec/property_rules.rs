@@ -80,13 +80,16 @@ pub(super) fn check(packet: PacketType, context: Context, bytes: &[u8]) -> Resul
     let mut seen = 0_u64;
     let mut rest = bytes;
     while !rest.is_empty() {
+        // Identifiers are below 64: no others have a name.
+        if let Some(property) = Property::name_of(rest[0])
+            && allowed & 1 << rest[0] == 0
+        {
+            // Before its value, which is of no interest then: a Reason Code for it may not fit into the answer.
+            return Err(DecodeError::PropertyNotAllowed { packet, property });
+        }
         let (property, after) = Property::decode(rest)?;
         rest = after;
-        // Identifiers are below 64: `decode` knows no others.
         let bit = 1 << property.id();
-        if allowed & bit == 0 {
-            return Err(DecodeError::PropertyNotAllowed { packet, property: property.name() });
-        }
         check_value(context, property)?;
         if seen & bit & !repeatable != 0 {
             return Err(DecodeError::DuplicateProperty { packet, property: property.name() });

@@ -281,7 +281,8 @@ impl Core {
             self.out(slot).extend_from_slice(&unsent);
         }
         if self.stopping {
-            self.refuse(slot, &ReasonCode::SERVER_SHUTTING_DOWN.into());
+            // 0x8B is for DISCONNECT alone [MQTT-3.2.2-8].
+            self.refuse(slot, &ReasonCode::SERVER_UNAVAILABLE.into());
             return slot;
         }
         self.attach(slot, *pending);

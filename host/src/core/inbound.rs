@@ -1,11 +1,16 @@
 //! From bytes that came in to packets, and from packets to what they ask for.
 
-use plugin_api::{DisconnectKind, QoS, ReasonCode};
+use plugin_api::{DisconnectKind, Properties, QoS, ReasonCode};
 
 use super::connection::{Closing, Phase};
 use super::{Core, NONE};
 use crate::clock::Millis;
 use crate::codec::{self, Connack, DecodeError, Frame, Packet, ProtocolVersion};
+
+/// Packet types, as they stand in the first byte of a packet.
+const CONNECT: u8 = 1;
+const DISCONNECT: u8 = 14;
+const AUTH: u8 = 15;
 
 /// What is to be done with the bytes behind a packet.
 pub(super) enum Next {
@@ -133,6 +138,11 @@ impl Core {
         let connection = &self.connections[slot as usize];
         match connection.phase {
             Phase::Connected => {
+                if packet[0] >> 4 == CONNECT {
+                    // [MQTT-3.1.0-2] Whatever is in it: what is wrong with a CONNECT may have a Reason Code that
+                    // DISCONNECT does not have.
+                    return Err(protocol_error("a second CONNECT on one Network Connection"));
+                }
                 let version = connection.version;
                 // [MQTT-3.1.2-22] counts packets. Before CONNACK time runs from the start, whatever comes.
                 self.connections[slot as usize].heard_at = self.now;
@@ -140,17 +150,18 @@ impl Core {
                 self.connected_packet(slot, packet)
             }
             Phase::AwaitingConnect => {
-                const CONNECT: u8 = 1;
                 if packet[0] >> 4 != CONNECT {
                     return Err(not_connect()); // [MQTT-3.1.0-1]
                 }
                 let connect = codec::decode_connect(packet, header_bytes)?;
                 Ok(self.on_connect(slot, &connect))
             }
+            // Whatever is in other packets: see above, for CONNACK.
+            Phase::Authenticating if !matches!(packet[0] >> 4, AUTH | DISCONNECT) => Err(not_in_an_exchange()),
             Phase::Authenticating => match codec::decode(connection.version, packet, header_bytes)? {
                 Packet::Auth(auth) => self.on_auth(slot, &auth),
                 Packet::Disconnect(disconnect) => Ok(self.on_disconnect(slot, &disconnect)),
-                _ => Err(protocol_error("during an authentication exchange only AUTH and DISCONNECT are allowed")),
+                _ => Err(not_in_an_exchange()),
             },
             Phase::Closing | Phase::Leaving => Ok(Next::Stop),
         }
@@ -171,9 +182,8 @@ impl Core {
             }
             Packet::Disconnect(disconnect) => Ok(self.on_disconnect(slot, &disconnect)),
             Packet::Auth(auth) => self.on_auth(slot, &auth),
-            // [MQTT-3.1.0-2]
-            Packet::Connect(_) => Err(protocol_error("a second CONNECT on one Network Connection")),
-            Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
+            // A second CONNECT has not come as far as here.
+            Packet::Connect(_) | Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
                 Err(protocol_error("a packet that only a server sends"))
             }
         }
@@ -214,8 +224,10 @@ impl Core {
     /// Answers CONNECT with an error [MQTT-3.2.2-6] [MQTT-3.2.2-7]. The caller closes the connection.
     fn refuse_connect(&mut self, slot: u32, version: ProtocolVersion, reason_code: ReasonCode) {
         debug_assert_eq!(self.connections[slot as usize].session, NONE);
-        let connack = Connack { session_present: false, reason_code, properties: plugin_api::Properties::EMPTY };
-        Packet::Connack(connack).encode(version, self.out(slot));
+        self.connections[slot as usize].version = version;
+        self.say_last(slot, Properties::EMPTY, |properties| {
+            Packet::Connack(Connack { session_present: false, reason_code, properties })
+        });
     }
 
     /// Whether a Topic Name or Topic Filter has more levels than are allowed. Most are too short for that.
@@ -247,6 +259,10 @@ impl Core {
 /// A Protocol Error without a more specific Reason Code.
 pub(super) fn protocol_error(what: &'static str) -> DecodeError {
     DecodeError::Protocol { code: ReasonCode::PROTOCOL_ERROR, what }
+}
+
+fn not_in_an_exchange() -> DecodeError {
+    protocol_error("during an authentication exchange only AUTH and DISCONNECT are allowed")
 }
 
 fn not_connect() -> DecodeError {

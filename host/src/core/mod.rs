@@ -12,6 +12,8 @@
 
 mod acks;
 mod auth;
+#[cfg(any(test, fuzzing))]
+mod check;
 mod close;
 mod connect;
 mod connection;

@@ -183,7 +183,7 @@ impl Core {
     }
 
     /// Connections that have something to replay.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn replaying(&self) -> usize {
         let has_replays =
             |connection: &super::Connection| connection.extra.as_ref().is_some_and(|extra| !extra.replays.is_empty());

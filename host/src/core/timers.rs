@@ -66,7 +66,7 @@ impl Timers {
         due.then(|| self.0.pop()).flatten().map(|Reverse(entry)| entry)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

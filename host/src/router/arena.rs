@@ -123,7 +123,7 @@ impl<T: Default> Arena<T> {
     }
 
     /// Nodes allocated, in use or free, without the root.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn allocated(&self) -> usize {
         self.nodes.len() - 1
     }

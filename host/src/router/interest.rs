@@ -124,7 +124,7 @@ impl Interest {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn nodes(&self) -> (usize, usize) {
         self.read().nodes()
     }

@@ -109,7 +109,7 @@ impl<V: Value> Trie<V> {
     }
 
     /// Nodes in use and nodes allocated.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn nodes(&self) -> (usize, usize) {
         (self.arena.len(), self.arena.allocated())
     }

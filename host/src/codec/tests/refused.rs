@@ -63,6 +63,8 @@ fn connect() {
         (V5, "10: <MQTT> 05 02 0000 { 27 00000000 } <me>", 0x82, "Maximum Packet Size is 0"),
         (V5, "10: <MQTT> 05 02 0000 { 17 02 } <me>", 0x82, "expected 0 or 1"),
         (V5, "10: <MQTT> 05 02 0000 { 21 0001 21 0001 } <me>", 0x82, "twice"),
+        // Not 0x94, which CONNACK cannot have [MQTT-3.2.2-8].
+        (V5, "10: <MQTT> 05 02 0000 { 23 0000 } <me>", 0x81, "must not have the property Topic Alias"),
         (V5, "10: <MQTT> 05 02 0000 { 23 0001 } <me>", 0x81, "must not have the property Topic Alias"),
         (V5, "10: <MQTT> 05 02 0000 { 16 <d> } <me>", 0x82, "without an Authentication Method"),
         (V5, "10: <MQTT> 05 06 0000 {} <me> { 11 00000001 } <w> <p>", 0x81, "Session Expiry Interval"),

@@ -78,6 +78,8 @@ fn wrong_packets_during_the_exchange() {
         for (packet, answer) in [
             ("C0:", "20: 00 82 {}"),
             ("30: <t> {} 'x'", "20: 00 82 {}"),
+            // 0x94, which is wrong with it, is not for CONNACK [MQTT-3.2.2-8].
+            ("30: <t> {23 0000} 'x'", "20: 00 82 {}"),
             (CONNECT, "20: 00 82 {}"),
             ("F0: 18 {15 <OTHER> 16 <me>}", "20: 00 82 {}"),
             ("F0: 19 {15 <SCRAM> 16 <me>}", "20: 00 82 {}"),
@@ -90,6 +92,19 @@ fn wrong_packets_during_the_exchange() {
             net.expect_closed(client, answer);
             let told = net.script().take("disconnect");
             assert!(told.len() == 1 && net.session("c").is_none(), "{packet}: {told:?}");
+        }
+    });
+}
+
+/// [MQTT-3.1.2-24] Nor is CONNACK sent to who has no room for it.
+#[test]
+fn error_during_the_exchange_with_a_small_maximum_packet_size() {
+    scenario(|net| {
+        challenge(net);
+        for (bytes_max, answer) in [(4, ""), (5, "20: 00 82 {}")] {
+            let client = net.open(V5);
+            net.send(client, &format!("10: <MQTT> 05 02 0000 {{15 <SCRAM> 27 {bytes_max:08X}}} <c> | C0:"));
+            net.expect_closed(client, answer);
         }
     });
 }

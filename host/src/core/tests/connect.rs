@@ -164,6 +164,12 @@ fn second_connect_is_a_protocol_error() {
             net.expect_closed(client, if version == V5 { "E0: 82" } else { "" });
             assert_eq!(net.script().take("disconnect"), ["disconnect c ProtocolError 82"]);
         }
+        // Not with 0x84 and 0x85, which DISCONNECT cannot have [MQTT-3.14.2-1].
+        for connect in ["10: <MQTT> 06 02 0000 {} <c>", "10: <MQTT> 04 00 0000 <>", "1F: <MQTT>"] {
+            let client = net.v5("c");
+            net.send(client, connect);
+            net.expect_closed(client, "E0: 82");
+        }
     });
 }
 

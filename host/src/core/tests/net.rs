@@ -341,6 +341,8 @@ impl Net {
 
     /// Everybody leaves, and a month passes: nothing may be left.
     pub(super) fn end(mut self) {
+        self.cores.iter().for_each(Core::assert_sound);
+        self.shared.assert_sound();
         for client in 0..self.clients.len() {
             self.clients[client].stalled = false;
             if self.is_connected(client) {
@@ -348,20 +350,8 @@ impl Net {
             }
         }
         self.advance(31 * 24 * 3600 * 1000);
-        for core in &self.cores {
-            assert_eq!(core.connections.len(), 0, "connections");
-            assert_eq!(core.sessions.len(), 0, "sessions");
-            assert_eq!(core.by_client.len(), 0, "Client Identifiers");
-            assert_eq!(core.by_connection.len(), 0, "connection ids");
-            assert_eq!(core.replaying(), 0, "replays");
-            assert_eq!(core.delayed_infos.len(), 0, "delayed messages for handle_info");
-            assert_eq!(core.early.len(), 0, "requests about connections on their way");
-            assert_eq!(core.handovers.len(), 0, "handovers");
-            assert_eq!(core.timers.len(), 0, "timers");
-            assert_eq!((core.handed_on.len(), core.handed_on_bytes), (0, 0), "messages of members that have left");
-        }
-        assert_eq!(self.shared.connections.load(Ordering::Relaxed), 0, "connections, counted");
-        assert_eq!(self.shared.interest.nodes().0, 0, "subscriptions");
+        self.cores.iter().for_each(Core::assert_nothing_left);
+        self.shared.assert_nothing_left();
         if let Some(scripted) = &self.scripted {
             assert_eq!(scripted.script().live, 0, "states of connections");
         }

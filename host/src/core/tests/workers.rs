@@ -231,7 +231,7 @@ fn shutdown_on_the_way() {
         net.cores[1].on_mail(now);
         net.settle();
         for client in clients {
-            net.expect_closed(client, "20: 00 8B {}");
+            net.expect_closed(client, "20: 00 88 {}"); // [MQTT-3.2.2-8]
         }
         assert_eq!(net.script().take("disconnect").len(), 2);
     });

@@ -1,0 +1,108 @@
+//! What holds between two calls, and what is left at the end: for tests and fuzz targets.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+
+use super::connection::{Connection, NONE, Phase};
+use super::session::Session;
+use super::{Core, Shared, slot_of};
+
+/// More than the core lets answers add to the bound of outbound bytes.
+const ANSWERS_BYTES: usize = 2 << 20;
+
+impl Shared {
+    /// Asserts that the retained messages are within their bounds.
+    ///
+    /// # Panics
+    /// If they are not.
+    pub fn assert_sound(&self) {
+        assert!(self.retained.len() <= self.limits.retained_messages_max, "retained messages");
+        assert!(self.retained.bytes() <= self.limits.retained_bytes_max, "bytes of retained messages");
+        assert!(self.connections.load(Ordering::Relaxed) <= self.limits.connections_max, "connections of all workers");
+    }
+
+    /// Asserts that no connection and no subscription is left.
+    ///
+    /// # Panics
+    /// If there is one.
+    pub fn assert_nothing_left(&self) {
+        assert_eq!(self.connections.load(Ordering::Relaxed), 0, "connections, counted");
+        assert_eq!(self.interest.nodes().0, 0, "subscriptions");
+    }
+}
+
+impl Core {
+    /// Asserts that connections, sessions and their indexes agree with each other and are within their bounds.
+    ///
+    /// # Panics
+    /// If they do not.
+    pub fn assert_sound(&self) {
+        assert_eq!(self.by_connection.len(), self.connections.len(), "connection ids");
+        for (slot, connection) in &self.connections {
+            self.assert_connection(slot_of(slot), connection);
+        }
+        assert_eq!(self.by_client.len(), self.sessions.len(), "Client Identifiers");
+        assert!(self.sessions.len() <= self.shared.limits.sessions_max, "sessions");
+        for (slot, session) in &self.sessions {
+            self.assert_session(slot_of(slot), session);
+        }
+    }
+
+    fn assert_connection(&self, slot: u32, connection: &Connection) {
+        let limits = &self.shared.limits;
+        assert_eq!(self.by_connection.get(&connection.id), Some(&slot), "the connection's id");
+        assert!(connection.out_sent <= connection.out.len(), "more was sent than there is");
+        assert!(!connection.dirty || self.dirty.contains(&slot), "dirty, and not on the list");
+        let out_max = limits.outbound_bytes_max + ANSWERS_BYTES + 2 * limits.packet_bytes_max;
+        assert!(connection.waiting_bytes() <= out_max, "outbound bytes");
+        let partial_max = match connection.phase {
+            Phase::AwaitingConnect | Phase::Authenticating => limits.packet_bytes_max.min(limits.connect_bytes_max),
+            Phase::Connected => limits.packet_bytes_max,
+            Phase::Leaving | Phase::Closing => 0,
+        };
+        assert!(connection.partial.len() <= partial_max, "bytes of a packet that has not come completely");
+        if let Some(extra) = &connection.extra {
+            assert!(extra.aliases.len() <= usize::from(limits.topic_alias_max), "Topic Aliases");
+        }
+        if connection.phase == Phase::Connected {
+            let session = self.sessions.get(connection.session as usize);
+            assert_eq!(session.map(|session| session.connection), Some(slot), "its session is another one's");
+        } else {
+            assert_eq!(connection.session, NONE, "a session without having been let in");
+        }
+    }
+
+    fn assert_session(&self, slot: u32, session: &Session) {
+        let limits = &self.shared.limits;
+        assert_eq!(self.by_client.get(&session.client_id), Some(&slot), "the session's Client Identifier");
+        let connection = self.connections.get(session.connection as usize);
+        let has_connection = connection.is_some_and(|connection| connection.session == slot);
+        assert_eq!(has_connection, session.connection != NONE, "its connection is another one's");
+        assert!(session.queue.len() <= limits.queue_messages_max, "queued messages");
+        let queue_bytes: usize = session.queue.iter().map(|queued| queued.message.bytes()).sum();
+        assert_eq!(session.queue_bytes, queue_bytes, "bytes of queued messages, counted");
+        assert!(queue_bytes <= limits.queue_bytes_max, "bytes of queued messages");
+        assert!(session.in_flight.len() <= usize::from(limits.in_flight_max), "messages in flight");
+        let packet_ids: HashSet<_> = session.in_flight.iter().map(|sent| sent.packet_id).collect();
+        assert_eq!(packet_ids.len(), session.in_flight.len(), "a Packet Identifier is in use twice [MQTT-2.2.1-4]");
+        assert!(session.to_resend <= session.in_flight.len(), "messages to send again");
+        assert!(session.subscriptions.len() <= limits.subscriptions_max, "subscriptions");
+    }
+
+    /// Asserts that no connection, session, timer or anything else is left.
+    ///
+    /// # Panics
+    /// If there is something.
+    pub fn assert_nothing_left(&self) {
+        assert_eq!(self.connections.len(), 0, "connections");
+        assert_eq!(self.sessions.len(), 0, "sessions");
+        assert_eq!(self.by_client.len(), 0, "Client Identifiers");
+        assert_eq!(self.by_connection.len(), 0, "connection ids");
+        assert_eq!(self.replaying(), 0, "replays");
+        assert_eq!(self.delayed_infos.len(), 0, "delayed messages for handle_info");
+        assert_eq!(self.early.len(), 0, "requests about connections on their way");
+        assert_eq!(self.handovers.len(), 0, "handovers");
+        assert_eq!(self.timers.len(), 0, "timers");
+        assert_eq!((self.handed_on.len(), self.handed_on_bytes), (0, 0), "messages of members that have left");
+    }
+}
