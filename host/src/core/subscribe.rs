@@ -55,7 +55,7 @@ impl Core {
             }
         }
         // [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-6]
-        // MQTT 3.1 has no code for a failure: section 3.8 has the client told of a subscription all the same.
+        // MQTT 3.1 has no code for a failure, and has the client told of a subscription all the same.
         let without_failure = self.connections[slot as usize].version == ProtocolVersion::V3_1;
         let shown = |(asked, code): (&Asked<'_>, &ReasonCode)| {
             if without_failure && code.is_error() { self.granted(asked.options.qos) as u8 } else { code.0 }

@@ -92,7 +92,7 @@ fn messages_reach_subscribers_at_every_qos_and_between_all_versions() {
     });
 }
 
-/// [MQTT-4.2-1]
+/// [MQTT-4.2-1] [MQTT-7.1.1-1@3.1.1]
 #[test]
 fn packets_may_come_in_any_pieces() {
     with_server(|server| {

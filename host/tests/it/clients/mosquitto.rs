@@ -8,6 +8,7 @@ use super::{INSTALL, cases, matrix};
 use crate::harness::{TempDir, have, output};
 use crate::mqtt::{Client, Publish, V5, field};
 
+/// [MQTT-7.0.0-2@3.1.1]
 #[test]
 fn mosquitto_does_everything_at_every_version() {
     // `--help` of some ends with 1 in some versions, so it is not asked for.

@@ -18,11 +18,13 @@ fn paho(name: &str) {
     });
 }
 
+/// [MQTT-7.0.0-2@3.1.1]
 #[test]
 fn paho_1_does_everything_at_every_version() {
     paho("paho-1.6.1");
 }
 
+/// [MQTT-7.0.0-2@3.1.1]
 #[test]
 fn paho_2_does_everything_at_every_version() {
     paho("paho-2.1.0");

@@ -10,6 +10,7 @@ use rumqttc::v5::mqttbytes::v5::PublishProperties;
 
 use super::{cases, matrix};
 
+/// [MQTT-7.0.0-2@3.1.1]
 #[test]
 fn rumqttc_does_everything_at_every_version() {
     matrix(&[4, 5], |addr, version| {
