@@ -187,8 +187,8 @@ limits! {
             "QoS 0 is dropped and counted, QoS 1 and 2 wait in the session's queue, who asks without reading is closed";
         /// Bytes of messages waiting for one worker.
         mailbox_bytes_max: usize = 64 * MIB, Kind::Bytes, 1024..=ANY,
-            "the other workers read no publishers for up to a second, then drop QoS 0, counted, and disconnect with 0x97 \
-             who publishes with QoS 1 or 2";
+            "the other workers read no publishers for up to a second, then drop QoS 0 for it, counted, and refuse QoS 1 and \
+             2 for it: 0x97 for 5.0, a close for 3.x";
         /// Bytes that one worker may hold in messages and buffers.
         worker_bytes_max: usize = GIB, Kind::Bytes, 1_048_576..=ANY,
             "publishers are not read, then shed as for mailbox_bytes_max";

@@ -38,6 +38,8 @@ pub struct Counters {
     /// Messages of Shared Subscriptions dropped because the member that had them has gone and there is no other, or because
     /// it had been sent a QoS 2 message, which no other may get.
     pub dropped_no_member: Counter,
+    /// QoS 1 and 2 messages refused because this worker, or one that they go to, had no room to keep them.
+    pub publishes_refused: Counter,
     /// Messages refused because there was no room to retain them.
     pub dropped_not_retained: Counter,
     /// Messages dropped because they exceed the Maximum Packet Size of their receiver.

@@ -15,6 +15,7 @@ mod auth;
 #[cfg(any(test, fuzzing))]
 mod check;
 mod close;
+mod congestion;
 mod connect;
 mod connection;
 mod counters;
@@ -43,6 +44,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use foldhash::fast::{FixedState, RandomState};
 use slab::Slab;
 
+use self::congestion::Congestion;
 pub use self::connect::Handover;
 use self::connection::{Closing, Connection, NONE, Phase};
 pub use self::counters::Counters;
@@ -129,8 +131,8 @@ pub struct Core {
     /// What was in the mailbox, and how far it has been worked off; 0 when it has been completely.
     inbox: Batch,
     inbox_at: usize,
-    /// Workers whose mailbox was past its bound when we last put something in, and since when.
-    congested_since: Option<Millis>,
+    /// Workers that cannot follow.
+    congestion: Congestion,
     handovers: Vec<(u32, usize, Box<Handover>)>,
     /// Connections, by slot and id, whose replays of retained messages may get ahead.
     listed_replays: VecDeque<(u32, u64)>,
@@ -165,9 +167,6 @@ pub struct Core {
     stopping: bool,
 }
 
-/// How long a worker does not read, so that another one can catch up.
-const CONGESTION_PATIENCE_MS: u64 = 1000;
-
 /// Connection ids are unique over workers: the worker's number stands in the upper bits.
 const CONNECTION_ID_WORKER_SHIFT: u32 = 48;
 
@@ -196,7 +195,7 @@ impl Core {
             outbox: (0..workers).map(|_| Batch::default()).collect(),
             inbox: Batch::default(),
             inbox_at: 0,
-            congested_since: None,
+            congestion: Congestion::new(workers),
             handovers: Vec::new(),
             listed_replays: VecDeque::new(),
             handed_on: VecDeque::new(),
@@ -347,37 +346,6 @@ impl Core {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.len()
-    }
-
-    /// Whether another worker has fallen behind, so that no publisher should be read for now. A publisher that is not read
-    /// cannot acknowledge either, so this does not last: then publishing is refused instead.
-    #[must_use]
-    pub fn is_congested(&self, now: Millis) -> bool {
-        self.congested_since.is_some_and(|since| now.since(since) < CONGESTION_PATIENCE_MS)
-    }
-
-    /// Whether another worker has been behind for too long: what would have to wait for it is shed.
-    fn is_shedding(&self) -> bool {
-        self.congested_since.is_some_and(|since| self.now.since(since) >= CONGESTION_PATIENCE_MS)
-    }
-
-    /// Ends a turn: hands the messages for other workers over, one lock for each of them.
-    pub fn flush_mail(&mut self) {
-        self.work_left = UNITS_A_TURN;
-        let mut congested = false;
-        for (worker, batch) in self.outbox.iter_mut().enumerate() {
-            let mailbox = self.shared.mailboxes.of(worker);
-            let waiting = if batch.is_empty() {
-                if self.congested_since.is_none() {
-                    continue;
-                }
-                mailbox.waiting_bytes()
-            } else {
-                mailbox.put(batch)
-            };
-            congested |= waiting > self.shared.limits.mailbox_bytes_max;
-        }
-        self.congested_since = congested.then(|| self.congested_since.unwrap_or(self.now));
     }
 
     /// Ends everything: 5.0 clients are told 0x8B, each handler gets its `handle_disconnect`. The driver sends what is

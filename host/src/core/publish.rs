@@ -88,11 +88,6 @@ impl Core {
             self.reject_publish(slot, publish, reason_code, PropertiesBuf::default());
             return Ok(self.next(slot));
         }
-        if publish.qos != QoS::AtMostOnce && self.is_shedding() {
-            // It is not acknowledged, so the client still has it when it comes back.
-            self.close(slot, Closing::telling(DisconnectKind::LimitExceeded, ReasonCode::QUOTA_EXCEEDED));
-            return Ok(Next::Stop);
-        }
         let mut changed = std::mem::take(&mut self.changed);
         if let Some(accepted) = self.ask_publish(slot, publish, topic, &mut changed) {
             self.accept_publish(slot, publish, topic, accepted, &changed);
@@ -254,6 +249,10 @@ impl Core {
             }
         };
         match (publish.qos, publish.packet_id) {
+            (_, Some(_)) if parts.is_some_and(|parts| !self.can_take(&parts)) => {
+                self.counters().publishes_refused.add(1);
+                self.refuse_full(slot, publish);
+            }
             (QoS::ExactlyOnce, Some(packet_id)) => {
                 if parts.is_some_and(|parts| !self.has_room_to_retain(&parts)) {
                     self.refuse_to_retain(slot, publish);
@@ -275,10 +274,22 @@ impl Core {
         self.properties = properties;
     }
 
-    /// There is no room for a retained message: nothing is acknowledged that is not kept. A 3.x client cannot be told, and
-    /// is closed, so that it still has the message.
+    /// Whether a message with QoS 1 or 2 can be kept where it would have to be.
+    fn can_take(&mut self, parts: &MessageParts<'_>) -> bool {
+        !(self.may_be_held_up() && {
+            let targets = self.router.targets(parts.topic);
+            self.is_held_up(&targets)
+        })
+    }
+
     fn refuse_to_retain(&mut self, slot: u32, publish: &Publish<'_>) {
         self.counters().dropped_not_retained.add(1);
+        self.refuse_full(slot, publish);
+    }
+
+    /// There is no room for a message: nothing is acknowledged that is not kept. A 3.x client cannot be told, and is
+    /// closed, so that it still has the message.
+    fn refuse_full(&mut self, slot: u32, publish: &Publish<'_>) {
         if publish.packet_id.is_some() && !self.connections[slot as usize].is_v5() {
             self.close(slot, Closing::silent(DisconnectKind::LimitExceeded, ReasonCode::QUOTA_EXCEEDED));
         } else {

@@ -114,7 +114,7 @@ impl Core {
 
     /// `false` if it was dropped.
     pub(super) fn send_to_worker(&mut self, worker: usize, destination: Destination, out: &Outgoing<'_>) -> bool {
-        if out.parts.qos == QoS::AtMostOnce && self.is_shedding() {
+        if self.is_shed(worker, out.parts.qos == QoS::AtMostOnce) {
             self.counters().dropped_slow.add(1);
             return false;
         }

@@ -250,7 +250,7 @@ impl Core {
 
     /// When the list is to be looked at again.
     pub(super) fn next_hand_on(&self) -> Option<Millis> {
-        let wait = if self.congested_since.is_some() { HANDED_ON_RETRY_MS } else { 0 };
+        let wait = if self.congestion.is_any_behind() { HANDED_ON_RETRY_MS } else { 0 };
         (!self.handed_on.is_empty()).then(|| self.now + wait)
     }
 
@@ -258,7 +258,7 @@ impl Core {
     /// catch up, as that may be the one that gets them.
     pub(super) fn continue_to_hand_on(&mut self) {
         let (mut messages, mut bytes) = (0, 0);
-        while messages < HANDED_ON_A_TURN && bytes < HANDED_ON_BYTES_A_TURN && self.congested_since.is_none() {
+        while messages < HANDED_ON_A_TURN && bytes < HANDED_ON_BYTES_A_TURN && !self.congestion.is_any_behind() {
             let Some(HandedOn { message, group }) = self.handed_on.pop_front() else {
                 return;
             };

@@ -37,6 +37,11 @@ pub(super) struct Remains {
 }
 
 impl Core {
+    /// A turn ends, and the next one begins.
+    pub(super) fn begin_work(&mut self) {
+        self.work_left = UNITS_A_TURN;
+    }
+
     /// Some work has been done.
     #[inline]
     pub(super) fn spend(&mut self, units: usize) {

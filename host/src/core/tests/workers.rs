@@ -208,7 +208,81 @@ fn congestion() {
         core.feed(slot, &one, net.now + 1000);
         net.now = net.now + 1000;
         net.settle();
-        net.expect_closed(from, "E0: 97");
+        net.expect(from, "40: 0001 97");
+        assert_eq!(net.count(|counters| counters.publishes_refused.get()), 1);
+    });
+}
+
+/// A worker that cannot follow holds up what goes to it, and nothing else: who publishes to others is served as ever, and
+/// of a message that is refused nobody has got anything.
+#[test]
+fn congestion_concerns_only_what_goes_there() {
+    for version in [V3_1_1, V5] {
+        scenario_in(TWO, &Setup::limits(|limits| limits.mailbox_bytes_max = 100), |net| {
+            let from = net.client(version, &name_for(0, 0));
+            let near = net.client(version, &name_for(0, 1));
+            let far = net.v5(&name_for(1, 0));
+            net.subscribe(near, "#", 2);
+            net.subscribe(far, "far", 2);
+            net.subscribe(far, "$share/g/shared", 2);
+            let (_, slot) = net.place(from);
+            // Worker 1 takes no turns for a second.
+            let flood = bytes(version, &format!("30: <far> [{{}}] '{}'", "x".repeat(100)));
+            let now = net.now;
+            net.cores[0].feed(slot, &flood, now);
+            net.cores[0].flush_mail();
+            net.now = now + 1000;
+            let send = |net: &mut Net, packets: &str| {
+                let now = net.now;
+                net.cores[0].feed(slot, &bytes(version, packets), now);
+                let mut dirty = Vec::new();
+                net.cores[0].take_dirty(&mut dirty);
+                dirty.into_iter().for_each(|slot| net.flush(0, slot));
+                net.cores[0].flush_mail();
+            };
+            send(net, "");
+            net.take(near);
+            send(net, "32: <near> 0001 [{}] '1' | 34: <near> 0002 [{}] '2' | 62: 0002");
+            net.expect(from, "40: 0001 | 50: 0002 | 70: 0002");
+            net.expect(near, "32: <near> 0001 [{}] '1' | 34: <near> 0002 [{}] '2'");
+            if version == V5 {
+                send(net, "32: <far> 0001 {} '1' | 34: <far> 0002 {} '2' | 32: <shared> 0003 {} '3'");
+                net.expect(from, "40: 0001 97 | 50: 0002 97 | 40: 0003 97");
+            } else {
+                send(net, "32: <far> 0001 '1'");
+                net.expect_closed(from, "");
+            }
+            net.expect(near, "");
+            net.settle();
+            let got = net.take(far);
+            assert_eq!(got.windows(3).filter(|part| part == b"far").count(), 1, "what was sent before");
+        });
+    }
+}
+
+/// What nobody can be refused for any more is dropped only where a mailbox has grown past all bounds.
+#[test]
+fn mailboxes_are_bounded() {
+    scenario_in(TWO, &Setup::limits(|limits| limits.mailbox_bytes_max = 100), |net| {
+        let far = net.v5(&name_for(1, 0));
+        net.subscribe(far, "will", 1);
+        let mortals: Vec<usize> = (0..10)
+            .map(|index| {
+                let name = name_for(0, index);
+                let will = format!("{{}} <will> <{}>", "x".repeat(100));
+                net.join(V5, &format!("10: <MQTT> 05 0E 0000 {{}} <{name}> {will}"), CONNACK)
+            })
+            .collect();
+        for mortal in mortals {
+            let (_, slot) = net.place(mortal);
+            let now = net.now;
+            // Worker 1 takes no turns.
+            net.cores[0].lost(slot, now);
+            net.cores[0].flush_mail();
+        }
+        let waiting = net.shared.mailboxes.of(1).waiting_bytes();
+        assert!((400..600).contains(&waiting), "{waiting} bytes");
+        assert!(net.count(|counters| counters.dropped_slow.get()) >= 5);
     });
 }
 
