@@ -56,6 +56,12 @@ pub fn frame(bytes: &[u8], packet_bytes_max: usize) -> Result<Frame, DecodeError
     })
 }
 
+/// The size of the fixed header that `bytes` start with; `None` if it is cut off, or its length has no end.
+pub fn header_bytes(bytes: &[u8]) -> Option<usize> {
+    let (_, length_bytes) = wire::variable_byte_integer(bytes.get(1..)?).ok()??;
+    Some(1 + length_bytes)
+}
+
 const TYPE_0: DecodeError = DecodeError::Malformed("packet type 0 is reserved, expected 1 (CONNECT) to 15 (AUTH)");
 
 /// The packet type, the flags, and what follows the fixed header.

@@ -37,7 +37,7 @@ pub use connack::{Connack, connack_return_code};
 pub use connect::{Connect, Will, connect_refusal, decode_connect};
 pub use disconnect::Disconnect;
 pub use error::DecodeError;
-pub use frame::{Frame, PACKET_BYTES_MAX, PacketType, frame};
+pub use frame::{Frame, PACKET_BYTES_MAX, PacketType, frame, header_bytes};
 pub use publish::{Publish, PublishHead, decode_publish, encode_publish, patch_packet_id, publish_packet_bytes};
 pub use reason_codes::reason_codes_from_server;
 pub use suback::{Suback, Unsuback};

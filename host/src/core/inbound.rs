@@ -102,7 +102,9 @@ impl Core {
                     })
                 }
                 Err(error) => {
-                    self.refuse_packet(slot, rest, 0, &error);
+                    // Of a CONNECT that is too large, its version may have come: it is answered in that.
+                    let header_bytes = codec::header_bytes(rest).unwrap_or(0);
+                    self.refuse_packet(slot, rest, header_bytes, &error);
                     Next::Stop
                 }
             };

@@ -8,6 +8,7 @@ mod cli;
 mod clients;
 mod conformance;
 mod harness;
+mod hostile;
 mod limits;
 mod loader;
 mod mqtt;
