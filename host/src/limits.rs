@@ -209,14 +209,14 @@ limits! {
         /// Whether there are Shared Subscriptions; announced as Shared Subscription Available.
         shared_subscriptions_available: bool = true, Kind::Flag, 0..=1,
             "if not: DISCONNECT 0x9E, SUBACK 0x80 for 3.x";
-        /// Which member of a Shared Subscription gets a message: each in turn, any, always the same for one publisher, or
-        /// the one with the fewest messages sent and not yet acknowledged.
+        /// Which member of a Shared Subscription gets a message: each in turn, any, always the same until it goes offline,
+        /// leaves or has no room, or the one with the fewest messages in flight and queued.
         shared_strategy: SharedStrategy = SharedStrategy::RoundRobin,
             Kind::Choice(&["round-robin", "random", "sticky", "least-in-flight"]), 0..=3,
-            "who has no connection is chosen only if no member has one";
+            "members that can send it at once come first, then those that have to wait, then those without a connection";
         /// Topic Aliases that the server uses towards one 5.0 client; a smaller Topic Alias Maximum of the client takes
         /// precedence.
-        outbound_topic_aliases_max: u16 = 16, Kind::Count, 0..=U16,
+        outbound_topic_aliases_max: u16 = 16, Kind::Count, 0..=255,
             "the Topic Name is sent";
     }
 }

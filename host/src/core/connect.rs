@@ -23,6 +23,7 @@ pub struct Handover {
     listener: Arc<str>,
     version: ProtocolVersion,
     problem_information: bool,
+    aliases_max: u8,
     packet_bytes_max: u32,
     in_flight_max: u16,
     handlers: Option<Handlers>,
@@ -67,10 +68,14 @@ impl Core {
     /// Keeps what CONNECT says about the client's receiving side.
     fn note_capabilities(&mut self, slot: u32, connect: &Connect<'_>) {
         let ours = self.shared.limits.in_flight_max;
+        let aliases_max = self.shared.limits.outbound_topic_aliases_max;
         let connection = &mut self.connections[slot as usize];
         connection.version = connect.version;
         connection.problem_information = connect.properties.request_problem_information() != Some(0);
         connection.packet_bytes_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
+        // [MQTT-3.3.2-11]
+        let theirs = connect.properties.topic_alias_maximum().unwrap_or(0);
+        connection.aliases_max = u8::try_from(theirs.min(aliases_max)).unwrap_or(u8::MAX);
         connection.in_flight_max = connect.properties.receive_maximum().map_or(ours, |theirs| theirs.min(ours));
     }
 
@@ -237,6 +242,7 @@ impl Core {
             listener: Arc::clone(&connection.listener),
             version: connection.version,
             problem_information: connection.problem_information,
+            aliases_max: connection.aliases_max,
             packet_bytes_max: connection.packet_bytes_max,
             in_flight_max: connection.in_flight_max,
             handlers: connection.handlers.take(),
@@ -260,6 +266,7 @@ impl Core {
             listener,
             version,
             problem_information,
+            aliases_max,
             packet_bytes_max,
             in_flight_max,
             handlers,
@@ -271,6 +278,7 @@ impl Core {
         let slot = self.insert_connection(Connection {
             version,
             problem_information,
+            aliases_max,
             packet_bytes_max,
             in_flight_max,
             handlers,

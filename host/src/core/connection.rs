@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use plugin_api::{PropertiesBuf, QoS, ReasonCode};
 
+use super::aliases::OutboundAliases;
 use super::replay::Replays;
 use super::timers::Armed;
 use crate::clock::Millis;
@@ -50,6 +51,8 @@ pub(super) struct Connection {
     pub(super) asked_no_expiry: bool,
     /// Request Problem Information of the CONNECT packet.
     pub(super) problem_information: bool,
+    /// Topic Aliases that may be sent to the client, 0 for none [MQTT-3.1.2-26] [MQTT-3.1.2-27].
+    pub(super) aliases_max: u8,
     /// Maximum Packet Size of the client, in bytes.
     pub(super) packet_bytes_max: u32,
     /// Receive Maximum of the client, or our own bound if that is less.
@@ -83,6 +86,8 @@ pub(super) struct Extra {
     pub(super) auth: Option<Auth>,
     /// Topic Names by alias minus one [MQTT-3.3.2-7].
     pub(super) aliases: Vec<Option<Box<str>>>,
+    /// Those that were sent to the client; `None` before the first.
+    pub(super) outbound_aliases: Option<Box<OutboundAliases>>,
     /// Retained messages for new subscriptions.
     pub(super) replays: Replays,
     /// CONNECT while an authentication exchange decides about it.
@@ -150,6 +155,7 @@ impl Connection {
             is_held: false,
             asked_no_expiry: true,
             problem_information: true,
+            aliases_max: 0,
             packet_bytes_max: u32::MAX,
             in_flight_max: limits.in_flight_max,
             received_before: 0,
@@ -186,6 +192,7 @@ impl Connection {
                 && extra.auth.is_none()
                 && extra.pending.is_none()
                 && extra.aliases.is_empty()
+                && extra.outbound_aliases.is_none()
                 && extra.replays.is_empty()
         });
         if empty {

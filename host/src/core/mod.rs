@@ -11,6 +11,7 @@
 //! their Network Connection.
 
 mod acks;
+mod aliases;
 mod auth;
 #[cfg(any(test, fuzzing))]
 mod check;

@@ -4,7 +4,7 @@ use plugin_api::{Properties, QoS};
 
 use super::connection::{NONE, Phase};
 use super::session::{Awaiting, InFlight, Queued};
-use super::templates::{Class, encode};
+use super::templates::{Class, Own, encode};
 use super::{Closing, Core};
 use crate::codec::{Ack, Packet, PacketId};
 use crate::message::MessageParts;
@@ -218,7 +218,12 @@ impl Core {
         if identifiers.is_empty() && !dup && self.templates.pay_off() {
             self.templates.of(class, parts, now).append_to(&mut connection.out, packet_id);
         } else {
-            encode(&mut connection.out, class, parts, identifiers, packet_id, dup, now);
+            let own = Own { packet_id, dup, identifiers, alias: None };
+            if connection.aliases_max == 0 {
+                encode(&mut connection.out, class, parts, &own, now);
+            } else {
+                connection.append_with_alias(class, parts, own, now);
+            }
         }
         if connection.out.len() - start > connection.packet_bytes_max as usize {
             connection.out.truncate(start);
@@ -233,9 +238,15 @@ impl Core {
     /// Sends what a session has to send, as far as its turn has come: first again what was in flight when the last
     /// connection ended, then what waits in the queue.
     pub(super) fn pump(&mut self, session_slot: u32) {
-        self.send_what_waits(session_slot);
-        self.sessions[session_slot as usize].trim();
-        self.note_presence(session_slot);
+        let session = &self.sessions[session_slot as usize];
+        if session.to_resend > 0 || !session.queue.is_empty() {
+            self.send_what_waits(session_slot);
+        }
+        let session = &mut self.sessions[session_slot as usize];
+        session.trim();
+        if session.shared.is_some() {
+            self.note_presence(session_slot);
+        }
     }
 
     fn send_what_waits(&mut self, session_slot: u32) {

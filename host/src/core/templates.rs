@@ -2,12 +2,15 @@
 
 use plugin_api::QoS;
 
+use super::aliases::Alias;
 use crate::clock::Millis;
 use crate::codec::{PacketId, ProtocolVersion, PublishHead, encode_publish, put_variable_byte_integer};
 use crate::message::MessageParts;
 
 /// Message Expiry Interval property: identifier and four bytes.
 const EXPIRY_ID: u8 = 0x02;
+/// Topic Alias property: identifier and two bytes.
+const TOPIC_ALIAS_ID: u8 = 0x23;
 /// Subscription Identifier property.
 const SUBSCRIPTION_IDENTIFIER_ID: u8 = 0x0B;
 
@@ -90,42 +93,56 @@ impl Templates {
             template.bytes.clear();
             // Any identifier will do: each subscriber's own is written over it.
             let packet_id = (class.qos != QoS::AtMostOnce).then_some(PacketId::MIN);
-            template.packet_id_at = encode(&mut template.bytes, class, parts, &[], packet_id, false, now);
+            template.packet_id_at =
+                encode(&mut template.bytes, class, parts, &Own { packet_id, ..Own::default() }, now);
         }
         template
     }
 }
 
+/// What one subscriber's packet has and others of its class have not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Own<'a> {
+    pub(super) packet_id: Option<PacketId>,
+    pub(super) dup: bool,
+    /// Subscription Identifiers.
+    pub(super) identifiers: &'a [u32],
+    pub(super) alias: Option<Alias>,
+}
+
 /// Appends a PUBLISH packet for one subscriber. Returns where its Packet Identifier stands, from the packet's start.
-pub(super) fn encode(
-    out: &mut Vec<u8>,
-    class: Class,
-    parts: &MessageParts<'_>,
-    identifiers: &[u32],
-    packet_id: Option<PacketId>,
-    dup: bool,
-    now: Millis,
-) -> usize {
+pub(super) fn encode(out: &mut Vec<u8>, class: Class, parts: &MessageParts<'_>, own: &Own<'_>, now: Millis) -> usize {
+    let &Own { packet_id, dup, identifiers, alias } = own;
     let head = PublishHead { dup, qos: class.qos, retain: class.retain, packet_id };
     if !class.v5 {
         return encode_publish(class.version(), out, head, parts.topic, &[], parts.payload);
     }
-    let (mut expiry, mut expiry_bytes) = ([0; 5], 0);
+    // Message Expiry Interval and Topic Alias.
+    let (mut short, mut short_bytes) = ([0; 8], 0);
     if parts.expires_at != Millis::NEVER {
         // [MQTT-3.3.2-6] What is left of it. A message that has not waited keeps the interval it came with.
         let left = u32::try_from(parts.expires_at.since(now).div_ceil(1000)).unwrap_or(u32::MAX);
-        expiry[0] = EXPIRY_ID;
-        expiry[1..].copy_from_slice(&left.to_be_bytes());
-        expiry_bytes = expiry.len();
+        short[0] = EXPIRY_ID;
+        short[1..5].copy_from_slice(&left.to_be_bytes());
+        short_bytes = 5;
     }
-    let expiry = &expiry[..expiry_bytes];
+    let mut topic = parts.topic;
+    if let Some(alias) = alias {
+        let [high, low] = alias.number.to_be_bytes();
+        short[short_bytes..short_bytes + 3].copy_from_slice(&[TOPIC_ALIAS_ID, high, low]);
+        short_bytes += 3;
+        if alias.is_known {
+            topic = "";
+        }
+    }
+    let short = &short[..short_bytes];
     if identifiers.is_empty() {
-        return encode_publish(class.version(), out, head, parts.topic, &[parts.properties, expiry], parts.payload);
+        return encode_publish(class.version(), out, head, topic, &[parts.properties, short], parts.payload);
     }
-    let mut own = Vec::with_capacity(identifiers.len() * 5);
+    let mut long = Vec::with_capacity(identifiers.len() * 5);
     for &identifier in identifiers {
-        own.push(SUBSCRIPTION_IDENTIFIER_ID);
-        put_variable_byte_integer(&mut own, identifier as usize);
+        long.push(SUBSCRIPTION_IDENTIFIER_ID);
+        put_variable_byte_integer(&mut long, identifier as usize);
     }
-    encode_publish(class.version(), out, head, parts.topic, &[parts.properties, expiry, &own], parts.payload)
+    encode_publish(class.version(), out, head, topic, &[parts.properties, short, &long], parts.payload)
 }

@@ -7,6 +7,7 @@
 mod handler;
 mod net;
 
+mod aliases;
 mod auth;
 mod conformance;
 mod connect;
