@@ -2,7 +2,11 @@
 //! where each statement has its test.
 
 mod connect;
+mod errors;
 mod publish;
+mod sizes;
+mod subscribe;
+mod wills;
 
 use super::net::connect_packet;
 use super::*;
