@@ -158,7 +158,7 @@ limits! {
             "the session ends";
         /// Subscriptions of one session.
         subscriptions_max: usize = 100_000, Kind::Count, 0..=ANY,
-            "SUBACK 0x97, 0x80 for 3.x";
+            "SUBACK 0x97, 0x80 for 3.1.1; not granted for 3.1";
         /// Topic Filters in one SUBSCRIBE or UNSUBSCRIBE packet.
         filters_a_packet_max: usize = 10_000, Kind::Count, 1..=ANY,
             "DISCONNECT 0x97, a close for 3.x";
@@ -202,13 +202,13 @@ limits! {
             "if not: DISCONNECT 0x9A and, for a will, CONNACK 0x9A; a close for 3.x";
         /// Whether Topic Filters may have wildcards; announced as Wildcard Subscription Available.
         wildcard_subscriptions_available: bool = true, Kind::Flag, 0..=1,
-            "if not: DISCONNECT 0xA2, SUBACK 0x80 for 3.x";
+            "if not: DISCONNECT 0xA2, SUBACK 0x80 for 3.1.1, not granted for 3.1";
         /// Whether SUBSCRIBE may have a Subscription Identifier; announced as Subscription Identifiers Available.
         subscription_identifiers_available: bool = true, Kind::Flag, 0..=1,
             "if not: DISCONNECT 0xA1";
         /// Whether there are Shared Subscriptions; announced as Shared Subscription Available.
         shared_subscriptions_available: bool = true, Kind::Flag, 0..=1,
-            "if not: DISCONNECT 0x9E, SUBACK 0x80 for 3.x";
+            "if not: DISCONNECT 0x9E, SUBACK 0x80 for 3.1.1, not granted for 3.1";
         /// Which member of a Shared Subscription gets a message: each in turn, any, always the same until it goes offline,
         /// leaves or has no room, or the one with the fewest messages in flight and queued.
         shared_strategy: SharedStrategy = SharedStrategy::RoundRobin,
@@ -240,6 +240,13 @@ impl Limits {
             });
         }
         Ok(())
+    }
+}
+
+impl Limits {
+    /// Whether there is a bound on what one client publishes in a second.
+    pub(crate) fn has_client_rates(&self) -> bool {
+        self.message_rate_max != 0 || self.byte_rate_max != 0
     }
 }
 

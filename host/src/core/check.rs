@@ -1,7 +1,6 @@
 //! What holds between two calls, and what is left at the end: for tests and fuzz targets.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
 
 use super::connection::{Connection, NONE, Phase};
 use super::session::Session;
@@ -18,7 +17,7 @@ impl Shared {
     pub fn assert_sound(&self) {
         assert!(self.retained.len() <= self.limits.retained_messages_max, "retained messages");
         assert!(self.retained.bytes() <= self.limits.retained_bytes_max, "bytes of retained messages");
-        assert!(self.connections.load(Ordering::Relaxed) <= self.limits.connections_max, "connections of all workers");
+        self.admission.assert_sound(&self.limits);
     }
 
     /// Asserts that no connection and no subscription is left.
@@ -26,7 +25,7 @@ impl Shared {
     /// # Panics
     /// If there is one.
     pub fn assert_nothing_left(&self) {
-        assert_eq!(self.connections.load(Ordering::Relaxed), 0, "connections, counted");
+        self.admission.assert_nothing_left();
         assert_eq!(self.interest.nodes().0, 0, "subscriptions");
     }
 }

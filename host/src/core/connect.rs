@@ -8,10 +8,12 @@ use plugin_api::{DisconnectKind, PropertiesBuf, Property, QoS, ReasonCode};
 
 use super::connection::{Auth, Closing, Connection, Extra, NONE, PendingConnect, Phase, Will};
 use super::inbound::Next;
+use super::publish::is_payload_as_indicated;
 use super::session::Session;
 use super::{Core, owner_of, slot_of};
 use crate::clock::Millis;
 use crate::codec::{self, Connack, Connect, Packet, ProtocolVersion};
+use crate::limits::Limits;
 use crate::plugin::{
     AuthStep, ConnackOverrides, ConnectOutcome, ConnectRequest, ConnectionInfo, Handlers, WillRequest,
 };
@@ -61,7 +63,7 @@ pub(super) fn handler_failed() -> Refusal {
 impl Core {
     pub(super) fn on_connect(&mut self, slot: u32, connect: &Connect<'_>) -> Next {
         self.note_capabilities(slot, connect);
-        let decided = self.ask_about(slot, connect);
+        let decided = self.check_connect(connect).and_then(|()| self.ask_about(slot, connect));
         self.settle(slot, decided)
     }
 
@@ -79,18 +81,43 @@ impl Core {
         connection.in_flight_max = connect.properties.receive_maximum().map_or(ours, |theirs| theirs.min(ours));
     }
 
+    /// What is refused before handlers are asked, whoever the client is.
+    fn check_connect(&self, connect: &Connect<'_>) -> Result<(), Refusal> {
+        let limits = &self.shared.limits;
+        if !self.shared.admission.may_connect(limits, self.now) {
+            self.counters().connects_refused.add(1);
+            return Err(ReasonCode::CONNECTION_RATE_EXCEEDED.into());
+        }
+        let Some(will) = &connect.will else {
+            return Ok(());
+        };
+        if will.qos > limits.maximum_qos {
+            return Err(ReasonCode::QOS_NOT_SUPPORTED.into()); // [MQTT-3.2.2-12]
+        }
+        if will.retain && !limits.retain_available {
+            return Err(ReasonCode::RETAIN_NOT_SUPPORTED.into()); // [MQTT-3.2.2-13]
+        }
+        if let Some(reason_code) = self.topic_refusal(will.topic) {
+            return Err(reason_code.into());
+        }
+        if limits.check_payload_format && !is_payload_as_indicated(will.properties, will.payload) {
+            return Err(ReasonCode::PAYLOAD_FORMAT_INVALID.into());
+        }
+        Ok(())
+    }
+
+    /// There is no room for a client here: another server may have some.
+    fn no_room(&self, otherwise: ReasonCode) -> Refusal {
+        match self.shared.server_reference() {
+            Some(properties) => Refusal { properties, ..ReasonCode::USE_ANOTHER_SERVER.into() },
+            None => otherwise.into(),
+        }
+    }
+
     /// Asks whether a client may connect. `Ok(None)`: an authentication exchange has begun.
     fn ask_about(&mut self, slot: u32, connect: &Connect<'_>) -> Result<Option<Box<PendingConnect>>, Refusal> {
         let mut pending = self.pending(slot, connect)?;
         let will = connect.will.as_ref();
-        if let Some(will) = will {
-            if will.qos > self.shared.limits.maximum_qos {
-                return Err(ReasonCode::QOS_NOT_SUPPORTED.into()); // [MQTT-3.2.2-12]
-            }
-            if let Some(reason_code) = self.topic_refusal(will.topic) {
-                return Err(reason_code.into());
-            }
-        }
         let chain = self.shared.chain.clone();
         let connection = &mut self.connections[slot as usize];
         let info = ConnectionInfo { connection: connection.id, peer: connection.peer, listener: &connection.listener };
@@ -163,20 +190,13 @@ impl Core {
             _ if connect.clean_start => (0, 0),
             _ => (limits.persistent_expiry_3x_secs, limits.persistent_expiry_3x_secs),
         };
-        let keep_alive_secs = match (connect.keep_alive, limits.keep_alive_secs_max) {
-            (asked, 0) => asked,
-            // A 3.x client cannot be told.
-            (asked, _) if connect.version != ProtocolVersion::V5 => asked,
-            (0, max) => max,
-            (asked, max) => asked.min(max),
-        };
         Ok(Box::new(PendingConnect {
             client_id,
             assigned,
             version: connect.version,
             clean_start: connect.clean_start,
             keep_alive_asked: connect.keep_alive,
-            keep_alive_secs,
+            keep_alive_secs: granted_keep_alive(connect, limits),
             expiry_asked,
             expiry_secs: expiry_asked.min(expiry_secs_max),
             expiry_secs_max,
@@ -290,7 +310,7 @@ impl Core {
         }
         if self.stopping {
             // 0x8B is for DISCONNECT alone [MQTT-3.2.2-8].
-            self.refuse(slot, &ReasonCode::SERVER_UNAVAILABLE.into());
+            self.refuse(slot, &self.no_room(ReasonCode::SERVER_UNAVAILABLE));
             return slot;
         }
         self.attach(slot, *pending);
@@ -319,7 +339,7 @@ impl Core {
         let session_slot = match resumed {
             Some(session_slot) => session_slot, // [MQTT-3.1.2-5]
             None if self.sessions.len() >= self.shared.limits.sessions_max => {
-                return self.refuse(slot, &ReasonCode::QUOTA_EXCEEDED.into());
+                return self.refuse(slot, &self.no_room(ReasonCode::QUOTA_EXCEEDED));
             }
             None => self.new_session(&pending.client_id),
         };
@@ -338,7 +358,9 @@ impl Core {
         connection.received_before = u16::try_from(session.received.len()).unwrap_or(u16::MAX);
         connection.heard_at = self.now;
         connection.drop_empty_extra();
-        self.arm_keep_alive(slot);
+        if let Some(patience) = self.patience(slot) {
+            self.arm_connection(slot, self.now + patience);
+        }
         // [MQTT-3.1.4-5]
         let properties = connack.as_properties();
         let connack = Connack { session_present: resumed.is_some(), reason_code: ReasonCode::SUCCESS, properties };
@@ -353,12 +375,6 @@ impl Core {
         let slot = slot_of(self.sessions.insert(Session::new(Arc::clone(&client_id), serial)));
         self.by_client.insert(client_id, slot);
         slot
-    }
-
-    fn arm_keep_alive(&mut self, slot: u32) {
-        if let Some(keep_alive) = self.connections[slot as usize].keep_alive_ms() {
-            self.arm_connection(slot, self.now + keep_alive);
-        }
     }
 
     /// The properties of CONNACK: ours, and those that handlers have added if the client has room for them
@@ -409,12 +425,24 @@ impl Core {
         if limits.maximum_qos != QoS::ExactlyOnce {
             add(Property::MaximumQos(limits.maximum_qos as u8));
         }
+        if !limits.retain_available {
+            add(Property::RetainAvailable(0));
+        }
         add(Property::MaximumPacketSize(u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX)));
         if pending.assigned {
             add(Property::AssignedClientIdentifier(&pending.client_id));
         }
         if limits.topic_alias_max != 0 {
             add(Property::TopicAliasMaximum(limits.topic_alias_max));
+        }
+        if !limits.wildcard_subscriptions_available {
+            add(Property::WildcardSubscriptionAvailable(0));
+        }
+        if !limits.subscription_identifiers_available {
+            add(Property::SubscriptionIdentifierAvailable(0));
+        }
+        if !limits.shared_subscriptions_available {
+            add(Property::SharedSubscriptionAvailable(0));
         }
         if pending.keep_alive_secs != pending.keep_alive_asked {
             add(Property::ServerKeepAlive(pending.keep_alive_secs)); // [MQTT-3.1.2-21]
@@ -426,6 +454,18 @@ impl Core {
             }
         }
         properties
+    }
+}
+
+/// The Keep Alive that a client gets, in seconds; 0 if none.
+fn granted_keep_alive(connect: &Connect<'_>, limits: &Limits) -> u16 {
+    let (asked, least, most) = (connect.keep_alive, limits.keep_alive_secs_min, limits.keep_alive_secs_max);
+    match (asked, most) {
+        // A 3.x client cannot be told.
+        _ if connect.version != ProtocolVersion::V5 => asked,
+        (0, most) => most,
+        (asked, 0) => asked.max(least),
+        (asked, most) => asked.max(least).min(most),
     }
 }
 

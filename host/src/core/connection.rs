@@ -6,6 +6,7 @@ use std::sync::Arc;
 use plugin_api::{PropertiesBuf, QoS, ReasonCode};
 
 use super::aliases::OutboundAliases;
+use super::rates::ClientRates;
 use super::replay::Replays;
 use super::timers::Armed;
 use crate::clock::Millis;
@@ -84,6 +85,8 @@ pub(super) struct Connection {
 pub(super) struct Extra {
     pub(super) will: Option<Will>,
     pub(super) auth: Option<Auth>,
+    /// What is left of the rates of a client that has published, where there is a bound on them.
+    pub(super) rates: ClientRates,
     /// Topic Names by alias minus one [MQTT-3.3.2-7].
     pub(super) aliases: Vec<Option<Box<str>>>,
     /// Those that were sent to the client; `None` before the first.

@@ -25,8 +25,10 @@ impl Counter {
 pub struct Counters {
     /// Network Connections accepted.
     pub connections_accepted: Counter,
-    /// Network Connections closed at once, because there were too many.
+    /// Network Connections closed at once, because there were too many, of all or of one address.
     pub connections_refused: Counter,
+    /// CONNECT packets refused, because too many came in a second.
+    pub connects_refused: Counter,
     /// PUBLISH packets received.
     pub publishes_received: Counter,
     /// PUBLISH packets put on their way to clients.
@@ -40,6 +42,8 @@ pub struct Counters {
     pub dropped_no_member: Counter,
     /// QoS 1 and 2 messages refused because this worker, or one that they go to, had no room to keep them.
     pub publishes_refused: Counter,
+    /// PUBLISH packets dropped because their sender sent too much in a second.
+    pub dropped_rate: Counter,
     /// Messages refused because there was no room to retain them.
     pub dropped_not_retained: Counter,
     /// Messages dropped because they exceed the Maximum Packet Size of their receiver.

@@ -232,10 +232,12 @@ impl Core {
         });
     }
 
-    /// Whether a Topic Name or Topic Filter has more levels than are allowed. Most are too short for that.
-    pub(super) fn has_too_many_levels(&self, topic: &str) -> bool {
-        let max = self.shared.limits.topic_levels_max;
-        topic.len() >= max && plugin_api::topic::levels(topic).count() > max
+    /// Whether a Topic Name or Topic Filter is longer, or has more levels, than is allowed. Most are too short for that.
+    pub(super) fn is_too_long(&self, topic: &str) -> bool {
+        let limits = &self.shared.limits;
+        let levels_max = limits.topic_levels_max;
+        topic.len() > limits.topic_bytes_max
+            || topic.len() >= levels_max && plugin_api::topic::levels(topic).count() > levels_max
     }
 
     /// Why a client may not publish to a Topic Name, as a will or at once. `None`: the handlers decide.
@@ -249,7 +251,7 @@ impl Core {
                 _ => {}
             }
         }
-        self.has_too_many_levels(topic).then_some(ReasonCode::TOPIC_NAME_INVALID)
+        self.is_too_long(topic).then_some(ReasonCode::TOPIC_NAME_INVALID)
     }
 
     /// The QoS that is granted for what was asked.

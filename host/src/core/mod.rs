@@ -11,6 +11,7 @@
 //! their Network Connection.
 
 mod acks;
+mod admission;
 mod aliases;
 mod auth;
 #[cfg(any(test, fuzzing))]
@@ -24,6 +25,7 @@ mod inbound;
 pub mod mail;
 mod outbound;
 mod publish;
+mod rates;
 mod replay;
 mod requests;
 mod route;
@@ -40,11 +42,12 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::fast::{FixedState, RandomState};
+use plugin_api::{PropertiesBuf, Property, ReasonCode};
 use slab::Slab;
 
+use self::admission::Admission;
 use self::congestion::Congestion;
 pub use self::connect::Handover;
 use self::connection::{Closing, Connection, NONE, Phase};
@@ -77,8 +80,10 @@ pub struct Shared {
     pub allow_anonymous: bool,
     /// What each worker has counted.
     pub counters: Box<[Counters]>,
-    /// Network Connections open in all workers. Touched when one opens or closes, not for messages.
-    connections: AtomicUsize,
+    /// Whether PUBLISH packets are looked at for more than the protocol's own rules.
+    checks_publish: bool,
+    /// Network Connections open in all workers.
+    admission: Admission,
     /// What makes the Client Identifiers that the server assigns unguessable, even for who was assigned one: otherwise a
     /// session could be waiting under the next one [MQTT-3.2.2-16].
     assigned_keys: std::hash::RandomState,
@@ -93,7 +98,8 @@ impl Shared {
             interest: Arc::new(Interest::new(workers)),
             retained: Arc::new(Retained::new(limits.retained_messages_max, limits.retained_bytes_max)),
             counters: (0..workers).map(|_| Counters::default()).collect(),
-            connections: AtomicUsize::new(0),
+            checks_publish: limits.has_client_rates() || limits.check_payload_format || !limits.retain_available,
+            admission: Admission::default(),
             // The standard library's hasher takes its keys from the operating system's random numbers.
             assigned_keys: std::hash::RandomState::new(),
             limits,
@@ -101,6 +107,12 @@ impl Shared {
             mailboxes,
             allow_anonymous,
         }
+    }
+
+    /// The property that names the server that clients should use instead, if there is one.
+    fn server_reference(&self) -> Option<PropertiesBuf> {
+        let name = self.limits.server_reference.as_deref()?;
+        Some(PropertiesBuf::default().with(Property::ServerReference(name)))
     }
 }
 
@@ -224,9 +236,7 @@ impl Core {
     /// stopping: close the socket.
     pub fn accept(&mut self, peer: SocketAddr, listener: &Arc<str>, now: Millis) -> Option<u32> {
         self.now = now;
-        let open = self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        if self.stopping || open >= self.shared.limits.connections_max {
-            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        if self.stopping || !self.shared.admission.enter(peer, &self.shared.limits) {
             self.counters().connections_refused.add(1);
             return None;
         }
@@ -328,7 +338,7 @@ impl Core {
         }
         if let Some(connection) = self.connections.try_remove(slot as usize) {
             self.by_connection.remove(&connection.id);
-            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            self.shared.admission.leave(connection.peer, &self.shared.limits);
             self.recycle(connection.out);
         }
     }
@@ -349,20 +359,19 @@ impl Core {
         self.connections.len()
     }
 
-    /// Ends everything: 5.0 clients are told 0x8B, each handler gets its `handle_disconnect`. The driver sends what is
-    /// left and closes the sockets.
+    /// Ends everything: 5.0 clients are told 0x8B, or 0x9C with the other server if one is known; each handler gets its
+    /// `handle_disconnect`. The driver sends what is left and closes the sockets.
     pub fn shutdown(&mut self, now: Millis) {
         self.now = now;
         self.stopping = true;
         let slots: Vec<u32> = self.connections.iter().map(|(slot, _)| slot_of(slot)).collect();
+        let kind = plugin_api::DisconnectKind::ServerShutdown;
+        let closing = match self.shared.server_reference() {
+            Some(properties) => Closing::telling(kind, ReasonCode::USE_ANOTHER_SERVER).with_properties(properties),
+            None => Closing::telling(kind, ReasonCode::SERVER_SHUTTING_DOWN),
+        };
         for slot in slots {
-            self.close(
-                slot,
-                Closing::telling(
-                    plugin_api::DisconnectKind::ServerShutdown,
-                    plugin_api::ReasonCode::SERVER_SHUTTING_DOWN,
-                ),
-            );
+            self.close(slot, closing.clone());
         }
     }
 
@@ -395,7 +404,23 @@ impl Core {
         self.timers.arm_once(&mut connection.armed, self.now, at, subject);
     }
 
-    /// Keep Alive or connect timeout: whichever the phase of the connection asks for.
+    /// How long a connection may say nothing, in milliseconds: connect timeout, or the earlier of Keep Alive and idle
+    /// time. `None`: for ever.
+    fn patience(&self, slot: u32) -> Option<u64> {
+        let limits = &self.shared.limits;
+        let ms = |bound: std::time::Duration| u64::try_from(bound.as_millis()).unwrap_or(u64::MAX);
+        let connection = &self.connections[slot as usize];
+        match connection.phase {
+            Phase::AwaitingConnect | Phase::Authenticating => Some(ms(limits.connect_timeout)),
+            Phase::Connected => {
+                let idle = Some(ms(limits.idle_max)).filter(|idle| *idle != 0);
+                connection.keep_alive_ms().into_iter().chain(idle).min()
+            }
+            Phase::Leaving | Phase::Closing => None,
+        }
+    }
+
+    /// Its patience with a connection may have come to its end.
     fn connection_due(&mut self, slot: u32, id: u64, at: Millis) {
         let Some(connection) = self.connections.get_mut(slot as usize).filter(|connection| connection.id == id) else {
             return;
@@ -403,17 +428,11 @@ impl Core {
         if !is_current(&mut connection.armed, at) {
             return;
         }
-        let patience = match connection.phase {
-            Phase::AwaitingConnect | Phase::Authenticating => {
-                Some(u64::try_from(self.shared.limits.connect_timeout.as_millis()).unwrap_or(u64::MAX))
-            }
-            Phase::Connected => connection.keep_alive_ms(),
-            Phase::Leaving | Phase::Closing => None,
-        };
         if connection.is_held {
             connection.heard_at = self.now; // What it has sent has not been looked at.
         }
-        let Some(due_at) = patience.map(|patience| connection.heard_at + patience) else {
+        let heard_at = connection.heard_at;
+        let Some(due_at) = self.patience(slot).map(|patience| heard_at + patience) else {
             return;
         };
         if self.now < due_at {

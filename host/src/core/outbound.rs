@@ -7,6 +7,7 @@ use super::session::{Awaiting, InFlight, Queued};
 use super::templates::{Class, Own, encode};
 use super::{Closing, Core};
 use crate::codec::{Ack, Packet, PacketId};
+use crate::limits::QueueFull;
 use crate::message::MessageParts;
 
 /// Outbound buffers that the worker keeps, and the most bytes that one of them may have.
@@ -163,11 +164,26 @@ impl Core {
         let Some(delivery) = left else {
             return self.note_presence(session_slot);
         };
+        self.enqueue(session_slot, delivery);
+    }
+
+    /// Puts a message into a session's queue. What does not fit is dropped, and counted: the message, or those that have
+    /// waited longest.
+    pub(super) fn enqueue(&mut self, session_slot: u32, mut delivery: Queued) {
         let limits = &self.shared.limits;
         let session = &mut self.sessions[session_slot as usize];
-        if let Err(dropped) = session.enqueue(delivery, limits.queue_messages_max, limits.queue_bytes_max) {
-            self.counters().dropped_queue_full.add(1);
+        while let Err(refused) = session.enqueue(delivery, limits.queue_messages_max, limits.queue_bytes_max) {
+            // Nothing makes room for what is larger than the whole queue.
+            let may_make_room =
+                limits.queue_full == QueueFull::DropOldest && refused.message.bytes() <= limits.queue_bytes_max;
+            let oldest = if may_make_room { session.dequeue() } else { None };
+            let dropped = oldest.as_ref().unwrap_or(&refused);
             tracing::debug!(topic = dropped.message.topic(), "a message was dropped: its session's queue is full");
+            self.shared.counters[self.worker].dropped_queue_full.add(1);
+            if oldest.is_none() {
+                break;
+            }
+            delivery = refused;
         }
         self.note_presence(session_slot);
     }
@@ -183,10 +199,17 @@ impl Core {
         })
     }
 
-    /// Sends a QoS 1 or 2 message. Gives it back if there is no Packet Identifier for it now.
+    /// Sends a message that could wait. Gives it back if there is no Packet Identifier for it now.
     fn send(&mut self, session_slot: u32, delivery: Queued) -> Result<(), Queued> {
         let session = &mut self.sessions[session_slot as usize];
         let slot = session.connection;
+        if delivery.qos == QoS::AtMostOnce {
+            let class =
+                Class { v5: self.connections[slot as usize].is_v5(), qos: delivery.qos, retain: delivery.retain };
+            // What is too large is dropped as if it had been sent.
+            let _ = self.append(slot, class, &delivery.message.parts(), delivery.origin.identifiers(), None, false);
+            return Ok(());
+        }
         let Some(packet_id) = session.take_packet_id() else {
             return Err(delivery);
         };

@@ -84,6 +84,11 @@ impl Core {
         if publish.qos != QoS::AtMostOnce {
             self.check_quota(slot)?;
         }
+        if self.shared.checks_publish
+            && let Some(next) = self.check_publish(slot, publish)?
+        {
+            return Ok(next);
+        }
         if let Some(reason_code) = self.topic_refusal(topic) {
             self.reject_publish(slot, publish, reason_code, PropertiesBuf::default());
             return Ok(self.next(slot));
@@ -94,6 +99,48 @@ impl Core {
         }
         self.changed = changed;
         Ok(self.next(slot))
+    }
+
+    /// What only some servers ask of a PUBLISH packet, see `Shared::checks_publish`. Handlers have not been asked yet, and
+    /// a Topic Alias has been set, whatever becomes of the message.
+    fn check_publish(&mut self, slot: u32, publish: &Publish<'_>) -> Result<Option<Next>, DecodeError> {
+        let limits = &self.shared.limits;
+        if publish.retain && !limits.retain_available {
+            // [MQTT-3.2.2-14] is the client's side of it. 3.x clients were not told, but nothing else is true either.
+            return Err(DecodeError::Protocol {
+                code: ReasonCode::RETAIN_NOT_SUPPORTED,
+                what: "RETAIN is set, and messages are not retained here",
+            });
+        }
+        if limits.has_client_rates() {
+            let bytes = publish.topic.len() + publish.properties.as_bytes().len() + publish.payload.len();
+            let rates = &mut self.connections[slot as usize].extra().rates;
+            if !rates.take(bytes, limits, self.now) {
+                return Ok(Some(self.refuse_rate(slot, publish)));
+            }
+        }
+        if limits.check_payload_format && !is_payload_as_indicated(publish.properties, publish.payload) {
+            if publish.qos == QoS::AtMostOnce {
+                // Section 3.3.2.3.2: there is nothing else to tell it with.
+                return Err(DecodeError::Protocol {
+                    code: ReasonCode::PAYLOAD_FORMAT_INVALID,
+                    what: "the payload is not UTF-8, as its Payload Format Indicator says",
+                });
+            }
+            self.reject_publish(slot, publish, ReasonCode::PAYLOAD_FORMAT_INVALID, PropertiesBuf::default());
+            return Ok(Some(self.next(slot)));
+        }
+        Ok(None)
+    }
+
+    /// A client sends more in a second than it may. No acknowledgement can say so, but DISCONNECT can.
+    fn refuse_rate(&mut self, slot: u32, publish: &Publish<'_>) -> Next {
+        if publish.qos == QoS::AtMostOnce {
+            self.counters().dropped_rate.add(1);
+        } else {
+            self.close(slot, Closing::telling(DisconnectKind::LimitExceeded, ReasonCode::MESSAGE_RATE_TOO_HIGH));
+        }
+        self.next(slot)
     }
 
     /// A QoS 2 message that was received before is acknowledged again and nothing else [MQTT-4.3.3-10].
@@ -367,6 +414,11 @@ impl Core {
         }
         Ok(self.next(slot))
     }
+}
+
+/// Whether a payload is UTF-8 where its Payload Format Indicator says so, section 3.3.2.3.2.
+pub(super) fn is_payload_as_indicated(properties: Properties<'_>, payload: &[u8]) -> bool {
+    properties.payload_format_indicator() != Some(1) || std::str::from_utf8(payload).is_ok()
 }
 
 /// Copies the properties that go on to subscribers, unaltered and in their order [MQTT-3.3.2-17] [MQTT-3.3.2-18]: all but

@@ -67,7 +67,7 @@ impl Core {
     ///
     /// This comes before routing: whoever subscribes meanwhile gets the message by one way or the other.
     pub(super) fn retain(&mut self, out: &mut Outgoing<'_>) -> bool {
-        if !out.parts.retain {
+        if !out.parts.retain || !self.shared.limits.retain_available {
             return true; // [MQTT-3.3.1-8]
         }
         if out.parts.payload.is_empty() {
@@ -132,8 +132,11 @@ impl Core {
         let retain = out.parts.retain && wanted.retain_as_published;
         if qos == QoS::AtMostOnce {
             let slot = session.connection;
-            // QoS 0 is not kept for the absent.
-            if slot != NONE {
+            if self.shared.limits.queue_qos0 && (slot == NONE || !session.queue.is_empty()) {
+                // Behind what waits, as it must not overtake QoS 0 messages among them [MQTT-4.6.0-6].
+                let origin = Origin::new(wanted.group, wanted.identifiers);
+                self.enqueue(key.slot, Queued { message: out.keep(), qos, retain, origin });
+            } else if slot != NONE {
                 self.send_at_most_once(slot, retain, wanted.identifiers, &out.parts);
             }
         } else {

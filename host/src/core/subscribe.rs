@@ -34,6 +34,11 @@ impl<'a> Asked<'a> {
 impl Core {
     pub(super) fn on_subscribe(&mut self, slot: u32, subscribe: &Subscribe<'_>) -> Result<Next, DecodeError> {
         self.check_count(subscribe.filters.iter().count())?;
+        let identifier = subscribe.properties.subscription_identifier();
+        if identifier.is_some() && !self.shared.limits.subscription_identifiers_available {
+            return Err(not_offered(ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED));
+        }
+        let is_v5 = self.connections[slot as usize].is_v5();
         let mut asked = Vec::new();
         let mut codes = Vec::new();
         for item in subscribe.filters.iter() {
@@ -42,13 +47,17 @@ impl Core {
                 Share::None | Share::Malformed => (None, item.filter),
             };
             let one = Asked { written: item.filter, filter, share_name, options: item.options };
-            codes.push(self.check_filter(slot, &one));
+            let code = self.check_filter(slot, &one);
+            if is_v5 && matches!(code, WILDCARDS_NOT_SUPPORTED | SHARED_NOT_SUPPORTED) {
+                return Err(not_offered(code));
+            }
+            codes.push(code);
             asked.push(one);
         }
         if !self.ask_subscribe(slot, subscribe.properties, &asked, &mut codes) {
             return Ok(self.next(slot));
         }
-        let identifier = subscribe.properties.subscription_identifier().unwrap_or(0);
+        let identifier = identifier.unwrap_or(0);
         for (asked, code) in asked.iter().zip(&mut codes) {
             if !code.is_error() {
                 *code = self.subscribe(slot, asked, *code, identifier);
@@ -80,8 +89,16 @@ impl Core {
     /// What can be granted before handlers are asked.
     fn check_filter(&self, slot: u32, asked: &Asked<'_>) -> ReasonCode {
         let malformed = matches!(topic::split_share(asked.written), Share::Malformed); // [MQTT-4.8.2-1] [MQTT-4.8.2-2]
-        if malformed || !topic::is_valid_filter(asked.filter) || self.has_too_many_levels(asked.filter) {
+        let limits = &self.shared.limits;
+        let is_too_long = self.is_too_long(asked.filter) || asked.written.len() > limits.topic_bytes_max;
+        if malformed || !topic::is_valid_filter(asked.filter) || is_too_long {
             return ReasonCode::TOPIC_FILTER_INVALID;
+        }
+        if !limits.wildcard_subscriptions_available && asked.filter.contains(['#', '+']) {
+            return WILDCARDS_NOT_SUPPORTED;
+        }
+        if !limits.shared_subscriptions_available && asked.share_name.is_some() {
+            return SHARED_NOT_SUPPORTED;
         }
         let Some(session) = self.session_of(slot) else {
             return ReasonCode::UNSPECIFIED_ERROR;
@@ -222,4 +239,13 @@ impl Core {
             true
         }
     }
+}
+
+const WILDCARDS_NOT_SUPPORTED: ReasonCode = ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED;
+const SHARED_NOT_SUPPORTED: ReasonCode = ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED;
+
+/// CONNACK has said that there is no such thing, so that it is a Protocol Error, sections 3.2.2.3.11 to 3.2.2.3.13. (3.x
+/// clients were told nothing: they get a failure in their SUBACK.)
+fn not_offered(code: ReasonCode) -> DecodeError {
+    DecodeError::Protocol { code, what: "a subscription with what CONNACK has said not to be available" }
 }

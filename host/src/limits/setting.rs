@@ -139,7 +139,7 @@ impl Setting {
                 [rest @ .., last] => format!("{} or {last}", rest.join(", ")),
                 [] => String::new(),
             },
-            (Kind::Text, ..) => "text".to_owned(),
+            (Kind::Text, ..) => "a text of at most 65535 bytes, without U+0000".to_owned(),
             (Kind::SecsOrNever, least, _) => format!("at least {}", print(*least)),
             (_, least, &u64::MAX) => format!("from {}", print(*least)),
             (_, least, most) => format!("from {} to {}", print(*least), print(*most)),
@@ -159,7 +159,8 @@ impl Setting {
     fn contains(&self, value: &Value) -> bool {
         match value {
             Value::Number(number) => self.range.contains(number),
-            Value::Text(_) => true,
+            // What fits into a property.
+            Value::Text(text) => text.len() <= usize::from(u16::MAX) && !text.contains('\0'),
         }
     }
 }

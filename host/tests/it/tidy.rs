@@ -20,7 +20,7 @@ const PURE: [&str; 6] = [
     "host/src/codec",
     "host/src/core",
     "host/src/router",
-    "host/src/limits.rs",
+    "host/src/limits",
     "host/src/message.rs",
     "host/src/clock.rs",
 ];

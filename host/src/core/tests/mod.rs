@@ -7,13 +7,17 @@
 mod handler;
 mod net;
 
+mod admission;
 mod aliases;
 mod auth;
 mod conformance;
 mod connect;
 mod inbound;
 mod limits;
+mod offered;
 mod outbound;
+mod queues;
+mod rates;
 mod requests;
 mod retained;
 mod session;

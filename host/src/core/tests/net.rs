@@ -72,7 +72,8 @@ pub(in crate::core) struct Net {
     /// Workers whose mailbox has woken them.
     rung: Vec<Arc<AtomicBool>>,
     mode: Mode,
-    peer: &'static str,
+    /// Where the clients come from that connect from now on.
+    pub(in crate::core) peer: &'static str,
 }
 
 impl Net {

@@ -1,0 +1,85 @@
+//! What decides about a Network Connection before anybody knows whose it is: how many there are, from where, and how fast
+//! they come. Shared by all workers, and touched when a connection opens, sends CONNECT or closes, not for messages.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use foldhash::fast::RandomState;
+
+use super::rates::SharedBucket;
+use crate::clock::Millis;
+use crate::limits::Limits;
+
+/// The Network Connections of a server, counted.
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    open: AtomicUsize,
+    /// By address; empty where there is no bound on them.
+    addresses: Mutex<HashMap<IpAddr, usize, RandomState>>,
+    connects: SharedBucket,
+}
+
+impl Admission {
+    /// Counts a new connection. `false`: there are too many.
+    pub(super) fn enter(&self, peer: SocketAddr, limits: &Limits) -> bool {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= limits.connections_max || !self.enter_address(peer, limits) {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+
+    /// A connection that [`Admission::enter`] has counted is gone.
+    pub(super) fn leave(&self, peer: SocketAddr, limits: &Limits) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        if limits.connections_per_address_max == 0 {
+            return;
+        }
+        if let Entry::Occupied(mut entry) = self.addresses().entry(peer.ip().to_canonical()) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+
+    /// Whether a CONNECT packet may be looked at now.
+    pub(super) fn may_connect(&self, limits: &Limits, now: Millis) -> bool {
+        limits.connect_rate_max == 0 || self.connects.take_one(limits.connect_rate_max.into(), now)
+    }
+
+    fn enter_address(&self, peer: SocketAddr, limits: &Limits) -> bool {
+        if limits.connections_per_address_max == 0 {
+            return true;
+        }
+        let mut addresses = self.addresses();
+        let open = addresses.entry(peer.ip().to_canonical()).or_default();
+        let is_room = *open < limits.connections_per_address_max;
+        *open += usize::from(is_room);
+        is_room
+    }
+
+    /// Asserts that the numbers of connections are within their bounds.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn assert_sound(&self, limits: &Limits) {
+        assert!(self.open.load(Ordering::Relaxed) <= limits.connections_max, "connections of all workers");
+        for (address, open) in self.addresses().iter() {
+            assert!((1..=limits.connections_per_address_max).contains(open), "{open} connections of {address}");
+        }
+    }
+
+    /// Asserts that there is no connection, nor a trace of one.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn assert_nothing_left(&self) {
+        assert_eq!(self.open.load(Ordering::Relaxed), 0, "connections, counted");
+        assert_eq!(self.addresses().len(), 0, "addresses of connections");
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, usize, RandomState>> {
+        // It is whole after each statement, so a poisoned lock says nothing.
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
