@@ -83,8 +83,13 @@ impl Core {
         // Handlers are asked about the will first: after `handle_disconnect` they are asked nothing more.
         let will = if phase == Phase::Connected { self.take_will(slot, &who) } else { None };
         self.tell_handlers(slot, &who, &closing);
-        self.connections[slot as usize].extra = None;
+        let extra = self.connections[slot as usize].extra.take();
         if session_slot != NONE {
+            if let Some(extra) = extra
+                && self.sessions[session_slot as usize].expiry_secs != 0
+            {
+                self.park_replays(session_slot, extra.replays);
+            }
             self.detach(session_slot, will);
         }
     }

@@ -366,6 +366,7 @@ impl Core {
         let connack = Connack { session_present: resumed.is_some(), reason_code: ReasonCode::SUCCESS, properties };
         Packet::Connack(connack).encode(pending.version, self.out(slot));
         self.pump(session_slot);
+        self.resume_replays(slot, session_slot);
     }
 
     fn new_session(&mut self, client_id: &str) -> u32 {

@@ -151,15 +151,17 @@ impl Core {
             return Ok(Some(Next::Stop));
         };
         if let Some(message) = session.received.get(&packet_id) {
-            // A client that has lost its state uses the identifier anew: what it had sent before is given up, as it would
-            // never release it.
+            // A client that has lost its state uses the identifier anew: what it had sent before goes on now, as it would
+            // never release it, and it has been ours since PUBREC.
             let is_another = !publish.dup
                 && message.as_ref().is_some_and(|kept| kept.topic() != topic || kept.payload() != publish.payload);
             if !is_another {
                 self.acknowledge(slot, PUBREC, packet_id);
                 return Ok(Some(self.next(slot)));
             }
-            session.received.remove(&packet_id);
+            if let Some(message) = session.received.remove(&packet_id).flatten() {
+                self.publish_released(slot, &message);
+            }
         }
         Ok(None)
     }
@@ -379,6 +381,10 @@ impl Core {
 
     /// A QoS 2 message goes on. It has been ours since PUBREC: it is not lost even if there is no room to retain it now.
     fn publish_released(&mut self, slot: u32, message: &Arc<Message>) {
+        if message.is_expired(self.now) {
+            self.counters().dropped_expired.add(1); // [MQTT-4.3.3-13]
+            return;
+        }
         let mut out = Outgoing::of(message);
         if !self.retain(&mut out) {
             self.not_retained(&out);
@@ -396,11 +402,7 @@ impl Core {
         let known = received.is_some();
         session.trim();
         if let Some(message) = received.flatten() {
-            if message.is_expired(self.now) {
-                self.counters().dropped_expired.add(1); // [MQTT-4.3.3-13]
-            } else {
-                self.publish_released(slot, &message);
-            }
+            self.publish_released(slot, &message);
         }
         if known || !self.connections[slot as usize].is_v5() {
             self.acknowledge(slot, PUBCOMP, ack.packet_id);

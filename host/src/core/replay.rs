@@ -20,21 +20,26 @@ const LOOKUP_AS_MESSAGES: usize = 64;
 /// Messages that all replays together send before others are served.
 const ALL_MESSAGES_A_TURN: usize = 256;
 
-/// The replays of one connection. They end with it.
+/// The replays of one connection. If its session outlives it, they go on with the next one.
 #[derive(Default)]
 pub(super) struct Replays {
     current: Option<Current>,
     /// By Topic Filter, so that a filter that is subscribed to again and again is replayed once.
-    waiting: BTreeMap<Box<str>, Replay>,
+    waiting: Parked,
     /// On the core's list of those that may get ahead.
     is_listed: bool,
 }
 
+/// Replays that wait for the client of a session to come back, by Topic Filter.
+pub(super) type Parked = BTreeMap<Box<str>, Replay>;
+
 /// How a subscription wants its retained messages.
-struct Replay {
+pub(super) struct Replay {
     qos: QoS,
     /// Subscription Identifier, 0 for none.
     identifier: u32,
+    /// What is stored after this comes as a live message, as the subscription was there before.
+    mark: u64,
 }
 
 /// The replay that is under way: the only one of its connection for which messages have been looked up.
@@ -59,8 +64,8 @@ impl Replays {
 impl Core {
     /// Has the retained messages of a new subscription sent. One of the same filter that has not ended begins anew.
     ///
-    /// They are looked up at once, so that what is published later comes as a live message only; but once a turn for a
-    /// connection, as looking up is what takes long, and the others wait for theirs.
+    /// They are looked up at once, but once a turn for a connection, as looking up is what takes long; the others wait for
+    /// theirs. What is published later comes as a live message only.
     pub(super) fn start_replay(&mut self, slot: u32, filter: &str, qos: QoS, identifier: u32) {
         let (turn, is_spent) = (self.turn, self.is_spent());
         let connection = &mut self.connections[slot as usize];
@@ -68,7 +73,7 @@ impl Core {
         connection.looked_up_in = turn;
         let replays = &mut connection.extra().replays;
         replays.cancel(filter);
-        let replay = Replay { qos, identifier };
+        let replay = Replay { qos, identifier, mark: self.shared.retained.mark() };
         if at_once {
             let messages = self.shared.retained.matching(filter, self.now);
             if messages.is_empty() {
@@ -85,6 +90,36 @@ impl Core {
     pub(super) fn cancel_replay(&mut self, slot: u32, filter: &str) {
         if let Some(extra) = self.connections.get_mut(slot as usize).and_then(|connection| connection.extra.as_mut()) {
             extra.replays.cancel(filter);
+        }
+    }
+
+    /// A connection has ended, but not its session: what its subscriptions still have coming waits there. Messages that have
+    /// been looked up wait in the queue, as any others do; the rest is looked up when the client is back.
+    pub(super) fn park_replays(&mut self, session_slot: u32, replays: Replays) {
+        let limits = &self.shared.limits;
+        let session = &mut self.sessions[session_slot as usize];
+        for message in replays.current.into_iter().flat_map(|Current { replay, messages, .. }| {
+            messages.map(move |message| (message.qos().min(replay.qos), replay.identifier, message))
+        }) {
+            let (qos, identifier, message) = message;
+            if qos == QoS::AtMostOnce || message.is_superseded() || message.is_expired(self.now) {
+                continue;
+            }
+            let delivery = Queued { message, qos, retain: true, origin: Origin::new(None, &[identifier]) };
+            if session.enqueue(delivery, limits.queue_messages_max, limits.queue_bytes_max).is_err() {
+                self.counters().dropped_queue_full.add(1);
+                break;
+            }
+        }
+        self.sessions[session_slot as usize].parked_replays =
+            (!replays.waiting.is_empty()).then(|| Box::new(replays.waiting));
+    }
+
+    /// The client is back.
+    pub(super) fn resume_replays(&mut self, slot: u32, session_slot: u32) {
+        if let Some(parked) = self.sessions[session_slot as usize].parked_replays.take() {
+            self.connections[slot as usize].extra().replays.waiting = *parked;
+            self.list_replays(slot);
         }
     }
 
@@ -138,8 +173,8 @@ impl Core {
                 let Some((filter, replay)) = replays.waiting.pop_first() else {
                     return false;
                 };
-                let found = self.shared.retained.matching(&filter, self.now).into_iter();
-                replays.current = Some(Current { filter, replay, messages: found });
+                let found = self.shared.retained.matching_before(&filter, self.now, replay.mark);
+                replays.current = Some(Current { filter, replay, messages: found.into_iter() });
                 messages += LOOKUP_AS_MESSAGES;
                 *messages_left = messages_left.saturating_sub(LOOKUP_AS_MESSAGES);
                 continue;

@@ -8,6 +8,7 @@ use foldhash::fast::RandomState;
 use plugin_api::QoS;
 
 use super::connection::NONE;
+use super::replay::Parked;
 use super::shared::SharedPart;
 use super::timers::Armed;
 use crate::clock::Millis;
@@ -50,6 +51,8 @@ pub(super) struct Session {
     pub(super) shared: Option<Box<SharedPart>>,
     /// A Will Message that waits for its Will Delay Interval.
     pub(super) will: Option<Box<DelayedWill>>,
+    /// Retained messages that its subscriptions still have coming.
+    pub(super) parked_replays: Option<Box<Parked>>,
 }
 
 /// One Subscription of a Session.
@@ -164,6 +167,7 @@ impl Session {
             subscriptions: HashMap::default(),
             shared: None,
             will: None,
+            parked_replays: None,
         }
     }
 

@@ -78,9 +78,18 @@ impl Retained {
     /// Those that expired are left out [MQTT-3.3.2-5].
     #[must_use]
     pub fn matching(&self, filter: &str, now: Millis) -> Vec<Arc<Message>> {
+        self.matching_before(filter, now, u64::MAX)
+    }
+
+    /// The same without those that were stored after [`mark`](Self::mark) returned this value.
+    #[must_use]
+    pub fn matching_before(&self, filter: &str, now: Millis, mark: u64) -> Vec<Arc<Message>> {
         let mut found = Vec::new();
         let mut expired = false;
-        self.read().for_each_match(filter, |message| {
+        self.read().for_each_match(filter, |leaf| {
+            let Some(message) = leaf.message.as_ref().filter(|_| leaf.number < mark) else {
+                return;
+            };
             if message.is_expired(now) {
                 expired = true;
             } else {
@@ -91,6 +100,12 @@ impl Retained {
             self.remove_expired(now);
         }
         found
+    }
+
+    /// A value by which what is stored now can be told from what is stored later.
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        self.read().next_number
     }
 
     /// Removes messages whose Message Expiry Interval has passed, and returns their number: at most
@@ -189,12 +204,15 @@ struct Store {
     bytes: usize,
     /// The nodes whose message expires, by when.
     expiring: BTreeSet<(Millis, u32)>,
+    /// Messages are numbered as they are stored.
+    next_number: u64,
 }
 
 /// Links are [`ROOT`] for none.
 #[derive(Default)]
 struct Leaf {
     message: Option<Arc<Message>>,
+    number: u64,
     first_child: u32,
     next: u32,
     previous: u32,
@@ -202,7 +220,7 @@ struct Leaf {
 
 impl Store {
     fn new() -> Self {
-        Self { arena: Arena::new(), messages: 0, bytes: 0, expiring: BTreeSet::new() }
+        Self { arena: Arena::new(), messages: 0, bytes: 0, expiring: BTreeSet::new(), next_number: 0 }
     }
 
     fn node(&self, topic: &str) -> Option<u32> {
@@ -227,7 +245,10 @@ impl Store {
         if let Some(at) = message.expires_at() {
             self.expiring.insert((at, node));
         }
-        self.arena.get_mut(node).message = Some(message);
+        let leaf = self.arena.get_mut(node);
+        leaf.message = Some(message);
+        leaf.number = self.next_number;
+        self.next_number += 1;
     }
 
     fn remove(&mut self, topic: &str) -> bool {
@@ -290,18 +311,18 @@ impl Store {
             .filter(move |&child| node != ROOT || !self.arena.level(child).starts_with(b"$"))
     }
 
-    fn for_each_match(&self, filter: &str, mut visit: impl FnMut(&Arc<Message>)) {
+    fn for_each_match(&self, filter: &str, mut visit: impl FnMut(&Leaf)) {
         // Nodes that match so far, with the levels still to match.
         let mut open = vec![(ROOT, Some(filter))];
         while let Some((node, rest)) = open.pop() {
             let Some(rest) = rest else {
-                self.arena.get(node).message.iter().for_each(&mut visit);
+                visit(self.arena.get(node));
                 continue;
             };
             match split_level(rest) {
                 ("#", _) => {
                     // This level and all below: `a/#` matches `a` as well.
-                    self.arena.get(node).message.iter().for_each(&mut visit);
+                    visit(self.arena.get(node));
                     open.extend(self.children(node).map(|child| (child, Some("#"))));
                 }
                 ("+", rest) => open.extend(self.children(node).map(|child| (child, rest))),

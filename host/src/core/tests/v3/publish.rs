@@ -82,6 +82,27 @@ fn qos_2_goes_on_once() {
     }
 }
 
+/// [MQTT-4.5.0-1@3.1.1] What was acknowledged is delivered, also if the client has lost its state and uses the identifier
+/// for another message, on the same connection or a later one.
+#[test]
+fn acknowledged_message_is_never_lost() {
+    for version in OLD {
+        scenario(|net| {
+            let to = net.client(version, "to");
+            net.subscribe(to, "t", 1);
+            let from = net.durable(version, "from", "20: 00 00");
+            net.send(from, "34: <t> 0007 'a' | 34: <t> 0007 'b'");
+            net.expect(from, "50: 0007 | 50: 0007");
+            net.expect(to, "32: <t> 0001 'a'");
+            net.lose(from);
+            let from = net.durable(version, "from", resumed(version));
+            net.send(from, "34: <t> 0007 'c' | 62: 0007 | 62: 0007");
+            net.expect(from, "50: 0007 | 70: 0007 | 70: 0007");
+            net.expect(to, "32: <t> 0002 'b' | 32: <t> 0003 'c'");
+        });
+    }
+}
+
 /// [MQTT-3.3.5-2@3.1.1] Who may not publish is not told: the message is acknowledged as any other, or the connection is
 /// closed, as the operator has it.
 #[test]

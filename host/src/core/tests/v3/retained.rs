@@ -1,5 +1,7 @@
 //! Retained messages (section 3.3.1.3).
 
+use crate::core::tests::net::{bytes, split};
+
 use super::*;
 
 /// A subscription of a client that has just come, and the retained messages that it gets.
@@ -164,6 +166,56 @@ fn resumed_subscription_is_not_new() {
             net.expect(client, "90: 0001 00 | 31: <t> 'x'");
             net.lose(client);
             net.durable(version, "c", resumed(version));
+        });
+    }
+}
+
+/// [MQTT-3.3.1-6@3.1.1] [MQTT-4.1.0-1@3.1.1] What a new subscription still has coming belongs to its session: it comes on the
+/// next connection, if its QoS is kept for the absent at all.
+#[test]
+fn go_on_with_the_session() {
+    for version in OLD {
+        scenario_with(&Setup::limits(|limits| limits.in_flight_max = 1), |net| {
+            let from = net.client(version, "from");
+            let client = net.durable(version, "c", "20: 00 00");
+            for topic in ["t/1", "t/2", "t/3", "a", "b", "c"] {
+                net.send(from, &format!("35: <{topic}> 0001 '{topic}' | 62: 0001"));
+            }
+            net.send(client, "82: 0001 <t/+> 01 <a> 02 <b> 00 <c> 01");
+            let first = net.take(client);
+            let (suback, first) = first.split_at(8);
+            assert_eq!((suback, first.len()), (&bytes(version, "90: 0001 01 02 00 01")[..], 12));
+            net.lose(client);
+            // What has been replaced meanwhile comes as it is now.
+            net.send(from, "33: <c> 0001 'new'");
+            let again = [&[0x3B], &first[1..]].concat();
+            let client = net.open(version);
+            net.send(client, &connect_packet(version, "00", 0, "", "c"));
+            assert_eq!(net.take(client), [bytes(version, resumed(version)), again].concat());
+            // One after the other, as each is acknowledged. QoS 0 is sent when its turn has come.
+            let mut seen = Vec::new();
+            let mut got = first.to_vec();
+            while !got.is_empty() {
+                for packet in split(&got) {
+                    if packet[0] == 0x62 {
+                        net.send_bytes(client, &[0x70, 2, packet[2], packet[3]]);
+                        continue;
+                    }
+                    let (topic, rest) = packet[4..].split_at(usize::from(packet[3]));
+                    seen.push((packet[0], String::from_utf8(topic.to_vec()).expect("UTF-8")));
+                    match packet[0] & 6 {
+                        2 => net.send_bytes(client, &[0x40, 2, rest[0], rest[1]]),
+                        4 => net.send_bytes(client, &[0x50, 2, rest[0], rest[1]]),
+                        _ => {}
+                    }
+                }
+                got = net.take(client);
+            }
+            assert!(net.is_connected(client));
+            seen.sort();
+            // The new value of `c` came live, and comes once.
+            let all = [(0x31, "b"), (0x32, "c"), (0x33, "t/1"), (0x33, "t/2"), (0x33, "t/3"), (0x35, "a")];
+            assert_eq!(seen, all.map(|(first, topic)| (first, topic.to_owned())));
         });
     }
 }
