@@ -26,6 +26,7 @@ pub mod mail;
 mod outbound;
 mod publish;
 mod rates;
+mod received;
 mod replay;
 mod requests;
 mod route;

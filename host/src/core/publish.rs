@@ -11,13 +11,12 @@ use super::route::{Outgoing, expiry};
 use crate::clock::Millis;
 use crate::codec::{Ack, DecodeError, Packet, PacketId, Publish};
 use crate::limits::RejectedPublish;
-use crate::message::{Message, MessageParts};
+use crate::message::MessageParts;
 use crate::plugin::{ChangedMessage, PublishOutcome, PublishRequest};
 
 /// First bytes of acknowledgements.
 const PUBACK: u8 = 0x40;
-const PUBREC: u8 = 0x50;
-const PUBCOMP: u8 = 0x70;
+pub(super) const PUBREC: u8 = 0x50;
 
 /// What becomes of a message after handlers have been asked.
 enum Accepted {
@@ -141,29 +140,6 @@ impl Core {
             self.close(slot, Closing::telling(DisconnectKind::LimitExceeded, ReasonCode::MESSAGE_RATE_TOO_HIGH));
         }
         self.next(slot)
-    }
-
-    /// A QoS 2 message that was received before is acknowledged again and nothing else [MQTT-4.3.3-10].
-    fn check_received(&mut self, slot: u32, publish: &Publish<'_>, topic: &str) -> Result<Option<Next>, DecodeError> {
-        let packet_id = publish.packet_id.ok_or(protocol_error("a QoS 2 PUBLISH without a Packet Identifier"))?;
-        let connection = &self.connections[slot as usize];
-        let Some(session) = self.sessions.get_mut(connection.session as usize) else {
-            return Ok(Some(Next::Stop));
-        };
-        if let Some(message) = session.received.get(&packet_id) {
-            // A client that has lost its state uses the identifier anew: what it had sent before goes on now, as it would
-            // never release it, and it has been ours since PUBREC.
-            let is_another = !publish.dup
-                && message.as_ref().is_some_and(|kept| kept.topic() != topic || kept.payload() != publish.payload);
-            if !is_another {
-                self.acknowledge(slot, PUBREC, packet_id);
-                return Ok(Some(self.next(slot)));
-            }
-            if let Some(message) = session.received.remove(&packet_id).flatten() {
-                self.publish_released(slot, &message);
-            }
-        }
-        Ok(None)
     }
 
     /// Whether a client may send one more message with QoS 1 or 2 [MQTT-3.3.4-7]. Those with QoS 1 are acknowledged at once,
@@ -346,14 +322,6 @@ impl Core {
         }
     }
 
-    /// Keeps a QoS 2 message until it is released, and says so [MQTT-4.3.3-8].
-    fn receive(&mut self, slot: u32, packet_id: PacketId, message: Option<Arc<Message>>) {
-        let session_slot = self.connections[slot as usize].session;
-        self.sessions[session_slot as usize].received.insert(packet_id, message);
-        // Whether anybody has subscribed is known when it is released, and PUBCOMP cannot say it.
-        self.acknowledge(slot, PUBREC, packet_id);
-    }
-
     /// Stores and routes what a client has published. Returns the Reason Code of its acknowledgement.
     fn publish_from(&mut self, slot: u32, out: &mut Outgoing<'_>) -> ReasonCode {
         if !self.retain(out) {
@@ -367,54 +335,16 @@ impl Core {
 
     /// There was no room for a message that cannot be refused: its subscribers get it all the same, but what was retained
     /// before does not outlive it [MQTT-3.3.1-7@3.1.1].
-    fn not_retained(&mut self, out: &Outgoing<'_>) {
+    pub(super) fn not_retained(&mut self, out: &Outgoing<'_>) {
         self.shared.retained.clear(out.parts.topic);
         self.counters().dropped_not_retained.add(1);
         tracing::debug!(topic = out.parts.topic, "a message was not retained: there is no room for more");
     }
 
-    fn route_from(&mut self, slot: u32, out: &mut Outgoing<'_>) -> ReasonCode {
+    pub(super) fn route_from(&mut self, slot: u32, out: &mut Outgoing<'_>) -> ReasonCode {
         let session_slot = self.connections[slot as usize].session;
         let publisher = self.sessions.get(session_slot as usize).map(|session| session.key(session_slot));
         if self.route(out, publisher) { ReasonCode::SUCCESS } else { ReasonCode::NO_MATCHING_SUBSCRIBERS }
-    }
-
-    /// A QoS 2 message goes on. It has been ours since PUBREC: it is not lost even if there is no room to retain it now.
-    fn publish_released(&mut self, slot: u32, message: &Arc<Message>) {
-        if message.is_expired(self.now) {
-            self.counters().dropped_expired.add(1); // [MQTT-4.3.3-13]
-            return;
-        }
-        let mut out = Outgoing::of(message);
-        if !self.retain(&mut out) {
-            self.not_retained(&out);
-        }
-        self.route_from(slot, &mut out);
-    }
-
-    /// PUBREL: the message is released, and its identifier is free [MQTT-4.3.3-11] [MQTT-4.3.3-12].
-    pub(super) fn on_pubrel(&mut self, slot: u32, ack: &Ack<'_>) -> Result<Next, DecodeError> {
-        let session_slot = self.connections[slot as usize].session;
-        let Some(session) = self.sessions.get_mut(session_slot as usize) else {
-            return Ok(Next::Stop);
-        };
-        let received = session.received.remove(&ack.packet_id);
-        let known = received.is_some();
-        session.trim();
-        if let Some(message) = received.flatten() {
-            self.publish_released(slot, &message);
-        }
-        if known || !self.connections[slot as usize].is_v5() {
-            self.acknowledge(slot, PUBCOMP, ack.packet_id);
-        } else {
-            let pubcomp = Ack {
-                packet_id: ack.packet_id,
-                reason_code: ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
-                properties: Properties::EMPTY,
-            };
-            self.answer(slot, &Packet::Pubcomp(pubcomp));
-        }
-        Ok(self.next(slot))
     }
 }
 

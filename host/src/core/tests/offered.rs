@@ -116,7 +116,7 @@ fn subscriptions_that_are_not_available() {
     }
 }
 
-/// 3.x clients were told nothing: the other filters of the packet are granted.
+/// [MQTT-3.8.3-2@3.1.1] 3.x clients were told nothing: the other filters of the packet are granted.
 #[test]
 fn subscriptions_of_3x_that_are_not_available() {
     let setup = Setup::limits(|limits| {
