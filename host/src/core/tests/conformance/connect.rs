@@ -195,3 +195,72 @@ fn session_that_never_expires() {
         net.join(V5, &connect_packet(V5, "00", 0, "", "c"), CONNACK);
     });
 }
+
+/// [MQTT-3.1.2-4] [MQTT-3.1.4-4] [MQTT-3.2.2-2] Nothing of the old session is left: no subscription, nothing in flight or
+/// waiting, no message that was received and not released, no will.
+#[test]
+fn clean_start_discards_all_of_the_session() {
+    scenario(|net| {
+        let (from, watcher) = (net.v5("from"), net.v5("watcher"));
+        net.subscribe(watcher, "x", 0);
+        let connect = "10: <MQTT> 05 04 0000 {11 00000E10 21 0001} <c> {18 00000E10} <t> <will>";
+        let client = net.join(V5, connect, CONNACK);
+        net.subscribe(client, "t", 1);
+        net.send(from, "32: <t> 0001 {} '1' | 32: <t> 0001 {} '2'");
+        net.send(client, "34: <x> 0007 {} 'x'");
+        net.expect(client, "32: <t> 0001 {} '1' | 50: 0007");
+        net.lose(client);
+        let clean = connect_packet(V5, "02", 0, "11 00000E10", "c");
+        let client = net.join(V5, &clean, CONNACK);
+        net.send(from, "32: <t> 0001 {} '3'");
+        net.send(client, "62: 0007");
+        net.expect(client, "70: 0007 92");
+        net.send(client, "40: 0001 | 50: 0001");
+        net.expect(client, "62: 0001 92");
+        net.lose(client);
+        // What comes next resumes the new one.
+        let client = net.durable(V5, "c", CONNACK_RESUMED);
+        net.subscribe(client, "t", 1);
+        net.send(from, "32: <t> 0001 {} '4'");
+        net.expect(client, "32: <t> 0001 {} '4'");
+        net.expect(watcher, "");
+    });
+}
+
+/// [MQTT-3.2.2-9] [MQTT-3.2.2-10] [MQTT-3.2.2-11] [MQTT-3.2.2-12] [MQTT-3.8.4-8] Each Maximum QoS: announced unless it is 2;
+/// subscriptions are granted with at most that, and get no more; what a client sends above it ends its connection.
+#[test]
+fn every_maximum_qos() {
+    for (max, told) in [(0_u8, "24 00 "), (1, "24 01 "), (2, "")] {
+        let setup = Setup::limits(|limits| limits.maximum_qos = plugin_api::QoS::from_u8(max).expect("a QoS"));
+        scenario_with(&setup, |net| {
+            let connack = format!("20: 00 00 {{21 0400 {told}27 01000000 22 0040}}");
+            let to = net.join(V5, &connect_packet(V5, "02", 0, "", "to"), &connack);
+            net.send(to, "82: 0001 {} <t> 00 <t/1> 01 <t/2> 02");
+            let granted = [0, max.min(1), max].map(|qos| format!("{qos:02X}")).join(" ");
+            net.expect(to, &format!("90: 0001 {{}} {granted}"));
+            for qos in 0..=2 {
+                let (first, id) = (0x30 | qos << 1, if qos == 0 { "" } else { "0001" });
+                let from = net.join(V5, &connect_packet(V5, "02", 0, "", "from"), &connack);
+                net.send(
+                    from,
+                    &format!("{first:02X}: <t/2> {id} {{}} 'x' {}", if qos == 2 { "| 62: 0001" } else { "" }),
+                );
+                let will = format!("10: <MQTT> 05 {:02X} 0000 {{}} <w> {{}} <t> <x>", 0x06 | qos << 3);
+                if qos > max {
+                    net.expect_closed(from, "E0: 9B");
+                    net.expect(to, "");
+                    let refused = net.open(V5);
+                    net.send(refused, &will);
+                    net.expect_closed(refused, "20: 00 9B {}");
+                } else {
+                    net.expect(from, ["", "40: 0001", "50: 0001 | 70: 0001"][usize::from(qos)]);
+                    let id = if qos == 0 { String::new() } else { format!("{qos:04X}") };
+                    net.expect(to, &format!("{first:02X}: <t/2> {id} {{}} 'x'"));
+                    let client = net.join(V5, &will, &connack);
+                    net.send(client, "E0:");
+                }
+            }
+        });
+    }
+}

@@ -109,6 +109,18 @@ fn every_topic_alias_is_accepted() {
     }
 }
 
+/// [MQTT-3.2.2-18] [MQTT-3.2.2-17] Without a Topic Alias Maximum of ours, none is accepted.
+#[test]
+fn no_topic_alias_is_accepted_without_a_maximum() {
+    scenario_with(&Setup::limits(|limits| limits.topic_alias_max = 0), |net| {
+        for alias in ["0001", "0040", "FFFF"] {
+            let client = net.join(V5, &connect_packet(V5, "02", 0, "", "c"), "20: 00 00 {21 0400 27 01000000}");
+            net.send(client, &format!("30: <t> {{23 {alias}}} 'x'"));
+            net.expect_closed(client, "E0: 94");
+        }
+    });
+}
+
 /// [MQTT-3.3.4-7] [MQTT-3.3.4-8] While a client's quota is used up, all its other packets are answered; one more message
 /// with QoS 1 or 2 is too much, and one with QoS 0 is not.
 #[test]
