@@ -1,5 +1,7 @@
 //! Sections 3.3, 4.3 and 4.9: what goes on to subscribers, Topic Aliases, quotas, and what has been sent.
 
+use plugin_api::{Message, Property, PublishVerdict};
+
 use super::*;
 
 /// [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20] [MQTT-3.1.3-10] On every
@@ -198,6 +200,40 @@ fn without_retain_nothing_is_stored_or_removed() {
         let to = net.v5("to");
         net.send(to, "82: 0001 {} <#> 00");
         net.expect(to, "90: 0001 {} 00 | 31: <t> {} 'kept'");
+    });
+}
+
+/// [MQTT-3.3.2-2] [MQTT-3.3.2-8] [MQTT-3.3.2-14] [MQTT-4.7.0-1] [MQTT-4.7.3-1] [MQTT-4.7.3-2] [MQTT-1.5.4-2] What a server may
+/// not send, a handler cannot make it send: such an answer is a refusal, for messages as for wills.
+#[test]
+fn handlers_cannot_have_sent_what_is_not_allowed() {
+    let message = |topic: &str| Message::new(topic, "changed");
+    let changes = [
+        message(""),
+        message("a/#"),
+        message("+"),
+        message("a\0"),
+        message("t").property(Property::ResponseTopic("")),
+        message("t").property(Property::ResponseTopic("a/+")),
+        message("t").property(Property::TopicAlias(1)),
+        message("t").property(Property::SubscriptionIdentifier(1)),
+        message("t").property(Property::ReasonString("why")),
+        message("t").property(Property::SessionExpiryInterval(1)),
+        message("t").property(Property::ContentType("a")).property(Property::ContentType("b")),
+    ];
+    scenario(|net| {
+        let (from, to) = (net.v5("from"), net.v5("to"));
+        net.subscribe(to, "#", 0);
+        for change in &changes {
+            let change = change.clone();
+            net.script().publish = Some(Box::new(move |_| Ok(PublishVerdict::ForwardChanged(change.clone()))));
+            net.send(from, "32: <t> 0001 {} 'x' | 34: <t> 0002 {} 'x' | 31: <t> {} 'x'");
+            net.expect(from, "40: 0001 80 | 50: 0002 80");
+            let leaves = net.join(V5, "10: <MQTT> 05 06 0000 {} <w> {} <t> <x>", CONNACK);
+            net.lose(leaves);
+            net.expect(to, "");
+        }
+        assert!(net.shared.retained.is_empty());
     });
 }
 
