@@ -1,7 +1,7 @@
 //! Shared Subscriptions: the member that gets a message, what others may know of it, and what becomes of messages whose
 //! member leaves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
@@ -102,7 +102,8 @@ impl Core {
                 || session.to_resend > 0
                 || connection.is_some_and(|connection| session.in_flight.len() >= connection.in_flight_max.into()),
             slow,
-            full: session.queue.len() >= limits.queue_messages_max || session.queue_bytes >= limits.queue_bytes_max,
+            full: session.queue.len() >= limits.queue_messages_max
+                || session.queue_bytes >= limits.queue_bytes_max - limits.queue_bytes_max / 16,
             load: session.in_flight.len() + session.queue.len(),
         }
     }
@@ -209,7 +210,7 @@ impl Core {
         let mut groups: Vec<NonZeroU64> = Vec::new();
         for group in left {
             shared.memberships.remove(&group.number);
-            if !group.was_last {
+            if group.has_others {
                 groups.push(group.number);
             }
         }
@@ -219,7 +220,7 @@ impl Core {
         if !session.queue.iter().any(goes_on) {
             return;
         }
-        let (mut kept, mut given) = (std::collections::VecDeque::new(), Vec::new());
+        let (mut kept, mut given) = (VecDeque::new(), Vec::new());
         for waiting in std::mem::take(&mut session.queue) {
             if goes_on(&waiting) {
                 session.queue_bytes -= waiting.message.bytes();
@@ -257,6 +258,11 @@ impl Core {
     /// Gives messages of members that have left to others: some in each turn, and none while another worker has to
     /// catch up, as that may be the one that gets them.
     pub(super) fn continue_to_hand_on(&mut self) {
+        if self.handed_on.is_empty() {
+            // Its memory was for a burst.
+            self.handed_on.shrink_to(HANDED_ON_A_TURN);
+            return;
+        }
         let (mut messages, mut bytes) = (0, 0);
         while messages < HANDED_ON_A_TURN && bytes < HANDED_ON_BYTES_A_TURN && !self.congestion.is_any_behind() {
             let Some(HandedOn { message, group }) = self.handed_on.pop_front() else {

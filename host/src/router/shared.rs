@@ -28,6 +28,8 @@ struct SharedSubscription {
     filter: Box<str>,
     /// Where the next search among the members begins.
     turn: AtomicUsize,
+    /// A place where somebody was found who is connected, or who keeps the messages; only for large and sticky groups.
+    found_at: AtomicUsize,
     /// The member that keeps the messages while it is there, as [`Member::number`]; 0 for none. Only for
     /// [`SharedStrategy::Sticky`].
     kept_by: AtomicU64,
@@ -63,6 +65,16 @@ impl Chooser {
     }
 }
 
+/// What a search has found.
+struct Found {
+    place: usize,
+    /// Where the next search begins.
+    next: usize,
+}
+
+/// Members that one search looks at.
+const SEARCHED_MAX: usize = 1024;
+
 impl Group {
     /// Tells it from all others that there are or were.
     #[must_use]
@@ -92,8 +104,8 @@ impl Group {
     ///
     /// Whatever the strategy, those that can send it at once come before those that have to wait for their client's
     /// acknowledgements, those before members without a Network Connection, and last are the ones that have no room.
-    /// Only a sticky group stays with a member that has to wait. The work is in proportion to the members that are passed
-    /// over; for [`SharedStrategy::LeastInFlight`] to all that are not idle.
+    /// Only a sticky group stays with a member that has to wait. A search looks at a thousand members at most, so that in a
+    /// larger group, if nearly all members are away, a few messages may go to one that is.
     ///
     /// `None` if the sessions of all members have ended, and the group does not know yet.
     #[must_use]
@@ -105,52 +117,76 @@ impl Group {
             SharedStrategy::RoundRobin => self.search(self.turn(), qos, NO_LOAD),
             SharedStrategy::LeastInFlight => self.search(self.turn(), qos, LOAD),
         };
-        let place = found?;
-        // Behind the one that was chosen, so that nobody gets the turns of members that are passed over. Two workers that
-        // ask at once may get the same answer.
-        self.shared.turn.store(place + 1, Ordering::Relaxed);
-        self.members.get(place)
+        let found = found?;
+        // Two workers that ask at once may get the same answer.
+        self.shared.turn.store(found.next, Ordering::Relaxed);
+        self.members.get(found.place)
     }
 
     fn turn(&self) -> u64 {
         self.shared.turn.load(Ordering::Relaxed) as u64
     }
 
-    /// The place of the best member for a message of this QoS; the first of several, from `start` on. `load` has the bits
-    /// of the load if it counts.
-    fn search(&self, start: u64, qos: QoS, load: u32) -> Option<usize> {
-        let start = usize::try_from(start).unwrap_or(0).checked_rem(self.members.len())?;
+    /// The best member for a message of this QoS; the first of several, from `start` on. `load` has the bits of the load if
+    /// it counts.
+    fn search(&self, start: u64, qos: QoS, load: u32) -> Option<Found> {
+        let count = self.members.len();
+        let start = usize::try_from(start).unwrap_or(0).checked_rem(count)?;
         let mut best = (GONE, None);
-        for place in (start..self.members.len()).chain(0..start) {
-            let rank = self.members[place].presence.rank(qos, load);
-            if rank == 0 {
-                return Some(place);
+        for (looked_at, place) in (start..count).chain(0..start).enumerate() {
+            if looked_at >= SEARCHED_MAX && best.1.is_some() {
+                return self.search_large(start, best, qos, load);
             }
+            let rank = self.members[place].rank(qos, load);
             if rank < best.0 {
                 best = (rank, Some(place));
             }
+            if rank == 0 {
+                break;
+            }
         }
-        best.1
+        if count > SEARCHED_MAX && best.0 < OFFLINE {
+            self.shared.found_at.store(best.1?, Ordering::Relaxed);
+        }
+        // Behind the one that was chosen, so that nobody gets the turns of members that are passed over.
+        best.1.map(|place| Found { place, next: place + 1 })
+    }
+
+    /// A part of the members was looked at. If none of them is connected, the next search goes on behind them; this one
+    /// takes the member that was connected last time, if it still is.
+    fn search_large(&self, start: usize, best: (u32, Option<usize>), qos: QoS, load: u32) -> Option<Found> {
+        let place = best.1?;
+        let found_at = &self.shared.found_at;
+        if best.0 < OFFLINE {
+            found_at.store(place, Ordering::Relaxed);
+            return Some(Found { place, next: place + 1 });
+        }
+        let last = found_at.load(Ordering::Relaxed);
+        let is_better = self.members.get(last).is_some_and(|member| member.rank(qos, load) < best.0);
+        Some(Found { place: if is_better { last } else { place }, next: start + SEARCHED_MAX })
     }
 
     /// The member with a number, if it still is one, is connected, and has room.
     fn kept(&self, number: u64, qos: QoS) -> Option<&Member> {
         // It is where it was found last, unless members have come or gone.
-        let likely = self.members.get(self.shared.turn.load(Ordering::Relaxed));
+        let likely = self.members.get(self.shared.found_at.load(Ordering::Relaxed));
         let member = likely
             .filter(|member| member.number() == number)
             .or_else(|| self.members.iter().find(|member| member.number() == number))?;
-        (member.presence.rank(qos, NO_LOAD) < OFFLINE).then_some(member)
+        (member.rank(qos, NO_LOAD) < OFFLINE).then_some(member)
     }
 
     /// Chooses the member that gets the messages from now on.
     fn keep(&self, before: u64, qos: QoS) -> Option<&Member> {
-        let place = self.search(self.turn(), qos, NO_LOAD)?;
+        let Found { place, next } = self.search(self.turn(), qos, NO_LOAD)?;
         let member = &self.members[place];
         let kept_by = &self.shared.kept_by;
         match kept_by.compare_exchange(before, member.number(), Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => {
-                self.shared.turn.store(place, Ordering::Relaxed);
+                self.shared.found_at.store(place, Ordering::Relaxed);
+                // Where nobody is connected, one of them keeps the messages as well.
+                let turn = if self.members.len() > SEARCHED_MAX { next } else { place };
+                self.shared.turn.store(turn, Ordering::Relaxed);
                 Some(member)
             }
             // Another worker was first.
@@ -181,6 +217,24 @@ impl Member {
             && Arc::ptr_eq(&self.presence, &other.presence)
     }
 
+    /// The less, the better for a message of this QoS; 0 if there can be nobody better, [`GONE`] or more if it must not be
+    /// chosen.
+    fn rank(&self, qos: QoS, load: u32) -> u32 {
+        let standing = self.presence.standing.load(Ordering::Relaxed);
+        let flags = if qos.min(self.options.qos) == QoS::AtMostOnce {
+            // It waits for no acknowledgement, is in no queue, and is lost where there is no connection.
+            let lost = if standing & OFFLINE == 0 { 0 } else { FULL };
+            standing & (GONE | OFFLINE | SLOW) | lost
+        } else {
+            standing & !LOAD
+        };
+        if load == NO_LOAD {
+            return flags;
+        }
+        let on_its_way = self.presence.on_its_way.load(Ordering::Relaxed).min(LOAD);
+        flags | ((standing & load) + on_its_way).min(LOAD)
+    }
+
     /// Not 0, and not the same for two sessions that live at one time: a worker counts its sessions.
     fn number(&self) -> u64 {
         (self.worker as u64 + 1) << 32 | u64::from(self.session.serial)
@@ -208,7 +262,7 @@ pub struct Presence {
 
 /// The session has ended.
 const GONE: u32 = 1 << 31;
-/// Its queue is full.
+/// Its queue is all but full.
 const FULL: u32 = 1 << 30;
 /// It has no Network Connection.
 const OFFLINE: u32 = 1 << 29;
@@ -228,7 +282,7 @@ pub struct Standing {
     pub waits: bool,
     /// Much waits for its socket, so that a QoS 0 message may be dropped.
     pub slow: bool,
-    /// A QoS 1 or 2 message that cannot be sent would be dropped.
+    /// A QoS 1 or 2 message that cannot be sent may be dropped.
     pub full: bool,
     /// Messages that are in flight or queued.
     pub load: usize,
@@ -258,6 +312,10 @@ impl Presence {
         self.standing.store(GONE, Ordering::Relaxed);
     }
 
+    fn is_gone(&self) -> bool {
+        self.standing.load(Ordering::Relaxed) & GONE != 0
+    }
+
     /// A message was sent towards it from another worker.
     pub fn expect(&self) {
         self.on_its_way.fetch_add(1, Ordering::Relaxed);
@@ -266,18 +324,6 @@ impl Presence {
     /// A message that was [`expected`](Self::expect) has come.
     pub fn arrived(&self) {
         self.on_its_way.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// The less, the better; 0 if there can be nobody better, [`GONE`] or more if it must not be chosen.
-    fn rank(&self, qos: QoS, load: u32) -> u32 {
-        // QoS 0 waits for no acknowledgement, and is in no queue.
-        let counts = if qos == QoS::AtMostOnce { GONE | OFFLINE | SLOW } else { !LOAD };
-        let standing = self.standing.load(Ordering::Relaxed);
-        let (flags, own) = (standing & counts, standing & load);
-        if load == NO_LOAD {
-            return flags;
-        }
-        flags | (own + self.on_its_way.load(Ordering::Relaxed).min(LOAD)).min(LOAD)
     }
 }
 
@@ -306,8 +352,8 @@ pub(super) struct Joined {
 pub struct Left {
     /// [`Group::number`].
     pub number: NonZeroU64,
-    /// It was the only member.
-    pub was_last: bool,
+    /// There are members whose session lives.
+    pub has_others: bool,
 }
 
 impl Groups {
@@ -325,6 +371,7 @@ impl Groups {
                 share_name: Arc::clone(&share_name),
                 filter: filter.into(),
                 turn: AtomicUsize::new(0),
+                found_at: AtomicUsize::new(0),
                 kept_by: AtomicU64::new(0),
             });
             groups.insert(share_name, Shared { subscription, members: Roster::default(), group: OnceLock::new() });
@@ -339,15 +386,18 @@ impl Groups {
         let groups = self.0.as_mut()?;
         let shared = groups.get_mut(share_name)?;
         shared.members.remove((worker, session))?;
-        let left = Left { number: shared.subscription.number, was_last: shared.members.is_empty() };
+        let members = shared.members.as_slice();
+        let is_empty = members.is_empty();
+        let has_others = members.iter().any(|member| !member.presence.is_gone());
+        let number = shared.subscription.number;
         shared.group = OnceLock::new();
-        if left.was_last {
+        if is_empty {
             groups.remove(share_name);
         }
         if groups.is_empty() {
             self.0 = None;
         }
-        Some(left)
+        Some(Left { number, has_others })
     }
 
     pub(super) fn append_to(&self, groups: &mut Vec<Arc<Group>>) {

@@ -16,5 +16,6 @@ mod plugins;
 mod protocol;
 mod restart;
 mod sessions;
+mod shared;
 mod tidy;
 mod unruly;

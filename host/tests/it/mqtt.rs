@@ -483,6 +483,12 @@ impl Client {
         Publish::parse(self.version, &packet)
     }
 
+    /// A PUBLISH that has come while another packet was waited for.
+    pub(crate) fn take_publish(&mut self) -> Option<Publish> {
+        let packet = self.publishes.pop_front()?;
+        Some(Publish::parse(self.version, &packet))
+    }
+
     /// Reads a PUBLISH and goes through the whole exchange of its QoS.
     #[track_caller]
     pub(crate) fn receive(&mut self) -> Publish {

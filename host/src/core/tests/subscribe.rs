@@ -140,6 +140,28 @@ fn identifiers_wait_with_their_message() {
     });
 }
 
+/// The same with several of them; and retained messages come with the identifier that the subscription has now.
+#[test]
+fn several_identifiers_wait_with_their_message() {
+    scenario(|net| {
+        let from = net.v5("from");
+        let to = net.durable(V5, "to", CONNACK);
+        net.send(to, "82: 0001 {0B 05} <t> 01 | 82: 0002 {0B 8001} <+> 02 | 82: 0003 {} <#> 01");
+        net.expect(to, "90: 0001 {} 01 | 90: 0002 {} 02 | 90: 0003 {} 01");
+        net.lose(to);
+        net.send(from, "33: <t> 0001 {} 'x'");
+        let to = net.durable(V5, "to", &format!("{CONNACK_RESUMED} | 32: <t> 0001 {{0B 05 0B 8001}} 'x'"));
+        net.lose(to);
+        let to = net.durable(V5, "to", &format!("{CONNACK_RESUMED} | 3A: <t> 0001 {{0B 05 0B 8001}} 'x'"));
+        net.send(to, "40: 0001 | 82: 0001 {0B 06} <t> 01");
+        net.expect(to, "90: 0001 {} 01 | 33: <t> 0002 {0B 06} 'x'");
+        net.send(to, "40: 0002 | 82: 0001 {} <t> 01");
+        net.expect(to, "90: 0001 {} 01 | 33: <t> 0003 {} 'x'");
+        net.send(from, "30: <t> {} 'y'");
+        net.expect(to, "30: <t> {0B 8001} 'y'");
+    });
+}
+
 /// No Local (section 3.8.3.1), alone and where it overlaps with a subscription that is not.
 /// [MQTT-3.8.3-3]
 #[test]

@@ -115,6 +115,38 @@ fn what_a_qos_0_message_needs() {
     assert_eq!(chosen_by(&group, &mut chooser, QoS::AtMostOnce, 9), [(0, 1); 9]);
 }
 
+/// A member with QoS 0 that is away would lose what one with QoS 1 keeps.
+#[test]
+fn message_goes_to_an_absent_member_that_keeps_it() {
+    let mut router = router();
+    let away = Standing { connected: false, ..standing() };
+    for (slot, qos) in [(0, 0), (1, 1), (2, 0)] {
+        router.subscribe_shared(session(slot), "g", "a", options(qos), None, presence(away));
+    }
+    let group = Arc::clone(&router.targets("a").groups[0]);
+    assert_eq!(chosen(&group, 9), [(0, 1); 9]);
+}
+
+/// In a large group a search has a bound, but who is there is found soon, and not lost again.
+#[test]
+fn one_of_many_is_there() {
+    for strategy in STRATEGIES {
+        let members: Vec<_> = (0..5000).map(|_| presence(Standing { connected: false, ..standing() })).collect();
+        members[4321].set(standing());
+        let (_router, group) = group_of(&members);
+        let mut chooser = chooser(strategy);
+        let mut next = || chosen_by(&group, &mut chooser, QoS::AtLeastOnce, 1)[0].1;
+        let tries = (1..100).find(|_| next() == 4321).expect("it is found");
+        assert!(tries <= 5 || strategy == SharedStrategy::Random, "{strategy:?}: {tries}");
+        for _ in 0..100 {
+            assert_eq!(next(), 4321, "{strategy:?}");
+        }
+        // Members that have ended are no bound.
+        members.iter().enumerate().filter(|(slot, _)| *slot != 17).for_each(|(_, member)| member.set_gone());
+        assert_eq!(next(), 17);
+    }
+}
+
 #[test]
 fn turns_go_round_those_that_are_there() {
     let members: Vec<_> = (0..5).map(|_| online()).collect();
@@ -220,9 +252,9 @@ fn members_come_change_and_go() {
     assert_eq!(routers[0].unsubscribe_shared(session(2), "g", "+"), None);
     assert!(!routers[0].unsubscribe(session(1), "+"), "a shared subscription is not a plain one");
     let number = routers[0].targets("a").groups[0].number();
-    assert_eq!(routers[0].unsubscribe_shared(session(1), "g", "+"), Some(Left { number, was_last: false }));
+    assert_eq!(routers[0].unsubscribe_shared(session(1), "g", "+"), Some(Left { number, has_others: true }));
     assert_eq!(members(&mut routers[0]), [(1, high)]);
-    assert_eq!(routers[1].unsubscribe_shared(session(1), "g", "+"), Some(Left { number, was_last: true }));
+    assert_eq!(routers[1].unsubscribe_shared(session(1), "g", "+"), Some(Left { number, has_others: false }));
     assert!(routers[0].targets("a").is_empty());
     assert_eq!(routers[0].interest.nodes().0, 0);
     let again = routers[0].subscribe_shared(session(1), "g", "+", options(0), None, state);
