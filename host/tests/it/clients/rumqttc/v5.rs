@@ -1,16 +1,32 @@
 //! The client for 5.0.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use rumqttc::Outgoing;
-use rumqttc::v5::mqttbytes::v5::{ConnectProperties, LastWill, Packet, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{ConnectProperties, LastWill, Packet, Publish, SubscribeReasonCode};
 use rumqttc::v5::mqttbytes::{self, QoS};
 use rumqttc::v5::{self, Client, Connection, MqttOptions};
 
 use super::{Event, Message, Options, Request};
 use crate::clients::PATIENCE;
 
-pub(super) struct Wire(Client, Connection);
+/// The client, and the topics of the aliases that the server has sent: rumqttc passes packets on as they came.
+pub(super) struct Wire(Client, Connection, HashMap<u16, String>);
+
+impl Wire {
+    fn topic(&mut self, publish: &Publish) -> String {
+        let written = String::from_utf8(publish.topic.to_vec()).expect("topics are UTF-8");
+        match publish.properties.as_ref().and_then(|properties| properties.topic_alias) {
+            Some(alias) if written.is_empty() => self.2[&alias].clone(),
+            Some(alias) => {
+                self.2.insert(alias, written.clone());
+                written
+            }
+            None => written,
+        }
+    }
+}
 
 fn qos(number: u8) -> QoS {
     mqttbytes::qos(number).expect("0, 1 or 2")
@@ -29,11 +45,11 @@ impl super::Wire for Wire {
             mqtt.set_last_will(LastWill::new(topic, payload, qos(number), false, None));
         }
         let (client, connection) = Client::new(mqtt, 10);
-        Self(client, connection)
+        Self(client, connection, HashMap::new())
     }
 
     fn request(&mut self, request: Request<'_>) {
-        let Self(client, _) = self;
+        let Self(client, ..) = self;
         let done = match request {
             Request::Subscribe(filter, number) => client.subscribe(filter, qos(number)),
             Request::Unsubscribe(filter) => client.unsubscribe(filter),
@@ -64,7 +80,7 @@ impl super::Wire for Wire {
             v5::Event::Incoming(Packet::UnsubAck(_)) => Event::Unsubscribed,
             v5::Event::Incoming(Packet::PubAck(_) | Packet::PubComp(_)) => Event::Acknowledged,
             v5::Event::Incoming(Packet::Publish(publish)) => Event::Message(Message {
-                topic: String::from_utf8(publish.topic.to_vec()).expect("topics are UTF-8"),
+                topic: self.topic(&publish),
                 payload: publish.payload.to_vec(),
                 qos: publish.qos as u8,
                 retain: publish.retain,
