@@ -154,3 +154,48 @@ fn errors_concern_one_connection() {
         net.expect(other, "32: <t> 0001 {} 'x' | 40: 0001");
     });
 }
+
+/// [MQTT-3.15.2-1] [MQTT-4.12.0-3] AUTH with a Reason Code that is the server's to say, or that does not fit, from a client.
+#[test]
+fn auth_codes_that_do_not_fit() {
+    scenario(|net| {
+        net.script().auth = Some(Box::new(|asked| {
+            Ok(if asked.data.is_some() { AuthVerdict::Ok } else { AuthVerdict::Continue(b"?".to_vec()) })
+        }));
+        let wrong = ["F0:", "F0: 00 {15 <m> 16 <x>}", "F0: 19 {15 <m> 16 <x>}", "F0: 87 {15 <m>}", "F0: 18 {}"];
+        for packet in wrong {
+            let client = net.join(V5, "10: <MQTT> 05 02 0000 {15 <m>} <c>", "F0: 18 {15 <m> 16 <?>}");
+            net.send(client, packet);
+            net.expect_closed(client, "20: 00 82 {}");
+        }
+        let connack = "20: 00 00 {21 0400 27 01000000 22 0040 15 <m>}";
+        for packet in wrong.iter().filter(|packet| !packet.contains("19")) {
+            let client = net.join(V5, "10: <MQTT> 05 02 0000 {15 <m> 16 <x>} <c>", connack);
+            net.send(client, packet);
+            net.expect_closed(client, "E0: 82");
+            // In the middle of an exchange as well.
+            let client = net.join(V5, "10: <MQTT> 05 02 0000 {15 <m> 16 <x>} <c>", connack);
+            net.send(client, &format!("F0: 19 {{15 <m>}} | {packet}"));
+            net.expect_closed(client, "F0: 18 {15 <m> 16 <?>} | E0: 82");
+        }
+        // DISCONNECT ends an exchange without a word.
+        let client = net.join(V5, "10: <MQTT> 05 02 0000 {15 <m>} <c>", "F0: 18 {15 <m> 16 <?>}");
+        net.send(client, "E0: | C0:");
+        net.expect_closed(client, "");
+    });
+}
+
+/// [MQTT-3.14.4-3] What comes behind a client's DISCONNECT is not looked at, and nothing is answered.
+#[test]
+fn nothing_is_processed_behind_disconnect() {
+    scenario(|net| {
+        let watcher = net.v5("watcher");
+        net.subscribe(watcher, "#", 0);
+        for disconnect in ["E0:", "E0: 00", "E0: 00 {}", "E0: 00 {1F <bye> 26 <a> <b>}"] {
+            let client = net.join(V5, "10: <MQTT> 05 06 0000 {} <c> {} <w> <gone>", CONNACK);
+            net.send(client, &format!("{disconnect} | 30: <t> {{}} 'x' | C0: | 36: <t> 0001 {{}} | {disconnect}"));
+            net.expect_closed(client, "");
+            net.expect(watcher, "");
+        }
+    });
+}
