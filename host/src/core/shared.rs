@@ -84,8 +84,9 @@ impl Core {
     /// Tells the groups of a session what it can take now. It costs a look at one field if there are none.
     #[inline]
     pub(super) fn note_presence(&mut self, session_slot: u32) {
-        let session = &self.sessions[session_slot as usize];
-        if let Some(shared) = &session.shared {
+        if let Some(session) = self.sessions.get(session_slot as usize)
+            && let Some(shared) = &session.shared
+        {
             shared.presence.set(self.standing(session));
         }
     }

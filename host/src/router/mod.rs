@@ -20,7 +20,7 @@ mod roster;
 mod shared;
 mod targets;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trie;
 
 use std::num::{NonZeroU32, NonZeroU64};

@@ -13,15 +13,15 @@ use super::*;
 use crate::codec::RetainHandling;
 
 /// xorshift64*: the same numbers in every run.
-pub(in crate::router) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(in crate::router) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
     /// A number below `bound`.
-    pub(in crate::router) fn below(&mut self, bound: u32) -> u32 {
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
