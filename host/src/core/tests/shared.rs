@@ -463,13 +463,15 @@ fn nothing_is_lost_and_nothing_acknowledged_comes_again() {
     }
 }
 
+/// A member: its client, if it is connected, and what that has got and not acknowledged, as Packet Identifier and message.
+type Seen = (Option<usize>, Vec<(u16, u16)>);
+
 /// Some clients of one group, and what they have got.
 struct Members<'a> {
     net: &'a mut Net,
     random: Random,
     from: usize,
-    /// By number: the client, if it is connected, and what it has got and not acknowledged: Packet Identifier and message.
-    members: Vec<(Option<usize>, Vec<(u16, u16)>)>,
+    members: Vec<Seen>,
     acknowledged: Vec<u16>,
     published: u16,
 }
