@@ -4,8 +4,8 @@
 //! [`Core::feed`] with bytes that were read, [`Core::lost`], [`Core::on_mail`] after the mailbox has woken it, and
 //! [`Core::on_tick`] when the moment of [`Core::next_tick`] has come. Then it does what the core asks for: for each
 //! connection of [`Core::take_dirty`] it sends [`Core::outbound`] and reports with [`Core::sent`], and closes those that
-//! are [`Core::is_closing`] and have nothing left to send; it passes on [`Core::take_handovers`], and ends the turn with
-//! [`Core::flush_mail`].
+//! are [`Core::is_closing`] and have nothing left to send; it ends the turn with [`Core::flush_mail`]. It passes on
+//! [`Core::take_handovers`] at once after each call that can lead to one: [`Core::feed`] and [`Core::take_dirty`].
 //!
 //! Time is an argument and never goes back. Nothing here blocks, and no peer can make a call fail: errors of peers end
 //! their Network Connection.

@@ -32,7 +32,7 @@ const DISCARD_BYTES_MAX: u32 = 1 << 20;
 impl Driver {
     /// Sends to the connections that have much outbound, though the turn is not over.
     pub(super) fn flush_early(&mut self, now: Millis) {
-        self.core.take_dirty(&mut self.to_flush);
+        self.take_dirty();
         for at in 0..self.to_flush.len() {
             let conn = self.to_flush[at];
             if self.sockets.get(conn).is_some() && self.core.outbound(conn).len() > EARLY_BYTES {
@@ -43,7 +43,7 @@ impl Driver {
 
     /// Sends to each connection that the core has filled, closes those that it has done with.
     pub(super) fn flush(&mut self, now: Millis) {
-        self.core.take_dirty(&mut self.to_flush);
+        self.take_dirty();
         let (mut done, mut sends) = (0, 0);
         let listed = self.to_flush.len();
         while done < listed && sends < SENDS_PER_TURN {
@@ -55,10 +55,17 @@ impl Driver {
         self.to_flush.drain(..done);
     }
 
+    /// Takes in who has something outbound. Packets that have waited are handled then: they may let a client in that
+    /// belongs to another worker.
+    fn take_dirty(&mut self) {
+        self.core.take_dirty(&mut self.to_flush);
+        self.give_away();
+    }
+
     /// Sends to all that have something outbound, once more, before their sockets are closed whatever is left.
     pub(super) fn flush_rest(&mut self) {
         let now = self.clock.now();
-        self.core.take_dirty(&mut self.to_flush);
+        self.take_dirty();
         for conn in std::mem::take(&mut self.to_flush) {
             self.send_outbound(conn, now);
         }

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use plugin_api::{
-    Connect, ConnectVerdict, ConnectionInfo, Disconnect, DisconnectReason, Error, Handler, Host, Publish,
-    PublishVerdict, ReasonCode, handler,
+    Auth, AuthVerdict, Connect, ConnectVerdict, ConnectionInfo, Disconnect, DisconnectReason, Error, Handler, Host,
+    Publish, PublishVerdict, ReasonCode, handler,
 };
 
 use super::*;
@@ -50,6 +50,11 @@ impl Handler for Hooked {
             self.0.disconnect(connect.connection(), Disconnect::new(ReasonCode::ADMINISTRATIVE_ACTION))?;
         }
         Ok(ConnectVerdict::accept())
+    }
+
+    /// Asks for more until it gets what is the last.
+    fn handle_auth(&self, (): &mut (), auth: &Auth<'_>) -> Result<AuthVerdict, Error> {
+        Ok(if auth.data() == Some(b"last") { AuthVerdict::Ok } else { AuthVerdict::Continue(Vec::new()) })
     }
 
     fn handle_publish(&self, (): &mut (), publish: &Publish<'_>) -> Result<PublishVerdict, Error> {
@@ -176,6 +181,27 @@ fn connection_is_given_away_before_another_socket_is_read() {
     net.settle();
     let bytes = received(&mut unwelcome);
     assert!(bytes[0] == 0x20 && bytes.ends_with(&[0xe0, 1, 0x98]), "{bytes:02x?}");
+}
+
+/// What it sends in one piece is more than a turn's work, and lets it in only in a later turn, in which no socket is read.
+#[test]
+fn connection_that_had_to_wait_is_given_away() {
+    let mut net = Net::new(2);
+    let mut client = net.open(0);
+    let auth = |data: &[u8; 4]| [b"\xf0\x0d\x18\x0b\x15\0\x01M\x16\0\x04", &data[..]].concat();
+    let id = id_of(1, "c");
+    let mut sent = connect(&id, 0);
+    sent[1] += 4;
+    sent[12] = 4;
+    sent.splice(13..13, *b"\x15\0\x01M");
+    sent.extend(auth(b"more").repeat(600));
+    sent.extend(auth(b"last"));
+    client.write_all(&sent).unwrap();
+    net.settle();
+    let bytes = received(&mut client);
+    let asked = b"\xf0\x09\x18\x07\x15\0\x01M\x16\0\0".repeat(601);
+    assert!(bytes.starts_with(&asked), "{} bytes", bytes.len());
+    assert_eq!(bytes.get(asked.len()), Some(&0x20), "no CONNACK");
 }
 
 #[test]
