@@ -14,6 +14,7 @@ mod conformance;
 mod connect;
 mod inbound;
 mod limits;
+mod members;
 mod offered;
 mod outbound;
 mod queues;
