@@ -189,9 +189,10 @@ limits! {
         mailbox_bytes_max: usize = 64 * MIB, Kind::Bytes, 1024..=ANY,
             "the other workers read no publishers for up to a second, then drop QoS 0 for it, counted, and refuse QoS 1 and \
              2 for it: 0x97 for 5.0, a close for 3.x";
-        /// Bytes that one worker may hold in messages and buffers.
+        /// Bytes that one worker may hold for its clients: messages that wait, buffers, subscriptions, sessions.
         worker_bytes_max: usize = GIB, Kind::Bytes, 1_048_576..=ANY,
-            "publishers are not read, then shed as for mailbox_bytes_max";
+            "QoS 1 and 2, CONNECT of a new session and new subscriptions get 0x97, a close for 3.x PUBLISH; large packets \
+             and new Topic Aliases: DISCONNECT 0x97; QoS 0 for who is slow is dropped and counted";
     }
     "What is offered" {
         /// Highest QoS that is accepted and granted; announced as Maximum QoS.

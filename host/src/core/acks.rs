@@ -28,14 +28,13 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_slot as usize) else {
             return Ok(Next::Stop);
         };
-        let sent = session.find_in_flight(ack.packet_id).map(|place| &mut session.in_flight[place]);
-        let known = sent.is_some();
-        if let Some(sent) = sent {
-            if sent.awaiting == Awaiting::Puback {
+        let place = session.find_in_flight(ack.packet_id);
+        let known = place.is_some();
+        if let Some(place) = place {
+            if session.in_flight[place].awaiting == Awaiting::Puback {
                 return Err(wrong_acknowledgement());
             }
-            sent.delivery = None;
-            sent.awaiting = Awaiting::Pubcomp;
+            session.note_received(place);
         }
         if known || !self.connections[slot as usize].is_v5() {
             self.acknowledge(slot, PUBREL, ack.packet_id);

@@ -59,7 +59,10 @@ impl Core {
             Phase::Connected => limits.packet_bytes_max,
             Phase::Leaving | Phase::Closing => 0,
         };
-        assert!(connection.partial.len() <= partial_max, "bytes of a packet that has not come completely");
+        assert!(
+            connection.is_held || connection.partial.len() <= partial_max,
+            "bytes of a packet that has not come completely"
+        );
         if let Some(extra) = &connection.extra {
             assert!(extra.aliases.len() <= usize::from(limits.topic_alias_max), "Topic Aliases");
         }
@@ -84,7 +87,12 @@ impl Core {
         assert!(session.in_flight.len() <= usize::from(limits.in_flight_max), "messages in flight");
         let packet_ids: HashSet<_> = session.in_flight.iter().map(|sent| sent.packet_id).collect();
         assert_eq!(packet_ids.len(), session.in_flight.len(), "a Packet Identifier is in use twice [MQTT-2.2.1-4]");
-        assert!(session.to_resend <= session.in_flight.len(), "messages to send again");
+        assert!(session.to_resend as usize <= session.in_flight.len(), "messages to send again");
+        let in_flight = session.in_flight.iter().filter_map(|sent| sent.delivery.as_ref());
+        let in_flight_bytes: usize = in_flight.map(|delivery| delivery.message.bytes()).sum();
+        assert_eq!(session.in_flight_bytes as usize, in_flight_bytes, "bytes of messages in flight, counted");
+        let received_bytes: usize = session.received.values().flatten().map(|message| message.bytes()).sum();
+        assert_eq!(session.received_bytes as usize, received_bytes, "bytes of QoS 2 messages received, counted");
         assert!(session.subscriptions.len() <= limits.subscriptions_max, "subscriptions");
     }
 
@@ -102,6 +110,8 @@ impl Core {
         assert_eq!(self.early.len(), 0, "requests about connections on their way");
         assert_eq!(self.handovers.len(), 0, "handovers");
         assert_eq!(self.timers.len(), 0, "timers");
+        assert_eq!((self.held.len(), self.remains.len()), (0, 0), "work for later turns");
+        assert_eq!(self.held_bytes(), 0, "bytes held for peers");
         assert_eq!((self.handed_on.len(), self.handed_on_bytes), (0, 0), "messages of members that have left");
     }
 }

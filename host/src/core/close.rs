@@ -5,6 +5,7 @@ use std::sync::Arc;
 use plugin_api::{DisconnectKind, Properties, ReasonCode};
 
 use super::Core;
+use super::budget::{Kept, session_bytes};
 use super::connection::{Closing, NONE, Phase, Will};
 use super::inbound::Next;
 use super::publish::forwarded;
@@ -62,11 +63,12 @@ impl Core {
             Phase::AwaitingConnect | Phase::Authenticating | Phase::Connected => {}
         }
         connection.phase = Phase::Closing;
-        connection.partial = Vec::new();
         connection.is_held = false;
         connection.heard_at = self.now;
         let session_slot = std::mem::replace(&mut connection.session, NONE);
-        if phase == Phase::Connected && closing.tell && connection.is_v5() {
+        let is_v5 = connection.is_v5();
+        drop(self.take_partial(slot));
+        if phase == Phase::Connected && closing.tell && is_v5 {
             self.tell_disconnect(slot, &closing);
         }
         self.mark_dirty(slot);
@@ -83,7 +85,7 @@ impl Core {
         // Handlers are asked about the will first: after `handle_disconnect` they are asked nothing more.
         let will = if phase == Phase::Connected { self.take_will(slot, &who) } else { None };
         self.tell_handlers(slot, &who, &closing);
-        let extra = self.connections[slot as usize].extra.take();
+        let extra = self.take_extra(slot);
         if session_slot != NONE {
             if let Some(extra) = extra
                 && self.sessions[session_slot as usize].expiry_secs != 0
@@ -157,7 +159,7 @@ impl Core {
         let mut properties = Vec::new();
         forwarded(given, &mut properties, self.now);
         let parts = MessageParts { topic, payload, properties: &properties, qos, retain, expires_at: Millis::NEVER };
-        Some(AcceptedWill { message: Arc::new(parts.to_message()), expiry_secs: given.message_expiry_interval() })
+        Some(AcceptedWill { message: Kept::new(&parts, &self.account), expiry_secs: given.message_expiry_interval() })
     }
 
     /// A session has lost its connection: it ends, or waits for the client to come back.
@@ -196,6 +198,7 @@ impl Core {
         debug_assert_eq!(session.connection, NONE);
         Self::leave_all_groups(&session);
         self.by_client.remove(&session.client_id);
+        self.account.sub(session_bytes(&session.client_id));
         let key = session.key(session_slot);
         self.hand_on_all(&mut session);
         self.remove_subscriptions(key, session.subscriptions);

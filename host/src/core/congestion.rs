@@ -20,11 +20,13 @@ pub(super) struct Congestion {
     since: Box<[Millis]>,
     /// Those that are past it several times.
     overfull: u64,
+    /// Those that hold as much as they may.
+    pub(super) full: u64,
 }
 
 impl Congestion {
     pub(super) fn new(workers: usize) -> Self {
-        Self { behind: 0, since: vec![Millis::NEVER; workers].into(), overfull: 0 }
+        Self { behind: 0, since: vec![Millis::NEVER; workers].into(), overfull: 0, full: 0 }
     }
 
     /// Whether any worker is behind.
@@ -68,19 +70,19 @@ impl Core {
         self.congestion.behind != self.congestion.overdue(now)
     }
 
-    /// Whether a message for these would have to wait for a worker that has been behind for too long. It is refused then,
-    /// before anybody gets it.
+    /// Whether a message for these would have to wait for a worker that has been behind for too long, or be kept by one that
+    /// is full. It is refused then, before anybody gets it.
     pub(super) fn is_held_up(&self, targets: &Targets) -> bool {
-        let overdue = self.congestion.overdue(self.now);
-        let may_go_there = |worker: usize| overdue & 1 << worker != 0;
-        targets.remote & overdue != 0
+        let closed = self.congestion.overdue(self.now) | self.congestion.full;
+        let may_go_there = |worker: usize| closed & 1 << worker != 0;
+        targets.remote & closed != 0
             || targets.groups.iter().any(|group| group.members().iter().any(|member| may_go_there(member.worker)))
     }
 
     /// Whether there is reason to ask [`Core::is_held_up`].
     #[inline]
     pub(super) fn may_be_held_up(&self) -> bool {
-        self.congestion.is_any_behind()
+        self.congestion.behind | self.congestion.full != 0
     }
 
     /// Whether what goes to a worker and cannot be refused any more is dropped: QoS 0 at once, anything else only where
@@ -94,6 +96,7 @@ impl Core {
     /// Ends a turn: hands the messages for other workers over, one lock for each of them.
     pub fn flush_mail(&mut self) {
         self.begin_work();
+        self.exchange_fullness();
         let bytes_max = self.shared.limits.mailbox_bytes_max;
         for (worker, batch) in self.outbox.iter_mut().enumerate() {
             let mailbox = self.shared.mailboxes.of(worker);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use plugin_api::{DisconnectKind, PropertiesBuf, Property, QoS, ReasonCode};
 
+use super::budget::session_bytes;
 use super::connection::{Auth, Closing, Connection, Extra, NONE, PendingConnect, Phase, Will};
 use super::inbound::Next;
 use super::publish::is_payload_as_indicated;
@@ -255,7 +256,10 @@ impl Core {
         let connection = &mut self.connections[slot as usize];
         connection.phase = Phase::Leaving;
         connection.extra().pending = Some(pending);
-        let unsent = connection.out.split_off(connection.out_sent);
+        let out_sent = connection.out_sent;
+        let unsent = self.take_out(slot).split_off(out_sent);
+        let extra = self.take_extra(slot).expect("it holds what is pending");
+        let connection = &mut self.connections[slot as usize];
         let handover = Handover {
             id: connection.id,
             peer: connection.peer,
@@ -266,12 +270,10 @@ impl Core {
             packet_bytes_max: connection.packet_bytes_max,
             in_flight_max: connection.in_flight_max,
             handlers: connection.handlers.take(),
-            extra: connection.extra.take().expect("it holds what is pending"),
+            extra,
             unread: Vec::new(),
             unsent,
         };
-        connection.out = Vec::new();
-        connection.out_sent = 0;
         self.handovers.push((slot, owner, Box::new(handover)));
         Next::Leave
     }
@@ -306,7 +308,7 @@ impl Core {
             ..Connection::new(id, peer, listener, &self.shared.limits, now)
         });
         if !unsent.is_empty() {
-            self.out(slot).extend_from_slice(&unsent);
+            self.write(slot, |out| out.extend_from_slice(&unsent));
         }
         if self.stopping {
             // 0x8B is for DISCONNECT alone [MQTT-3.2.2-8].
@@ -338,7 +340,7 @@ impl Core {
         let resumed = self.by_client.get(pending.client_id.as_str()).copied();
         let session_slot = match resumed {
             Some(session_slot) => session_slot, // [MQTT-3.1.2-5]
-            None if self.sessions.len() >= self.shared.limits.sessions_max => {
+            None if self.is_full() || self.sessions.len() >= self.shared.limits.sessions_max => {
                 return self.refuse(slot, &self.no_room(ReasonCode::QUOTA_EXCEEDED));
             }
             None => self.new_session(&pending.client_id),
@@ -349,7 +351,7 @@ impl Core {
         session.expiry_secs_max = pending.expiry_secs_max;
         session.expires_at = Millis::NEVER;
         session.will = None; // [MQTT-3.1.3-9]
-        session.to_resend = session.in_flight.len();
+        session.resend_all();
         let connection = &mut self.connections[slot as usize];
         connection.session = session_slot;
         connection.phase = Phase::Connected;
@@ -357,14 +359,15 @@ impl Core {
         connection.asked_no_expiry = pending.expiry_asked == 0;
         connection.received_before = u16::try_from(session.received.len()).unwrap_or(u16::MAX);
         connection.heard_at = self.now;
-        connection.drop_empty_extra();
+        self.count_extra(slot);
+        self.connections[slot as usize].drop_empty_extra();
         if let Some(patience) = self.patience(slot) {
             self.arm_connection(slot, self.now + patience);
         }
         // [MQTT-3.1.4-5]
         let properties = connack.as_properties();
         let connack = Connack { session_present: resumed.is_some(), reason_code: ReasonCode::SUCCESS, properties };
-        Packet::Connack(connack).encode(pending.version, self.out(slot));
+        self.write(slot, |out| Packet::Connack(connack).encode(pending.version, out));
         self.pump(session_slot);
         self.resume_replays(slot, session_slot);
     }
@@ -373,6 +376,7 @@ impl Core {
         let client_id: Arc<str> = client_id.into();
         let serial = self.next_serial;
         self.next_serial = self.next_serial.wrapping_add(1);
+        self.account.add(session_bytes(&client_id));
         let slot = slot_of(self.sessions.insert(Session::new(Arc::clone(&client_id), serial)));
         self.by_client.insert(client_id, slot);
         slot

@@ -89,6 +89,10 @@ pub(super) struct Extra {
     pub(super) rates: ClientRates,
     /// Topic Names by alias minus one [MQTT-3.3.2-7].
     pub(super) aliases: Vec<Option<Box<str>>>,
+    /// Bytes of their Topic Names.
+    pub(super) alias_bytes: usize,
+    /// What the worker has counted for all of this.
+    pub(super) counted_bytes: usize,
     /// Those that were sent to the client; `None` before the first.
     pub(super) outbound_aliases: Option<Box<OutboundAliases>>,
     /// Retained messages for new subscriptions.

@@ -40,7 +40,9 @@ impl Core {
                 Phase::AwaitingConnect | Phase::Authenticating | Phase::Connected => {}
             }
             if connection.is_held {
-                return connection.partial.extend_from_slice(rest);
+                let mut partial = self.take_partial(slot);
+                partial.extend_from_slice(rest);
+                return self.keep_partial(slot, partial);
             }
             if connection.partial.is_empty() {
                 let used = self.packets(slot, rest);
@@ -48,21 +50,21 @@ impl Core {
                 if self.connections[slot as usize].phase == Phase::Leaving {
                     return self.feed_leaving(slot, rest);
                 }
-                self.connections[slot as usize].partial.extend_from_slice(rest);
-                return;
+                return self.keep_partial(slot, rest.to_vec());
             }
             // Only what its packet lacks is added to a partial one; the packets behind it need not be copied.
-            let mut partial = std::mem::take(&mut connection.partial);
+            let mut partial = self.take_partial(slot);
             let packet_bytes_max = self.packet_bytes_max(slot);
-            let missing = match codec::frame(&partial, packet_bytes_max) {
-                Ok(Frame::Incomplete { total_bytes: Some(total) }) => total - partial.len(),
-                _ => 1,
+            let total_bytes = match codec::frame(&partial, packet_bytes_max) {
+                Ok(Frame::Incomplete { total_bytes: Some(total) }) => total,
+                _ => partial.len() + 1,
             };
-            let (more, behind) = rest.split_at(missing.min(rest.len()));
+            let (more, behind) = rest.split_at((total_bytes - partial.len()).min(rest.len()));
+            make_room(&mut partial, more.len(), total_bytes);
             partial.extend_from_slice(more);
             rest = behind;
             if self.packets(slot, &partial) == 0 {
-                self.connections[slot as usize].partial = partial;
+                self.keep_partial(slot, partial);
             }
         }
     }
@@ -87,7 +89,7 @@ impl Core {
             let rest = &bytes[used..];
             let next = match codec::frame(rest, packet_bytes_max) {
                 Ok(Frame::Incomplete { .. }) => {
-                    if let Err(error) = self.check_start(slot, rest) {
+                    if let Err(error) = self.check_start(slot, rest).and_then(|()| self.check_partial(rest.len())) {
                         self.refuse_packet(slot, rest, 0, &error);
                         return bytes.len();
                     }
@@ -257,6 +259,15 @@ impl Core {
     /// The QoS that is granted for what was asked.
     pub(super) fn granted(&self, asked: QoS) -> QoS {
         asked.min(self.shared.limits.maximum_qos)
+    }
+}
+
+/// Makes room for `more` bytes of a packet: twice as much as there is, so that it is seldom moved, but never more than it
+/// will need.
+fn make_room(partial: &mut Vec<u8>, more: usize, total_bytes: usize) {
+    if partial.capacity() - partial.len() < more {
+        let capacity = total_bytes.min(2 * partial.capacity()).max(partial.len() + more);
+        partial.reserve_exact(capacity - partial.len());
     }
 }
 

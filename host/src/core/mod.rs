@@ -14,6 +14,7 @@ mod acks;
 mod admission;
 mod aliases;
 mod auth;
+mod budget;
 #[cfg(any(test, fuzzing))]
 mod check;
 mod close;
@@ -43,12 +44,14 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use foldhash::fast::{FixedState, RandomState};
 use plugin_api::{PropertiesBuf, Property, ReasonCode};
 use slab::Slab;
 
 use self::admission::Admission;
+use self::budget::Account;
 use self::congestion::Congestion;
 pub use self::connect::Handover;
 use self::connection::{Closing, Connection, NONE, Phase};
@@ -81,6 +84,8 @@ pub struct Shared {
     pub allow_anonymous: bool,
     /// What each worker has counted.
     pub counters: Box<[Counters]>,
+    /// Workers that hold as much as they may: one bit for each. Written when one becomes full or ceases to be.
+    full_workers: AtomicU64,
     /// Whether PUBLISH packets are looked at for more than the protocol's own rules.
     checks_publish: bool,
     /// Network Connections open in all workers.
@@ -99,6 +104,7 @@ impl Shared {
             interest: Arc::new(Interest::new(workers)),
             retained: Arc::new(Retained::new(limits.retained_messages_max, limits.retained_bytes_max)),
             counters: (0..workers).map(|_| Counters::default()).collect(),
+            full_workers: AtomicU64::new(0),
             checks_publish: limits.has_client_rates() || limits.check_payload_format || !limits.retain_available,
             admission: Admission::default(),
             // The standard library's hasher takes its keys from the operating system's random numbers.
@@ -155,6 +161,10 @@ pub struct Core {
     /// Messages of members that have left, oldest first, and their bytes.
     handed_on: VecDeque<HandedOn>,
     handed_on_bytes: usize,
+    /// Bytes held for peers; see [`budget`].
+    account: Account,
+    /// What the other workers know: whether it is full.
+    said_full: bool,
     /// What is left of this turn's work; see [`work`].
     work_left: usize,
     /// Connections, by slot and id, with packets that wait for the next turn.
@@ -214,6 +224,8 @@ impl Core {
             listed_replays: VecDeque::new(),
             handed_on: VecDeque::new(),
             handed_on_bytes: 0,
+            account: Account::default(),
+            said_full: false,
             work_left: UNITS_A_TURN,
             held: VecDeque::new(),
             remains: VecDeque::new(),
@@ -260,9 +272,7 @@ impl Core {
     /// The peer has closed its side, or the socket has failed. Call it once; the slot stays until [`Core::release`].
     pub fn lost(&mut self, slot: u32, now: Millis) {
         self.now = now;
-        let connection = &mut self.connections[slot as usize];
-        connection.out = Vec::new();
-        connection.out_sent = 0;
+        drop(self.take_out(slot));
         self.close(
             slot,
             Closing::silent(plugin_api::DisconnectKind::Closed, plugin_api::ReasonCode::UNSPECIFIED_ERROR),
@@ -337,10 +347,12 @@ impl Core {
         if !self.is_closing(slot) && self.connections.contains(slot as usize) {
             self.lost(slot, self.now);
         }
-        if let Some(connection) = self.connections.try_remove(slot as usize) {
+        if self.connections.contains(slot as usize) {
+            let out = self.take_out(slot);
+            self.recycle(out);
+            let connection = self.connections.remove(slot as usize);
             self.by_connection.remove(&connection.id);
             self.shared.admission.leave(connection.peer, &self.shared.limits);
-            self.recycle(connection.out);
         }
     }
 

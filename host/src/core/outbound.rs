@@ -2,8 +2,9 @@
 
 use plugin_api::{Properties, QoS};
 
+use super::budget::FREE_BYTES;
 use super::connection::{NONE, Phase};
-use super::session::{Awaiting, InFlight, Queued};
+use super::session::Queued;
 use super::templates::{Class, Own, encode};
 use super::{Closing, Core};
 use crate::codec::{Ack, Packet, PacketId};
@@ -36,10 +37,9 @@ impl Core {
             }
             return;
         }
-        connection.out_sent = 0;
         connection.out_largest = 0;
-        let empty = std::mem::take(&mut connection.out);
         let session = connection.session;
+        let empty = self.take_out(slot);
         self.recycle(empty);
         if session != NONE {
             self.pump(session);
@@ -111,20 +111,21 @@ impl Core {
     fn put(&mut self, slot: u32, packet: &Packet<'_>) -> bool {
         let connection = &self.connections[slot as usize];
         let (version, bytes_max) = (connection.version, connection.packet_bytes_max as usize);
-        let out = self.out(slot);
-        let start = out.len();
-        packet.encode(version, out);
-        let fits = out.len() - start <= bytes_max;
-        if !fits {
-            out.truncate(start);
-        }
-        fits
+        self.write(slot, |out| {
+            let start = out.len();
+            packet.encode(version, out);
+            let fits = out.len() - start <= bytes_max;
+            if !fits {
+                out.truncate(start);
+            }
+            fits
+        })
     }
 
     /// The short acknowledgement, the same four bytes in all versions.
     pub(super) fn acknowledge(&mut self, slot: u32, first_byte: u8, packet_id: PacketId) {
         let [high, low] = packet_id.get().to_be_bytes();
-        self.out(slot).extend_from_slice(&[first_byte, 2, high, low]);
+        self.write(slot, |out| out.extend_from_slice(&[first_byte, 2, high, low]));
         self.bound_answers(slot);
     }
 
@@ -147,7 +148,8 @@ impl Core {
         let waiting = connection.waiting_bytes();
         // Anything may be sent to a connection that has next to nothing to send, whatever its size.
         let bytes_max = self.shared.limits.outbound_bytes_max;
-        if waiting > bytes_max / NEXT_TO_NOTHING && waiting + parts.payload.len() > bytes_max {
+        let is_slow = waiting > bytes_max / NEXT_TO_NOTHING && waiting + parts.payload.len() > bytes_max;
+        if is_slow || waiting + parts.payload.len() > FREE_BYTES && self.is_full() {
             self.counters().dropped_slow.add(1);
             return self.note_presence(self.connections[slot as usize].session);
         }
@@ -158,6 +160,10 @@ impl Core {
 
     /// Sends a QoS 1 or 2 message if its turn has come, or puts it into the session's queue.
     pub(super) fn send_or_queue(&mut self, session_slot: u32, delivery: Queued) {
+        if self.is_overfull() {
+            self.counters().dropped_queue_full.add(1);
+            return;
+        }
         let session = &self.sessions[session_slot as usize];
         let at_once = session.queue.is_empty() && self.may_send(session_slot);
         let left = if at_once { self.send(session_slot, delivery).err() } else { Some(delivery) };
@@ -170,6 +176,10 @@ impl Core {
     /// Puts a message into a session's queue. What does not fit is dropped, and counted: the message, or those that have
     /// waited longest.
     pub(super) fn enqueue(&mut self, session_slot: u32, mut delivery: Queued) {
+        if self.is_overfull() || delivery.qos == QoS::AtMostOnce && self.is_full() {
+            self.counters().dropped_queue_full.add(1);
+            return;
+        }
         let limits = &self.shared.limits;
         let session = &mut self.sessions[session_slot as usize];
         while let Err(refused) = session.enqueue(delivery, limits.queue_messages_max, limits.queue_bytes_max) {
@@ -195,6 +205,7 @@ impl Core {
             connection.phase == Phase::Connected
                 && session.to_resend == 0
                 && session.in_flight.len() < usize::from(connection.in_flight_max)
+                && session.has_room_in_flight(&self.shared.limits)
                 && connection.waiting_bytes() < self.shared.limits.outbound_bytes_max
         })
     }
@@ -216,9 +227,7 @@ impl Core {
         let class = Class { v5: self.connections[slot as usize].is_v5(), qos: delivery.qos, retain: delivery.retain };
         let parts = delivery.message.parts();
         if self.append(slot, class, &parts, delivery.origin.identifiers(), Some(packet_id), false).is_ok() {
-            let awaiting = if delivery.qos == QoS::AtLeastOnce { Awaiting::Puback } else { Awaiting::Pubrec };
-            let sent = InFlight { packet_id, awaiting, delivery: Some(delivery) };
-            self.sessions[session_slot as usize].in_flight.push_back(sent);
+            self.sessions[session_slot as usize].add_in_flight(packet_id, delivery);
         }
         Ok(())
     }
@@ -235,6 +244,7 @@ impl Core {
         dup: bool,
     ) -> Result<(), TooLarge> {
         let now = self.now;
+        let capacity = self.connections[slot as usize].out.capacity();
         self.out(slot);
         let connection = &mut self.connections[slot as usize];
         let start = connection.out.len();
@@ -248,6 +258,7 @@ impl Core {
                 connection.append_with_alias(class, parts, own, now);
             }
         }
+        self.account.change(capacity, connection.out.capacity());
         if connection.out.len() - start > connection.packet_bytes_max as usize {
             connection.out.truncate(start);
             self.counters().dropped_too_large.add(1);
@@ -297,7 +308,7 @@ impl Core {
             let Some(connection) = self.connections.get(session.connection as usize) else {
                 return;
             };
-            let place = session.in_flight.len() - session.to_resend;
+            let place = session.first_to_resend();
             if session.to_resend == 0
                 || place >= usize::from(connection.in_flight_max)
                 || connection.waiting_bytes() >= self.shared.limits.outbound_bytes_max
@@ -315,14 +326,15 @@ impl Core {
                     self.append(slot, class, &parts, delivery.origin.identifiers(), Some(packet_id), true).is_ok()
                 }
                 None => {
-                    Packet::Pubrel(Ack::success(packet_id)).encode(version, self.out(slot));
+                    self.write(slot, |out| Packet::Pubrel(Ack::success(packet_id)).encode(version, out));
                     true
                 }
             };
             let session = &mut self.sessions[session_slot as usize];
-            session.to_resend -= 1;
-            if !fits {
-                session.in_flight.remove(place);
+            if fits {
+                session.to_resend -= 1;
+            } else {
+                session.remove_in_flight(place);
             }
         }
     }

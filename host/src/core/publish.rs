@@ -1,13 +1,13 @@
 //! PUBLISH and PUBREL from a client: limits, handlers, acknowledgement, retained messages, routing.
 
-use std::sync::Arc;
-
 use plugin_api::{DisconnectKind, Properties, PropertiesBuf, Property, QoS, ReasonCode};
 
 use super::Core;
+use super::budget::{Kept, no_room};
 use super::connection::Closing;
 use super::inbound::{Next, protocol_error};
 use super::route::{Outgoing, expiry};
+use super::session::Session;
 use crate::clock::Millis;
 use crate::codec::{Ack, DecodeError, Packet, PacketId, Publish};
 use crate::limits::RejectedPublish;
@@ -54,15 +54,12 @@ impl Core {
             });
         }
         let place = usize::from(alias - 1);
-        let aliases = &mut self.connections[slot as usize].extra().aliases;
-        if aliases.len() <= place {
-            aliases.resize(place + 1, None);
-        }
         if !publish.topic.is_empty() {
-            aliases[place] = Some(publish.topic.into());
+            self.set_alias(slot, place, publish.topic)?;
             return self.publish_to(slot, publish, publish.topic);
         }
-        let Some(topic) = aliases[place].take() else {
+        let aliases = &mut self.connections[slot as usize].extra().aliases;
+        let Some(topic) = aliases.get_mut(place).and_then(Option::take) else {
             return Err(protocol_error("a Topic Alias that stands for no Topic Name yet"));
         };
         let next = self.publish_to(slot, publish, &topic);
@@ -72,6 +69,20 @@ impl Core {
             *alias = Some(topic);
         }
         next
+    }
+
+    fn set_alias(&mut self, slot: u32, place: usize, topic: &str) -> Result<(), DecodeError> {
+        if self.is_full() {
+            return Err(no_room());
+        }
+        let extra = self.connections[slot as usize].extra();
+        if extra.aliases.len() <= place {
+            extra.aliases.resize(place + 1, None);
+        }
+        let before = extra.aliases[place].replace(topic.into());
+        extra.alias_bytes = extra.alias_bytes + topic.len() - before.map_or(0, |before| before.len());
+        self.count_extra(slot);
+        Ok(())
     }
 
     fn publish_to(&mut self, slot: u32, publish: &Publish<'_>, topic: &str) -> Result<Next, DecodeError> {
@@ -274,7 +285,7 @@ impl Core {
             }
         };
         match (publish.qos, publish.packet_id) {
-            (_, Some(_)) if parts.is_some_and(|parts| !self.can_take(&parts)) => {
+            (_, Some(_)) if parts.is_some_and(|parts| !self.can_take(slot, publish.qos, &parts)) => {
                 self.counters().publishes_refused.add(1);
                 self.refuse_full(slot, publish);
             }
@@ -282,7 +293,7 @@ impl Core {
                 if parts.is_some_and(|parts| !self.has_room_to_retain(&parts)) {
                     self.refuse_to_retain(slot, publish);
                 } else {
-                    self.receive(slot, packet_id, parts.map(|parts| Arc::new(parts.to_message())));
+                    self.receive(slot, packet_id, parts.map(|parts| Kept::new(&parts, &self.account)));
                 }
             }
             (_, packet_id) => {
@@ -299,8 +310,13 @@ impl Core {
         self.properties = properties;
     }
 
-    /// Whether a message with QoS 1 or 2 can be kept where it would have to be.
-    fn can_take(&mut self, parts: &MessageParts<'_>) -> bool {
+    /// Whether a message that is acknowledged can be kept where it would have to be.
+    fn can_take(&mut self, slot: u32, qos: QoS, parts: &MessageParts<'_>) -> bool {
+        let limits = &self.shared.limits;
+        let has_room = |session: &Session| qos != QoS::ExactlyOnce || session.can_receive(parts, limits);
+        if self.is_full() || !self.session_of(slot).is_some_and(has_room) {
+            return false;
+        }
         !(self.may_be_held_up() && {
             let targets = self.router.targets(parts.topic);
             self.is_held_up(&targets)

@@ -1,15 +1,13 @@
 //! QoS 2 messages from a client, from PUBLISH to PUBREL.
 
-use std::sync::Arc;
-
 use plugin_api::{Properties, ReasonCode};
 
 use super::Core;
+use super::budget::Kept;
 use super::inbound::{Next, protocol_error};
 use super::publish::PUBREC;
 use super::route::Outgoing;
 use crate::codec::{Ack, DecodeError, Packet, PacketId, Publish};
-use crate::message::Message;
 
 /// First byte of an acknowledgement.
 const PUBCOMP: u8 = 0x70;
@@ -36,7 +34,7 @@ impl Core {
                 self.acknowledge(slot, PUBREC, packet_id);
                 return Ok(Some(self.next(slot)));
             }
-            if let Some(message) = session.received.remove(&packet_id).flatten() {
+            if let Some(message) = session.release(packet_id).flatten() {
                 self.publish_released(slot, &message);
             }
         }
@@ -44,9 +42,9 @@ impl Core {
     }
 
     /// Keeps a QoS 2 message until it is released, and says so [MQTT-4.3.3-8].
-    pub(super) fn receive(&mut self, slot: u32, packet_id: PacketId, message: Option<Arc<Message>>) {
+    pub(super) fn receive(&mut self, slot: u32, packet_id: PacketId, message: Option<Kept>) {
         let session_slot = self.connections[slot as usize].session;
-        self.sessions[session_slot as usize].received.insert(packet_id, message);
+        self.sessions[session_slot as usize].receive(packet_id, message);
         // Whether anybody has subscribed is known when it is released, and PUBCOMP cannot say it.
         self.acknowledge(slot, PUBREC, packet_id);
     }
@@ -57,7 +55,7 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_slot as usize) else {
             return Ok(Next::Stop);
         };
-        let received = session.received.remove(&ack.packet_id);
+        let received = session.release(ack.packet_id);
         let known = received.is_some();
         session.trim();
         if let Some(message) = received.flatten() {
@@ -77,7 +75,7 @@ impl Core {
     }
 
     /// A QoS 2 message goes on. It has been ours since PUBREC: it is not lost even if there is no room to retain it now.
-    fn publish_released(&mut self, slot: u32, message: &Arc<Message>) {
+    fn publish_released(&mut self, slot: u32, message: &Kept) {
         if message.is_expired(self.now) {
             self.counters().dropped_expired.add(1); // [MQTT-4.3.3-13]
             return;

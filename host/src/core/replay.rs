@@ -2,11 +2,12 @@
 //! connection after the other.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use plugin_api::QoS;
 
 use super::Core;
+use super::budget::Kept;
 use super::connection::Phase;
 use super::session::{Origin, Queued};
 use crate::message::Message;
@@ -17,6 +18,8 @@ const MESSAGES_A_TURN: usize = 64;
 const AHEAD_BYTES: usize = 64 << 10;
 /// Looking up the messages of a filter counts as so many of them, as it may walk through all that are retained.
 const LOOKUP_AS_MESSAGES: usize = 64;
+/// Messages that are found in a unit of work.
+const FOUND_A_UNIT: usize = 4;
 /// Messages that all replays together send before others are served.
 const ALL_MESSAGES_A_TURN: usize = 256;
 
@@ -46,12 +49,18 @@ pub(super) struct Replay {
 struct Current {
     filter: Box<str>,
     replay: Replay,
-    messages: std::vec::IntoIter<Arc<Message>>,
+    /// They may be replaced meanwhile: then nothing of them stays.
+    messages: std::vec::IntoIter<Weak<Message>>,
 }
 
 impl Replays {
     pub(super) fn is_empty(&self) -> bool {
         self.current.is_none() && self.waiting.is_empty()
+    }
+
+    /// Messages that were found and not sent yet.
+    pub(super) fn messages_left(&self) -> usize {
+        self.current.as_ref().map_or(0, |current| current.messages.len())
     }
 
     /// Forgets the replay of a filter.
@@ -75,21 +84,31 @@ impl Core {
         replays.cancel(filter);
         let replay = Replay { qos, identifier, mark: self.shared.retained.mark() };
         if at_once {
-            let messages = self.shared.retained.matching(filter, self.now);
-            if messages.is_empty() {
-                return self.connections[slot as usize].drop_empty_extra();
+            let messages = self.look_up(filter, u64::MAX);
+            let connection = &mut self.connections[slot as usize];
+            if messages.len() > 0 {
+                connection.extra().replays.current = Some(Current { filter: filter.into(), replay, messages });
             }
-            replays.current = Some(Current { filter: filter.into(), replay, messages: messages.into_iter() });
         } else {
             replays.waiting.insert(filter.into(), replay);
         }
+        self.count_extra(slot);
+        self.connections[slot as usize].drop_empty_extra();
         self.list_replays(slot);
+    }
+
+    fn look_up(&mut self, filter: &str, mark: u64) -> std::vec::IntoIter<Weak<Message>> {
+        let found = self.shared.retained.matching_before(filter, self.now, mark);
+        self.spend(found.len() / FOUND_A_UNIT);
+        let found: Vec<Weak<Message>> = found.into_iter().map(|message| Arc::downgrade(&message)).collect();
+        found.into_iter()
     }
 
     /// The subscription has ended [MQTT-3.10.4-2].
     pub(super) fn cancel_replay(&mut self, slot: u32, filter: &str) {
         if let Some(extra) = self.connections.get_mut(slot as usize).and_then(|connection| connection.extra.as_mut()) {
             extra.replays.cancel(filter);
+            self.count_extra(slot);
         }
     }
 
@@ -99,12 +118,14 @@ impl Core {
         let limits = &self.shared.limits;
         let session = &mut self.sessions[session_slot as usize];
         for message in replays.current.into_iter().flat_map(|Current { replay, messages, .. }| {
+            let messages = messages.filter_map(|message| message.upgrade());
             messages.map(move |message| (message.qos().min(replay.qos), replay.identifier, message))
         }) {
             let (qos, identifier, message) = message;
             if qos == QoS::AtMostOnce || message.is_superseded() || message.is_expired(self.now) {
                 continue;
             }
+            let message = Kept::new(&message.parts(), &self.account);
             let delivery = Queued { message, qos, retain: true, origin: Origin::new(None, &[identifier]) };
             if session.enqueue(delivery, limits.queue_messages_max, limits.queue_bytes_max).is_err() {
                 self.counters().dropped_queue_full.add(1);
@@ -156,9 +177,9 @@ impl Core {
             if replays.is_listed {
                 self.listed_replays.push_back((slot, id));
             }
-            let connection = &mut self.connections[slot as usize];
-            connection.extra().replays = replays;
-            connection.drop_empty_extra();
+            self.connections[slot as usize].extra().replays = replays;
+            self.count_extra(slot);
+            self.connections[slot as usize].drop_empty_extra();
         }
     }
 
@@ -173,8 +194,8 @@ impl Core {
                 let Some((filter, replay)) = replays.waiting.pop_first() else {
                     return false;
                 };
-                let found = self.shared.retained.matching_before(&filter, self.now, replay.mark);
-                replays.current = Some(Current { filter, replay, messages: found.into_iter() });
+                let found = self.look_up(&filter, replay.mark);
+                replays.current = Some(Current { filter, replay, messages: found });
                 messages += LOOKUP_AS_MESSAGES;
                 *messages_left = messages_left.saturating_sub(LOOKUP_AS_MESSAGES);
                 continue;
@@ -186,22 +207,24 @@ impl Core {
             messages += 1;
             *messages_left -= 1;
             // What has been replaced since is delivered as a live message: an older value never follows a newer one.
-            if !message.is_superseded() && !message.is_expired(self.now) {
+            let message = message.upgrade().filter(|message| !message.is_superseded());
+            if let Some(message) = message.filter(|message| !message.is_expired(self.now)) {
                 bytes += message.bytes();
-                self.send_retained(slot, message, &current.replay);
+                self.send_retained(slot, &message, &current.replay);
             }
         }
         !replays.is_empty()
     }
 
     /// Sends with RETAIN set, as it is sent because a subscription was made.
-    fn send_retained(&mut self, slot: u32, message: Arc<Message>, replay: &Replay) {
+    fn send_retained(&mut self, slot: u32, message: &Message, replay: &Replay) {
         self.templates.begin(1);
         let qos = message.qos().min(replay.qos);
         let origin = Origin::new(None, &[replay.identifier]);
         if qos == QoS::AtMostOnce {
             self.send_at_most_once(slot, true, origin.identifiers(), &message.parts());
         } else {
+            let message = Kept::new(&message.parts(), &self.account);
             let delivery = Queued { message, qos, retain: true, origin };
             self.send_or_queue(self.connections[slot as usize].session, delivery);
         }

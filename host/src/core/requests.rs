@@ -2,6 +2,7 @@
 
 use plugin_api::{ConnectionId, DisconnectKind, InfoSender, Properties, PropertiesBuf, Property, QoS, ReasonCode};
 
+use super::budget::Kept;
 use super::connection::{Closing, NONE, Phase};
 use super::mail::{InfoMail, InfoTarget, Mail};
 use super::publish::forwarded;
@@ -199,7 +200,7 @@ impl Core {
             self.send_at_most_once(slot, message.retain, &[], &parts);
         } else {
             let delivery = Queued {
-                message: std::sync::Arc::new(parts.to_message()),
+                message: Kept::new(&parts, &self.account),
                 qos: message.qos,
                 retain: message.retain,
                 origin: Origin::new(None, &[]),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use plugin_api::QoS;
 
 use super::Core;
+use super::budget::{Account, Kept};
 use super::connection::NONE;
 use super::mail::Destination;
 use super::session::{Origin, Queued};
@@ -18,7 +19,7 @@ use crate::router::{SessionKey, Target};
 /// A message that is being routed. It is copied at most once, when the first session has to keep it.
 pub(super) struct Outgoing<'a> {
     pub(super) parts: MessageParts<'a>,
-    pub(super) kept: Option<Arc<Message>>,
+    pub(super) kept: Option<Kept>,
 }
 
 impl<'a> Outgoing<'a> {
@@ -26,13 +27,13 @@ impl<'a> Outgoing<'a> {
         Self { parts, kept: None }
     }
 
-    pub(super) fn of(message: &'a Arc<Message>) -> Self {
-        Self { parts: message.parts(), kept: Some(Arc::clone(message)) }
+    pub(super) fn of(message: &'a Kept) -> Self {
+        Self { parts: message.parts(), kept: Some(message.clone()) }
     }
 
     /// The message in a form that can be kept.
-    pub(super) fn keep(&mut self) -> Arc<Message> {
-        Arc::clone(self.kept.get_or_insert_with(|| Arc::new(self.parts.to_message())))
+    pub(super) fn keep(&mut self, account: &Account) -> Kept {
+        self.kept.get_or_insert_with(|| Kept::new(&self.parts, account)).clone()
     }
 }
 
@@ -75,7 +76,7 @@ impl Core {
             self.shared.retained.clear(out.parts.topic);
             return true;
         }
-        let kept = self.shared.retained.set(out.keep()).is_ok(); // [MQTT-3.3.1-5]
+        let kept = self.shared.retained.set(Arc::new(out.parts.to_message())).is_ok(); // [MQTT-3.3.1-5]
         if kept && out.parts.expires_at != Millis::NEVER {
             self.timers.arm_once(&mut self.retained_armed, self.now, out.parts.expires_at, Subject::Retained);
         }
@@ -135,13 +136,13 @@ impl Core {
             if self.shared.limits.queue_qos0 && (slot == NONE || !session.queue.is_empty()) {
                 // Behind what waits, as it must not overtake QoS 0 messages among them [MQTT-4.6.0-6].
                 let origin = Origin::new(wanted.group, wanted.identifiers);
-                self.enqueue(key.slot, Queued { message: out.keep(), qos, retain, origin });
+                self.enqueue(key.slot, Queued { message: out.keep(&self.account), qos, retain, origin });
             } else if slot != NONE {
                 self.send_at_most_once(slot, retain, wanted.identifiers, &out.parts);
             }
         } else {
             let origin = Origin::new(wanted.group, wanted.identifiers);
-            let delivery = Queued { message: out.keep(), qos, retain, origin };
+            let delivery = Queued { message: out.keep(&self.account), qos, retain, origin };
             self.send_or_queue(key.slot, delivery);
         }
         true
@@ -204,7 +205,7 @@ impl Core {
 
     /// Routes what a plugin published. It is asked about by nobody: it comes from the operator's own code.
     pub(super) fn publish_from_plugin(&mut self, message: &Arc<Message>) {
-        if !self.retain_and_route(&mut Outgoing::of(message)) {
+        if !self.retain_and_route(&mut Outgoing::new(message.parts())) {
             tracing::warn!(
                 topic = message.topic(),
                 "a retained message of a plugin was not kept: there is no room for more"

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use plugin_api::QoS;
 
+use super::budget::Kept;
 use super::connection::NONE;
 use super::replay::Parked;
 use super::shared::SharedPart;
 use super::timers::Armed;
 use crate::clock::Millis;
 use crate::codec::{PacketId, SubscribeOptions};
-use crate::message::Message;
+use crate::limits::Limits;
+use crate::message::MessageParts;
 use crate::router::SessionKey;
 
 /// A Session Expiry Interval that means "never", section 3.1.2.11.2.
@@ -38,13 +40,17 @@ pub(super) struct Session {
     /// Sent and not acknowledged, oldest first.
     pub(super) in_flight: VecDeque<InFlight>,
     /// How many at the end of `in_flight` have not been sent on the present connection.
-    pub(super) to_resend: usize,
+    pub(super) to_resend: u32,
+    /// Bytes of the messages in flight,
+    pub(super) in_flight_bytes: u32,
+    /// and of those in `received`. Both are within [`BYTES_MAX`].
+    pub(super) received_bytes: u32,
     /// Accepted and not sent, oldest first. Not encoded: it costs a reference each.
     pub(super) queue: VecDeque<Queued>,
     pub(super) queue_bytes: usize,
     /// QoS 2 messages from the client, accepted and not released [MQTT-4.3.3-10]. `None` where a handler took the message:
     /// nothing is routed at PUBREL.
-    pub(super) received: HashMap<PacketId, Option<Arc<Message>>, RandomState>,
+    pub(super) received: HashMap<PacketId, Option<Kept>, RandomState>,
     /// By Topic Filter as the client wrote it, `$share/…` included.
     pub(super) subscriptions: HashMap<Box<str>, Subscription, RandomState>,
     /// For its Shared Subscriptions; few sessions have any.
@@ -73,7 +79,7 @@ pub(super) struct DelayedWill {
 #[derive(Debug)]
 pub(super) struct AcceptedWill {
     /// It does not expire: its lifetime begins when it is published.
-    pub(super) message: Arc<Message>,
+    pub(super) message: Kept,
     /// Message Expiry Interval in seconds.
     pub(super) expiry_secs: Option<u32>,
 }
@@ -98,7 +104,7 @@ pub(super) struct InFlight {
 /// A message for one session.
 #[derive(Debug, Clone)]
 pub(super) struct Queued {
-    pub(super) message: Arc<Message>,
+    pub(super) message: Kept,
     pub(super) qos: QoS,
     pub(super) retain: bool,
     pub(super) origin: Origin,
@@ -148,6 +154,20 @@ impl Origin {
     }
 }
 
+/// Bytes of messages in flight or received that one session may have, whatever it is allowed, and one message more: they
+/// are counted in 32 bits.
+const BYTES_MAX: usize = 1 << 30;
+
+/// Bytes of the messages that one session may have in flight, and of QoS 2 messages from its client that are not released:
+/// as many as may wait for it, in its queue or for its socket.
+fn unacknowledged_bytes_max(limits: &Limits) -> usize {
+    limits.queue_bytes_max.max(limits.outbound_bytes_max).min(BYTES_MAX)
+}
+
+fn narrow(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("a packet is smaller than 256 MiB, and there are as many as have identifiers")
+}
+
 impl Session {
     pub(super) fn new(client_id: Arc<str>, serial: u32) -> Self {
         Self {
@@ -161,6 +181,8 @@ impl Session {
             next_packet_id: 1,
             in_flight: VecDeque::new(),
             to_resend: 0,
+            in_flight_bytes: 0,
+            received_bytes: 0,
             queue: VecDeque::new(),
             queue_bytes: 0,
             received: HashMap::default(),
@@ -194,10 +216,63 @@ impl Session {
     /// Ends the in-flight state of the message at a place.
     pub(super) fn remove_in_flight(&mut self, place: usize) {
         // A client may acknowledge what it was sent on an earlier connection before it is sent again.
-        if place >= self.in_flight.len() - self.to_resend {
+        if place >= self.first_to_resend() {
             self.to_resend -= 1;
         }
-        self.in_flight.remove(place);
+        let sent = self.in_flight.remove(place);
+        if let Some(delivery) = sent.and_then(|sent| sent.delivery) {
+            self.in_flight_bytes -= narrow(delivery.message.bytes());
+        }
+    }
+
+    /// The place in flight of the first message that is to be sent again.
+    pub(super) fn first_to_resend(&self) -> usize {
+        self.in_flight.len() - self.to_resend as usize
+    }
+
+    /// Everything in flight is to be sent again.
+    pub(super) fn resend_all(&mut self) {
+        self.to_resend = narrow(self.in_flight.len());
+    }
+
+    /// A message has been sent.
+    pub(super) fn add_in_flight(&mut self, packet_id: PacketId, delivery: Queued) {
+        let awaiting = if delivery.qos == QoS::AtLeastOnce { Awaiting::Puback } else { Awaiting::Pubrec };
+        self.in_flight_bytes += narrow(delivery.message.bytes());
+        self.in_flight.push_back(InFlight { packet_id, awaiting, delivery: Some(delivery) });
+    }
+
+    /// The client has the message at a place in flight, so that it is never sent again [MQTT-4.3.3-6].
+    pub(super) fn note_received(&mut self, place: usize) {
+        let sent = &mut self.in_flight[place];
+        sent.awaiting = Awaiting::Pubcomp;
+        if let Some(delivery) = sent.delivery.take() {
+            self.in_flight_bytes -= narrow(delivery.message.bytes());
+        }
+    }
+
+    /// Whether what is in flight leaves room for more.
+    pub(super) fn has_room_in_flight(&self, limits: &Limits) -> bool {
+        (self.in_flight_bytes as usize) < unacknowledged_bytes_max(limits)
+    }
+
+    /// Keeps a QoS 2 message of the client until it is released.
+    pub(super) fn receive(&mut self, packet_id: PacketId, message: Option<Kept>) {
+        self.received_bytes += message.as_ref().map_or(0, |message| narrow(message.bytes()));
+        self.received.insert(packet_id, message);
+    }
+
+    /// Takes it out. `None` if there is none with this Packet Identifier.
+    pub(super) fn release(&mut self, packet_id: PacketId) -> Option<Option<Kept>> {
+        let message = self.received.remove(&packet_id)?;
+        self.received_bytes -= message.as_ref().map_or(0, |message| narrow(message.bytes()));
+        Some(message)
+    }
+
+    /// Whether there is room for one more.
+    pub(super) fn can_receive(&self, parts: &MessageParts<'_>, limits: &Limits) -> bool {
+        let bytes = parts.topic.len() + parts.properties.len() + parts.payload.len();
+        self.received.is_empty() || self.received_bytes as usize + bytes <= unacknowledged_bytes_max(limits)
     }
 
     /// Puts a message into the queue. Gives it back if there is no room for it.

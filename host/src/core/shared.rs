@@ -10,13 +10,14 @@ use plugin_api::QoS;
 use plugin_api::topic::{self, Share};
 
 use super::Core;
+use super::budget::Kept;
 use super::connection::Phase;
 use super::mail::Destination;
 use super::route::{Outgoing, Wanted};
 use super::session::{Queued, Session};
 use crate::clock::Millis;
 use crate::codec::SubscribeOptions;
-use crate::message::{Message, MessageParts};
+use crate::message::MessageParts;
 use crate::router::{Group, Left, Member, Presence, SessionKey, Standing};
 
 /// What a session with Shared Subscriptions has beyond others. It keeps this when it leaves the last of them.
@@ -36,7 +37,7 @@ struct Membership {
 /// A message that looks for another member of its group.
 #[derive(Debug)]
 pub(super) struct HandedOn {
-    message: Arc<Message>,
+    message: Kept,
     group: NonZeroU64,
 }
 
@@ -240,7 +241,7 @@ impl Core {
     }
 
     /// Puts a message on the list of those that look for another member.
-    fn hand_on(&mut self, message: Arc<Message>, group: NonZeroU64) {
+    fn hand_on(&mut self, message: Kept, group: NonZeroU64) {
         let bytes = message.bytes();
         if self.handed_on_bytes + bytes > self.shared.limits.queue_bytes_max {
             self.counters().dropped_queue_full.add(1);

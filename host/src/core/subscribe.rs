@@ -6,6 +6,7 @@ use plugin_api::topic::{self, Share};
 use plugin_api::{DisconnectKind, Properties, QoS, ReasonCode};
 
 use super::Core;
+use super::budget::subscription_bytes;
 use super::connection::Closing;
 use super::inbound::Next;
 use super::session::Subscription;
@@ -104,7 +105,7 @@ impl Core {
             return ReasonCode::UNSPECIFIED_ERROR;
         };
         let is_new = !session.subscriptions.contains_key(asked.written);
-        if is_new && session.subscriptions.len() >= self.shared.limits.subscriptions_max {
+        if is_new && (self.is_full() || session.subscriptions.len() >= self.shared.limits.subscriptions_max) {
             return ReasonCode::QUOTA_EXCEEDED;
         }
         // [MQTT-3.2.2-10]
@@ -161,6 +162,9 @@ impl Core {
         let subscription = Subscription { options, identifier };
         // [MQTT-3.8.4-3]
         let existed = session.subscriptions.insert(asked.written.into(), subscription).is_some();
+        if !existed {
+            self.account.add(subscription_bytes(asked.written));
+        }
         let key = session.key(session_slot);
         let identifier_or_none = NonZeroU32::new(identifier);
         if let Some(share_name) = asked.share_name {
@@ -234,6 +238,7 @@ impl Core {
         let session = &mut self.sessions[session_slot as usize];
         let (key, slot) = (session.key(session_slot), session.connection);
         session.subscriptions.remove(written).is_some() && {
+            self.account.sub(subscription_bytes(written));
             left.extend(self.remove_from_router(key, written));
             self.cancel_replay(slot, written);
             true

@@ -10,6 +10,7 @@ use std::collections::{HashMap, hash_map};
 use foldhash::fast::RandomState;
 
 use super::Core;
+use super::budget::subscription_bytes;
 use super::session::Subscription;
 use crate::router::SessionKey;
 
@@ -88,7 +89,7 @@ impl Core {
                 continue; // It has ended.
             };
             connection.is_held = false;
-            let bytes = std::mem::take(&mut connection.partial);
+            let bytes = self.take_partial(slot);
             self.take_in(slot, &bytes);
         }
     }
@@ -135,6 +136,7 @@ impl Core {
             let cost = filter_units(&written);
             units = units.saturating_sub(cost);
             self.spend(cost);
+            self.account.sub(subscription_bytes(&written));
             self.remove_from_router(key, &written);
         }
     }

@@ -1,0 +1,228 @@
+//! The bytes that a worker holds for its peers, and what it refuses when they become too many.
+//!
+//! A worker counts what peers can make it keep: messages, once however many sessions wait for one, and each reference to
+//! them; outbound buffers and packets that have not come completely; subscriptions with their nodes in the tries;
+//! sessions, wills, Topic Aliases, replays. What has a bound of its own for all workers (retained messages, mailboxes,
+//! connections) is not counted here. Past [`Limits::worker_bytes_max`](crate::limits::Limits::worker_bytes_max) nothing is
+//! accepted that would have to be kept, and everything else goes on: as soon as memory has been released, so does the rest.
+
+use std::cell::Cell;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use super::Core;
+use super::connection::Extra;
+use crate::codec::DecodeError;
+use crate::message::{Message, MessageParts};
+use plugin_api::ReasonCode;
+
+/// What a message takes beyond its topic, properties and payload.
+const MESSAGE_BYTES: usize = 128;
+
+/// What a reference to it takes, in a session's queue, in flight or received.
+const REFERENCE_BYTES: usize = 64;
+
+/// A session, and its entries in the indexes.
+const SESSION_BYTES: usize = 768;
+
+/// A subscription in its session and among the subscribers of its filter, whose text is counted besides.
+const SUBSCRIPTION_BYTES: usize = 160;
+
+/// A level of a filter in this worker's trie, and the same again in the index of all workers.
+const NODE_BYTES: usize = 192;
+
+/// One of the messages that a replay has found.
+const REPLAYED_BYTES: usize = size_of::<usize>();
+
+/// What a connection may have outbound, or of a packet that has not come completely, even where there is no room: enough
+/// for who sends and reads little to be served.
+pub(super) const FREE_BYTES: usize = 16 << 10;
+
+/// How many bytes are held. One worker's own.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Account(Rc<Cell<usize>>);
+
+impl Account {
+    pub(super) fn bytes(&self) -> usize {
+        self.0.get()
+    }
+
+    #[inline]
+    pub(super) fn add(&self, bytes: usize) {
+        self.0.set(self.0.get() + bytes);
+    }
+
+    #[inline]
+    pub(super) fn sub(&self, bytes: usize) {
+        debug_assert!(self.0.get() >= bytes, "more is given back than was taken");
+        self.0.set(self.0.get().wrapping_sub(bytes));
+    }
+
+    /// Something has grown or shrunk.
+    #[inline]
+    pub(super) fn change(&self, before: usize, after: usize) {
+        if before != after {
+            self.add(after);
+            self.sub(before);
+        }
+    }
+}
+
+/// A message that sessions of one worker keep. It counts once, and each clone as the reference that it is.
+#[derive(Debug)]
+pub(super) struct Kept(Rc<Counted>);
+
+#[derive(Debug)]
+struct Counted {
+    message: Message,
+    account: Account,
+}
+
+impl Kept {
+    pub(super) fn new(parts: &MessageParts<'_>, account: &Account) -> Self {
+        let message = parts.to_message();
+        account.add(MESSAGE_BYTES + REFERENCE_BYTES + message.bytes());
+        Self(Rc::new(Counted { message, account: account.clone() }))
+    }
+}
+
+impl Deref for Kept {
+    type Target = Message;
+    fn deref(&self) -> &Message {
+        &self.0.message
+    }
+}
+
+impl Clone for Kept {
+    fn clone(&self) -> Self {
+        self.0.account.add(REFERENCE_BYTES);
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.account.sub(REFERENCE_BYTES);
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.account.sub(MESSAGE_BYTES + self.message.bytes());
+    }
+}
+
+/// What a session counts for, without what is in it.
+pub(super) fn session_bytes(client_id: &str) -> usize {
+    SESSION_BYTES + client_id.len()
+}
+
+/// What a subscription counts for, without its nodes in the tries.
+pub(super) fn subscription_bytes(written: &str) -> usize {
+    SUBSCRIPTION_BYTES + 2 * written.len()
+}
+
+impl Core {
+    /// The bytes that this worker holds for its peers, about.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.account.bytes() + self.router.nodes() * NODE_BYTES
+    }
+
+    /// Whether nothing more is accepted that would have to be kept.
+    pub(super) fn is_full(&self) -> bool {
+        self.held_bytes() >= self.shared.limits.worker_bytes_max
+    }
+
+    /// Whether there is no room even for what was accepted elsewhere, or before: messages from other workers that were on
+    /// their way, wills, QoS 2 messages that are released. It is dropped then.
+    pub(super) fn is_overfull(&self) -> bool {
+        let max = self.shared.limits.worker_bytes_max;
+        self.held_bytes() >= max.saturating_add(max / 8)
+    }
+
+    /// Tells the other workers whether this one is full, and learns which of them are.
+    pub(super) fn exchange_fullness(&mut self) {
+        let (is_full, own) = (self.is_full(), 1 << self.worker);
+        if is_full != self.said_full {
+            self.said_full = is_full;
+            if is_full {
+                tracing::warn!(worker = self.worker, bytes = self.held_bytes(), "the worker holds as much as it may");
+                self.shared.full_workers.fetch_or(own, Ordering::Relaxed);
+            } else {
+                self.shared.full_workers.fetch_and(!own, Ordering::Relaxed);
+            }
+        }
+        self.congestion.full = self.shared.full_workers.load(Ordering::Relaxed) & !own;
+    }
+
+    /// Writes to the outbound buffer of a connection.
+    #[inline]
+    pub(super) fn write<R>(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        let before = self.connections[slot as usize].out.capacity();
+        let out = self.out(slot);
+        let written = write(out);
+        let after = out.capacity();
+        self.account.change(before, after);
+        written
+    }
+
+    /// Takes the outbound buffer away from a connection.
+    pub(super) fn take_out(&mut self, slot: u32) -> Vec<u8> {
+        let connection = &mut self.connections[slot as usize];
+        connection.out_sent = 0;
+        let out = std::mem::take(&mut connection.out);
+        self.account.sub(out.capacity());
+        out
+    }
+
+    /// Keeps the start of a packet, or packets that wait for the next turn.
+    pub(super) fn keep_partial(&mut self, slot: u32, partial: Vec<u8>) {
+        self.account.add(partial.capacity());
+        self.connections[slot as usize].partial = partial;
+    }
+
+    /// Takes them away again.
+    pub(super) fn take_partial(&mut self, slot: u32) -> Vec<u8> {
+        let partial = std::mem::take(&mut self.connections[slot as usize].partial);
+        self.account.sub(partial.capacity());
+        partial
+    }
+
+    /// Whether a packet that has not come completely may grow so far.
+    pub(super) fn check_partial(&self, bytes: usize) -> Result<(), DecodeError> {
+        if bytes > FREE_BYTES && self.is_full() { Err(no_room()) } else { Ok(()) }
+    }
+
+    /// Something in a connection's extra state has changed.
+    pub(super) fn count_extra(&mut self, slot: u32) {
+        if let Some(extra) = &mut self.connections[slot as usize].extra {
+            let bytes = extra.bytes();
+            self.account.change(extra.counted_bytes, bytes);
+            extra.counted_bytes = bytes;
+        }
+    }
+
+    /// Takes the extra state away from a connection.
+    pub(super) fn take_extra(&mut self, slot: u32) -> Option<Box<Extra>> {
+        let mut extra = self.connections[slot as usize].extra.take()?;
+        self.account.sub(std::mem::take(&mut extra.counted_bytes));
+        Some(extra)
+    }
+}
+
+impl Extra {
+    /// Memory behind it that peers decide on, in bytes.
+    fn bytes(&self) -> usize {
+        let will = self.will.as_ref();
+        let will = will.map_or(0, |will| will.topic.len() + will.payload.len() + will.properties.len());
+        let aliases = self.alias_bytes + self.aliases.capacity() * size_of::<Option<Box<str>>>();
+        will + aliases + self.replays.messages_left() * REPLAYED_BYTES
+    }
+}
+
+/// The worker holds as much as it may.
+pub(super) fn no_room() -> DecodeError {
+    DecodeError::Protocol { code: ReasonCode::QUOTA_EXCEEDED, what: "the server has no memory left for this" }
+}

@@ -1,0 +1,195 @@
+//! What a worker holds for its peers is bounded: what it counts, what it refuses when it is full, and that it recovers.
+
+use super::net::{bytes, connect_packet};
+use super::*;
+use crate::core::budget::FREE_BYTES;
+
+const ONE: Mode = MODES[0];
+
+/// A worker with room for so many bytes.
+fn room(bytes: usize) -> Setup {
+    Setup::limits(|limits| limits.worker_bytes_max = bytes)
+}
+
+/// Has a session that nobody fetches anything from hold so many bytes in messages to `q`, and a little.
+fn fill(net: &mut Net, bytes: usize) {
+    let (from, absent) = (net.v5("from"), net.durable(V5, "absent", CONNACK));
+    net.subscribe(absent, "q", 1);
+    net.lose(absent);
+    let publish = format!("32: <q> 0001 {{}} '{}'", "x".repeat(9_000));
+    for _ in 0..bytes / 9_000 + 1 {
+        net.send(from, &publish);
+        net.take(from);
+    }
+    net.send(from, "E0:");
+}
+
+/// A message counts once, however many sessions wait for it, and each of them for little.
+#[test]
+fn message_for_many_counts_once() {
+    scenario_in(ONE, &Setup::default(), |net| {
+        let from = net.v5("from");
+        for number in 0..50 {
+            let absent = net.durable(V5, &format!("s{number}"), CONNACK);
+            net.subscribe(absent, "t", 1);
+            net.lose(absent);
+        }
+        let before = net.cores[0].held_bytes();
+        net.send(from, &format!("32: <t> 0001 {{}} '{}'", "x".repeat(100_000)));
+        let held = net.cores[0].held_bytes() - before;
+        assert!((100_000..110_000).contains(&held), "{held} bytes");
+        for number in 0..50 {
+            let back = net.join(V5, &connect_packet(V5, "02", 0, "", &format!("s{number}")), CONNACK);
+            net.send(back, "E0:");
+        }
+        assert!(net.cores[0].held_bytes() < before);
+    });
+}
+
+/// A full worker refuses what it would have to keep, in the words of each packet, and does everything else.
+#[test]
+fn full_worker() {
+    scenario_in(ONE, &room(1 << 20), |net| {
+        let (from, to) = (net.v5("publisher"), net.v5("to"));
+        let old = net.client(V3_1_1, "old");
+        let (large, alias, silent) = (net.v5("large"), net.v5("alias"), net.v5("silent"));
+        for client in [to, silent] {
+            net.subscribe(client, "t", 2);
+            net.subscribe(client, "zero", 0);
+        }
+        fill(net, 1 << 20);
+        assert!(net.cores[0].held_bytes() >= 1 << 20);
+        net.send(from, "32: <t> 0001 {} 'x' | 34: <t> 0002 {} 'x' | 32: <nobody> 0003 {} 'x'");
+        net.expect(from, "40: 0001 97 | 50: 0002 97 | 40: 0003 97");
+        assert!(net.count(|counters| counters.publishes_refused.get()) >= 3);
+        // Nothing is acknowledged that is not kept: a 3.x client still has its message.
+        net.send(old, "32: <t> 0001 'x'");
+        net.expect_closed(old, "");
+        net.send(from, "82: 0004 {} <new> 01 <$share/g/new> 01");
+        net.expect(from, "90: 0004 {} 97 97");
+        net.send(to, "82: 0004 {} <t> 01");
+        net.expect(to, "90: 0004 {} 01"); // It has this one.
+        let new = net.open(V5);
+        net.send(new, &connect_packet(V5, "02", 0, "", "new"));
+        net.expect_closed(new, "20: 00 97 {}");
+        net.send(alias, "30: <zero> {23 0001} 'x'");
+        net.expect_closed(alias, "E0: 97");
+        // The start of a large packet.
+        net.send_bytes(large, &[&[0x30, 0x80, 0x80, 0x40][..], &vec![b'x'; FREE_BYTES]].concat());
+        net.expect_closed(large, "E0: 97");
+        // Who sends and reads little is served.
+        net.send(from, "30: <zero> {} 'x' | C0: | A2: 0005 {} <zero>");
+        net.expect(from, "D0: | B0: 0005 {} 11");
+        net.expect(to, "30: <zero> {} 'x'");
+        // Who does not read gets little, and what is dropped is counted.
+        net.take(silent);
+        net.stall(silent, true);
+        let dropped = net.count(|counters| counters.dropped_slow.get());
+        let zero = format!("30: <zero> {{}} '{}'", "x".repeat(FREE_BYTES / 2));
+        for _ in 0..4 {
+            net.send(from, &zero);
+        }
+        assert_eq!(net.count(|counters| counters.dropped_slow.get()) - dropped, 3);
+        net.stall(silent, false);
+        // It recovers with what is released.
+        let absent = net.open(V5);
+        net.send(absent, &connect_packet(V5, "02", 0, "", "absent"));
+        net.expect(absent, CONNACK);
+        net.take(to);
+        net.send(from, "32: <t> 0006 {} 'x' | 82: 0007 {} <new> 01");
+        net.expect(from, "40: 0006 | 90: 0007 {} 01");
+        net.expect(to, "32: <t> 0001 {} 'x'");
+    });
+}
+
+/// What was accepted before, or by another worker, finds room beyond the bound, but not without an end.
+#[test]
+fn overfull_worker() {
+    scenario_in(ONE, &room(1 << 20), |net| {
+        let from = net.v5("publisher");
+        let payload = "x".repeat(10_000);
+        for id in 1..=60 {
+            net.send(from, &format!("34: <q> {id:04X} {{}} '{payload}'"));
+        }
+        fill(net, 1 << 20);
+        net.take(from);
+        // Released, they are kept for the session: they are in memory already.
+        for id in 1..=60 {
+            net.send(from, &format!("62: {id:04X}"));
+            net.expect(from, &format!("70: {id:04X}"));
+            let held = net.cores[0].held_bytes();
+            assert!(held <= (1 << 20) + (1 << 18), "{held} bytes");
+        }
+    });
+}
+
+/// What one session may have unacknowledged or waiting.
+fn thousand_bytes() -> Setup {
+    Setup::limits(|limits| (limits.queue_bytes_max, limits.outbound_bytes_max) = (1000, 1000))
+}
+
+/// QoS 2 messages that a client does not release are bounded in bytes, too.
+#[test]
+fn received_messages_are_bounded_in_bytes() {
+    for version in [V3_1_1, V5] {
+        scenario_with(&thousand_bytes(), |net| {
+            let from = net.client(version, "from");
+            let payload = "x".repeat(400);
+            net.send(from, &format!("34: <t> 0001 [{{}}] '{payload}' | 34: <t> 0002 [{{}}] '{payload}'"));
+            net.expect(from, "50: 0001 | 50: 0002");
+            net.send(from, &format!("34: <t> 0003 [{{}}] '{payload}'"));
+            if version == V5 {
+                net.expect(from, "50: 0003 97");
+                net.send(from, &format!("62: 0001 | 34: <t> 0003 {{}} '{payload}'"));
+                net.expect(from, "70: 0001 | 50: 0003");
+            } else {
+                net.expect_closed(from, "");
+            }
+        });
+    }
+}
+
+/// What a client is sent and does not acknowledge is bounded in bytes, and so is what waits behind it.
+#[test]
+fn messages_in_flight_are_bounded_in_bytes() {
+    scenario_with(&thousand_bytes(), |net| {
+        let (from, to) = (net.v5("from"), net.v5("to"));
+        net.subscribe(to, "t", 1);
+        for _ in 0..10 {
+            net.send(from, &format!("32: <t> 0001 {{}} '{}'", "x".repeat(299)));
+        }
+        let session = net.session("to").expect("connected");
+        assert_eq!((session.in_flight.len(), session.in_flight_bytes, session.queue.len()), (4, 1200, 3));
+        assert_eq!(net.count(|counters| counters.dropped_queue_full.get()), 3);
+        net.take(to);
+        net.send(to, "40: 0001 | 40: 0002");
+        let session = net.session("to").expect("connected");
+        assert_eq!((session.in_flight.len(), session.in_flight_bytes, session.queue.len()), (4, 1200, 1));
+    });
+}
+
+/// A worker that is full is known to the others: they refuse what would have to be kept there, and nothing else.
+#[test]
+fn full_worker_among_others() {
+    let setup = room(1 << 20);
+    scenario_in(Mode { workers: 2, bytewise: false }, &setup, |net| {
+        let name = |worker| (0..).map(|n| format!("c{n}")).find(|name| crate::core::owner_of(name, 2) == worker);
+        let (near, far) = (name(0).expect("one"), name(1).expect("one"));
+        let from = net.v5(&near);
+        let absent = net.durable(V5, &far, CONNACK);
+        net.subscribe(absent, "far", 1);
+        net.subscribe(from, "near", 1);
+        net.lose(absent);
+        let publish = bytes(V5, &format!("32: <far> 0001 {{}} '{}'", "x".repeat(9_000)));
+        let mut sent = 0;
+        while net.take(from) != [0x40, 3, 0, 1, 0x97] {
+            assert!(sent < 130, "{sent} messages");
+            net.send_bytes(from, &publish);
+            sent += 1;
+        }
+        assert!(net.cores[0].held_bytes() < 20_000 && net.cores[1].held_bytes() >= 1 << 20);
+        assert_eq!(net.session(&far).expect("kept").queue.len(), sent - 1, "what was acknowledged is kept");
+        net.send(from, "32: <near> 0002 {} 'x'");
+        net.expect(from, "32: <near> 0001 {} 'x' | 40: 0002");
+    });
+}
