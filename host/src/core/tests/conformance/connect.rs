@@ -264,3 +264,22 @@ fn every_maximum_qos() {
         });
     }
 }
+
+/// [MQTT-3.2.2-3] [MQTT-3.2.2-2] [MQTT-3.1.3-2] Session Present, and the session itself, go by the Client Identifier that a
+/// handler gives, which CONNACK names.
+#[test]
+fn session_of_the_client_identifier_that_a_handler_gives() {
+    scenario(|net| {
+        let from = net.v5("from");
+        let other = net.durable(V5, "other", CONNACK);
+        net.subscribe(other, "t", 1);
+        net.script().connect = Some(Box::new(|_| Ok(ConnectVerdict::Accept(Accept::new().client_id("other")))));
+        for (flags, present, message) in [("00", "01", "32: <t> 0001 {} 'x'"), ("02", "00", "")] {
+            let connack = format!("20: {present} 00 {{21 0400 27 01000000 12 <other> 22 0040}}");
+            let client = net.join(V5, &connect_packet(V5, flags, 0, "11 00000E10", "c"), &connack);
+            net.send(from, "32: <t> 0001 {} 'x'");
+            net.expect(client, message);
+        }
+        assert!(net.session("c").is_none());
+    });
+}
