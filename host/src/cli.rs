@@ -33,7 +33,7 @@ Examples:
       Two listeners, two threads, more to read.
   host --config host.toml --connections-max 5000 --packet-bytes-max 256KiB
       Bounds from the table [limits] of a file, two of them from the command line, which wins.
-  host check ./libacl.so --plugin-config @acl.json
+  host check ./libacl.so --plugin-config @acl.json --config host.toml
       Load and validate, print what it is and what it decides, and leave.
 
 Signals:
@@ -67,10 +67,10 @@ struct LowArgs {
 
 #[derive(Debug, Subcommand)]
 enum LowCommand {
-    /// Load and validate plugins, print what they are and the order of the chain, and leave.
+    /// Load and validate plugins and a configuration file, print what they are and say, and leave.
     ///
-    /// Exits with 0 if each of them loads, fits this host and accepts its configuration; with 2 otherwise. A plugin's
-    /// `init` and `stop` run, so that its configuration is really checked, but no listener is opened.
+    /// Exits with 0 if each plugin loads, fits this host and accepts its configuration, and the file has no mistake; with 2
+    /// otherwise. A plugin's `init` and `stop` run, so that its configuration is really checked, but no listener is opened.
     Check(LowCheck),
 }
 
@@ -115,11 +115,14 @@ struct LowRun {
 #[derive(Debug, Args)]
 struct LowCheck {
     /// The plugins, in the order of the chain.
-    #[arg(value_name = "PLUGIN", required = true)]
+    #[arg(value_name = "PLUGIN", required_unless_present = "config")]
     plugin: Vec<PathBuf>,
     /// Configuration of the PLUGIN before it, as JSON or as @ and the name of a file that contains JSON.
     #[arg(long, value_name = "JSON|@FILE")]
     plugin_config: Vec<String>,
+    /// A configuration file, as for the server.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// What to log, to stderr, of what the plugins say: off, error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     log: LogFilter,
@@ -129,15 +132,17 @@ struct LowCheck {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Config {
     /// Serve.
-    Run(Box<RunConfig>),
+    Run(RunConfig),
     /// Load, print and leave.
     Check(CheckConfig),
 }
 
-/// Plugins to look at.
+/// Plugins and a configuration file to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CheckConfig {
     pub(crate) plugins: Vec<PluginConfig>,
+    /// The file and what it says; `None` if there is none to be looked at.
+    pub(crate) file: Option<(PathBuf, Limits)>,
     pub(crate) log: LogFilter,
 }
 
@@ -170,17 +175,21 @@ pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Config,
     if let Some(LowCommand::Check(check)) = command {
         let matches = matches.subcommand_matches("check").expect("it was parsed as this subcommand");
         let plugins = join_plugins(matches, "PLUGIN", check.plugin, check.plugin_config)?;
-        return Ok(Config::Check(CheckConfig { plugins, log: check.log }));
+        let file = match check.config {
+            Some(file) => Some((file.clone(), limits(&file_limits(Some(&file))?, None)?)),
+            None => None,
+        };
+        return Ok(Config::Check(CheckConfig { plugins, file, log: check.log }));
     }
-    Ok(Config::Run(Box::new(RunConfig {
+    Ok(Config::Run(RunConfig {
         plugins: join_plugins(&matches, "--plugin", run.plugin, run.plugin_config)?,
         listen: run.listen,
         workers: run.workers,
         log: run.log,
         log_format: run.log_format,
         allow_anonymous: run.allow_anonymous,
-        limits: limits(&matches, run.config.as_deref())?,
-    })))
+        limits: limits(&file_limits(run.config.as_deref())?, Some(&matches))?,
+    }))
 }
 
 /// The command line: what [`LowArgs`] says, and an option for each bound, which the short help leaves out.
@@ -201,20 +210,27 @@ fn option(setting: &'static Setting) -> Arg {
         .help(format!("{} [default: {default}] [{past}{}]", setting.about.trim(), setting.beyond))
 }
 
-/// The defaults, what the file says, and what was typed, in this order.
-fn limits(matches: &ArgMatches, file: Option<&Path>) -> Result<Limits, clap::Error> {
+/// The defaults, and in their place what the file says.
+fn file_limits(file: Option<&Path>) -> Result<Limits, clap::Error> {
     let mut limits = Limits::default();
     if let Some(file) = file {
         config::read(file).map_err(usage)?.apply(&mut limits);
     }
+    Ok(limits)
+}
+
+/// What the file says, and in its place what was typed.
+fn limits(file: &Limits, typed: Option<&ArgMatches>) -> Result<Limits, clap::Error> {
+    let mut limits = file.clone();
+    let typed = |setting: &Setting| typed.and_then(|matches| matches.get_one::<Value>(setting.name));
     for setting in SETTINGS {
-        if let Some(value) = matches.get_one::<Value>(setting.name) {
+        if let Some(value) = typed(setting) {
             setting.apply(&mut limits, value);
         }
     }
     limits.check().map_err(|error| {
-        let typed = Setting::find(error.name).filter(|setting| matches.contains_id(setting.name));
-        let option = typed.map_or_else(String::new, |setting| format!(" (--{})", setting.flag()));
+        let option = Setting::find(error.name).filter(|setting| typed(setting).is_some());
+        let option = option.map_or_else(String::new, |setting| format!(" (--{})", setting.flag()));
         usage(format!("{error}{option}"))
     })?;
     Ok(limits)

@@ -5,12 +5,14 @@ mod config;
 mod log;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use cli::{CheckConfig, Config, PluginConfig, RunConfig};
+use host::limits::{Limits, SETTINGS};
 use host::plugin::{Callback, Chain, Plugin, Services};
 use host::{Error, Server, ServerHandle};
 
@@ -19,7 +21,7 @@ const EXIT_INTERRUPTED: i32 = 128 + 2;
 
 fn main() -> ExitCode {
     let outcome = match cli::parse(std::env::args_os()).unwrap_or_else(|usage| usage.exit()) {
-        Config::Run(config) => run(*config),
+        Config::Run(config) => run(config),
         Config::Check(config) => check(&config),
     };
     match outcome {
@@ -95,9 +97,15 @@ impl Signals {
     }
 }
 
-/// Loads the plugins as a server would, and prints what they are.
-fn check(CheckConfig { plugins: configs, log }: &CheckConfig) -> Result<(), Error> {
+/// Loads the plugins as a server would, and prints what they are, and what the configuration file says.
+fn check(CheckConfig { plugins: configs, file, log }: &CheckConfig) -> Result<(), Error> {
     log::start(log, log::LogFormat::Human);
+    if let Some((file, limits)) = file {
+        print_limits(file, limits);
+    }
+    if configs.is_empty() {
+        return Ok(());
+    }
     let services = Services::detached();
     let load = |config: &PluginConfig| Plugin::load(&config.path, &config.config, &services);
     let plugins = configs.iter().map(load).collect::<Result<Vec<_>, _>>()?;
@@ -113,4 +121,15 @@ fn check(CheckConfig { plugins: configs, log }: &CheckConfig) -> Result<(), Erro
     println!("decides on connections: {}", if chain.decides_on_connections() { "yes" } else { "no" });
     chain.stop();
     Ok(())
+}
+
+/// Prints the bounds that a configuration file changes.
+fn print_limits(file: &Path, limits: &Limits) {
+    println!("{}", file.display());
+    for setting in SETTINGS {
+        let (value, default) = (setting.show(limits), setting.show(&Limits::default()));
+        if value != default {
+            println!("  {} = {value} (default {})", setting.name, if default.is_empty() { "none" } else { &default });
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use host::Limits;
 use host::limits::SETTINGS;
 
-use crate::harness::{Process, TempDir, host_output};
+use crate::harness::{Process, TempDir, eventually, host_output, with_configured};
 use crate::mqtt::{Client, V5};
 
 /// The lines of LIMITS.md between which the table stands.
@@ -77,5 +77,72 @@ fn file_that_is_wrong_keeps_it_from_starting() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(expected), "{said}");
+        let output = host_output(["check", "--config", file.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8(output.stderr).unwrap().contains(expected));
     }
+}
+
+#[test]
+fn file_is_checked_without_a_server() {
+    let dir = TempDir::new("limits-check");
+    let file =
+        dir.file("host.toml", "[limits]\npacket_bytes_max = 65536\nserver_reference = \"b\"\nqueue_qos0 = false\n");
+    let output = host_output(["check", "--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0));
+    let expected = format!(
+        "{}\n  server_reference = b (default none)\n  packet_bytes_max = 64KiB (default 16MiB)\n",
+        file.display()
+    );
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+}
+
+/// An address has its share of connections; what is beyond it is closed at once, and its place is free when one leaves.
+#[test]
+fn connections_beyond_the_bound_of_an_address_are_closed() {
+    with_configured(
+        |builder| {
+            let mut limits = Limits::default();
+            limits.connections_per_address_max = 2;
+            builder.listen("127.0.0.1:0").listen("[::1]:0").limits(limits)
+        },
+        |server| {
+            let [.., v4, v6] = server.local_addrs() else { panic!("two listeners") };
+            let first = Client::connect(*v4, V5, "first");
+            let mut second = Client::connect(*v4, V5, "second");
+            for _ in 0..5 {
+                Client::open(*v4, V5).expect_closed();
+            }
+            Client::connect(*v6, V5, "other").ping();
+            second.ping();
+            first.disconnect();
+            eventually("its place is free", || {
+                let mut third = Client::open(*v4, V5);
+                // What the server closes at once may be gone before anything is sent.
+                third.try_send(crate::mqtt::Connect::new(V5, "third").bytes()) && third.try_read().is_some()
+            });
+        },
+    );
+}
+
+/// The rate of CONNECT is one for all workers.
+#[test]
+fn connect_packets_beyond_the_rate_are_refused() {
+    with_configured(
+        |builder| {
+            let mut limits = Limits::default();
+            limits.connect_rate_max = 1;
+            builder.limits(limits)
+        },
+        |server| {
+            // The bucket holds one; that two of these come a second apart is possible, that all of them do is not.
+            let mut codes = Vec::new();
+            while codes.len() < 1000 && !codes.contains(&0x9F) {
+                let connect = crate::mqtt::Connect::new(V5, format!("c{}", codes.len()));
+                codes.push(Client::connect_with(server.local_addr(), &connect).1.code);
+            }
+            assert_eq!(codes[0], 0);
+            assert_eq!(codes.last(), Some(&0x9F));
+        },
+    );
 }
