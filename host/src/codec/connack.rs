@@ -35,8 +35,7 @@ const RETURN_CODES: [ReasonCode; 6] = [
 
 /// The return code (0 to 5) with which an MQTT 3.x client is told this Reason Code.
 ///
-/// `None` if no return code says anything like it: then the Network Connection is closed without a CONNACK
-/// [MQTT-3.2.2-6@3.1.1]. What is about the state of the server, and a failure that nobody explains, becomes 3 (server
+/// `None` if no return code says anything like it: then the Network Connection is closed without a CONNACK. What is about the state of the server, and a failure that nobody explains, becomes 3 (server
 /// unavailable), on which clients try again.
 pub const fn connack_return_code(code: ReasonCode) -> Option<u8> {
     Some(match code {
@@ -53,7 +52,7 @@ pub const fn connack_return_code(code: ReasonCode) -> Option<u8> {
         | ReasonCode::CONNECTION_RATE_EXCEEDED => 3,
         ReasonCode::BAD_USER_NAME_OR_PASSWORD => 4,
         ReasonCode::NOT_AUTHORIZED | ReasonCode::BANNED | ReasonCode::BAD_AUTHENTICATION_METHOD => 5,
-        _ if code.is_error() => return None,
+        _ if code.is_error() => return None, // [MQTT-3.2.2-6@3.1.1]
         _ => 0,
     })
 }
