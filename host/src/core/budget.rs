@@ -135,11 +135,51 @@ impl Core {
         self.held_bytes() >= self.shared.limits.worker_bytes_max
     }
 
-    /// Whether there is no room even for what was accepted elsewhere, or before: messages from other workers that were on
-    /// their way, wills, QoS 2 messages that are released. It is dropped then.
-    pub(super) fn is_overfull(&self) -> bool {
+    /// Whether there is no room even for a message that was accepted elsewhere, or before: messages from other workers that
+    /// were on their way, wills, QoS 2 messages that are released. It is dropped then. One that takes little can be kept
+    /// for as long as this turn lasts.
+    #[inline]
+    pub(super) fn is_overfull(&self, message_bytes: usize) -> bool {
+        (self.said_full || message_bytes > FREE_BYTES) && self.has_more_by(4)
+    }
+
+    /// Whether there is no room even to send a session what it is kept, which takes a copy: then it waits until there is.
+    /// There is room for this where nothing new is accepted any more, so that something can be sent, and less than for what
+    /// has to be kept, which is not lost because it is copied.
+    pub(super) fn has_to_wait(&mut self, session_slot: u32, message_bytes: usize) -> bool {
+        let has_to_wait = message_bytes > FREE_BYTES && self.has_more_by(8);
+        let session = &mut self.sessions[session_slot as usize];
+        if has_to_wait && !session.waits_for_memory {
+            session.waits_for_memory = true;
+            self.waiting_for_memory.push_back(session.key(session_slot));
+        }
+        has_to_wait
+    }
+
+    /// Whether some sessions wait for memory, and there is some.
+    pub(super) fn has_memory_again(&self) -> bool {
+        !self.waiting_for_memory.is_empty() && !self.has_more_by(8)
+    }
+
+    /// Sends to those that have waited for it.
+    pub(super) fn continue_waiting(&mut self) {
+        for _ in 0..self.waiting_for_memory.len() {
+            if !self.has_memory_again() {
+                return;
+            }
+            let key = self.waiting_for_memory.pop_front().expect("it is not empty");
+            let session = self.sessions.get_mut(key.slot as usize).filter(|session| session.serial == key.serial);
+            if let Some(session) = session {
+                session.waits_for_memory = false;
+                self.pump(key.slot);
+            }
+        }
+    }
+
+    /// Whether it holds more than it may, by a part of the bound.
+    fn has_more_by(&self, part: usize) -> bool {
         let max = self.shared.limits.worker_bytes_max;
-        self.held_bytes() >= max.saturating_add(max / 8)
+        self.held_bytes() >= max.saturating_add(max / part)
     }
 
     /// Tells the other workers whether this one is full, and learns which of them are.
@@ -160,8 +200,8 @@ impl Core {
     /// Writes to the outbound buffer of a connection.
     #[inline]
     pub(super) fn write<R>(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-        let before = self.connections[slot as usize].out.capacity();
         let out = self.out(slot);
+        let before = out.capacity();
         let written = write(out);
         let after = out.capacity();
         self.account.change(before, after);

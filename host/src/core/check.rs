@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::connection::{Connection, NONE, Phase};
 use super::session::Session;
 use super::{Core, Shared, slot_of};
+use crate::router::SessionKey;
 
 /// More than the core lets answers add to the bound of outbound bytes.
 const ANSWERS_BYTES: usize = 2 << 20;
@@ -110,6 +111,8 @@ impl Core {
         assert_eq!(self.early.len(), 0, "requests about connections on their way");
         assert_eq!(self.handovers.len(), 0, "handovers");
         assert_eq!(self.timers.len(), 0, "timers");
+        let gone = |key: &SessionKey| !self.sessions.contains(key.slot as usize);
+        assert!(self.waiting_for_memory.iter().all(gone), "sessions that wait for memory");
         assert_eq!((self.held.len(), self.remains.len()), (0, 0), "work for later turns");
         assert_eq!(self.held_bytes(), 0, "bytes held for peers");
         assert_eq!((self.handed_on.len(), self.handed_on_bytes), (0, 0), "messages of members that have left");

@@ -163,6 +163,8 @@ pub struct Core {
     handed_on_bytes: usize,
     /// Bytes held for peers; see [`budget`].
     account: Account,
+    /// Sessions that large messages wait for until there is memory for copies of them.
+    waiting_for_memory: VecDeque<SessionKey>,
     /// What the other workers know: whether it is full.
     said_full: bool,
     /// What is left of this turn's work; see [`work`].
@@ -225,6 +227,7 @@ impl Core {
             handed_on: VecDeque::new(),
             handed_on_bytes: 0,
             account: Account::default(),
+            waiting_for_memory: VecDeque::new(),
             said_full: false,
             work_left: UNITS_A_TURN,
             held: VecDeque::new(),
@@ -306,7 +309,7 @@ impl Core {
     #[must_use]
     pub fn next_tick(&self) -> Option<Millis> {
         let has_more = self.has_mail_left() || !self.listed_replays.is_empty();
-        if has_more || !self.remains.is_empty() || !self.held.is_empty() {
+        if has_more || self.has_memory_again() || !self.remains.is_empty() || !self.held.is_empty() {
             return Some(self.now);
         }
         self.timers.next().into_iter().chain(self.next_hand_on()).min()
@@ -319,6 +322,7 @@ impl Core {
         self.continue_to_hand_on();
         self.continue_removing();
         self.continue_held();
+        self.continue_waiting();
         into.append(&mut self.dirty);
         for &slot in into.iter() {
             if let Some(connection) = self.connections.get_mut(slot as usize) {

@@ -65,6 +65,7 @@ impl Core {
         }
         if connection.out.capacity() == 0 {
             connection.out = self.pool.pop().unwrap_or_default();
+            self.account.add(connection.out.capacity());
         }
         &mut connection.out
     }
@@ -160,12 +161,13 @@ impl Core {
 
     /// Sends a QoS 1 or 2 message if its turn has come, or puts it into the session's queue.
     pub(super) fn send_or_queue(&mut self, session_slot: u32, delivery: Queued) {
-        if self.is_overfull() {
+        let bytes = delivery.message.bytes();
+        if self.is_overfull(bytes) {
             self.counters().dropped_queue_full.add(1);
             return;
         }
         let session = &self.sessions[session_slot as usize];
-        let at_once = session.queue.is_empty() && self.may_send(session_slot);
+        let at_once = session.queue.is_empty() && self.may_send(session_slot) && !self.has_to_wait(session_slot, bytes);
         let left = if at_once { self.send(session_slot, delivery).err() } else { Some(delivery) };
         let Some(delivery) = left else {
             return self.note_presence(session_slot);
@@ -176,7 +178,8 @@ impl Core {
     /// Puts a message into a session's queue. What does not fit is dropped, and counted: the message, or those that have
     /// waited longest.
     pub(super) fn enqueue(&mut self, session_slot: u32, mut delivery: Queued) {
-        if self.is_overfull() || delivery.qos == QoS::AtMostOnce && self.is_full() {
+        let is_at_most_once = delivery.qos == QoS::AtMostOnce;
+        if self.is_overfull(delivery.message.bytes()) || is_at_most_once && self.is_full() {
             self.counters().dropped_queue_full.add(1);
             return;
         }
@@ -207,6 +210,7 @@ impl Core {
                 && session.in_flight.len() < usize::from(connection.in_flight_max)
                 && session.has_room_in_flight(&self.shared.limits)
                 && connection.waiting_bytes() < self.shared.limits.outbound_bytes_max
+                && (connection.waiting_bytes() <= FREE_BYTES || !self.is_full())
         })
     }
 
@@ -244,10 +248,9 @@ impl Core {
         dup: bool,
     ) -> Result<(), TooLarge> {
         let now = self.now;
-        let capacity = self.connections[slot as usize].out.capacity();
         self.out(slot);
         let connection = &mut self.connections[slot as usize];
-        let start = connection.out.len();
+        let (start, capacity) = (connection.out.len(), connection.out.capacity());
         if identifiers.is_empty() && !dup && self.templates.pay_off() {
             self.templates.of(class, parts, now).append_to(&mut connection.out, packet_id);
         } else {
@@ -293,7 +296,12 @@ impl Core {
                 continue;
             }
             self.templates.begin(1);
-            if let Err(delivery) = self.send(session_slot, delivery) {
+            let left = if self.has_to_wait(session_slot, delivery.message.bytes()) {
+                Some(delivery)
+            } else {
+                self.send(session_slot, delivery).err()
+            };
+            if let Some(delivery) = left {
                 self.sessions[session_slot as usize].put_back(delivery);
                 return;
             }
@@ -316,7 +324,14 @@ impl Core {
                 return;
             }
             let (slot, version) = (session.connection, connection.version);
+            let waiting_bytes = connection.waiting_bytes();
             let sent = &session.in_flight[place];
+            let bytes = sent.delivery.as_ref().map_or(0, |delivery| delivery.message.bytes());
+            if waiting_bytes > FREE_BYTES && self.is_full() || self.has_to_wait(session_slot, bytes) {
+                return;
+            }
+            let session = &self.sessions[session_slot as usize];
+            let (connection, sent) = (&self.connections[slot as usize], &session.in_flight[place]);
             let packet_id = sent.packet_id;
             let fits = match sent.delivery.clone() {
                 Some(delivery) => {

@@ -314,7 +314,7 @@ impl Core {
     fn can_take(&mut self, slot: u32, qos: QoS, parts: &MessageParts<'_>) -> bool {
         let limits = &self.shared.limits;
         let has_room = |session: &Session| qos != QoS::ExactlyOnce || session.can_receive(parts, limits);
-        if self.is_full() || !self.session_of(slot).is_some_and(has_room) {
+        if self.said_full && self.is_full() || !self.session_of(slot).is_some_and(has_room) {
             return false;
         }
         !(self.may_be_held_up() && {

@@ -37,6 +37,8 @@ pub(super) struct Session {
     /// Its entry among the timers.
     pub(super) armed: Armed,
     pub(super) next_packet_id: u16,
+    /// On the worker's list of those that wait for memory.
+    pub(super) waits_for_memory: bool,
     /// Sent and not acknowledged, oldest first.
     pub(super) in_flight: VecDeque<InFlight>,
     /// How many at the end of `in_flight` have not been sent on the present connection.
@@ -179,6 +181,7 @@ impl Session {
             expires_at: Millis::NEVER,
             armed: Millis::NEVER,
             next_packet_id: 1,
+            waits_for_memory: false,
             in_flight: VecDeque::new(),
             to_resend: 0,
             in_flight_bytes: 0,

@@ -123,6 +123,41 @@ fn overfull_worker() {
     });
 }
 
+/// A large message that is kept once is not copied for each of its receivers where there is no room for it: they get it
+/// one after the other.
+#[test]
+fn large_message_for_many() {
+    scenario_in(ONE, &room(1 << 20), |net| {
+        let from = net.v5("from");
+        let all: Vec<usize> = (0..20).map(|number| net.durable(V5, &format!("s{number}"), CONNACK)).collect();
+        for client in &all {
+            net.subscribe(*client, "t", 1);
+            net.stall(*client, true);
+        }
+        net.send(from, &format!("32: <t> 0001 {{}} '{}'", "x".repeat(300_000)));
+        let most = (1 << 20) + (1 << 17) + 320_000;
+        assert!(net.cores[0].held_bytes() < most, "{} bytes", net.cores[0].held_bytes());
+        net.expect(from, "40: 0001");
+        for client in &all {
+            net.stall(*client, false);
+            assert!(net.cores[0].held_bytes() < most, "{} bytes", net.cores[0].held_bytes());
+        }
+        for client in &all {
+            assert_eq!(net.take(*client).len(), 300_010);
+            net.send(*client, "40: 0001");
+        }
+        // The same when it is sent again, or for the first time on another connection.
+        net.send(from, &format!("32: <t> 0001 {{}} '{}'", "x".repeat(300_000)));
+        for (number, client) in all.iter().enumerate() {
+            net.lose(*client);
+            let back = net.open(V5);
+            net.stall(back, true);
+            net.send(back, &connect_packet(V5, "00", 0, "11 00000E10", &format!("s{number}")));
+        }
+        assert!(net.cores[0].held_bytes() < most, "{} bytes", net.cores[0].held_bytes());
+    });
+}
+
 /// What one session may have unacknowledged or waiting.
 fn thousand_bytes() -> Setup {
     Setup::limits(|limits| (limits.queue_bytes_max, limits.outbound_bytes_max) = (1000, 1000))
