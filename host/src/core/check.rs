@@ -56,6 +56,7 @@ impl Core {
         let out_max = limits.outbound_bytes_max + ANSWERS_BYTES + 2 * limits.packet_bytes_max;
         assert!(connection.waiting_bytes() <= out_max, "outbound bytes");
         let partial_max = match connection.phase {
+            _ if connection.is_held => usize::MAX, // What the driver has read once.
             Phase::AwaitingConnect | Phase::Authenticating => limits.packet_bytes_max.min(limits.connect_bytes_max),
             Phase::Connected => limits.packet_bytes_max,
             Phase::Leaving | Phase::Closing => 0,

@@ -16,7 +16,13 @@ use crate::router::SessionKey;
 
 /// Work of a turn, in units that take some ten nanoseconds to a few hundred each: a packet handled, a delivery of up to a
 /// KiB, one level of a filter that is subscribed to or one node of a trie that is searched.
-pub(super) const UNITS_A_TURN: usize = if cfg!(test) { 256 } else { 65_536 };
+pub(super) const UNITS_A_TURN: usize = if cfg!(fuzzing) {
+    32
+} else if cfg!(test) {
+    256
+} else {
+    65_536
+};
 
 /// Bytes of a message that are copied for one receiver in a unit of work.
 pub(super) const DELIVERY_BYTES_A_UNIT: usize = 1024;
