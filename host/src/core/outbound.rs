@@ -19,7 +19,7 @@ const POOL_BUFFER_BYTES_MAX: usize = 256 << 10;
 const ANSWERS_BYTES_MAX: usize = 1 << 20;
 
 /// The part of the bound that a connection may have to send and still be sent a message of any size.
-const NEXT_TO_NOTHING: usize = 64;
+pub(super) const NEXT_TO_NOTHING: usize = 64;
 
 impl Core {
     /// Reports that the socket took `bytes`. More may wait afterwards, from the session's queue: look at
@@ -112,15 +112,27 @@ impl Core {
     fn put(&mut self, slot: u32, packet: &Packet<'_>) -> bool {
         let connection = &self.connections[slot as usize];
         let (version, bytes_max) = (connection.version, connection.packet_bytes_max as usize);
-        self.write(slot, |out| {
-            let start = out.len();
+        let mut start = 0;
+        let fits = self.write(slot, |out| {
+            start = out.len();
             packet.encode(version, out);
-            let fits = out.len() - start <= bytes_max;
-            if !fits {
-                out.truncate(start);
-            }
-            fits
-        })
+            out.len() - start <= bytes_max
+        });
+        if !fits {
+            self.take_back(slot, start);
+        }
+        fits
+    }
+
+    /// Takes a packet that must not be sent out of the buffer again, whose end was at `start`. One that is empty now will
+    /// never be reported as sent, so it goes back to the pool here.
+    fn take_back(&mut self, slot: u32, start: usize) {
+        let connection = &mut self.connections[slot as usize];
+        connection.out.truncate(start);
+        if start == 0 {
+            let empty = self.take_out(slot);
+            self.recycle(empty);
+        }
     }
 
     /// The short acknowledgement, the same four bytes in all versions.
@@ -263,7 +275,7 @@ impl Core {
         }
         self.account.change(capacity, connection.out.capacity());
         if connection.out.len() - start > connection.packet_bytes_max as usize {
-            connection.out.truncate(start);
+            self.take_back(slot, start);
             self.counters().dropped_too_large.add(1);
             return Err(TooLarge);
         }

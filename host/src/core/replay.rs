@@ -9,6 +9,7 @@ use plugin_api::QoS;
 use super::Core;
 use super::budget::Kept;
 use super::connection::Phase;
+use super::outbound::NEXT_TO_NOTHING;
 use super::session::{Origin, Queued};
 use crate::message::Message;
 
@@ -234,7 +235,8 @@ impl Core {
     fn can_replay(&self, slot: u32) -> bool {
         let connection = &self.connections[slot as usize];
         connection.phase == Phase::Connected
-            && connection.waiting_bytes() < AHEAD_BYTES
+            // No further than a QoS 0 message is sent whatever its size: its turn comes, so it is not dropped.
+            && connection.waiting_bytes() <= AHEAD_BYTES.min(self.shared.limits.outbound_bytes_max / NEXT_TO_NOTHING)
             && self.sessions.get(connection.session as usize).is_some_and(|session| {
                 session.queue.is_empty() && session.in_flight.len() < usize::from(connection.in_flight_max)
             })

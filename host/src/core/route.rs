@@ -191,6 +191,9 @@ impl Core {
     }
 
     fn deliver_from_worker(&mut self, destination: Destination, parts: MessageParts<'_>) {
+        if parts.expires_at <= self.now {
+            return self.counters().dropped_expired.add(1); // [MQTT-3.3.2-5]
+        }
         match destination {
             Destination::Matching => {
                 // The other worker has served the rest of the world; here only our own subscriptions are looked at.

@@ -24,6 +24,7 @@ mod requests;
 mod retained;
 mod session;
 mod shared;
+mod sim;
 mod subscribe;
 mod v3;
 mod verdicts;

@@ -335,3 +335,19 @@ fn fan_out_to_clients_of_all_kinds() {
         }
     });
 }
+
+/// A message that is dropped because it is too large leaves no buffer with its receiver, which has nothing to send.
+#[test]
+fn message_that_is_too_large_takes_no_buffer() {
+    scenario(|net| {
+        let from = net.v5("from");
+        let to = net.join(V5, &connect_packet(V5, "02", 0, "27 00000028", "to"), CONNACK);
+        net.subscribe(to, "t", 1);
+        for first in ["30: <t>", "32: <t> 0001"] {
+            net.send(from, &format!("{first} {{}} '{}'", "x".repeat(50)));
+            let (worker, slot) = net.place(to);
+            assert_eq!(net.cores[worker].connections[slot as usize].out.capacity(), 0);
+        }
+        net.expect(to, "");
+    });
+}

@@ -280,3 +280,19 @@ fn client_leaves_while_they_are_sent() {
         assert_eq!(net.cores.iter().map(|core| core.replaying()).sum::<usize>(), 0);
     });
 }
+
+/// Whoever reads gets all retained messages of QoS 0, however little may wait for a socket.
+#[test]
+fn retained_messages_wait_for_room() {
+    scenario_with(&Setup::limits(|limits| limits.outbound_bytes_max = 128), |net| {
+        let from = net.v5("from");
+        for number in 0..10 {
+            net.send(from, &format!("31: <t/{number}> {{}} '{}'", "x".repeat(100)));
+        }
+        let client = net.v5("c");
+        net.send(client, "82: 0001 {} <t/#> 00");
+        net.advance(1);
+        assert_eq!(super::net::split(&net.take(client)).len(), 11);
+        assert_eq!(net.count(|counters| counters.dropped_slow.get()), 0);
+    });
+}

@@ -310,3 +310,22 @@ fn shutdown_on_the_way() {
         assert_eq!(net.script().take("disconnect").len(), 2);
     });
 }
+
+/// A message whose time has come before its worker takes it out of the mailbox [MQTT-3.3.2-5].
+#[test]
+fn message_expires_between_workers() {
+    scenario_in(TWO, &Setup::default(), |net| {
+        let from = net.v5(&name_for(0, 0));
+        let to = net.v5(&name_for(1, 0));
+        net.subscribe(to, "t", 1);
+        let (worker, slot) = net.place(from);
+        let publish = bytes(V5, "32: <t> 0001 {02 00000001} 'x'");
+        net.cores[worker].feed(slot, &publish, net.now);
+        net.cores[worker].flush_mail();
+        net.now = net.now + 1000;
+        net.settle();
+        net.expect(from, "40: 0001");
+        net.expect(to, "");
+        assert_eq!(net.count(|counters| counters.dropped_expired.get()), 1);
+    });
+}

@@ -1,0 +1,599 @@
+//! Workers whose steps come in any order, and connections that are cut, slow, and full of fragments.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::super::handler::Scripted;
+use super::model::*;
+use super::rng::Rng;
+use super::wire;
+use super::{Config, plugin};
+use crate::clock::Millis;
+use crate::core::connection::{NONE, Phase};
+use crate::core::mail::Mailboxes;
+use crate::core::{Core, Handover, Shared};
+
+/// Everything there is in one run.
+pub(super) struct World {
+    pub(super) config: Config,
+    pub(super) rng: Rng,
+    pub(super) now: Millis,
+    pub(super) step: Step,
+    pub(super) cores: Vec<Core>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) scripted: Scripted,
+    rung: Vec<Arc<AtomicBool>>,
+    arriving: Vec<VecDeque<(usize, Box<Handover>)>>,
+    /// Connections that the core has put on its list, and that have something to send or are to be closed.
+    listed: BTreeSet<usize>,
+    pub(super) conns: Vec<Conn>,
+    by_slot: HashMap<(usize, u32), usize>,
+    /// Network Connections that are open.
+    open: usize,
+    pub(super) clients: Vec<Client>,
+    pub(super) sessions: Vec<Session>,
+    pub(super) msgs: Vec<Msg>,
+    /// Wills that wait for their delay: message, session, when they are due.
+    pub(super) wills: Vec<(usize, usize, Millis)>,
+    pub(super) group_owed: Vec<GroupOwed>,
+    /// When each worker last handed its batches over; and for each pair, what had been handed over when the other one
+    /// last emptied its mailbox.
+    flushed: Vec<Step>,
+    done: Vec<Vec<Step>>,
+    /// What should have been delivered and was not: no more than was counted as dropped.
+    pub(super) unmet: Vec<String>,
+    /// PUBLISH packets that the server certainly has handled, and those of which it is not known.
+    pub(super) published: [u64; 2],
+    /// PUBLISH packets that clients have read, and those that were lost with their connection.
+    pub(super) delivered: u64,
+    pub(super) lost: u64,
+    pub(super) cover: Coverage,
+    pub(super) trace: Option<Vec<String>>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, tracing: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let config = Config::new(&mut rng);
+        let workers = config.workers;
+        let rung: Vec<Arc<AtomicBool>> = (0..workers).map(|_| Arc::default()).collect();
+        let ring = |bell: &Arc<AtomicBool>| {
+            let bell = Arc::clone(bell);
+            Box::new(move || bell.store(true, Ordering::Relaxed)) as _
+        };
+        let mailboxes = Mailboxes::new(rung.iter().map(ring).collect());
+        let scripted = Scripted::default();
+        let chain = Scripted::chain(Some(&scripted), &mailboxes);
+        plugin::script(&scripted);
+        let shared = Arc::new(Shared::new(config.limits.clone(), chain, mailboxes, false));
+        let now = Millis(1_000_000);
+        let clients = (0..config.clients).map(|number| config.client(number, &mut rng)).collect();
+        Self {
+            rng,
+            now,
+            step: 0,
+            cores: (0..workers).map(|worker| Core::new(worker, Arc::clone(&shared), now)).collect(),
+            shared,
+            scripted,
+            rung,
+            arriving: (0..workers).map(|_| VecDeque::new()).collect(),
+            listed: BTreeSet::new(),
+            conns: Vec::new(),
+            by_slot: HashMap::new(),
+            open: 0,
+            clients,
+            sessions: Vec::new(),
+            msgs: Vec::new(),
+            wills: Vec::new(),
+            group_owed: Vec::new(),
+            flushed: vec![0; workers],
+            done: vec![vec![0; workers]; workers],
+            unmet: Vec::new(),
+            published: [0; 2],
+            delivered: 0,
+            lost: 0,
+            cover: Coverage::new(),
+            trace: tracing.then(Vec::new),
+            config,
+        }
+    }
+
+    pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:>5} {:>8} {}", self.step, self.now.0 - 1_000_000, line()));
+        }
+    }
+
+    pub(super) fn count(&mut self, what: &'static str) {
+        *self.cover.entry(what).or_default() += 1;
+    }
+
+    /// What was routed at each worker until then has been handled at `worker` now.
+    pub(super) fn done_at(&self, worker: usize) -> Vec<Step> {
+        (0..self.cores.len()).map(|from| if from == worker { self.step } else { self.done[from][worker] }).collect()
+    }
+
+    // Connections.
+
+    pub(super) fn accept(&mut self) -> Option<(usize, u32)> {
+        let worker = self.rng.below(self.cores.len());
+        let slot = self.cores[worker].accept(([127, 0, 0, 1], 50_000).into(), &"here".into(), self.now);
+        let room = self.open < self.config.limits.connections_max;
+        assert_eq!(slot.is_some(), room, "{} connections are open", self.open);
+        self.open += usize::from(room);
+        Some((worker, slot?))
+    }
+
+    pub(super) fn enter(&mut self, conn: usize, worker: usize, slot: u32) {
+        self.conns[conn].place = Place::At(worker, slot);
+        self.by_slot.insert((worker, slot), conn);
+    }
+
+    /// The client writes a packet.
+    pub(super) fn write(&mut self, conn: usize, packet: &[u8], mark: Mark) {
+        let conn = &mut self.conns[conn];
+        conn.to_server.extend_from_slice(packet);
+        conn.marks.push_back((conn.to_server.len(), mark));
+    }
+
+    /// The server reads at most so many bytes. `false` if there are none.
+    pub(super) fn feed(&mut self, conn: usize, count: usize) -> bool {
+        let (Place::At(worker, slot), cut) = (self.conns[conn].place, self.conns[conn].cut) else { return false };
+        let count = count.min(self.conns[conn].to_server.len() - self.conns[conn].fed);
+        if count == 0 || cut {
+            return false;
+        }
+        self.step += 1;
+        let fed = self.conns[conn].fed;
+        let shown = format!("{:02X?}", &self.conns[conn].to_server[fed..fed + count.min(20)]);
+        self.note(|| format!("worker {worker} reads {count} bytes of connection {conn}: {shown}"));
+        let bytes = self.conns[conn].to_server[fed..fed + count].to_vec();
+        self.conns[conn].fed += count;
+        self.cores[worker].feed(slot, &bytes, self.now);
+        self.after_input(conn);
+        self.look(worker);
+        true
+    }
+
+    /// Notes what the server now has of a client.
+    fn after_input(&mut self, conn: usize) {
+        let Place::At(worker, slot) = self.conns[conn].place else { return };
+        if self.conns[conn].ended {
+            return; // Nobody looks at what comes now.
+        }
+        if let Some((end, Mark::Connect)) = self.conns[conn].marks.front()
+            && *end <= self.conns[conn].fed
+        {
+            self.conns[conn].marks.pop_front();
+            self.conns[conn].connect_fed = true;
+            let client = self.conns[conn].client;
+            for other in self.conns[..conn].iter_mut().filter(|other| other.client == client) {
+                other.overtaken = true;
+            }
+        }
+        let connection = &self.cores[worker].connections[slot as usize];
+        let (phase, session, waits) = (connection.phase, connection.session, connection.partial.len());
+        if phase != Phase::Leaving && self.conns[conn].connect_fed && connection.is_held {
+            self.count("packets wait for the next turn");
+        }
+        let connection = &self.cores[worker].connections[slot as usize];
+        if session != NONE && self.conns[conn].session.is_none() {
+            let serial = self.cores[worker].sessions[session as usize].serial;
+            // CONNACK tells it, and may not have been read yet.
+            self.conns[conn].keep_alive_secs = connection.keep_alive_secs;
+            self.attach(conn, worker, serial);
+            // What was taken over ended before anything else.
+            self.scan_for(worker, Some(self.conns[conn].client));
+        }
+        if phase == Phase::Leaving {
+            return;
+        }
+        // What is no whole packet, or waits for the next turn, has not been handled.
+        let handled = self.conns[conn].fed - waits;
+        if phase == Phase::Closing && self.conns[conn].connect_fed && self.conns[conn].session.is_none() {
+            // It has come and gone in one go, and has left a session or not.
+            let client = self.conns[conn].client;
+            self.clients[client].must_clean = true;
+            self.overtake(client);
+            let core = &self.cores[worker];
+            let kept = core.by_client.get(&*self.clients[self.conns[conn].client].name);
+            if let Some(serial) = kept.map(|slot| core.sessions[*slot as usize].serial) {
+                self.attach(conn, worker, serial);
+            } else {
+                self.forsake(conn);
+            }
+        }
+        while let Some((end, _)) = self.conns[conn].marks.front()
+            && *end <= handled
+        {
+            let (_, mark) = self.conns[conn].marks.pop_front().expect("looked at before");
+            self.processed(conn, mark, phase == Phase::Connected);
+        }
+    }
+
+    /// The client has gone, at whatever byte.
+    pub(super) fn cut(&mut self, conn: usize) {
+        self.step += 1;
+        self.note(|| format!("connection {conn} is cut"));
+        self.conns[conn].cut = true;
+        self.forsake(conn);
+        self.lose_if_cut(conn);
+    }
+
+    fn lose_if_cut(&mut self, conn: usize) {
+        let Place::At(worker, slot) = self.conns[conn].place else { return };
+        let core = &mut self.cores[worker];
+        if !self.conns[conn].cut || core.connections[slot as usize].phase == Phase::Leaving {
+            return;
+        }
+        let unread = [&self.conns[conn].unread, core.outbound(slot)].concat();
+        core.lost(slot, self.now);
+        assert!(core.outbound(slot).is_empty(), "there is nobody to send to");
+        self.lost += publishes_in(&unread);
+        self.scan(worker);
+        self.release(conn);
+    }
+
+    fn release(&mut self, conn: usize) {
+        let Place::At(worker, slot) = self.conns[conn].place else { return };
+        self.cores[worker].release(slot);
+        self.by_slot.remove(&(worker, slot));
+        self.listed.remove(&conn);
+        self.conns[conn].place = Place::Gone;
+        self.open -= 1;
+        self.scan(worker);
+    }
+
+    /// The client reads at most so many bytes of what waits for it. `false` if nothing has happened.
+    pub(super) fn read(&mut self, conn: usize, count: usize) -> bool {
+        let Place::At(worker, slot) = self.conns[conn].place else { return false };
+        if !self.listed.contains(&conn) {
+            return false;
+        }
+        self.step += 1;
+        let core = &mut self.cores[worker];
+        let outbound = core.outbound(slot);
+        let count = count.min(outbound.len());
+        if count > 0 {
+            self.conns[conn].unread.extend_from_slice(&outbound[..count]);
+            core.sent(slot, count, self.now);
+            self.scan(worker);
+        }
+        let core = &self.cores[worker];
+        let (empty, closing) = (core.outbound(slot).is_empty(), core.is_closing(slot));
+        if empty {
+            self.listed.remove(&conn);
+        }
+        let mut unread = std::mem::take(&mut self.conns[conn].unread);
+        while let Some(length) = wire::first_packet(&unread) {
+            let packet: Vec<u8> = unread.drain(..length).collect();
+            self.receive(conn, &packet);
+        }
+        self.conns[conn].unread = unread;
+        if self.conns[conn].gives_up {
+            self.cut(conn);
+            return true;
+        }
+        if empty && closing {
+            assert!(self.conns[conn].unread.is_empty(), "connection {conn} was closed within a packet");
+            self.note(|| format!("connection {conn} is closed by the server"));
+            self.forsake(conn);
+            self.release(conn);
+            return true;
+        }
+        count > 0
+    }
+
+    pub(super) fn listed(&self) -> Vec<usize> {
+        self.listed.iter().copied().collect()
+    }
+
+    // Workers.
+
+    pub(super) fn take_handovers(&mut self, worker: usize) -> bool {
+        let mut handovers = Vec::new();
+        self.cores[worker].take_handovers(&mut handovers);
+        let moved = !handovers.is_empty();
+        for (slot, to, handover) in handovers {
+            let conn = self.by_slot.remove(&(worker, slot)).expect("handed over once");
+            self.listed.remove(&conn);
+            self.conns[conn].place = Place::Travelling;
+            self.arriving[to].push_back((conn, handover));
+            self.count("handover");
+        }
+        moved
+    }
+
+    pub(super) fn adopt(&mut self, worker: usize) -> bool {
+        let Some((conn, handover)) = self.arriving[worker].pop_front() else { return false };
+        self.step += 1;
+        self.note(|| format!("worker {worker} adopts connection {conn}"));
+        let slot = self.cores[worker].adopt(*handover, self.now);
+        self.enter(conn, worker, slot);
+        self.after_input(conn);
+        self.look(worker);
+        self.lose_if_cut(conn);
+        true
+    }
+
+    pub(super) fn on_mail(&mut self, worker: usize, spurious: bool) -> bool {
+        if !self.rung[worker].swap(false, Ordering::Relaxed) && !spurious {
+            return false;
+        }
+        self.step += 1;
+        self.note(|| format!("worker {worker} opens its mailbox"));
+        self.cores[worker].on_mail(self.now);
+        self.after_mail(worker);
+        true
+    }
+
+    /// Notes what has happened at a worker.
+    fn look(&mut self, worker: usize) {
+        for conn in 0..self.conns.len() {
+            if matches!(self.conns[conn].place, Place::At(at, _) if at == worker) {
+                self.after_input(conn);
+            }
+        }
+        self.scan(worker);
+        self.cores[worker].assert_sound();
+    }
+
+    fn after_mail(&mut self, worker: usize) {
+        if !self.cores[worker].has_mail_left() {
+            for from in 0..self.cores.len() {
+                self.done[from][worker] = self.flushed[from];
+            }
+        }
+        self.scan(worker);
+    }
+
+    pub(super) fn on_tick(&mut self, worker: usize) -> bool {
+        if self.cores[worker].next_tick().is_none_or(|at| at > self.now) {
+            return false;
+        }
+        // As the driver does: requests about connections that arrive are forgotten after a time.
+        while self.adopt(worker) {}
+        self.step += 1;
+        self.note(|| format!("worker {worker} does what is due"));
+        self.cores[worker].on_tick(self.now);
+        self.look(worker);
+        true
+    }
+
+    pub(super) fn take_dirty(&mut self, worker: usize) -> bool {
+        self.step += 1;
+        let mut dirty = Vec::new();
+        let held: Vec<u32> = self.cores[worker].held.iter().map(|(slot, _)| *slot).collect();
+        self.cores[worker].take_dirty(&mut dirty);
+        // In the order in which they are handled.
+        for conn in held.iter().filter_map(|slot| self.by_slot.get(&(worker, *slot)).copied()).collect::<Vec<_>>() {
+            self.after_input(conn);
+        }
+        let moved = !dirty.is_empty();
+        for slot in dirty {
+            if let Some(conn) = self.by_slot.get(&(worker, slot)) {
+                self.listed.insert(*conn);
+            }
+        }
+        self.look(worker);
+        moved
+    }
+
+    pub(super) fn flush_mail(&mut self, worker: usize) -> bool {
+        self.step += 1;
+        let moved = self.cores[worker].outbox.iter().any(|batch| !batch.is_empty());
+        self.cores[worker].flush_mail();
+        self.flushed[worker] = self.step;
+        moved
+    }
+
+    /// Time passes. Nobody is on its way meanwhile: a turn takes less than the second that requests wait for it.
+    pub(super) fn jump(&mut self, ms: u64) {
+        for worker in 0..self.cores.len() {
+            self.take_handovers(worker);
+        }
+        for worker in 0..self.cores.len() {
+            while self.adopt(worker) {}
+        }
+        self.note(|| format!("{ms} ms pass"));
+        self.now = self.now + ms;
+    }
+
+    /// Every connection of a client that has its session ends, as another one gets it.
+    fn overtake(&mut self, client: usize) {
+        for other in self.conns.iter_mut().filter(|other| other.client == client && other.session.is_some()) {
+            other.overtaken = true;
+        }
+    }
+
+    // What happens inside of the server, as far as the oracle has to know it.
+
+    fn attach(&mut self, conn: usize, worker: usize, serial: u32) {
+        let client = self.conns[conn].client;
+        let known = self.sessions.iter().position(|session| session.client == client && session.serial == serial);
+        let latest = self.sessions.iter().rposition(|session| session.client == client);
+        if let Some(latest) = latest.filter(|_| !self.conns[conn].clean) {
+            let session = &self.sessions[latest];
+            let (expiry_secs, offline) = (session.expiry_secs, session.offline_since.is_some());
+            let lasts = expiry_secs == u32::MAX || self.now < session.online_at.plus_secs(expiry_secs);
+            let alive = expiry_secs > 0 && !session.gone && (!offline || lasts);
+            assert!(!alive || known == Some(latest), "the session of client {client} was not resumed");
+            assert!(expiry_secs > 0 || known.is_none(), "the session of client {client} outlived its connection");
+        }
+        assert!(known.is_none() || !self.conns[conn].clean, "a clean start resumed the session of {client}");
+        assert!(known.is_none() || known == latest, "a session of {client} came back from the dead");
+        let session = known.unwrap_or_else(|| {
+            self.sessions.push(Session::new(client, serial, worker, self.now));
+            self.sessions.len() - 1
+        });
+        self.overtake(client);
+        if self.conns[conn].zombie && known.is_none() {
+            self.clients[client].must_clean = true;
+        }
+        self.conns[conn].session = Some(session);
+        self.conns[conn].resumed = known.is_some();
+        self.conns[conn].attached_at = self.step;
+        self.conns[conn].heard = self.now;
+        self.sessions[session].expiry_secs = self.conns[conn].expiry_secs;
+        self.sessions[session].offline_since = None;
+        self.sessions[session].online_at = self.now;
+        self.count(if known.is_some() { "session resumed" } else { "session new" });
+        self.note(|| format!("connection {conn} of client {client} has session {session}"));
+    }
+
+    /// Looks which connections of a worker have ended, and which wills were published.
+    fn scan(&mut self, worker: usize) {
+        self.scan_for(worker, None);
+    }
+
+    /// The same, for one client or for all.
+    fn scan_for(&mut self, worker: usize, client: Option<usize>) {
+        let concerns = |one: usize| client.is_none_or(|client| one == client);
+        for conn in 0..self.conns.len() {
+            if let Place::At(at, slot) = self.conns[conn].place
+                && at == worker
+                && concerns(self.conns[conn].client)
+                && !self.conns[conn].ended
+                && self.cores[worker].is_closing(slot)
+            {
+                self.ended(conn);
+            }
+        }
+        for session in 0..self.sessions.len() {
+            let model = &self.sessions[session];
+            if model.worker == worker && !model.gone && concerns(model.client) {
+                self.note_if_gone(session);
+            }
+        }
+        let wills = std::mem::take(&mut self.wills);
+        for (msg, session, due) in wills {
+            let model = &self.sessions[session];
+            if model.worker != worker || !concerns(model.client) {
+                self.wills.push((msg, session, due));
+                continue;
+            }
+            let name = &*self.clients[model.client].name;
+            let core = &self.cores[worker];
+            let kept = core.by_client.get(name).map(|slot| &core.sessions[*slot as usize]);
+            match kept.filter(|kept| kept.serial == model.serial) {
+                // Its client has come back, and may have gone again.
+                Some(_) if self.has_come_back(msg, session) => self.count("will cancelled"),
+                Some(kept) if kept.will.is_some() => self.wills.push((msg, session, due)),
+                Some(_) => {
+                    assert!(self.now >= due, "the will {msg} was published too early");
+                    self.count("will delayed");
+                    self.routed(msg, true);
+                }
+                None => {
+                    self.count("will at session end");
+                    self.routed(msg, true);
+                }
+            }
+        }
+    }
+
+    fn has_come_back(&self, will: usize, session: usize) -> bool {
+        let of_will = self.conns.iter().find(|conn| conn.will.is_some_and(|(msg, _)| msg == will));
+        let since = of_will.expect("some connection has it").attached_at;
+        self.conns.iter().any(|conn| conn.session == Some(session) && conn.attached_at > since)
+    }
+
+    /// A session ends when its time has come, or when a client begins anew, and not otherwise.
+    fn note_if_gone(&mut self, session: usize) {
+        let model = &self.sessions[session];
+        let client = &self.clients[model.client];
+        let core = &self.cores[model.worker];
+        let kept = core.by_client.get(&*client.name).map(|slot| core.sessions[*slot as usize].serial);
+        if kept == Some(model.serial) {
+            return;
+        }
+        let replaced = self.sessions[session + 1..].iter().any(|later| later.client == model.client);
+        let over = model.offline_since.is_some_and(|since| {
+            model.expiry_secs == 0 || model.expiry_secs != u32::MAX && since.plus_secs(model.expiry_secs) <= self.now
+        });
+        assert!(over || replaced || client.must_clean, "session {session} has ended too early");
+        self.sessions[session].gone = true;
+        self.count(match (replaced, model_expires(&self.sessions[session])) {
+            (true, _) => "session replaced",
+            (false, true) => "session expired",
+            (false, false) => "session ended with its connection",
+        });
+    }
+
+    /// The server has ended a connection.
+    fn ended(&mut self, conn: usize) {
+        let one = &mut self.conns[conn];
+        one.ended = true;
+        let silent_ms = self.now.since(one.heard);
+        let timed_out = one.keep_alive_secs > 0 && silent_ms >= u64::from(one.keep_alive_secs) * 1500;
+        let late = one.session.is_none() && silent_ms >= 10_000;
+        let why = [
+            (one.said_bye, "end: DISCONNECT"),
+            (one.overtaken, "end: taken over"),
+            (one.kicked, "end: plugin"),
+            (one.cut, "end: cut"),
+            (timed_out, "end: keep alive"),
+            (late, "end: connect timeout"),
+            (self.config.tight_outbound, "end: not reading"),
+        ];
+        let why = why.iter().find(|(holds, _)| *holds);
+        let Some((_, why)) = why else {
+            let calls = &self.scripted.script().calls;
+            let told = calls.iter().rfind(|line| line.starts_with("disconnect")).cloned();
+            panic!("the server has closed connection {conn} for no reason: {told:?}");
+        };
+        self.count(why);
+        self.note(|| format!("the server ends connection {conn}: {why}"));
+        let no_will = self.conns[conn].no_will;
+        let Some(session) = self.conns[conn].session else {
+            if let (Some((msg, _)), Place::At(worker, _)) = (self.conns[conn].will, self.conns[conn].place)
+                && !no_will
+                && self.conns[conn].connect_fed
+            {
+                self.msgs[msg].worker = worker;
+                self.routed(msg, false);
+            }
+            return;
+        };
+        if self.conns.iter().all(|other| other.ended || other.session != Some(session)) {
+            self.sessions[session].offline_since = Some(self.now);
+            self.sessions[session].online_at = self.now;
+        }
+        let expiry_secs = self.conns[conn].expiry_secs;
+        if let Some((msg, delay)) = self.conns[conn].will.filter(|_| !no_will) {
+            self.msgs[msg].worker = self.sessions[session].worker;
+            if delay == 0 || expiry_secs == 0 {
+                self.count("will at once");
+                self.routed(msg, true);
+            } else {
+                self.wills.push((msg, session, self.now.plus_secs(delay.min(expiry_secs))));
+            }
+        }
+    }
+
+    /// A message has been routed.
+    pub(super) fn routed(&mut self, msg: usize, definite: bool) {
+        let (step, now) = (self.step, self.now);
+        let msg = &mut self.msgs[msg];
+        msg.first.get_or_insert(step);
+        msg.last = Some(step);
+        msg.since.get_or_insert((now, now));
+        msg.definite |= definite;
+        msg.times += 1;
+    }
+}
+
+fn model_expires(session: &Session) -> bool {
+    session.expiry_secs > 0
+}
+
+/// How many PUBLISH packets begin in these bytes.
+fn publishes_in(mut bytes: &[u8]) -> u64 {
+    let mut count = 0;
+    while let Some(first) = bytes.first() {
+        count += u64::from(first >> 4 == 3);
+        bytes = &bytes[wire::first_packet(bytes).unwrap_or(bytes.len())..];
+    }
+    count
+}
