@@ -162,6 +162,9 @@ limits! {
         /// Topic Filters in one SUBSCRIBE or UNSUBSCRIBE packet.
         filters_a_packet_max: usize = 10_000, Kind::Count, 1..=ANY,
             "DISCONNECT 0x97, a close for 3.x";
+        /// Levels of all Topic Filters in one SUBSCRIBE or UNSUBSCRIBE packet together: what one packet costs at once.
+        filter_levels_a_packet_max: usize = 131_072, Kind::Count, 1..=ANY,
+            "DISCONNECT 0x97, a close for 3.x";
         /// QoS 1 and 2 messages to one client that are sent and not yet acknowledged; a smaller Receive Maximum of the
         /// client takes precedence.
         in_flight_max: u16 = 1024, Kind::Count, 1..=U16,

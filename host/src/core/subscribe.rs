@@ -34,7 +34,7 @@ impl<'a> Asked<'a> {
 
 impl Core {
     pub(super) fn on_subscribe(&mut self, slot: u32, subscribe: &Subscribe<'_>) -> Result<Next, DecodeError> {
-        self.check_count(subscribe.filters.iter().count())?;
+        self.check_count(subscribe.filters.iter().map(|item| item.filter))?;
         let identifier = subscribe.properties.subscription_identifier();
         if identifier.is_some() && !self.shared.limits.subscription_identifiers_available {
             return Err(not_offered(ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED));
@@ -77,14 +77,20 @@ impl Core {
         Ok(self.next(slot))
     }
 
-    fn check_count(&self, filters: usize) -> Result<(), DecodeError> {
-        if filters <= self.shared.limits.filters_a_packet_max {
-            return Ok(());
-        }
-        Err(DecodeError::Protocol {
-            code: ReasonCode::QUOTA_EXCEEDED,
-            what: "more Topic Filters in one packet than are allowed",
-        })
+    /// A packet is handled as a whole, so there is a bound to what it may ask for.
+    fn check_count<'a>(&self, filters: impl Iterator<Item = &'a str>) -> Result<(), DecodeError> {
+        let counted =
+            filters.fold((0, 0), |(count, levels), filter| (count + 1, levels + topic::levels(filter).count()));
+        let what = match (&self.shared.limits, counted) {
+            (limits, (count, _)) if count > limits.filters_a_packet_max => {
+                "more Topic Filters in one packet than are allowed"
+            }
+            (limits, (_, levels)) if levels > limits.filter_levels_a_packet_max => {
+                "more levels of Topic Filters in one packet than are allowed"
+            }
+            _ => return Ok(()),
+        };
+        Err(DecodeError::Protocol { code: ReasonCode::QUOTA_EXCEEDED, what })
     }
 
     /// What can be granted before handlers are asked.
@@ -184,7 +190,7 @@ impl Core {
     }
 
     pub(super) fn on_unsubscribe(&mut self, slot: u32, unsubscribe: &Unsubscribe<'_>) -> Result<Next, DecodeError> {
-        self.check_count(unsubscribe.filters.iter().count())?;
+        self.check_count(unsubscribe.filters.iter())?;
         let filters: Vec<&str> = unsubscribe.filters.iter().collect();
         let mut codes: Vec<ReasonCode> = filters.iter().map(|filter| self.check_unsubscribe(slot, filter)).collect();
         let connection = &mut self.connections[slot as usize];

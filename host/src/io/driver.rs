@@ -148,6 +148,10 @@ impl Driver {
         }
         let now = self.clock.now();
         let congested = self.core.is_congested(now).then(|| now + CONGESTED_MS);
+        if congested.is_none() && !self.to_read.is_empty() {
+            // Time has passed since the turn, which left them because of a worker that was behind: it is waited for no more.
+            return Poll::Ready(Ok(None));
+        }
         // What is put off is looked at again together with the sockets that it waits for.
         let tick = self.core.next_tick().filter(|_| congested.is_none() || self.put_off_since.is_none());
         let deadlines = [tick, self.sockets.next_overdue(), self.stop_by, congested];

@@ -323,6 +323,18 @@ fn too_many_filters_in_a_packet() {
             }
         }
     });
+    scenario_with(&Setup::limits(|limits| limits.filter_levels_a_packet_max = 5), |net| {
+        for (version, answer) in [(V5, "E0: 97"), (V3_1_1, "")] {
+            for packet in ["82: 0001 [{}] <a/b/c> 00 <a/+/#> 00", "A2: 0001 [{}] <////> <a>"] {
+                let client = net.client(version, "c");
+                net.send(client, packet);
+                net.expect_closed(client, answer);
+            }
+            let client = net.client(version, "c");
+            net.send(client, "82: 0001 [{}] <a/b/c> 00 <a/#> 00");
+            net.expect(client, "90: 0001 [{}] 00 00");
+        }
+    });
 }
 
 /// Malformed packets and Protocol Errors end the connection, with a Reason Code for 5.0 [MQTT-4.13.1-1].

@@ -206,6 +206,12 @@ fn large() -> Vec<Row> {
         };
         let answer = [granted, gone].concat();
         rows.push(Row::answered("UNSUBSCRIBE/10,000 filters", version, [bytes, all].concat(), &answer));
+        let deep: Vec<Vec<u8>> =
+            (0..1025).map(|number| format!("d{number}{}", "/+".repeat(127)).into_bytes()).collect();
+        let filters: Vec<(&[u8], u8)> = deep.iter().map(|filter| (filter.as_slice(), 1)).collect();
+        let granted = with_properties(version, 0x90, &[0, 1], &[], &[1; 1024]);
+        rows.push(Row::answered("SUBSCRIBE/131,072 levels", version, subscribe(version, &filters[..1024]), &granted));
+        rows.push(Row::disconnected("SUBSCRIBE/131,200 levels", version, subscribe(version, &filters), 0x97));
         // To the byte: 1 MiB, header included.
         let head = Publish::new("t", "").qos(1, 1).bytes(version).len() + 2;
         let fits = Publish::new("t", vec![0; (1 << 20) - head]).qos(1, 1).bytes(version);
