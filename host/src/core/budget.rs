@@ -39,6 +39,9 @@ const REPLAYED_BYTES: usize = size_of::<usize>();
 /// for who sends and reads little to be served.
 pub(super) const FREE_BYTES: usize = 16 << 10;
 
+/// Time between two warnings that the worker is full, in milliseconds.
+const FULL_WARNING_MS: u64 = 60_000;
+
 /// How many bytes are held. One worker's own.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Account(Rc<Cell<usize>>);
@@ -188,13 +191,22 @@ impl Core {
         if is_full != self.said_full {
             self.said_full = is_full;
             if is_full {
-                tracing::warn!(worker = self.worker, bytes = self.held_bytes(), "the worker holds as much as it may");
+                self.warn_full();
                 self.shared.full_workers.fetch_or(own, Ordering::Relaxed);
             } else {
                 self.shared.full_workers.fetch_and(!own, Ordering::Relaxed);
             }
         }
         self.congestion.full = self.shared.full_workers.load(Ordering::Relaxed) & !own;
+    }
+
+    /// Once in a while: it may become full again and again.
+    fn warn_full(&mut self) {
+        if self.now >= self.full_warning_at {
+            self.full_warning_at = self.now + FULL_WARNING_MS;
+            let bytes = self.held_bytes();
+            tracing::warn!(worker = self.worker, bytes, "the worker holds as much as worker_bytes_max allows");
+        }
     }
 
     /// Writes to the outbound buffer of a connection.

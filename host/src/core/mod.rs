@@ -167,6 +167,8 @@ pub struct Core {
     waiting_for_memory: VecDeque<SessionKey>,
     /// What the other workers know: whether it is full.
     said_full: bool,
+    /// When this may be logged again.
+    full_warning_at: Millis,
     /// What is left of this turn's work; see [`work`].
     work_left: usize,
     /// Connections, by slot and id, with packets that wait for the next turn.
@@ -229,6 +231,7 @@ impl Core {
             account: Account::default(),
             waiting_for_memory: VecDeque::new(),
             said_full: false,
+            full_warning_at: now,
             work_left: UNITS_A_TURN,
             held: VecDeque::new(),
             remains: VecDeque::new(),

@@ -11,6 +11,7 @@ mod harness;
 mod hostile;
 mod limits;
 mod loader;
+mod memory;
 mod mqtt;
 mod plugins;
 mod protocol;
