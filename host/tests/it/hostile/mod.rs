@@ -1,8 +1,10 @@
 //! Peers that send what they may not send, or behave as nobody should. Each [`Row`] says which bytes it gets back, to the
 //! last one; after each of them the server serves a new client, and has let go of what it held for this one.
 //!
-//! `peers` has those whose bytes are in order, and `flood` makes malformed input without end.
+//! `peers` has those whose bytes are in order, `flood` makes malformed input without end, and `canary` measures what a
+//! client that behaves notices of all of it.
 
+mod canary;
 mod connect;
 mod flood;
 mod framing;
@@ -165,6 +167,13 @@ impl Target {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says so");
         let kib: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kib << 10
+    }
+
+    /// Time that the process has had a core for, in ticks of the system.
+    fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("it runs");
+        let (_, behind_name) = stat.rsplit_once(')').expect("the name of the program is in parentheses");
+        behind_name.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
     }
 
     /// A client that comes and goes as it should.
