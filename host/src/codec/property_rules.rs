@@ -37,7 +37,7 @@ const fn set(ids: &[u8]) -> u64 {
 
 impl Context {
     /// The identifiers allowed here, as a set of bits.
-    const fn allowed(self) -> u64 {
+    pub(super) const fn allowed(self) -> u64 {
         const MESSAGE: u64 = set(&[0x01, 0x02, 0x03, 0x08, 0x09, USER_PROPERTY]);
         const REASON: u64 = set(&[0x1F, USER_PROPERTY]);
         const AUTHENTICATION: u64 = set(&[0x15, 0x16]);
@@ -65,7 +65,7 @@ impl Context {
     }
 
     /// The identifiers that may occur more than once here.
-    const fn repeatable(self) -> u64 {
+    pub(super) const fn repeatable(self) -> u64 {
         match self {
             Context::PublishFromServer => set(&[SUBSCRIPTION_IDENTIFIER, USER_PROPERTY]),
             _ => set(&[USER_PROPERTY]),

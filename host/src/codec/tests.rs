@@ -6,6 +6,8 @@
 
 mod accepted;
 mod any_bytes;
+mod generated;
+mod packets;
 mod refused;
 mod tables;
 

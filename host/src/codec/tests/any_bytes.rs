@@ -1,5 +1,6 @@
 //! Whatever arrives, the answer is a packet or an error, and a packet means what it says.
 
+use super::generated::check;
 use super::*;
 
 /// A packet of every type with most that it can have, for tests that then damage it.
@@ -28,26 +29,6 @@ const RICH: &[(Sender, ProtocolVersion, &str)] = &[
     (Sender::Client, V5, "E0: 04 { 11 00000001 1F <why> }"),
     (Sender::Client, V5, "F0: 19 { 15 <M> 16 <d> }"),
 ];
-
-/// Decodes bytes that may be anything. What is accepted has to survive encoding and decoding.
-fn check(sender: Sender, version: ProtocolVersion, bytes: &[u8]) {
-    let Ok(Frame::Complete { header_bytes, total_bytes }) = frame(bytes, PACKET_BYTES_MAX) else {
-        return;
-    };
-    let bytes = &bytes[..total_bytes];
-    match decode_from(sender, version, bytes, header_bytes) {
-        Ok(decoded) => {
-            let mut again = Vec::new();
-            decoded.encode(version, &mut again);
-            assert_eq!(decode_one(sender, version, &again), Ok(decoded), "{version} {bytes:02X?}");
-        }
-        Err(error) => {
-            assert!(error.reason_code().is_error());
-            assert!(!error.to_string().is_empty());
-            connect_refusal(bytes, header_bytes, &error);
-        }
-    }
-}
 
 #[test]
 fn every_prefix_is_incomplete_and_every_shortened_packet_is_handled() {
@@ -79,30 +60,6 @@ fn every_changed_byte_is_handled() {
                 changed[index] = value;
                 check(sender, version, &changed);
             }
-        }
-    }
-}
-
-#[test]
-fn random_bytes_are_handled() {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut random = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as usize
-    };
-    for _ in 0..200_000 {
-        // Half of it is small numbers: lengths, identifiers and flags that mean something.
-        let length = random() % 40;
-        let mut bytes = vec![(random() % 256) as u8, length as u8];
-        for _ in 0..length {
-            let limit = if random() % 2 == 0 { 256 } else { 6 };
-            bytes.push((random() % limit) as u8);
-        }
-        for version in [V3_1, V3_1_1, V5] {
-            check(Sender::Client, version, &bytes);
-            check(Sender::Server, version, &bytes);
         }
     }
 }

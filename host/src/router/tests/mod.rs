@@ -1,5 +1,6 @@
 //! What the tests of the router share: random topics and filters, and a matcher that knows nothing of tries.
 
+mod generated;
 mod plain;
 mod retained;
 mod shared;
