@@ -163,6 +163,8 @@ pub struct Core {
     handed_on_bytes: usize,
     /// Bytes held for peers; see [`budget`].
     account: Account,
+    /// See [`outbound::free_bytes`].
+    free_bytes: usize,
     /// Sessions that large messages wait for until there is memory for copies of them.
     waiting_for_memory: VecDeque<SessionKey>,
     /// What the other workers know: whether it is full.
@@ -207,6 +209,7 @@ impl Core {
     #[must_use]
     pub fn new(worker: usize, shared: Arc<Shared>, now: Millis) -> Self {
         let workers = shared.mailboxes.workers();
+        let free_bytes = outbound::free_bytes(shared.limits.outbound_bytes_max);
         assert!(worker < workers, "worker {worker} of {workers}");
         Self {
             worker,
@@ -229,6 +232,7 @@ impl Core {
             handed_on: VecDeque::new(),
             handed_on_bytes: 0,
             account: Account::default(),
+            free_bytes,
             waiting_for_memory: VecDeque::new(),
             said_full: false,
             full_warning_at: now,

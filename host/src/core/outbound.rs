@@ -159,16 +159,22 @@ impl Core {
     pub(super) fn send_at_most_once(&mut self, slot: u32, retain: bool, identifiers: &[u32], parts: &MessageParts<'_>) {
         let connection = &self.connections[slot as usize];
         let waiting = connection.waiting_bytes();
-        // Anything may be sent to a connection that has next to nothing to send, whatever its size.
-        let bytes_max = self.shared.limits.outbound_bytes_max;
-        let is_slow = waiting > bytes_max / NEXT_TO_NOTHING && waiting + parts.payload.len() > bytes_max;
-        if is_slow || waiting + parts.payload.len() > FREE_BYTES && self.is_full() {
+        if waiting + parts.payload.len() > self.free_bytes && !self.has_room(waiting, parts.payload.len()) {
             self.counters().dropped_slow.add(1);
             return self.note_presence(self.connections[slot as usize].session);
         }
         let class = Class { v5: connection.is_v5(), qos: QoS::AtMostOnce, retain };
         let sent = self.append(slot, class, parts, identifiers, None, false);
         debug_assert!(sent.is_ok() || self.connections[slot as usize].packet_bytes_max != u32::MAX);
+    }
+
+    /// Whether there is room for a message with QoS 0 behind what waits for a socket.
+    #[cold]
+    fn has_room(&self, waiting_bytes: usize, payload_bytes: usize) -> bool {
+        let bytes_max = self.shared.limits.outbound_bytes_max;
+        // Anything may be sent to a connection that has next to nothing to send, whatever its size.
+        let keeps_up = waiting_bytes <= next_to_nothing(bytes_max) || waiting_bytes + payload_bytes <= bytes_max;
+        keeps_up && (waiting_bytes + payload_bytes <= FREE_BYTES || !self.is_full())
     }
 
     /// Sends a QoS 1 or 2 message if its turn has come, or puts it into the session's queue.
@@ -365,6 +371,15 @@ impl Core {
             }
         }
     }
+}
+
+/// What is sent to anybody without a closer look: next to nothing, and little enough for a worker that is full.
+pub(super) fn free_bytes(outbound_bytes_max: usize) -> usize {
+    next_to_nothing(outbound_bytes_max).min(FREE_BYTES)
+}
+
+fn next_to_nothing(outbound_bytes_max: usize) -> usize {
+    outbound_bytes_max / NEXT_TO_NOTHING
 }
 
 /// A packet that is larger than its receiver takes.

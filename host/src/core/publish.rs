@@ -313,8 +313,9 @@ impl Core {
     /// Whether a message that is acknowledged can be kept where it would have to be.
     fn can_take(&mut self, slot: u32, qos: QoS, parts: &MessageParts<'_>) -> bool {
         let limits = &self.shared.limits;
-        let has_room = |session: &Session| qos != QoS::ExactlyOnce || session.can_receive(parts, limits);
-        if self.said_full && self.is_full() || !self.session_of(slot).is_some_and(has_room) {
+        let has_room = |session: &Session| session.can_receive(parts, limits);
+        let is_too_much = qos == QoS::ExactlyOnce && !self.session_of(slot).is_some_and(has_room);
+        if is_too_much || self.said_full && self.is_full() {
             return false;
         }
         !(self.may_be_held_up() && {
