@@ -269,7 +269,8 @@ impl Core {
         self.out(slot);
         let connection = &mut self.connections[slot as usize];
         let (start, capacity) = (connection.out.len(), connection.out.capacity());
-        if identifiers.is_empty() && !dup && self.templates.pay_off() {
+        // Who takes Topic Aliases wants short packets, however many others get the message.
+        if identifiers.is_empty() && !dup && connection.aliases_max == 0 && self.templates.pay_off() {
             self.templates.of(class, parts, now).append_to(&mut connection.out, packet_id);
         } else {
             let own = Own { packet_id, dup, identifiers, alias: None };
