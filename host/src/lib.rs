@@ -44,6 +44,7 @@ mod io;
 pub mod limits;
 pub mod message;
 pub mod plugin;
+mod report;
 pub mod router;
 mod server;
 

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use plugin_api::{ConnectionId, Handler, PropertiesBuf, ReasonCode};
 
 use crate::clock::Clock;
-use crate::core::Shared;
 use crate::core::mail::{Mail, Mailboxes};
+use crate::core::{Counters, Shared};
 use crate::error::Error;
 use crate::io::listener::Listener;
 use crate::io::worker::{self, Seed, Workers};
 use crate::limits::Limits;
 use crate::plugin::{Chain, LoadError, Plugin, Services};
+use crate::report::Tally;
 
 /// Time that the workers take at most to stop: their own bound, and some for a callback that is slow.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -164,7 +165,9 @@ impl Builder {
         // From here on, dropping the handle stops what has been started.
         let names = chain.plugins().iter().map(Plugin::name).collect::<Vec<_>>().join(", ");
         let threads = Threads { running: Vec::new(), failed: false, chain: Some(chain), given_up: false };
-        let handle = ServerHandle { addrs, mailboxes, workers, threads: Mutex::new(threads), ended: Arc::default() };
+        let counters = Arc::clone(&shared.counters);
+        let threads = Mutex::new(threads);
+        let handle = ServerHandle { addrs, mailboxes, workers, counters, threads, ended: Arc::default() };
         for worker in 0..count {
             handle.start_worker(worker, &self.name, &listeners, &shared, clock)?;
         }
@@ -236,6 +239,8 @@ pub struct ServerHandle {
     addrs: Vec<SocketAddr>,
     mailboxes: Mailboxes,
     workers: Arc<Workers>,
+    /// What the workers have counted.
+    counters: Arc<[Counters]>,
     threads: Mutex<Threads>,
     ended: Arc<Ended>,
 }
@@ -361,6 +366,16 @@ impl ServerHandle {
         }
     }
 
+    fn announce_end(&self) {
+        let sum = |count: fn(&Counters) -> u64| self.counters.iter().map(count).sum::<u64>();
+        tracing::info!(
+            connections = sum(|counters| counters.connections_accepted.get()),
+            publishes_received = sum(|counters| counters.publishes_received.get()),
+            publishes_sent = sum(|counters| counters.publishes_sent.get()),
+            "stopped"
+        );
+    }
+
     /// Waits for the threads, then lets the plugins go.
     fn finish(&self, deadline: Option<Instant>) -> Result<(), Error> {
         let running = lock(&self.threads).running.len();
@@ -376,7 +391,8 @@ impl ServerHandle {
             threads.given_up = true;
             let_go(chain)?;
             threads.given_up = false;
-            tracing::info!("stopped");
+            Tally::of(&self.counters).log("since the start");
+            self.announce_end();
         } else if threads.given_up {
             return Err(Error::StopTimeout { secs: PLUGINS_STOP_TIMEOUT.as_secs() });
         }

@@ -83,7 +83,7 @@ pub struct Shared {
     /// Accept clients from other machines when no plugin has an opinion about them.
     pub allow_anonymous: bool,
     /// What each worker has counted.
-    pub counters: Box<[Counters]>,
+    pub counters: Arc<[Counters]>,
     /// Workers that hold as much as they may: one bit for each. Written when one becomes full or ceases to be.
     full_workers: AtomicU64,
     /// Whether PUBLISH packets are looked at for more than the protocol's own rules.

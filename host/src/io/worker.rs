@@ -16,6 +16,7 @@ use super::poller::{Doorbell, Poller};
 use crate::clock::Clock;
 use crate::core::mail::{Mail, Mailboxes};
 use crate::core::{Core, Handover, Shared};
+use crate::report::{self, Tally};
 
 /// Accepted sockets that wait for the driver of their worker.
 const ACCEPTED_MAX: usize = 256;
@@ -141,6 +142,12 @@ pub(crate) fn start(seed: Seed) -> io::Result<JoinHandle<bool>> {
             let accepting = seed.listeners.into_iter();
             let accepting: Vec<_> =
                 accepting.map(|listener| runtime.spawn(listener.accept(sender.clone(), seed.clock))).collect();
+            if worker == 0 {
+                // One for all workers. It ends with the runtime.
+                let counters = Arc::clone(&seed.shared.counters);
+                let say = |tally: &Tally| tally.log("in the last 10 seconds");
+                drop(runtime.spawn(report::run(counters, report::PERIOD, say)));
+            }
             let core = Core::new(worker, seed.shared, seed.clock.now());
             let driver = Driver::new(worker, core, Poller::new(epoll), accepted, workers, seed.clock, accepting);
             runtime.block_on(tokio::task::unconstrained(driver.run()))

@@ -8,7 +8,7 @@ use host::Limits;
 use host::limits::SETTINGS;
 
 use crate::harness::{Process, TempDir, eventually, host_output, with_configured};
-use crate::mqtt::{Client, V5};
+use crate::mqtt::{Client, Publish, V5};
 
 /// The lines of LIMITS.md between which the table stands.
 const BEGIN: &str = "--test it reference -->\n";
@@ -145,4 +145,23 @@ fn connect_packets_beyond_the_rate_are_refused() {
             assert_eq!(codes.last(), Some(&0x9F));
         },
     );
+}
+
+/// Who runs the server learns what was dropped: at the latest when it stops.
+#[test]
+fn what_was_dropped_stands_in_the_log() {
+    let (mut process, addr) = Process::listening(["--message-rate-max", "1", "--workers", "2"]);
+    let mut client = Client::connect(addr, V5, "c");
+    for _ in 0..5000 {
+        client.send(Publish::new("t", "m").bytes(V5));
+    }
+    client.ping();
+    process.signal(rustix::process::Signal::TERM);
+    assert_eq!(process.wait().code(), Some(0));
+    let line = process.wait_log("refused or dropped since the start");
+    let (_, count) = line.split_once("dropped_rate=").unwrap_or_else(|| panic!("{line}"));
+    let dropped: u32 = count.trim().parse().expect(&line);
+    assert!((1..5000).contains(&dropped), "{line}");
+    let line = process.wait_log(": stopped");
+    assert!(line.contains("connections=1") && line.contains("publishes_received=5000"), "{line}");
 }

@@ -200,7 +200,7 @@ fn sim() {
         }
         messages += world.msgs.len();
         steps += world.step;
-        for counters in &world.shared.counters {
+        for counters in world.shared.counters.iter() {
             *cover.entry("message expired").or_default() += counters.dropped_expired.get();
             *cover.entry("message too large").or_default() += counters.dropped_too_large.get();
             *cover.entry("queue full").or_default() += counters.dropped_queue_full.get();
