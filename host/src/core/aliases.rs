@@ -3,6 +3,7 @@
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
+use plugin_api::QoS;
 
 use super::connection::Connection;
 use super::templates::{Class, Own, encode};
@@ -50,7 +51,8 @@ impl Connection {
     /// it is left to the caller, who drops it.
     pub(super) fn append_with_alias(&mut self, class: Class, parts: &MessageParts<'_>, mut own: Own<'_>, now: Millis) {
         let (start, max) = (self.out.len(), self.aliases_max);
-        if !OutboundAliases::suit(parts.topic) {
+        // mqtt.js (5.16.0) gives its user a QoS 2 message at PUBREL, and has forgotten by then what its alias stands for.
+        if class.qos == QoS::ExactlyOnce || !OutboundAliases::suit(parts.topic) {
             encode(&mut self.out, class, parts, &own, now);
             return;
         }
