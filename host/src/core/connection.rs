@@ -198,6 +198,7 @@ impl Connection {
             extra.will.is_none()
                 && extra.auth.is_none()
                 && extra.pending.is_none()
+                && extra.rates == ClientRates::default()
                 && extra.aliases.is_empty()
                 && extra.outbound_aliases.is_none()
                 && extra.replays.is_empty()

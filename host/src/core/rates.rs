@@ -8,7 +8,7 @@ use crate::limits::Limits;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// A bucket, as the moment in nanoseconds at which it will be full again: it fills by itself, and is full at first.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Bucket {
     full_at_ns: u64,
 }
@@ -36,7 +36,7 @@ fn now_ns(now: Millis) -> u64 {
 }
 
 /// What one client has left of its rates.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ClientRates {
     messages: Bucket,
     bytes: Bucket,

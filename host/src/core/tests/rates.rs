@@ -114,3 +114,18 @@ fn idle_connections_hold_no_state_for_rates() {
         });
     }
 }
+
+/// What a client has used up is not forgotten with other state of its connection.
+#[test]
+fn rate_outlives_other_state() {
+    scenario_with(&Setup::limits(|limits| limits.message_rate_max = 1), |net| {
+        let (from, to) = (net.v5("from"), net.v5("to"));
+        net.subscribe(to, "t", 0);
+        for _ in 0..3 {
+            net.send(from, "30: <t> {} 'x'");
+            net.subscribe(from, "nothing/retained", 0);
+        }
+        net.expect(to, "30: <t> {} 'x'");
+        assert_eq!(net.count(|counters| counters.dropped_rate.get()), 2);
+    });
+}
