@@ -24,6 +24,7 @@ const IDLE_FACTOR: u32 = 16;
 pub(super) struct OutboundAliases {
     /// By alias minus one.
     entries: Vec<Entry>,
+    topic_bytes: usize,
     /// The place that is looked at next for an alias that is not used any more.
     hand: usize,
     /// Counts packets.
@@ -48,16 +49,23 @@ pub(super) struct Alias {
 
 impl Connection {
     /// Appends a PUBLISH packet for a client that takes Topic Aliases. One that is too large for the client sets no alias:
-    /// it is left to the caller, who drops it.
-    pub(super) fn append_with_alias(&mut self, class: Class, parts: &MessageParts<'_>, mut own: Own<'_>, now: Millis) {
+    /// it is left to the caller, who drops it. `true`: another topic than before has an alias.
+    pub(super) fn append_with_alias(
+        &mut self,
+        class: Class,
+        parts: &MessageParts<'_>,
+        mut own: Own<'_>,
+        now: Millis,
+    ) -> bool {
         let (start, max) = (self.out.len(), self.aliases_max);
         // mqtt.js (5.16.0) gives its user a QoS 2 message at PUBREL, and has forgotten by then what its alias stands for.
         if class.qos == QoS::ExactlyOnce || !OutboundAliases::suit(parts.topic) {
             encode(&mut self.out, class, parts, &own, now);
-            return;
+            return false;
         }
         own.alias = self.extra().outbound_aliases.get_or_insert_default().of(parts.topic, max);
         encode(&mut self.out, class, parts, &own, now);
+        let has_changed = own.alias.is_some_and(|alias| !alias.is_known);
         let is_too_large = self.out.len() - start > self.packet_bytes_max as usize;
         // What sets an alias is longer than what does without.
         if let Some(alias) = own.alias.take_if(|alias| is_too_large && !alias.is_known) {
@@ -65,10 +73,16 @@ impl Connection {
             self.out.truncate(start);
             encode(&mut self.out, class, parts, &own, now);
         }
+        has_changed
     }
 }
 
 impl OutboundAliases {
+    /// Memory behind it, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.entries.capacity() * size_of::<Entry>() + self.topic_bytes
+    }
+
     /// Whether a topic is worth an alias.
     pub(super) fn suit(topic: &str) -> bool {
         (TOPIC_BYTES_MIN..=TOPIC_BYTES_MAX).contains(&topic.len())
@@ -83,7 +97,7 @@ impl OutboundAliases {
             return Some(Alias { number: number(place), is_known: true });
         }
         let place = self.free(usize::from(max))?;
-        self.entries[place] = Entry { hash, used_at: self.clock, topic: topic.into() };
+        self.put(place, Entry { hash, used_at: self.clock, topic: topic.into() });
         Some(Alias { number: number(place), is_known: false })
     }
 
@@ -102,8 +116,13 @@ impl OutboundAliases {
 
     /// The packet that would have set an alias was not sent.
     pub(super) fn forget(&mut self, alias: Alias) {
-        let entry = &mut self.entries[usize::from(alias.number) - 1];
-        *entry = Entry { hash: 0, used_at: 0, topic: Box::default() };
+        self.put(usize::from(alias.number) - 1, Entry { hash: 0, used_at: 0, topic: Box::default() });
+    }
+
+    fn put(&mut self, place: usize, entry: Entry) {
+        self.topic_bytes += entry.topic.len();
+        let before = std::mem::replace(&mut self.entries[place], entry);
+        self.topic_bytes -= before.topic.len();
     }
 }
 

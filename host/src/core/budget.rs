@@ -16,6 +16,7 @@ use super::connection::Extra;
 use crate::codec::DecodeError;
 use crate::message::{Message, MessageParts};
 use plugin_api::ReasonCode;
+use plugin_api::topic::{self, Share};
 
 /// What a message takes beyond its topic, properties and payload.
 const MESSAGE_BYTES: usize = 128;
@@ -121,9 +122,14 @@ pub(super) fn session_bytes(client_id: &str) -> usize {
     SESSION_BYTES + client_id.len()
 }
 
-/// What a subscription counts for, without its nodes in the tries.
+/// What a subscription counts for, without its nodes in this worker's trie. Shared ones are in the index of all workers only,
+/// and each counts for all of its levels there, as if no other had them.
 pub(super) fn subscription_bytes(written: &str) -> usize {
-    SUBSCRIPTION_BYTES + 2 * written.len()
+    let levels = match topic::split_share(written) {
+        Share::Group { filter, .. } => topic::levels(filter).count(),
+        Share::None | Share::Malformed => 0,
+    };
+    SUBSCRIPTION_BYTES + 2 * written.len() + levels * NODE_BYTES / 2
 }
 
 impl Core {
@@ -270,7 +276,9 @@ impl Extra {
         let will = self.will.as_ref();
         let will = will.map_or(0, |will| will.topic.len() + will.payload.len() + will.properties.len());
         let aliases = self.alias_bytes + self.aliases.capacity() * size_of::<Option<Box<str>>>();
-        will + aliases + self.replays.messages_left() * REPLAYED_BYTES
+        let outbound_aliases = self.outbound_aliases.as_ref().map_or(0, |aliases| aliases.bytes());
+        let method = self.auth.as_ref().map_or(0, |auth| auth.method.len());
+        will + aliases + outbound_aliases + method + self.replays.messages_left() * REPLAYED_BYTES
     }
 }
 

@@ -269,6 +269,7 @@ impl Core {
         self.out(slot);
         let connection = &mut self.connections[slot as usize];
         let (start, capacity) = (connection.out.len(), connection.out.capacity());
+        let mut has_new_alias = false;
         // Who takes Topic Aliases wants short packets, however many others get the message.
         if identifiers.is_empty() && !dup && connection.aliases_max == 0 && self.templates.pay_off() {
             self.templates.of(class, parts, now).append_to(&mut connection.out, packet_id);
@@ -277,7 +278,7 @@ impl Core {
             if connection.aliases_max == 0 {
                 encode(&mut connection.out, class, parts, &own, now);
             } else {
-                connection.append_with_alias(class, parts, own, now);
+                has_new_alias = connection.append_with_alias(class, parts, own, now);
             }
         }
         self.account.change(capacity, connection.out.capacity());
@@ -287,6 +288,9 @@ impl Core {
             return Err(TooLarge);
         }
         connection.out_largest = connection.out_largest.max(connection.out.len() - start);
+        if has_new_alias {
+            self.count_extra(slot);
+        }
         self.counters().publishes_sent.add(1);
         Ok(())
     }

@@ -19,8 +19,6 @@ const MESSAGES_A_TURN: usize = 64;
 const AHEAD_BYTES: usize = 64 << 10;
 /// Looking up the messages of a filter counts as so many of them, as it may walk through all that are retained.
 const LOOKUP_AS_MESSAGES: usize = 64;
-/// Messages that are found in a unit of work.
-const FOUND_A_UNIT: usize = 4;
 /// Messages that all replays together send before others are served.
 const ALL_MESSAGES_A_TURN: usize = 256;
 
@@ -99,8 +97,8 @@ impl Core {
     }
 
     fn look_up(&mut self, filter: &str, mark: u64) -> std::vec::IntoIter<Weak<Message>> {
-        let found = self.shared.retained.matching_before(filter, self.now, mark);
-        self.spend(found.len() / FOUND_A_UNIT);
+        let (found, searched) = self.shared.retained.matching_before(filter, self.now, mark);
+        self.spend(searched);
         let found: Vec<Weak<Message>> = found.into_iter().map(|message| Arc::downgrade(&message)).collect();
         found.into_iter()
     }
@@ -117,7 +115,6 @@ impl Core {
     /// been looked up wait in the queue, as any others do; the rest is looked up when the client is back.
     pub(super) fn park_replays(&mut self, session_slot: u32, replays: Replays) {
         let limits = &self.shared.limits;
-        let session = &mut self.sessions[session_slot as usize];
         for message in replays.current.into_iter().flat_map(|Current { replay, messages, .. }| {
             let messages = messages.filter_map(|message| message.upgrade());
             messages.map(move |message| (message.qos().min(replay.qos), replay.identifier, message))
@@ -126,8 +123,14 @@ impl Core {
             if qos == QoS::AtMostOnce || message.is_superseded() || message.is_expired(self.now) {
                 continue;
             }
+            if self.is_overfull(message.bytes()) {
+                self.counters().dropped_queue_full.add(1);
+                break;
+            }
             let message = Kept::new(&message.parts(), &self.account);
-            let delivery = Queued { message, qos, retain: true, origin: Origin::new(None, &[identifier]) };
+            let origin = Origin::new(None, &[identifier], &self.account);
+            let delivery = Queued { message, qos, retain: true, origin };
+            let session = &mut self.sessions[session_slot as usize];
             if session.enqueue(delivery, limits.queue_messages_max, limits.queue_bytes_max).is_err() {
                 self.counters().dropped_queue_full.add(1);
                 break;
@@ -221,7 +224,7 @@ impl Core {
     fn send_retained(&mut self, slot: u32, message: &Message, replay: &Replay) {
         self.templates.begin(1);
         let qos = message.qos().min(replay.qos);
-        let origin = Origin::new(None, &[replay.identifier]);
+        let origin = Origin::new(None, &[replay.identifier], &self.account);
         if qos == QoS::AtMostOnce {
             self.send_at_most_once(slot, true, origin.identifiers(), &message.parts());
         } else {

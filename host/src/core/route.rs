@@ -104,7 +104,7 @@ impl Core {
 
     fn deliver_to(&mut self, targets: &[Target], out: &mut Outgoing<'_>, publisher: Option<SessionKey>) {
         self.templates.begin(targets.len());
-        self.spend(1 + targets.len() * (1 + out.parts.payload.len() / DELIVERY_BYTES_A_UNIT));
+        self.spend(1 + targets.len() * delivery_units(&out.parts));
         for target in targets {
             // No Local, section 3.8.3.1.
             if let Some(target) = target.for_publisher(publisher) {
@@ -135,13 +135,13 @@ impl Core {
             let slot = session.connection;
             if self.shared.limits.queue_qos0 && (slot == NONE || !session.queue.is_empty()) {
                 // Behind what waits, as it must not overtake QoS 0 messages among them [MQTT-4.6.0-6].
-                let origin = Origin::new(wanted.group, wanted.identifiers);
+                let origin = Origin::new(wanted.group, wanted.identifiers, &self.account);
                 self.enqueue(key.slot, Queued { message: out.keep(&self.account), qos, retain, origin });
             } else if slot != NONE {
                 self.send_at_most_once(slot, retain, wanted.identifiers, &out.parts);
             }
         } else {
-            let origin = Origin::new(wanted.group, wanted.identifiers);
+            let origin = Origin::new(wanted.group, wanted.identifiers, &self.account);
             let delivery = Queued { message: out.keep(&self.account), qos, retain, origin };
             self.send_or_queue(key.slot, delivery);
         }
@@ -191,10 +191,8 @@ impl Core {
     }
 
     fn deliver_from_worker(&mut self, destination: Destination, parts: MessageParts<'_>) {
-        if parts.expires_at <= self.now {
-            return self.counters().dropped_expired.add(1); // [MQTT-3.3.2-5]
-        }
         match destination {
+            Destination::Matching if parts.expires_at <= self.now => self.counters().dropped_expired.add(1), // [MQTT-3.3.2-5]
             Destination::Matching => {
                 // The other worker has served the rest of the world; here only our own subscriptions are looked at.
                 let targets = self.router.targets(parts.topic);
@@ -239,6 +237,11 @@ impl<'a> Wanted<'a> {
             group: None,
         }
     }
+}
+
+/// The work of a delivery.
+pub(super) fn delivery_units(parts: &MessageParts<'_>) -> usize {
+    1 + parts.payload.len() / DELIVERY_BYTES_A_UNIT
 }
 
 /// The workers whose bit is set.

@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU64;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use plugin_api::QoS;
 
-use super::budget::Kept;
+use super::budget::{Account, Kept};
 use super::connection::NONE;
 use super::replay::Parked;
 use super::shared::SharedPart;
@@ -118,23 +119,35 @@ pub(super) enum Origin {
     /// Subscriptions that are not shared, with at most one Subscription Identifier; 0 for none.
     One(u32),
     /// Overlapping ones with several identifiers [MQTT-3.3.4-3].
-    Several(Box<Identifiers>),
+    Several(Rc<Identifiers>),
     /// A Shared Subscription, by [`Group::number`](crate::router::Group::number), with its identifier or 0.
     Shared { group: NonZeroU64, identifier: u32 },
 }
 
-/// Behind a thin pointer, so that [`Queued`] stays small.
-#[derive(Debug, Clone)]
-pub(super) struct Identifiers(Box<[u32]>);
+/// Behind a thin pointer, so that [`Queued`] stays small. There may be as many as a session has subscriptions.
+#[derive(Debug)]
+pub(super) struct Identifiers {
+    all: Box<[u32]>,
+    account: Account,
+}
+
+impl Drop for Identifiers {
+    fn drop(&mut self) {
+        self.account.sub(size_of_val(&*self.all));
+    }
+}
 
 impl Origin {
     /// The group is there if it is a Shared Subscription, which has one identifier at most.
-    pub(super) fn new(group: Option<NonZeroU64>, identifiers: &[u32]) -> Self {
+    pub(super) fn new(group: Option<NonZeroU64>, identifiers: &[u32], account: &Account) -> Self {
         let first = identifiers.first().copied().unwrap_or(0);
         match group {
             Some(group) => Self::Shared { group, identifier: first },
             None if identifiers.len() < 2 => Self::One(first),
-            None => Self::Several(Box::new(Identifiers(identifiers.into()))),
+            None => {
+                account.add(size_of_val(identifiers));
+                Self::Several(Rc::new(Identifiers { all: identifiers.into(), account: account.clone() }))
+            }
         }
     }
 
@@ -143,7 +156,7 @@ impl Origin {
         match self {
             Self::One(0) | Self::Shared { identifier: 0, .. } => &[],
             Self::One(identifier) | Self::Shared { identifier, .. } => std::slice::from_ref(identifier),
-            Self::Several(identifiers) => &identifiers.0,
+            Self::Several(identifiers) => &identifiers.all,
         }
     }
 

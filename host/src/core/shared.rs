@@ -13,7 +13,7 @@ use super::Core;
 use super::budget::Kept;
 use super::connection::Phase;
 use super::mail::Destination;
-use super::route::{Outgoing, Wanted};
+use super::route::{Outgoing, Wanted, delivery_units};
 use super::session::{Queued, Session};
 use crate::clock::Millis;
 use crate::codec::SubscribeOptions;
@@ -112,6 +112,7 @@ impl Core {
 
     /// Gives a message to one member of a group [MQTT-4.8.2-3].
     pub(super) fn deliver_to_group(&mut self, group: &Group, out: &mut Outgoing<'_>) {
+        self.spend(delivery_units(&out.parts));
         // A member that turns out to have gone is not chosen again, so this ends.
         while let Some(member) = group.choose(&mut self.chooser, out.parts.qos) {
             if member.worker != self.worker {
@@ -149,6 +150,9 @@ impl Core {
         if let Some(shared) = shared.filter(|_| self.chooser.counts_what_is_on_its_way()) {
             shared.presence.arrived();
         }
+        if out.parts.expires_at <= self.now {
+            return self.counters().dropped_expired.add(1); // [MQTT-3.3.2-5]
+        }
         // As it is now: the subscription may have been replaced since.
         let Some(&Membership { options, identifier }) = shared.and_then(|shared| shared.memberships.get(&number))
         else {
@@ -161,6 +165,7 @@ impl Core {
             identifiers: identifier.as_slice(),
             group: Some(number),
         };
+        self.spend(delivery_units(&out.parts));
         self.templates.begin(1);
         self.deliver(key, wanted, &mut out);
     }

@@ -104,7 +104,7 @@ impl Interest {
     }
 
     /// The other workers that want the messages of `topic`, the groups that share them, and how many places of the index
-    /// were searched.
+    /// and groups were found on the way.
     pub(super) fn find(&self, topic: &str, own_worker: usize) -> (u64, Box<[Arc<Group>]>, usize) {
         let mut workers = 0;
         let mut groups = Vec::new();
@@ -112,6 +112,7 @@ impl Interest {
             workers |= place.workers;
             place.groups.append_to(&mut groups);
         });
+        let searched = searched + groups.len();
         (workers & !(1 << own_worker), groups.into_boxed_slice(), searched)
     }
 

@@ -78,15 +78,16 @@ impl Retained {
     /// Those that expired are left out [MQTT-3.3.2-5].
     #[must_use]
     pub fn matching(&self, filter: &str, now: Millis) -> Vec<Arc<Message>> {
-        self.matching_before(filter, now, u64::MAX)
+        self.matching_before(filter, now, u64::MAX).0
     }
 
-    /// The same without those that were stored after [`mark`](Self::mark) returned this value.
+    /// The same without those that were stored after [`mark`](Self::mark) returned this value; and how many levels were
+    /// searched.
     #[must_use]
-    pub fn matching_before(&self, filter: &str, now: Millis, mark: u64) -> Vec<Arc<Message>> {
+    pub fn matching_before(&self, filter: &str, now: Millis, mark: u64) -> (Vec<Arc<Message>>, usize) {
         let mut found = Vec::new();
         let mut expired = false;
-        self.read().for_each_match(filter, |leaf| {
+        let searched = self.read().for_each_match(filter, |leaf| {
             let Some(message) = leaf.message.as_ref().filter(|_| leaf.number < mark) else {
                 return;
             };
@@ -99,7 +100,7 @@ impl Retained {
         if expired {
             self.remove_expired(now);
         }
-        found
+        (found, searched)
     }
 
     /// A value by which what is stored now can be told from what is stored later.
@@ -311,10 +312,13 @@ impl Store {
             .filter(move |&child| node != ROOT || !self.arena.level(child).starts_with(b"$"))
     }
 
-    fn for_each_match(&self, filter: &str, mut visit: impl FnMut(&Leaf)) {
+    /// Calls `visit` with what matches `filter`. Returns how many nodes were searched.
+    fn for_each_match(&self, filter: &str, mut visit: impl FnMut(&Leaf)) -> usize {
         // Nodes that match so far, with the levels still to match.
         let mut open = vec![(ROOT, Some(filter))];
+        let mut searched = 0;
         while let Some((node, rest)) = open.pop() {
+            searched += 1;
             let Some(rest) = rest else {
                 visit(self.arena.get(node));
                 continue;
@@ -331,5 +335,6 @@ impl Store {
                 }
             }
         }
+        searched
     }
 }

@@ -228,3 +228,81 @@ fn full_worker_among_others() {
         net.expect(from, "32: <near> 0001 {} 'x' | 40: 0002");
     });
 }
+
+/// Subscription Identifiers of overlapping subscriptions count with each message that waits.
+#[test]
+fn identifiers_count() {
+    scenario_in(ONE, &Setup::default(), |net| {
+        let (from, absent) = (net.v5("from"), net.durable(V5, "absent", CONNACK));
+        for number in 0..64_u8 {
+            let filter = [1, 2, 4, 8, 16, 32].map(|bit| if number & bit == 0 { "+" } else { "a" }).join("/");
+            net.send(absent, &format!("82: 0001 {{0B {:02X}}} <{filter}> 01", number + 1));
+            net.expect(absent, "90: 0001 {} 01");
+        }
+        net.lose(absent);
+        let before = net.cores[0].held_bytes();
+        for _ in 0..10 {
+            net.send(from, "32: <a/a/a/a/a/a> 0001 {} 'x'");
+        }
+        net.take(from);
+        let held = net.cores[0].held_bytes() - before;
+        assert!((10 * 64 * 4..10 * 64 * 4 + 10 * 300).contains(&held), "{held} bytes");
+        net.join(V5, &connect_packet(V5, "02", 0, "", "absent"), CONNACK);
+    });
+}
+
+/// Retained messages of a session that loses its connection wait in its queue as far as there is room for them.
+#[test]
+fn parked_replays_are_bounded() {
+    scenario_in(ONE, &room(1 << 20), |net| {
+        let from = net.v5("publisher");
+        for number in 0..40 {
+            net.send(from, &format!("33: <r/{number}> 0001 {{}} '{}'", "x".repeat(30_000)));
+            net.expect(from, "40: 0001 10");
+        }
+        let slow = net.durable(V5, "slow", CONNACK);
+        net.stall(slow, true);
+        net.send(slow, "82: 0001 {} <r/#> 01");
+        fill(net, 1 << 20);
+        net.lose(slow);
+        let held = net.cores[0].held_bytes();
+        assert!(held <= (1 << 20) + (1 << 18) + 30_000, "{held} bytes");
+        assert!(net.count(|counters| counters.dropped_queue_full.get()) > 0);
+    });
+}
+
+/// Topic Aliases towards a client count for it.
+#[test]
+fn outbound_aliases_count() {
+    scenario_in(ONE, &Setup::default(), |net| {
+        let from = net.v5("from");
+        let to = net.join(V5, &connect_packet(V5, "02", 0, "22 FFFF", "to"), CONNACK);
+        net.subscribe(to, "#", 0);
+        let before = net.cores[0].held_bytes();
+        for number in 10..26 {
+            net.send(from, &format!("30: <{number}{}> {{}} 'x'", "x".repeat(1000)));
+        }
+        net.take(to);
+        let held = net.cores[0].held_bytes() - before;
+        assert!((16_000..18_000).contains(&held), "{held} bytes");
+    });
+}
+
+/// Levels of Shared Subscriptions count as those of others do.
+#[test]
+fn levels_of_shared_subscriptions_count() {
+    scenario_in(ONE, &Setup::default(), |net| {
+        let client = net.v5("client");
+        let before = net.cores[0].held_bytes();
+        for number in 0..50 {
+            net.subscribe(client, &format!("$share/g/{number}{}", "/a".repeat(150)), 0);
+        }
+        let (nodes, held) = (net.shared.interest.nodes().0, net.cores[0].held_bytes() - before);
+        assert!(held >= nodes * 64, "{held} bytes for {nodes} nodes");
+        for number in 0..50 {
+            net.send(client, &format!("A2: 0001 {{}} <$share/g/{number}{}>", "/a".repeat(150)));
+        }
+        net.take(client);
+        assert_eq!(net.cores[0].held_bytes(), before);
+    });
+}

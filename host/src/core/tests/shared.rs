@@ -364,6 +364,27 @@ fn least_in_flight_spreads_a_burst() {
     });
 }
 
+/// What expires on its way to a member is not on its way any more.
+#[test]
+fn least_in_flight_forgets_what_expires() {
+    scenario_in(TWO, &strategy(SharedStrategy::LeastInFlight), |net| {
+        let from = net.v5(&name_for(0, 0));
+        let [near, far] = [(0, 1), (1, 0)].map(|(worker, index)| {
+            let member = net.v5(&name_for(worker, index));
+            net.subscribe(member, "$share/g/t", 1);
+            member
+        });
+        net.send(from, &"32: <t> 0001 {02 00000000} 'x' |".repeat(10));
+        assert_ne!(net.count(|counters| counters.dropped_expired.get()), 0);
+        net.take(near);
+        for id in 1..=10 {
+            net.send(near, &format!("40: {id:04X}"));
+        }
+        net.send(from, &"32: <t> 0001 {} 'x' |".repeat(10));
+        assert_eq!([near, far].map(|member| net.take(member).len() / 9), [5, 5]);
+    });
+}
+
 /// [MQTT-3.10.4-2] A message that is on its way to a member when it unsubscribes goes to another one; options that change
 /// on its way are those that count.
 #[test]

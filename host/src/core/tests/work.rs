@@ -189,3 +189,40 @@ fn sessions_that_expire_together() {
         assert_eq!((before, turns > 4), (0, true), "{turns} turns");
     });
 }
+
+/// A publisher whose messages go to many groups: each of them is a delivery.
+#[test]
+fn packets_for_many_groups() {
+    scenario_in(ONE, &Setup::default(), |net| {
+        let (from, member) = (net.v5("from"), net.v5("member"));
+        let filters: String = (0..UNITS_A_TURN).map(|number| format!(" <$share/{number}/t> 00")).collect();
+        net.send(member, &format!("82: 0001 {{}}{filters}"));
+        net.take(member);
+        let (_, slot) = net.place(from);
+        let now = net.now;
+        let publishes = bytes(V5, &"30: <t> {} 'x' |".repeat(10));
+        net.cores[0].feed(slot, &publishes, now);
+        assert!(net.cores[0].is_held(slot), "the work of a turn is used up");
+        assert_eq!(net.count(|counters| counters.publishes_sent.get()), UNITS_A_TURN as u64);
+        net.settle();
+        assert_eq!(split(&net.take(member)).len(), 10 * UNITS_A_TURN);
+    });
+}
+
+/// Looking up retained messages is work, even where none of them match.
+#[test]
+fn retained_messages_that_do_not_match() {
+    scenario_in(ONE, &Setup::default(), |net| {
+        let from = net.v5("from");
+        for number in 0..4 * UNITS_A_TURN {
+            net.send(from, &format!("31: <t/{number}> {{}} 'x'"));
+        }
+        let subscriber = net.v5("subscriber");
+        let (_, slot) = net.place(subscriber);
+        let now = net.now;
+        net.cores[0].feed(slot, &bytes(V5, "82: 0001 {} <+/+/none> 00 | C0:"), now);
+        assert!(net.cores[0].is_held(slot), "the work of a turn is used up");
+        net.settle();
+        net.expect(subscriber, "90: 0001 {} 00 | D0:");
+    });
+}
