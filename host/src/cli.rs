@@ -37,13 +37,14 @@ Examples:
       Load and validate, print what it is and what it decides, and leave.
 
 Signals:
-  SIGINT, SIGTERM   Stop: accept nobody, tell the clients, send what is to be sent (3 s at most), let the plugins
-                    end (3 s at most). Once more: leave at once.
+  SIGINT, SIGTERM   Stop: accept nobody, tell the clients, send what is to be sent (3 s at most),
+                    let the plugins end (3 s at most). Once more: leave at once.
 
 Exit codes:
   0   Stopped as asked, or everything checked is in order.
   1   The server failed while it ran.
-  2   Not started: the command line, a plugin, its configuration or a listener is at fault. One paragraph says which.";
+  2   Not started: the command line, a file, a plugin, its configuration or a listener is at
+      fault. One paragraph says which.";
 
 /// What was typed.
 #[derive(Debug, Parser)]
@@ -71,6 +72,7 @@ enum LowCommand {
     ///
     /// Exits with 0 if each plugin loads, fits this host and accepts its configuration, and the file has no mistake; with 2
     /// otherwise. A plugin's `init` and `stop` run, so that its configuration is really checked, but no listener is opened.
+    #[command(override_usage = "host check [OPTIONS] <PLUGIN>...\n       host check [OPTIONS] --config <FILE>")]
     Check(LowCheck),
 }
 
@@ -176,7 +178,7 @@ pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Config,
         let matches = matches.subcommand_matches("check").expect("it was parsed as this subcommand");
         let plugins = join_plugins(matches, "PLUGIN", check.plugin, check.plugin_config)?;
         let file = match check.config {
-            Some(file) => Some((file.clone(), limits(&file_limits(Some(&file))?, None)?)),
+            Some(file) => Some((file.clone(), limits(Some(&file), None)?)),
             None => None,
         };
         return Ok(Config::Check(CheckConfig { plugins, file, log: check.log }));
@@ -188,7 +190,7 @@ pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Config,
         log: run.log,
         log_format: run.log_format,
         allow_anonymous: run.allow_anonymous,
-        limits: limits(&file_limits(run.config.as_deref())?, Some(&matches))?,
+        limits: limits(run.config.as_deref(), Some(&matches))?,
     }))
 }
 
@@ -210,18 +212,12 @@ fn option(setting: &'static Setting) -> Arg {
         .help(format!("{} [default: {default}] [{past}{}]", setting.about.trim(), setting.beyond))
 }
 
-/// The defaults, and in their place what the file says.
-fn file_limits(file: Option<&Path>) -> Result<Limits, clap::Error> {
+/// The defaults, in their place what the file says, and in its place what was typed.
+fn limits(file: Option<&Path>, typed: Option<&ArgMatches>) -> Result<Limits, clap::Error> {
     let mut limits = Limits::default();
     if let Some(file) = file {
         config::read(file).map_err(usage)?.apply(&mut limits);
     }
-    Ok(limits)
-}
-
-/// What the file says, and in its place what was typed.
-fn limits(file: &Limits, typed: Option<&ArgMatches>) -> Result<Limits, clap::Error> {
-    let mut limits = file.clone();
     let typed = |setting: &Setting| typed.and_then(|matches| matches.get_one::<Value>(setting.name));
     for setting in SETTINGS {
         if let Some(value) = typed(setting) {
@@ -230,8 +226,11 @@ fn limits(file: &Limits, typed: Option<&ArgMatches>) -> Result<Limits, clap::Err
     }
     limits.check().map_err(|error| {
         let option = Setting::find(error.name).filter(|setting| typed(setting).is_some());
-        let option = option.map_or_else(String::new, |setting| format!(" (--{})", setting.flag()));
-        usage(format!("{error}{option}"))
+        usage(match (option, file) {
+            (Some(setting), _) => format!("{error} (--{})", setting.flag()),
+            (None, Some(file)) => format!("{}: {error}", file.display()),
+            (None, None) => error.to_string(),
+        })
     })?;
     Ok(limits)
 }
@@ -280,8 +279,9 @@ fn config_text(typed: String) -> Result<String, clap::Error> {
     })
 }
 
+/// A mistake in what was typed, or in a file. How options are written would not help, so that clap's usage is left out.
 fn usage(message: String) -> clap::Error {
-    command().error(ErrorKind::ValueValidation, message)
+    clap::Error::raw(ErrorKind::ValueValidation, message + "\n")
 }
 
 fn listen_address(typed: &str) -> Result<SocketAddr, String> {

@@ -25,17 +25,25 @@ impl FileConfig {
 
 /// Reads a file. The error is a paragraph that says where it is wrong, and what is expected there.
 pub(crate) fn read(file: &Path) -> Result<FileConfig, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| {
+    let bytes = std::fs::read(file).map_err(|error| {
         format!(
             "cannot read the configuration {}: {error}. Expected a file with TOML in UTF-8; a relative name starts from \
              the directory that host was started in",
             file.display()
         )
     })?;
-    parse(&text).map_err(|Mistake { at, what }| {
-        let line = text[..at.min(text.len())].matches('\n').count() + 1;
+    read_bytes(&bytes).map_err(|Mistake { at, what }| {
+        let line = bytes[..at.min(bytes.len())].iter().filter(|byte| **byte == b'\n').count() + 1;
         format!("{}:{line}: {what}", file.display())
     })
+}
+
+fn read_bytes(bytes: &[u8]) -> Result<FileConfig, Mistake> {
+    let text = str::from_utf8(bytes).map_err(|error| {
+        let at = error.valid_up_to();
+        Mistake { at, what: format!("the byte 0x{:02X} is not UTF-8: save the file as UTF-8", bytes[at]) }
+    })?;
+    parse(text)
 }
 
 /// What is wrong, and where: a place in bytes.
@@ -60,6 +68,10 @@ fn parse(text: &str) -> Result<FileConfig, Mistake> {
                 for (key, entry) in table(key, entry)? {
                     config.limits.push(limit(text, key, entry)?);
                 }
+            }
+            name if Setting::find(name).is_some() => {
+                let what = format!("`{name}` is one of the [limits]: put it below a line [limits]");
+                return Err(Mistake { at: key.span().start, what });
             }
             _ => return Err(unknown(key, "the configuration", ["limits"])),
         }
@@ -148,6 +160,7 @@ mod tests {
             ("[limits]\nidle_max = \"1s\"\nidle_max = \"2s\"", "duplicate key"),
             ("\n\n[limit]", "there is no `limit` in the configuration: did you mean `limits`?"),
             ("\n\nworkers = 3", "there is no `workers` in the configuration: expected limits"),
+            ("\n\nidle_max = \"1s\"\n[limits]", "`idle_max` is one of the [limits]: put it below a line [limits]"),
             ("\n\nlimits = 3", "`limits` is an integer, and has to be a table: [limits]"),
             ("\n\n[[limits]]", "`limits` is an array, and has to be a table: [limits]"),
             (
@@ -177,5 +190,13 @@ mod tests {
             assert!(what.contains(expected), "{text}: {what}");
             assert_eq!(text[..at].matches('\n').count(), 2, "{text}: {what}");
         }
+    }
+
+    #[test]
+    fn byte_that_is_not_utf8_has_its_place() {
+        let bytes = b"[limits]\r\n# caf\xE9\r\n";
+        let Mistake { at, what } = read_bytes(bytes).expect_err("it is Latin-1");
+        assert_eq!((at, what.as_str()), (15, "the byte 0xE9 is not UTF-8: save the file as UTF-8"));
+        assert!(read_bytes(b"\xEF\xBB\xBF[limits]\r\nidle_max = \"1s\"\r\n").is_ok());
     }
 }

@@ -126,6 +126,9 @@ fn check(CheckConfig { plugins: configs, file, log }: &CheckConfig) -> Result<()
 /// Prints the bounds that a configuration file changes.
 fn print_limits(file: &Path, limits: &Limits) {
     println!("{}", file.display());
+    if *limits == Limits::default() {
+        println!("  changes nothing");
+    }
     for setting in SETTINGS {
         let (value, default) = (setting.show(limits), setting.show(&Limits::default()));
         if value != default {

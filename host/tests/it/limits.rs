@@ -69,7 +69,10 @@ fn file_that_is_wrong_keeps_it_from_starting() {
             ":2: there is no `packet_bytes` in [limits]: did you mean `packet_bytes_max`?",
         ),
         ("[limits]\n\nidle_max = 10\n", ":3: idle_max is 10: expected a time from 0s to 365d"),
-        ("[limits]\nkeep_alive_secs_min = 60\nkeep_alive_secs_max = 30\n", "keep_alive_secs_min is 60s, and has to be"),
+        (
+            "[limits]\nkeep_alive_secs_min = 60\nkeep_alive_secs_max = 30\n",
+            "host.toml: the limit keep_alive_secs_min is 60s, and has to be",
+        ),
     ];
     for (text, expected) in table {
         let file = dir.file("host.toml", text);
@@ -79,7 +82,8 @@ fn file_that_is_wrong_keeps_it_from_starting() {
         assert!(said.contains(expected), "{said}");
         let output = host_output(["check", "--config", file.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(2));
-        assert!(String::from_utf8(output.stderr).unwrap().contains(expected));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(expected) && said.lines().count() == 1, "{said}");
     }
 }
 
@@ -95,6 +99,9 @@ fn file_is_checked_without_a_server() {
         file.display()
     );
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+    let file = dir.file("same.toml", "[limits]\nmaximum_qos = 2\n");
+    let output = host_output(["check", "--config", file.to_str().unwrap()]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{}\n  changes nothing\n", file.display()));
 }
 
 /// An address has its share of connections; what is beyond it is closed at once, and its place is free when one leaves.
