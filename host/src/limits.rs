@@ -218,8 +218,8 @@ limits! {
         shared_strategy: SharedStrategy = SharedStrategy::RoundRobin,
             Kind::Choice(&["round-robin", "random", "sticky", "least-in-flight"]), 0..=3,
             "members that can send it at once come first, then those that have to wait, then those without a connection";
-        /// Topic Aliases that the server uses towards one 5.0 client, for QoS 0 and 1; a smaller Topic Alias Maximum of the
-        /// client takes precedence.
+        /// Topic Aliases that the server uses towards one 5.0 client; a smaller Topic Alias Maximum of the client takes
+        /// precedence. Clients that ask for them and hand messages on without their topic (mqtt.js 5.16.0 with QoS 2) need 0.
         outbound_topic_aliases_max: u16 = 16, Kind::Count, 0..=255,
             "the Topic Name is sent";
     }

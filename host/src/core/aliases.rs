@@ -3,7 +3,6 @@
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
-use plugin_api::QoS;
 
 use super::connection::Connection;
 use super::templates::{Class, Own, encode};
@@ -58,8 +57,7 @@ impl Connection {
         now: Millis,
     ) -> bool {
         let (start, max) = (self.out.len(), self.aliases_max);
-        // mqtt.js (5.16.0) gives its user a QoS 2 message at PUBREL, and has forgotten by then what its alias stands for.
-        if class.qos == QoS::ExactlyOnce || !OutboundAliases::suit(parts.topic) {
+        if !OutboundAliases::suit(parts.topic) {
             encode(&mut self.out, class, parts, &own, now);
             return false;
         }

@@ -236,14 +236,12 @@ const userProperties = async () => {
 const topicAlias = async () => {
     const publisher = await Client.connect("publisher", { autoAssignTopicAlias: true });
     const subscriber = await Client.connect("subscriber", { properties: { topicAliasMaximum: 4 } });
-    await subscriber.subscribe("alias/#", 2);
+    await subscriber.subscribe("alias/#", 1);
     const topics = Array.from({ length: 40 }, (_, number) => `alias/${number % 8}`);
-    for (const qos of [1, 2]) {
-        for (const topic of topics) await publisher.publish(topic, "x", { qos });
-        for (const topic of topics) assert.equal((await subscriber.message()).topic, topic);
-    }
+    for (const topic of topics) await publisher.publish(topic, "x", { qos: 1 });
+    for (const topic of topics) assert.equal((await subscriber.message()).topic, topic);
     // It sends a topic once, and then its alias only.
-    assert.deepEqual(publisher.sentTopics, [...topics.slice(0, 8), ...Array(72).fill("")]);
+    assert.deepEqual(publisher.sentTopics, [...topics.slice(0, 8), ...Array(32).fill("")]);
     await publisher.disconnect();
     await subscriber.disconnect();
 };
