@@ -142,7 +142,8 @@ limits! {
         /// Retained messages.
         retained_messages_max: usize = 1_000_000, Kind::Count, 0..=ANY,
             "PUBACK and PUBREC 0x97; a close before the acknowledgement for 3.x; QoS 0 is delivered, not retained, and counted";
-        /// Bytes (topic, properties and payload) of retained messages.
+        /// Bytes (topic, properties and payload) of retained messages; each level of a topic beyond the second counts for 96
+        /// more.
         retained_bytes_max: usize = GIB, Kind::Bytes, 0..=ANY,
             "PUBACK and PUBREC 0x97; a close before the acknowledgement for 3.x; QoS 0 is delivered, not retained, and counted";
     }

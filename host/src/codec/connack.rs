@@ -35,8 +35,9 @@ const RETURN_CODES: [ReasonCode; 6] = [
 
 /// The return code (0 to 5) with which an MQTT 3.x client is told this Reason Code.
 ///
-/// `None` if no return code says anything like it: then the Network Connection is closed without a CONNACK. What is about the state of the server, and a failure that nobody explains, becomes 3 (server
-/// unavailable), on which clients try again.
+/// `None` if no return code says anything like it: then the Network Connection is closed without a
+/// CONNACK. What is about the state of the server, and a failure that nobody explains, becomes 3
+/// (server unavailable), on which clients try again.
 pub const fn connack_return_code(code: ReasonCode) -> Option<u8> {
     Some(match code {
         ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => 1,

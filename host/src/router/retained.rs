@@ -19,12 +19,15 @@ pub struct Retained {
     bytes_max: usize,
 }
 
+/// What each level of a message's topic beyond the second takes, if no other topic has it: a node and its edge.
+const LEVEL_BYTES: usize = 96;
+
 /// Messages that [`Retained::remove_expired`] removes at most under one lock.
 pub const EXPIRED_AT_ONCE: usize = 256;
 
 impl Retained {
     /// An empty store for at most `messages_max` messages whose topics, properties and payloads have at most
-    /// `bytes_max` bytes together.
+    /// `bytes_max` bytes together. Each level of a topic beyond the second counts for 96 bytes more, as it takes as much.
     #[must_use]
     pub fn new(messages_max: usize, bytes_max: usize) -> Self {
         Self { store: RwLock::new(Store::new()), messages_max, bytes_max }
@@ -43,7 +46,7 @@ impl Retained {
             return Ok(());
         }
         let mut store = self.write();
-        self.check(&store, message.topic(), message.bytes())?;
+        self.check(&store, message.topic(), counted_bytes(message.topic(), message.bytes()))?;
         store.insert(message);
         Ok(())
     }
@@ -53,12 +56,12 @@ impl Retained {
     /// # Errors
     /// As [`set`](Self::set).
     pub fn has_room(&self, topic: &str, bytes: usize) -> Result<(), Full> {
-        self.check(&self.read(), topic, bytes)
+        self.check(&self.read(), topic, counted_bytes(topic, bytes))
     }
 
     fn check(&self, store: &Store, topic: &str, bytes: usize) -> Result<(), Full> {
         let replaced = store.find(topic);
-        let (old_messages, old_bytes) = replaced.map_or((0, 0), |old| (1, old.bytes()));
+        let (old_messages, old_bytes) = replaced.map_or((0, 0), |old| (1, counted_bytes(topic, old.bytes())));
         if store.messages - old_messages >= self.messages_max {
             return Err(Full::Messages { max: self.messages_max });
         }
@@ -147,7 +150,7 @@ impl Retained {
         self.len() == 0
     }
 
-    /// The bytes of their topics, properties and payloads.
+    /// The bytes that they count for.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.read().bytes
@@ -161,6 +164,12 @@ impl Retained {
     fn write(&self) -> RwLockWriteGuard<'_, Store> {
         self.store.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a message of so many bytes counts for.
+fn counted_bytes(topic: &str, bytes: usize) -> usize {
+    let separators = topic.bytes().filter(|byte| *byte == b'/').count();
+    bytes + separators.saturating_sub(1) * LEVEL_BYTES
 }
 
 /// Why a message was not retained.
@@ -242,7 +251,7 @@ impl Store {
         });
         self.supersede(node);
         self.messages += 1;
-        self.bytes += message.bytes();
+        self.bytes += counted_bytes(message.topic(), message.bytes());
         if let Some(at) = message.expires_at() {
             self.expiring.insert((at, node));
         }
@@ -274,7 +283,7 @@ impl Store {
         };
         old.supersede();
         self.messages -= 1;
-        self.bytes -= old.bytes();
+        self.bytes -= counted_bytes(old.topic(), old.bytes());
         if let Some(at) = old.expires_at() {
             self.expiring.remove(&(at, node));
         }

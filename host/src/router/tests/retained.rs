@@ -126,3 +126,17 @@ fn retained_equals_a_naive_matcher_under_churn() {
         assert!(retained.is_empty() && retained.bytes() == 0 && retained.next_expiry().is_none());
     }
 }
+
+/// Deep topics take memory for each of their levels, and count for it.
+#[test]
+fn levels_count() {
+    let retained = Retained::new(1000, 100_000);
+    let deep = |number: usize| lasting(&format!("{number}{}", "/a".repeat(199)), "x");
+    let kept = (0..1000).take_while(|number| retained.set(deep(*number)).is_ok()).count();
+    assert!((1..=100_000 / (200 * 64)).contains(&kept), "{kept} messages");
+    assert!(retained.set(deep(0)).is_ok(), "what takes the place of another one finds its room");
+    for number in 0..kept {
+        retained.clear(deep(number).topic());
+    }
+    assert_eq!((retained.len(), retained.bytes()), (0, 0));
+}
