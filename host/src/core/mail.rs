@@ -3,6 +3,7 @@
 //! A mailbox is locked once per batch, not once per message, and its worker is woken only when it was empty.
 
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use plugin_api::{QoS, ReasonCode};
@@ -220,6 +221,8 @@ fn qos(bits: u8) -> QoS {
 /// One worker's mailbox. Anybody may put something in; only its worker empties it.
 pub struct Mailbox {
     batch: Mutex<Batch>,
+    /// There is, or was, a [`Mail::Stop`] in it.
+    is_last: AtomicBool,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -238,6 +241,7 @@ impl Mailbox {
             return false;
         }
         batch.mail_bytes += bytes;
+        self.is_last.fetch_or(matches!(mail, Mail::Stop), Ordering::Relaxed);
         batch.mails.push(mail);
         drop(batch);
         if was_empty {
@@ -272,6 +276,12 @@ impl Mailbox {
         self.batch().encoded.len()
     }
 
+    /// Whether the worker is to stop when it comes to it.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.is_last.load(Ordering::Relaxed)
+    }
+
     /// Swaps everything into `empty`, whose memory is used for what comes next. `false` if there was nothing.
     pub fn take(&self, empty: &mut Batch) -> bool {
         let mut batch = self.batch();
@@ -297,7 +307,11 @@ impl Mailboxes {
     /// One mailbox for each of the wake functions, which are called when it ceases to be empty, on any thread.
     #[must_use]
     pub fn new(wake: Vec<Box<dyn Fn() + Send + Sync>>) -> Self {
-        Self(wake.into_iter().map(|wake| Mailbox { batch: Mutex::default(), wake }).collect())
+        Self(
+            wake.into_iter()
+                .map(|wake| Mailbox { batch: Mutex::default(), is_last: AtomicBool::new(false), wake })
+                .collect(),
+        )
     }
 
     /// How many workers there are. Zero where a plugin is only looked at (`host check`).
@@ -322,7 +336,7 @@ impl Mailboxes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     fn parts<'a>(topic: &'a str, payload: &'a [u8]) -> MessageParts<'a> {
         MessageParts {

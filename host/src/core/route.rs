@@ -183,7 +183,8 @@ impl Core {
             };
             self.deliver_from_worker(destination, parts);
             *bytes_left = bytes_left.saturating_sub(self.inbox_at - before);
-            if *bytes_left == 0 || self.is_spent() {
+            // Who is to stop comes to it at once.
+            if (*bytes_left == 0 || self.is_spent()) && !self.shared.mailboxes.of(self.worker).is_last() {
                 break;
             }
         }

@@ -170,11 +170,12 @@ impl Driver {
             // Requests about the connections that arrive may be in the mail.
             self.adopt_arriving(self.clock.now());
             self.core.on_mail(self.clock.now());
-            self.begin_stopping();
         }
         // Handlers may have taken long.
         let now = self.clock.now();
         self.tick(more || !has_read || now.since(began) > SLOW_MS, now);
+        // Mail is worked off there as well: the bell may have rung for it in an earlier turn.
+        self.begin_stopping();
         // The other workers begin with theirs while this one sends.
         self.core.flush_mail();
         self.flush(now);

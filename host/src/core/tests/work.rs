@@ -226,3 +226,32 @@ fn retained_messages_that_do_not_match() {
         net.expect(subscriber, "90: 0001 {} 00 | D0:");
     });
 }
+
+/// A worker that is to stop does not let messages of other workers keep it from that.
+#[test]
+fn stopping_does_not_wait_for_turns() {
+    scenario_in(Mode { workers: 2, bytewise: false }, &Setup::default(), |net| {
+        let name = |worker| (0..).map(|n| format!("c{n}")).find(|name| crate::core::owner_of(name, 2) == worker);
+        let from = net.v5(&name(0).expect("one"));
+        let to = net.v5(&name(1).expect("one"));
+        net.subscribe(to, "t", 0);
+        let (_, slot) = net.place(from);
+        let now = net.now;
+        let publishes = bytes(V5, "30: <t> {} 'x'").repeat(UNITS_A_TURN);
+        for _ in 0..4 {
+            net.cores[0].feed(slot, &publishes, now);
+            while net.cores[0].is_held(slot) {
+                turn(net);
+            }
+        }
+        net.cores[0].flush_mail();
+        net.cores[1].on_mail(now);
+        assert!(net.cores[1].has_mail_left());
+        assert!(net.shared.mailboxes.post(1, crate::core::mail::Mail::Stop));
+        net.cores[1].on_mail(now);
+        assert!(net.cores[1].is_stopping());
+        net.settle();
+        let got = net.take(to);
+        assert_eq!(split(&got).len(), 4 * UNITS_A_TURN + 1, "what was there before, and DISCONNECT");
+    });
+}

@@ -289,3 +289,16 @@ fn clients_are_told_of_the_end_though_handlers_took_long_for_it() {
     std::thread::sleep(Duration::from_millis(STOP_MS_MAX + 50));
     assert!(net.drivers[0].has_stopped());
 }
+
+/// The bell has rung for what was in the mailbox before, and was heard in a turn that did not come to the end of it.
+#[test]
+fn stop_is_noticed_though_the_bell_rang_in_an_earlier_turn() {
+    let mut net = Net::new(1);
+    assert!(net.mailboxes.post(0, Mail::Stop));
+    let driver = &mut net.drivers[0];
+    driver.poller.take_events();
+    let now = driver.clock.now();
+    driver.core.on_mail(now);
+    driver.turn();
+    assert!(driver.has_stopped());
+}
