@@ -230,16 +230,18 @@ impl World {
     /// The server has a packet; it certainly has handled it if `certain`.
     pub(super) fn processed(&mut self, conn: usize, mark: Mark, certain: bool) {
         self.step += 1;
-        self.conns[conn].heard = self.now;
+        self.note(|| format!("connection {conn}: the server has handled {mark:?}"));
+        // What has waited is handled at the time that the worker was told last.
+        let Place::At(worker, _) = self.conns[conn].place else { return };
+        let now = self.cores[worker].now;
+        self.conns[conn].heard = now;
         match mark {
             Mark::Connect | Mark::Other => {}
             Mark::Publish(msg) => {
                 self.published[usize::from(!certain)] += 1;
                 let session = self.conns[conn].session;
-                let Place::At(worker, _) = self.conns[conn].place else { return };
-                let now = self.now;
                 let one = &mut self.msgs[msg];
-                (one.session, one.worker) = (session, worker);
+                (one.session, one.worker, one.conn) = (session, worker, conn);
                 one.since = Some((one.since.map_or(now, |(first, _)| first), now));
                 if one.qos < 2 && one.kind == Kind::Plain {
                     self.routed(msg, certain && self.msgs[msg].qos == 0);
@@ -247,7 +249,7 @@ impl World {
             }
             Mark::Pubrel(msg) => {
                 let one = &self.msgs[msg];
-                let over = |since: Millis| one.expiry_secs.is_some_and(|secs| since.plus_secs(secs) <= self.now);
+                let over = |since: Millis| one.expiry_secs.is_some_and(|secs| since.plus_secs(secs) <= now);
                 let (first, last) = one.since.expect("it was published before");
                 if one.kind != Kind::Plain || over(last) {
                     return; // [MQTT-4.3.3-13]
@@ -454,7 +456,7 @@ impl World {
         let client = &mut self.clients[client_number];
         let before = client.unanswered.insert(packet_id, msg);
         assert!(
-            before.is_none_or(|before| before == msg),
+            before.is_none_or(|before| before == msg || delivery.payload.is_empty()),
             "the Packet Identifier {packet_id} stands for another message"
         );
         if delivery.qos == 2 {

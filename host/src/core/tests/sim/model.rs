@@ -196,6 +196,8 @@ pub(super) struct Msg {
     pub(super) publisher: usize,
     pub(super) session: Option<usize>,
     pub(super) kind: Kind,
+    /// The connection on which the server has got it.
+    pub(super) conn: usize,
     /// Where it is routed.
     pub(super) worker: usize,
     /// When it was routed first, and when at the latest; how often it can have been.

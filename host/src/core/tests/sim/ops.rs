@@ -243,6 +243,7 @@ impl World {
             publisher,
             session: None,
             kind,
+            conn: 0,
             worker: 0,
             first: None,
             last: None,

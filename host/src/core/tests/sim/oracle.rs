@@ -215,7 +215,11 @@ impl World {
         if !first_time || one.times > 1 || one.kind != Kind::Plain || one.payload.is_empty() {
             return;
         }
-        let before = self.sessions[session].latest.insert(key, msg);
+        let before = self.sessions[session].latest.get(&key).copied();
+        if before.is_some_and(|before| one.conn < self.msgs[before].conn) {
+            return; // A connection that its client had given up was served after the next one.
+        }
+        self.sessions[session].latest.insert(key, msg);
         assert!(before < Some(msg), "session {session} got message {msg} after {before:?}");
         if before.is_some() {
             self.count("order checked");

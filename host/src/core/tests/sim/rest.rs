@@ -271,6 +271,7 @@ impl Msg {
             publisher,
             session: None,
             kind: Kind::Plain,
+            conn: 0,
             worker: 0,
             first: None,
             last: None,

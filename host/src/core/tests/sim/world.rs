@@ -185,6 +185,8 @@ impl World {
             self.attach(conn, worker, serial);
             // What was taken over ended before anything else.
             self.scan_for(worker, Some(self.conns[conn].client));
+            self.step += 1;
+            self.conns[conn].attached_at = self.step;
         }
         if phase == Phase::Leaving {
             return;
@@ -197,10 +199,23 @@ impl World {
             self.clients[client].must_clean = true;
             self.overtake(client);
             let core = &self.cores[worker];
-            let kept = core.by_client.get(&*self.clients[self.conns[conn].client].name);
-            if let Some(serial) = kept.map(|slot| core.sessions[*slot as usize].serial) {
+            let kept = core.by_client.get(&*self.clients[client].name).map(|slot| &core.sessions[*slot as usize]);
+            // If another connection has it, or has had it as shortly, nobody knows what this one did.
+            let alike = |(number, other): (usize, &Conn)| {
+                let here = matches!(other.place, Place::At(at, _) if at == worker);
+                number != conn
+                    && other.client == client
+                    && here
+                    && other.connect_fed
+                    && !other.ended
+                    && other.session.is_none()
+            };
+            let others = self.conns.iter().enumerate().any(alike);
+            let taken = others || kept.is_some_and(|kept| kept.connection != NONE);
+            if let Some(serial) = kept.filter(|_| !taken).map(|kept| kept.serial) {
                 self.attach(conn, worker, serial);
             } else {
+                self.conns[conn].overtaken |= taken;
                 self.forsake(conn);
             }
         }
@@ -364,7 +379,11 @@ impl World {
     pub(super) fn take_dirty(&mut self, worker: usize) -> bool {
         self.step += 1;
         let mut dirty = Vec::new();
-        let held: Vec<u32> = self.cores[worker].held.iter().map(|(slot, _)| *slot).collect();
+        let core = &self.cores[worker];
+        let is_there =
+            |slot: u32, id| core.connections.get(slot as usize).is_some_and(|connection| connection.id == id);
+        let held: Vec<u32> =
+            core.held.iter().filter(|(slot, id)| is_there(*slot, *id)).map(|(slot, _)| *slot).collect();
         self.cores[worker].take_dirty(&mut dirty);
         // In the order in which they are handled.
         for conn in held.iter().filter_map(|slot| self.by_slot.get(&(worker, *slot)).copied()).collect::<Vec<_>>() {
@@ -410,21 +429,24 @@ impl World {
     // What happens inside of the server, as far as the oracle has to know it.
 
     fn attach(&mut self, conn: usize, worker: usize, serial: u32) {
+        self.step += 1;
+        let now = self.cores[worker].now;
         let client = self.conns[conn].client;
         let known = self.sessions.iter().position(|session| session.client == client && session.serial == serial);
         let latest = self.sessions.iter().rposition(|session| session.client == client);
         if let Some(latest) = latest.filter(|_| !self.conns[conn].clean) {
             let session = &self.sessions[latest];
             let (expiry_secs, offline) = (session.expiry_secs, session.offline_since.is_some());
-            let lasts = expiry_secs == u32::MAX || self.now < session.online_at.plus_secs(expiry_secs);
-            let alive = expiry_secs > 0 && !session.gone && (!offline || lasts);
+            let lasts = expiry_secs == u32::MAX || now < session.online_at.plus_secs(expiry_secs);
+            let unknown = session.gone || self.clients[client].must_clean;
+            let alive = expiry_secs > 0 && !unknown && (!offline || lasts);
             assert!(!alive || known == Some(latest), "the session of client {client} was not resumed");
             assert!(expiry_secs > 0 || known.is_none(), "the session of client {client} outlived its connection");
         }
         assert!(known.is_none() || !self.conns[conn].clean, "a clean start resumed the session of {client}");
         assert!(known.is_none() || known == latest, "a session of {client} came back from the dead");
         let session = known.unwrap_or_else(|| {
-            self.sessions.push(Session::new(client, serial, worker, self.now));
+            self.sessions.push(Session::new(client, serial, worker, now));
             self.sessions.len() - 1
         });
         self.overtake(client);
@@ -434,10 +456,10 @@ impl World {
         self.conns[conn].session = Some(session);
         self.conns[conn].resumed = known.is_some();
         self.conns[conn].attached_at = self.step;
-        self.conns[conn].heard = self.now;
+        self.conns[conn].heard = now;
         self.sessions[session].expiry_secs = self.conns[conn].expiry_secs;
         self.sessions[session].offline_since = None;
-        self.sessions[session].online_at = self.now;
+        self.sessions[session].online_at = now;
         self.count(if known.is_some() { "session resumed" } else { "session new" });
         self.note(|| format!("connection {conn} of client {client} has session {session}"));
     }
@@ -450,6 +472,8 @@ impl World {
     /// The same, for one client or for all.
     fn scan_for(&mut self, worker: usize, client: Option<usize>) {
         let concerns = |one: usize| client.is_none_or(|client| one == client);
+        // What ends in one call ends after what was handled in it, and nobody knows in which order.
+        self.step += 1;
         for conn in 0..self.conns.len() {
             if let Place::At(at, slot) = self.conns[conn].place
                 && at == worker
@@ -523,9 +547,11 @@ impl World {
 
     /// The server has ended a connection.
     fn ended(&mut self, conn: usize) {
+        let Place::At(worker, _) = self.conns[conn].place else { return };
+        let now = self.cores[worker].now;
         let one = &mut self.conns[conn];
         one.ended = true;
-        let silent_ms = self.now.since(one.heard);
+        let silent_ms = now.since(one.heard);
         let timed_out = one.keep_alive_secs > 0 && silent_ms >= u64::from(one.keep_alive_secs) * 1500;
         let late = one.session.is_none() && silent_ms >= 10_000;
         let why = [
@@ -547,7 +573,7 @@ impl World {
         self.note(|| format!("the server ends connection {conn}: {why}"));
         let no_will = self.conns[conn].no_will;
         let Some(session) = self.conns[conn].session else {
-            if let (Some((msg, _)), Place::At(worker, _)) = (self.conns[conn].will, self.conns[conn].place)
+            if let Some((msg, _)) = self.conns[conn].will
                 && !no_will
                 && self.conns[conn].connect_fed
             {
@@ -557,8 +583,8 @@ impl World {
             return;
         };
         if self.conns.iter().all(|other| other.ended || other.session != Some(session)) {
-            self.sessions[session].offline_since = Some(self.now);
-            self.sessions[session].online_at = self.now;
+            self.sessions[session].offline_since = Some(now);
+            self.sessions[session].online_at = now;
         }
         let expiry_secs = self.conns[conn].expiry_secs;
         if let Some((msg, delay)) = self.conns[conn].will.filter(|_| !no_will) {
@@ -567,14 +593,15 @@ impl World {
                 self.count("will at once");
                 self.routed(msg, true);
             } else {
-                self.wills.push((msg, session, self.now.plus_secs(delay.min(expiry_secs))));
+                self.wills.push((msg, session, now.plus_secs(delay.min(expiry_secs))));
             }
         }
     }
 
     /// A message has been routed.
     pub(super) fn routed(&mut self, msg: usize, definite: bool) {
-        let (step, now) = (self.step, self.now);
+        self.note(|| format!("message {msg} is routed"));
+        let (step, now) = (self.step, self.cores[self.msgs[msg].worker].now);
         let msg = &mut self.msgs[msg];
         msg.first.get_or_insert(step);
         msg.last = Some(step);
