@@ -47,6 +47,7 @@ pub mod plugin;
 mod report;
 pub mod router;
 mod server;
+mod sync;
 
 pub use error::Error;
 pub use limits::Limits;

@@ -1,10 +1,9 @@
 //! An Application Message as the broker keeps it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use plugin_api::QoS;
 
 use crate::clock::Millis;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Topic, payload and properties of one Application Message, immutable and shared by every queue that holds it.
 #[derive(Debug)]

@@ -4,14 +4,15 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use foldhash::fast::RandomState;
 
 use super::rates::SharedBucket;
 use crate::clock::Millis;
 use crate::limits::Limits;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// The Network Connections of a server, counted.
 #[derive(Debug, Default)]

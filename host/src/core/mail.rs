@@ -3,14 +3,15 @@
 //! A mailbox is locked once per batch, not once per message, and its worker is woken only when it was empty.
 
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use plugin_api::{QoS, ReasonCode};
 
 use crate::clock::Millis;
 use crate::message::{Message, MessageParts};
 use crate::router::SessionKey;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// A request to one worker. Rare next to messages between workers, which travel encoded in a [`Batch`].
 #[derive(Debug)]

@@ -1,9 +1,8 @@
 //! Bounds on what may come in a second: token buckets that hold a second's worth.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use crate::clock::Millis;
 use crate::limits::Limits;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 const SECOND_NS: u64 = 1_000_000_000;
 

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError};
 
 use super::arena::{Arena, ROOT};
 use super::trie::split_level;
 use crate::clock::Millis;
 use crate::message::Message;
+use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The retained message of each topic, for all workers.
 ///

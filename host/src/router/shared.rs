@@ -1,7 +1,6 @@
 //! Shared Subscriptions: groups of sessions, one of which gets each message.
 
 use std::num::{NonZeroU32, NonZeroU64};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::RandomState;
@@ -12,6 +11,7 @@ use super::SessionKey;
 use super::roster::{Keyed, Roster};
 use crate::codec::SubscribeOptions;
 use crate::limits::SharedStrategy;
+use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// The members of one Shared Subscription at one time.
 #[derive(Debug)]

@@ -14,6 +14,8 @@ mod budget;
 mod conformance;
 mod connect;
 mod inbound;
+#[cfg(feature = "loom")]
+mod interleavings;
 mod limits;
 mod members;
 mod offered;
