@@ -380,7 +380,7 @@ mod tests {
             ("--log loud", "expected off, error, warn, info, debug or trace"),
             ("--log-format xml", "human, json"),
             ("--receive-maximum 0", "'--receive-maximum <N>': expected a number from 1 to 65535"),
-            ("--packet-bytes-max 16MB", "expected a size from 20 to 268435460, such as 65536, 64KiB"),
+            ("--packet-bytes-max 16MB", "expected a size from 20 to 255MiB, such as 65536, 64KiB"),
             ("--idle-max 10", "expected a time from 0s to 365d, such as 500ms"),
             ("--queue-full oldest", "expected drop-newest or drop-oldest"),
             ("--check-payload-format", "a value is required"),

@@ -25,8 +25,8 @@ const U32: u64 = 4_294_967_295;
 const PLACES: u64 = U32 - 1;
 /// Less holds hardly any CONNECT, in bytes; Mosquitto has the same bound.
 const SMALLEST_PACKETS: u64 = 20;
-/// The largest Control Packet that MQTT can express, in bytes.
-const LARGEST_PACKET: u64 = 268_435_460;
+/// MQTT can express Control Packets of 268,435,460 bytes; this leaves room for what a PUBLISH gets on its way, in bytes.
+const LARGEST_PACKET: u64 = 255 << 20;
 
 /// Makes [`Limits`], its default and [`SETTINGS`] from one table. A row is what the bound is for, its name, type, default
 /// and unit, what it may be, and what happens past it.
@@ -322,7 +322,7 @@ mod tests {
         assert_eq!(error.to_string(), "the limit receive_maximum is 0, and has to be from 1 to 65535");
         let small = Limits { packet_bytes_max: 0, ..Limits::default() };
         let error = small.check().unwrap_err().to_string();
-        assert_eq!(error, "the limit packet_bytes_max is 0, and has to be from 20 to 268435460");
+        assert_eq!(error, "the limit packet_bytes_max is 0, and has to be from 20 to 255MiB");
         let backwards = Limits { keep_alive_secs_min: 60, keep_alive_secs_max: 30, ..Limits::default() };
         let error = backwards.check().unwrap_err().to_string();
         assert!(error.ends_with("has to be at most keep_alive_secs_max, which is 30s"), "{error}");

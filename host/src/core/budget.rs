@@ -73,7 +73,8 @@ impl Account {
     }
 }
 
-/// A message that sessions of one worker keep. It counts once, and each clone as the reference that it is.
+/// A message that sessions of one worker keep. It counts once, and its references as the next power of two of them: so
+/// nearly all clones and drops, of which each delivery has one, leave the account alone.
 #[derive(Debug)]
 pub(super) struct Kept(Rc<Counted>);
 
@@ -99,21 +100,29 @@ impl Deref for Kept {
 }
 
 impl Clone for Kept {
+    #[inline]
     fn clone(&self) -> Self {
-        self.0.account.add(REFERENCE_BYTES);
+        let references = Rc::strong_count(&self.0);
+        if references.is_power_of_two() {
+            self.0.account.add(references * REFERENCE_BYTES);
+        }
         Self(Rc::clone(&self.0))
     }
 }
 
 impl Drop for Kept {
+    #[inline]
     fn drop(&mut self) {
-        self.0.account.sub(REFERENCE_BYTES);
+        let others = Rc::strong_count(&self.0) - 1;
+        if others.is_power_of_two() {
+            self.0.account.sub(others * REFERENCE_BYTES);
+        }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.account.sub(MESSAGE_BYTES + self.message.bytes());
+        self.account.sub(MESSAGE_BYTES + REFERENCE_BYTES + self.message.bytes());
     }
 }
 

@@ -2,7 +2,9 @@
 
 use super::net::{bytes, connect_packet};
 use super::*;
-use crate::core::budget::FREE_BYTES;
+use crate::clock::Millis;
+use crate::core::budget::{Account, FREE_BYTES, Kept};
+use crate::message::MessageParts;
 
 const ONE: Mode = MODES[0];
 
@@ -305,4 +307,31 @@ fn levels_of_shared_subscriptions_count() {
         net.take(client);
         assert_eq!(net.cores[0].held_bytes(), before);
     });
+}
+
+/// References count as the next power of two of them, in whatever order they come and go.
+#[test]
+fn references_are_counted_in_steps() {
+    let account = Account::default();
+    let parts = MessageParts {
+        topic: "t",
+        payload: b"x",
+        properties: &[],
+        qos: plugin_api::QoS::AtLeastOnce,
+        retain: false,
+        expires_at: Millis::NEVER,
+    };
+    let first = Kept::new(&parts, &account);
+    let one = account.bytes();
+    let mut kept = vec![first];
+    for count in 2..=100_usize {
+        kept.push(kept[count / 2 - 1].clone());
+        assert_eq!(account.bytes() - one, (count.next_power_of_two() - 1) * 64, "{count}");
+    }
+    while kept.len() > 1 {
+        kept.swap_remove(kept.len() / 3);
+        assert_eq!(account.bytes() - one, (kept.len().next_power_of_two() - 1) * 64);
+    }
+    drop(kept);
+    assert_eq!(account.bytes(), 0);
 }

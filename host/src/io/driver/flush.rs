@@ -86,6 +86,8 @@ impl Driver {
                 Ok(sent) => sent,
                 Err(Errno::AGAIN) => 0,
                 Err(Errno::INTR) => continue,
+                // Packets of it wait for their turn, and DISCONNECT may be one of them: reading comes to the error after them.
+                Err(_) if self.core.is_held(conn) => 0,
                 Err(_) => {
                     self.lose(conn, now);
                     return sends + 1;
