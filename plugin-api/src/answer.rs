@@ -2,8 +2,8 @@
 
 use crate::abi::{ACTION_DISCONNECT, ACTION_PUBLISH, ACTION_STOP, AnswerKey, Sink, Verdict};
 use crate::{
-    Accept, AuthVerdict, ConnectVerdict, Error, InfoAction, Message, PropertiesBuf, PublishVerdict, ReasonCode,
-    SubscribeVerdict, UnsubscribeVerdict,
+    Accept, AuthVerdict, ConnectVerdict, DeliverVerdict, Error, InfoAction, Message, PropertiesBuf, PublishVerdict,
+    ReasonCode, State, SubscribeVerdict, UnsubscribeVerdict,
 };
 
 /// Something that a callback returns.
@@ -108,6 +108,35 @@ impl Answer for UnsubscribeVerdict {
     }
 }
 
+impl Answer for DeliverVerdict {
+    #[inline]
+    fn put(self, sink: Sink<'_>) -> Verdict {
+        match self {
+            Self::Send => Verdict::OK,
+            Self::SendChanged(message) => {
+                put_message(sink, &message);
+                Verdict::CHANGED
+            }
+            Self::Drop => Verdict::DROP,
+        }
+    }
+}
+
+impl Answer for State {
+    fn put(self, sink: Sink<'_>) -> Verdict {
+        sink.put(AnswerKey::STATE, self.version.into(), &self.bytes);
+        Verdict::OK
+    }
+}
+
+/// How the plugin is.
+impl Answer for String {
+    fn put(self, sink: Sink<'_>) -> Verdict {
+        text(sink, &self);
+        Verdict::OK
+    }
+}
+
 impl Answer for Vec<InfoAction> {
     fn put(self, sink: Sink<'_>) -> Verdict {
         for action in &self {
@@ -157,5 +186,8 @@ fn put_message(sink: Sink<'_>, message: &Message) {
     sink.put(AnswerKey::PAYLOAD, 0, &message.payload);
     sink.put(AnswerKey::QOS, message.qos as u64, &[]);
     sink.put(AnswerKey::RETAIN, message.retain.into(), &[]);
+    if message.token != 0 {
+        sink.put(AnswerKey::TOKEN, message.token, &[]);
+    }
     properties(sink, &message.properties);
 }

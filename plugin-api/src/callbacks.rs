@@ -29,11 +29,39 @@ pub enum Callback {
     SessionExpired = 8,
     /// [`stop`](crate::Handler::stop)
     Stop = 9,
+    /// [`handle_connected`](crate::Handler::handle_connected)
+    Connected = 10,
+    /// [`handle_deliver`](crate::Handler::handle_deliver)
+    Deliver = 11,
+    /// [`handle_message_dropped`](crate::Handler::handle_message_dropped)
+    Dropped = 12,
+    /// [`handle_message_acknowledged`](crate::Handler::handle_message_acknowledged)
+    Acknowledged = 13,
+    /// [`handle_message_expired`](crate::Handler::handle_message_expired)
+    Expired = 14,
+    /// [`handle_retained`](crate::Handler::handle_retained)
+    Retained = 15,
+    /// [`handle_event`](crate::Handler::handle_event)
+    Event = 16,
+    /// [`handle_config`](crate::Handler::handle_config)
+    Config = 17,
+    /// [`health`](crate::Handler::health)
+    Health = 18,
+    /// [`handle_swapped`](crate::Handler::handle_swapped)
+    Swapped = 19,
+    /// [`export_state`](crate::Handler::export_state)
+    ExportState = 20,
+    /// [`import_state`](crate::Handler::import_state)
+    ImportState = 21,
+    /// [`export_plugin_state`](crate::Handler::export_plugin_state)
+    ExportPlugin = 22,
+    /// [`import_plugin_state`](crate::Handler::import_plugin_state)
+    ImportPlugin = 23,
 }
 
 impl Callback {
-    /// All of them, in the order in which a connection meets them.
-    pub const ALL: [Self; 10] = [
+    /// All of them, by their number.
+    pub const ALL: [Self; 24] = [
         Self::Connect,
         Self::Auth,
         Self::Publish,
@@ -44,6 +72,20 @@ impl Callback {
         Self::Disconnect,
         Self::SessionExpired,
         Self::Stop,
+        Self::Connected,
+        Self::Deliver,
+        Self::Dropped,
+        Self::Acknowledged,
+        Self::Expired,
+        Self::Retained,
+        Self::Event,
+        Self::Config,
+        Self::Health,
+        Self::Swapped,
+        Self::ExportState,
+        Self::ImportState,
+        Self::ExportPlugin,
+        Self::ImportPlugin,
     ];
 
     /// The name of the method.
@@ -60,6 +102,20 @@ impl Callback {
             Self::Disconnect => "handle_disconnect",
             Self::SessionExpired => "handle_session_expired",
             Self::Stop => "stop",
+            Self::Connected => "handle_connected",
+            Self::Deliver => "handle_deliver",
+            Self::Dropped => "handle_message_dropped",
+            Self::Acknowledged => "handle_message_acknowledged",
+            Self::Expired => "handle_message_expired",
+            Self::Retained => "handle_retained",
+            Self::Event => "handle_event",
+            Self::Config => "handle_config",
+            Self::Health => "health",
+            Self::Swapped => "handle_swapped",
+            Self::ExportState => "export_state",
+            Self::ImportState => "import_state",
+            Self::ExportPlugin => "export_plugin_state",
+            Self::ImportPlugin => "import_plugin_state",
         }
     }
 }

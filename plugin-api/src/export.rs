@@ -10,12 +10,14 @@ use abi_stable::prefix_type::WithMetadata;
 use abi_stable::std_types::RStr;
 
 use crate::abi::{
-    AnswerKey, FLAG_UNWINDS, Opaque, PluginVt, PluginVtRef, RawAck, RawAuth, RawConnect, RawConnectionInfo,
-    RawDisconnect, RawHost, RawInfo, RawPublish, RawSubscribe, RawUnsubscribe, Sink, Verdict,
+    AnswerKey, FLAG_SWAP_DISCONNECTS, FLAG_UNWINDS, Opaque, PluginVt, PluginVtRef, RawAck, RawAuth, RawConnect,
+    RawConnected, RawConnectionInfo, RawDeliver, RawDisconnect, RawHost, RawInfo, RawMessageNotice, RawPublish,
+    RawRetained, RawState, RawSubscribe, RawSwapped, RawUnsubscribe, Sink, Verdict,
 };
 use crate::answer::Answer;
 use crate::{
-    Ack, Auth, Connect, ConnectionInfo, DisconnectReason, Handler, Host, Info, Publish, Subscribe, Unsubscribe,
+    Ack, Auth, Connect, Connected, ConnectionInfo, Deliver, DisconnectReason, Handler, Host, Info, MessageNotice,
+    Publish, Retained, StateView, Subscribe, SwapRule, Swapped, Unsubscribe,
 };
 
 /// Makes the library a plugin: `plugin_api::export!(MyHandler);`, once, in a crate with `crate-type = ["cdylib"]`.
@@ -123,8 +125,13 @@ impl<H: Handler, const LIBRARY: bool> Shim<H, LIBRARY> {
         PluginVt {
             name: RStr::from_str(name),
             version: RStr::from_str(version),
-            flags: if unwinds && cfg!(panic = "unwind") { FLAG_UNWINDS } else { 0 },
+            flags: if unwinds && cfg!(panic = "unwind") { FLAG_UNWINDS } else { 0 }
+                | match H::ON_SWAP {
+                    SwapRule::Fresh => 0,
+                    SwapRule::Disconnect => FLAG_SWAP_DISCONNECTS,
+                },
             callbacks: H::CALLBACKS.bits(),
+            blocking: H::BLOCKING.bits(),
             instance_new: Self::instance_new,
             instance_stop: Self::instance_stop,
             instance_drop: Self::instance_drop,
@@ -139,6 +146,21 @@ impl<H: Handler, const LIBRARY: bool> Shim<H, LIBRARY> {
             info: Self::info,
             disconnect: Self::disconnect,
             session_expired: Self::session_expired,
+            connected: Self::connected,
+            deliver: Self::deliver,
+            message_dropped: Self::message_dropped,
+            message_acknowledged: Self::message_acknowledged,
+            message_expired: Self::message_expired,
+            retained: Self::retained,
+            event: Self::event,
+            config: Self::config,
+            health: Self::health,
+            swapped: Self::swapped,
+            export_state: Self::export_state,
+            import_state: Self::import_state,
+            export_plugin_state: Self::export_plugin_state,
+            import_plugin_state: Self::import_plugin_state,
+            cancelled: Self::cancelled,
         }
     }
 
@@ -298,11 +320,141 @@ impl<H: Handler, const LIBRARY: bool> Shim<H, LIBRARY> {
         }
     }
 
-    unsafe extern "C" fn session_expired(instance: Opaque, client_id: RStr<'_>, sink: Sink<'_>) -> Verdict {
+    unsafe extern "C" fn session_expired(
+        instance: Opaque,
+        client_id: RStr<'_>,
+        state: Option<&RawState<'_>>,
+        sink: Sink<'_>,
+    ) -> Verdict {
         // SAFETY: see `instance_stop`.
         let handler = unsafe { &*instance.cast::<H>() };
-        verdict(guarded(sink, || handler.handle_session_expired(client_id.as_str())))
+        verdict(guarded(sink, || handler.handle_session_expired(client_id.as_str(), state.map(StateView::new))))
     }
+
+    unsafe extern "C" fn connected(
+        instance: Opaque,
+        connection: Opaque,
+        raw: &RawConnected<'_>,
+        sink: Sink<'_>,
+    ) -> Verdict {
+        // SAFETY: see `connect`.
+        unsafe {
+            Self::enter(instance, connection, sink, |handler, state| {
+                handler.handle_connected(state, &Connected::new(raw))
+            })
+        }
+    }
+
+    unsafe extern "C" fn deliver(
+        instance: Opaque,
+        connection: Opaque,
+        raw: &RawDeliver<'_>,
+        sink: Sink<'_>,
+    ) -> Verdict {
+        // SAFETY: see `connect`.
+        unsafe {
+            Self::enter(instance, connection, sink, |handler, state| handler.handle_deliver(state, &Deliver::new(raw)))
+        }
+    }
+
+    unsafe extern "C" fn message_dropped(instance: Opaque, raw: &RawMessageNotice<'_>, sink: Sink<'_>) -> Verdict {
+        // SAFETY: see `instance_stop`.
+        let handler = unsafe { &*instance.cast::<H>() };
+        verdict(guarded(sink, || handler.handle_message_dropped(&MessageNotice::new(raw))))
+    }
+
+    unsafe extern "C" fn message_acknowledged(instance: Opaque, raw: &RawMessageNotice<'_>, sink: Sink<'_>) -> Verdict {
+        // SAFETY: see `instance_stop`.
+        let handler = unsafe { &*instance.cast::<H>() };
+        verdict(guarded(sink, || handler.handle_message_acknowledged(&MessageNotice::new(raw))))
+    }
+
+    unsafe extern "C" fn message_expired(instance: Opaque, raw: &RawMessageNotice<'_>, sink: Sink<'_>) -> Verdict {
+        // SAFETY: see `instance_stop`.
+        let handler = unsafe { &*instance.cast::<H>() };
+        verdict(guarded(sink, || handler.handle_message_expired(&MessageNotice::new(raw))))
+    }
+
+    unsafe extern "C" fn retained(instance: Opaque, raw: &RawRetained<'_>, sink: Sink<'_>) -> Verdict {
+        // SAFETY: see `instance_stop`.
+        let handler = unsafe { &*instance.cast::<H>() };
+        verdict(guarded(sink, || handler.handle_retained(&Retained::new(raw))))
+    }
+
+    unsafe extern "C" fn event(instance: Opaque, raw: &RawInfo<'_>, sink: Sink<'_>) -> Verdict {
+        // SAFETY: see `instance_stop`.
+        let handler = unsafe { &*instance.cast::<H>() };
+        verdict(guarded(sink, || handler.handle_event(&Info::new(raw))))
+    }
+
+    unsafe extern "C" fn config(instance: Opaque, config: RStr<'_>, sink: Sink<'_>) -> Verdict {
+        // SAFETY: see `instance_stop`.
+        let handler = unsafe { &*instance.cast::<H>() };
+        answered(sink, || handler.handle_config(config.as_str()))
+    }
+
+    unsafe extern "C" fn health(instance: Opaque, sink: Sink<'_>) -> Verdict {
+        // SAFETY: see `instance_stop`.
+        let handler = unsafe { &*instance.cast::<H>() };
+        answered(sink, || handler.health())
+    }
+
+    unsafe extern "C" fn swapped(
+        instance: Opaque,
+        connection: Opaque,
+        raw: &RawSwapped<'_>,
+        sink: Sink<'_>,
+    ) -> Verdict {
+        // SAFETY: see `connect`.
+        unsafe {
+            Self::enter(instance, connection, sink, |handler, state| handler.handle_swapped(state, &Swapped::new(raw)))
+        }
+    }
+
+    unsafe extern "C" fn export_state(instance: Opaque, connection: Opaque, sink: Sink<'_>) -> Verdict {
+        // SAFETY: see `connect`.
+        unsafe { Self::enter(instance, connection, sink, |handler, state| handler.export_state(state)) }
+    }
+
+    unsafe extern "C" fn import_state(
+        instance: Opaque,
+        swapped: &RawSwapped<'_>,
+        state: &RawState<'_>,
+        sink: Sink<'_>,
+    ) -> Opaque {
+        // SAFETY: see `instance_stop`.
+        let handler = unsafe { &*instance.cast::<H>() };
+        let refused = std::ptr::null_mut();
+        let import = || match handler.import_state(&Swapped::new(swapped), StateView::new(state)) {
+            Ok(state) => Box::into_raw(Box::new(Connection { poisoned: false, state })).cast(),
+            Err(error) => {
+                put_text(sink, Verdict::ERROR, &error.to_string());
+                refused
+            }
+        };
+        guarded(sink, import).unwrap_or(refused)
+    }
+
+    unsafe extern "C" fn export_plugin_state(instance: Opaque, sink: Sink<'_>) -> Verdict {
+        // SAFETY: see `instance_stop`.
+        let handler = unsafe { &*instance.cast::<H>() };
+        answered(sink, || handler.export_plugin_state())
+    }
+
+    unsafe extern "C" fn import_plugin_state(instance: Opaque, state: &RawState<'_>, sink: Sink<'_>) -> Verdict {
+        // SAFETY: see `instance_stop`.
+        let handler = unsafe { &*instance.cast::<H>() };
+        answered(sink, || handler.import_plugin_state(StateView::new(state)))
+    }
+
+    unsafe extern "C" fn cancelled(_instance: Opaque, _ticket: u64, _sink: Sink<'_>) -> Verdict {
+        Verdict::OK
+    }
+}
+
+/// Runs a callback that has an answer, and no connection's state.
+fn answered<A: Answer>(sink: Sink<'_>, run: impl FnOnce() -> A) -> Verdict {
+    guarded(sink, || run().put(sink)).unwrap_or(Verdict::PANICKED)
 }
 
 /// Runs the author's code where there is no connection's state to poison.

@@ -1,9 +1,9 @@
 //! The trait that an author implements.
 
 use crate::{
-    Ack, Auth, AuthVerdict, Callbacks, Connect, ConnectVerdict, ConnectionInfo, DisconnectReason, Host, Info,
-    InfoAction, Publish, PublishVerdict, ReasonCode, Reject, Subscribe, SubscribeVerdict, Unsubscribe,
-    UnsubscribeVerdict,
+    Ack, Auth, AuthVerdict, Callbacks, Connect, ConnectVerdict, Connected, ConnectionInfo, Deliver, DeliverVerdict,
+    DisconnectReason, Host, Info, InfoAction, MessageNotice, Publish, PublishVerdict, ReasonCode, Reject, Retained,
+    StateView, Subscribe, SubscribeVerdict, Swapped, Unsubscribe, UnsubscribeVerdict,
 };
 
 /// Any error. `?` makes one of whatever implements [`std::error::Error`], and `.into()` of a string.
@@ -11,6 +11,35 @@ use crate::{
 /// A callback that decides and returns an error has refused: the host logs the text and answers the client with
 /// [`ReasonCode::UNSPECIFIED_ERROR`]. The client does not see the text.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// A state as it goes from one version of a plugin to the next.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct State {
+    /// The version of its schema, in the plugin's own counting.
+    pub version: u32,
+    /// Its bytes, in whatever form the plugin likes. At most 1 MiB for a connection, 64 MiB for the plugin as a whole.
+    pub bytes: Vec<u8>,
+}
+
+impl State {
+    /// A state of this schema version.
+    #[must_use]
+    pub fn new(version: u32, bytes: impl Into<Vec<u8>>) -> Self {
+        Self { version, bytes: bytes.into() }
+    }
+}
+
+/// What becomes of a connection whose state cannot be handed over at a swap, because the old version does not export it
+/// or the new one does not import it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SwapRule {
+    /// It gets a fresh state from [`new_connection`](Handler::new_connection), and
+    /// [`handle_swapped`](Handler::handle_swapped) is called.
+    #[default]
+    Fresh,
+    /// It is disconnected; its client comes back to the new version.
+    Disconnect,
+}
 
 /// What a plugin decides, and what it wants to hear of.
 ///
@@ -46,6 +75,12 @@ pub trait Handler: Send + Sync + Sized + 'static {
     /// **`#[handler]` in front of the `impl` block writes this.** If the compiler says that it is missing, the attribute
     /// is.
     const CALLBACKS: Callbacks;
+
+    /// What becomes of connections at a swap to this version whose state cannot be handed over.
+    const ON_SWAP: SwapRule = SwapRule::Fresh;
+
+    /// Those of the callbacks that may block: the host calls them on threads of a pool.
+    const BLOCKING: Callbacks = Callbacks::NONE;
 
     /// Makes the handler, from the services of the host and the text of `--plugin-config`, which is JSON (`{}` if there
     /// was none).
@@ -149,8 +184,113 @@ pub trait Handler: Send + Sync + Sized + 'static {
     }
 
     /// The session of this client has expired: its subscriptions and queued messages are gone. There is no connection.
-    fn handle_session_expired(&self, client_id: &str) {
-        let _ = client_id;
+    /// `state` is what [`export_state`](Handler::export_state) gave when its last connection ended, if the handler
+    /// implements it.
+    fn handle_session_expired(&self, client_id: &str, state: Option<StateView<'_>>) {
+        let _ = (client_id, state);
+    }
+
+    /// The client has been let in: its CONNACK is on its way. Says whether a session was resumed, and whether another
+    /// connection of the client was ended for this one.
+    fn handle_connected(&self, connection: &mut Self::Connection, connected: &Connected<'_>) {
+        let _ = (connection, connected);
+    }
+
+    /// May this client get this message? Asked for each delivery to each client, whatever brings it about; it cannot be
+    /// answered later. A handler that implements it pays for it with each message that is delivered; one that does not
+    /// pays nothing.
+    ///
+    /// A message that this plugin has published itself is not asked about.
+    ///
+    /// # Errors
+    /// See [`Error`]; the message is then dropped for this client.
+    fn handle_deliver(
+        &self,
+        connection: &mut Self::Connection,
+        deliver: &Deliver<'_>,
+    ) -> Result<DeliverVerdict, Error> {
+        let _ = (connection, deliver);
+        Ok(DeliverVerdict::Send)
+    }
+
+    /// A message was not delivered to a client that should have got it.
+    fn handle_message_dropped(&self, message: &MessageNotice<'_>) {
+        let _ = message;
+    }
+
+    /// A client has acknowledged a message completely (PUBACK, PUBCOMP), or refused it (PUBREC with an error), whoever
+    /// published it.
+    fn handle_message_acknowledged(&self, message: &MessageNotice<'_>) {
+        let _ = message;
+    }
+
+    /// A message waited for a client for longer than its Message Expiry Interval.
+    fn handle_message_expired(&self, message: &MessageNotice<'_>) {
+        let _ = message;
+    }
+
+    /// The retained message of a topic was stored or removed.
+    fn handle_retained(&self, retained: &Retained<'_>) {
+        let _ = retained;
+    }
+
+    /// A message from this plugin itself to the plugin as a whole: [`Host::send_info`] with
+    /// [`InfoTarget::Plugin`](crate::InfoTarget::Plugin). The way to do something again and again, or later.
+    fn handle_event(&self, event: &Info<'_>) {
+        let _ = event;
+    }
+
+    /// The operator gives the plugin another configuration while it runs; JSON, as in [`init`](Handler::init).
+    ///
+    /// # Errors
+    /// The configuration is refused, and the plugin goes on with the one that it has.
+    fn handle_config(&self, config: &str) -> Result<(), Error> {
+        let _ = config;
+        Err("this plugin takes its configuration only when it is loaded".into())
+    }
+
+    /// How is the plugin? Asked by the operator, on a thread of its own.
+    ///
+    /// # Errors
+    /// It cannot do its work; the text says why.
+    fn health(&self) -> Result<String, Error> {
+        Ok(String::new())
+    }
+
+    /// The connection has come over from another version of the plugin, whose state for it could not be handed over: it
+    /// has a fresh one.
+    fn handle_swapped(&self, connection: &mut Self::Connection, swapped: &Swapped<'_>) {
+        let _ = (connection, swapped);
+    }
+
+    /// The state of a connection, for the next version of the plugin. The state stays where it is: the swap may be undone.
+    fn export_state(&self, connection: &mut Self::Connection) -> State {
+        let _ = connection;
+        State::default()
+    }
+
+    /// The state of a connection, made from what another version of the plugin has exported: an older one, or, when a
+    /// swap is undone, a newer one.
+    ///
+    /// # Errors
+    /// The connection stays with the other version; the swap is undone if this happens too often.
+    fn import_state(&self, swapped: &Swapped<'_>, state: StateView<'_>) -> Result<Self::Connection, Error> {
+        let _ = state;
+        Ok(self.new_connection(&swapped.info()))
+    }
+
+    /// What the plugin as a whole knows, for its next version.
+    fn export_plugin_state(&self) -> State {
+        State::default()
+    }
+
+    /// Takes over what another version has exported, after [`init`](Handler::init) and before the first connection.
+    ///
+    /// # Errors
+    /// The swap is refused.
+    fn import_plugin_state(&self, state: StateView<'_>) -> Result<(), Error> {
+        let _ = state;
+        Ok(())
     }
 
     /// The host lets the plugin go: end threads, write what is to be kept. Called once; no connection has to have ended.

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::abi::{RawHost, RawMessage, RawPublish, Status};
-use crate::{ConnectionId, Disconnect, Message};
+use crate::abi::{RawField, RawHost, RawInfoRequest, RawMessage, RawPublish, RawTarget, Status};
+use crate::{ConnectionId, Disconnect, Message, TimerId};
 
 /// The services of the host. [`Handler::init`](crate::Handler::init) gets them; they can be cloned, kept, and used on any
 /// thread.
@@ -40,6 +40,20 @@ pub enum InfoTarget<'a> {
     Client(&'a str),
     /// Every connection.
     All,
+    /// The plugin as a whole: [`handle_event`](crate::Handler::handle_event).
+    Plugin,
+}
+
+impl InfoTarget<'_> {
+    fn raw(&self) -> RawTarget<'_> {
+        let (kind, connection, client_id) = match *self {
+            Self::Connection(connection) => (0, connection.0, ""),
+            Self::Client(client_id) => (1, 0, client_id),
+            Self::All => (2, 0, ""),
+            Self::Plugin => (3, 0, ""),
+        };
+        RawTarget { client_id: client_id.as_bytes().into(), connection, kind, extension: std::ptr::null() }
+    }
 }
 
 /// Why the host did not take a request.
@@ -60,6 +74,14 @@ pub enum HostError {
     Full,
     /// The server does not run: not yet, not any more, or the plugin is only being checked.
     NotRunning,
+    /// There is no such client, connection, ticket, timer, key or subscription.
+    NotFound,
+    /// Nobody waits for this answer any more: its deadline has passed, or its connection has ended.
+    Gone,
+    /// This cannot be asked for here.
+    NotHere,
+    /// This host does not have the service.
+    NotSupported,
     /// A reason that this version of `plugin-api` does not know.
     Other(u8),
 }
@@ -73,6 +95,10 @@ impl fmt::Display for HostError {
             Self::TooLarge => f.write_str("the host refused a request: it is too large"),
             Self::Full => f.write_str("the host dropped a request: its queue is full, try again later"),
             Self::NotRunning => f.write_str("the host refused a request: the server is not running"),
+            Self::NotFound => f.write_str("the host did not find what a request was about"),
+            Self::Gone => f.write_str("the host does not wait for this answer any more"),
+            Self::NotHere => f.write_str("the host refused a request: it cannot be made here"),
+            Self::NotSupported => f.write_str("this host does not have the service"),
             Self::Other(number) => write!(f, "the host refused a request: status {number}"),
         }
     }
@@ -102,9 +128,35 @@ impl Host {
     /// As [`log`](Host::log), from a named part of the plugin: what the `log` and `tracing` crates call a target.
     #[inline]
     pub fn log_to(&self, level: Level, target: &str, text: impl fmt::Display) {
-        if self.log_enabled(level) {
-            self.raw.log(level as u8, target, &text.to_string());
+        self.log_fields(level, target, text, &[]);
+    }
+
+    /// As [`log_to`](Host::log_to), with fields: names and values, which the host writes beside the text. The line also
+    /// says which connection's callback it came from.
+    ///
+    /// ```no_run
+    /// # use plugin_api::{Host, Level};
+    /// # fn f(host: &Host) {
+    /// host.log_fields(Level::Info, "quota", "used up", &[("tenant", &"acme"), ("messages", &100)]);
+    /// # }
+    /// ```
+    pub fn log_fields(
+        &self,
+        level: Level,
+        target: &str,
+        text: impl fmt::Display,
+        fields: &[(&str, &dyn fmt::Display)],
+    ) {
+        if !self.log_enabled(level) {
+            return;
         }
+        let values: Vec<String> = fields.iter().map(|(_, value)| value.to_string()).collect();
+        let fields: Vec<RawField<'_>> = fields
+            .iter()
+            .zip(&values)
+            .map(|((name, _), value)| RawField { name: name.as_bytes().into(), value: value.as_bytes().into() })
+            .collect();
+        self.raw.log(level as u8, target, &text.to_string(), &fields);
     }
 
     /// Whether a line of this level would be written.
@@ -141,23 +193,29 @@ impl Host {
         self.log(Level::Trace, text);
     }
 
-    /// Publishes a message to whoever has subscribed. It passes no plugin's `handle_publish`, this one's neither.
+    /// Publishes a message to whoever has subscribed. It passes no plugin's `handle_publish`, this one's neither, and does
+    /// not come back to this plugin's `handle_deliver`.
     ///
     /// # Errors
     /// The topic or a property is not valid, the message is too large, a queue is full, or the server does not run.
     pub fn publish(&self, message: &Message) -> Result<(), HostError> {
-        result(self.raw.publish(&RawMessage {
-            topic: message.topic.as_bytes().into(),
-            payload: message.payload.as_slice().into(),
-            properties: message.properties.as_bytes().into(),
-            qos: message.qos as u8,
-            flags: if message.retain { RawPublish::RETAIN } else { 0 },
-            extension: std::ptr::null(),
-        }))
+        result(self.raw.publish(&raw_message(message)))
     }
 
-    /// Sends a message to [`handle_info`](crate::Handler::handle_info) of this plugin, now or after a delay (with the
-    /// precision of the server's timers, milliseconds at best). One for a connection that has ended by then is dropped.
+    /// Sends a message to one connection, or to one client whether it is connected or not, whatever it has subscribed to.
+    /// With QoS 1 or 2 it waits in the session's queue until the client takes it.
+    ///
+    /// # Errors
+    /// As [`publish`](Host::publish), or the target is neither a connection nor a client.
+    pub fn send(&self, target: InfoTarget<'_>, message: &Message) -> Result<(), HostError> {
+        result(self.raw.send(&target.raw(), &raw_message(message)))
+    }
+
+    /// Sends a message to [`handle_info`](crate::Handler::handle_info) of this plugin (to
+    /// [`handle_event`](crate::Handler::handle_event) for [`InfoTarget::Plugin`]), now or after a delay (with the precision
+    /// of the server's timers, milliseconds at best). One for a connection that has ended by then is dropped.
+    ///
+    /// The number that is returned is that of its timer, for [`cancel_timer`](Host::cancel_timer).
     ///
     /// # Errors
     /// `kind` and `data` have more than 64 KiB, a queue is full, or the server does not run.
@@ -167,15 +225,52 @@ impl Host {
         kind: &str,
         data: &[u8],
         delay: Option<Duration>,
-    ) -> Result<(), HostError> {
-        let target = match target {
-            InfoTarget::Connection(connection) => (0, connection.0, ""),
-            InfoTarget::Client(client_id) => (1, 0, client_id),
-            InfoTarget::All => (2, 0, ""),
+    ) -> Result<TimerId, HostError> {
+        self.start_timer(target, kind, data, delay.unwrap_or_default(), Duration::ZERO)
+    }
+
+    /// As [`send_info`](Host::send_info), again and again: first after `interval`, which is at least a millisecond.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_info_every(
+        &self,
+        target: InfoTarget<'_>,
+        kind: &str,
+        data: &[u8],
+        interval: Duration,
+    ) -> Result<TimerId, HostError> {
+        let interval = interval.max(Duration::from_millis(1));
+        self.start_timer(target, kind, data, interval, interval)
+    }
+
+    fn start_timer(
+        &self,
+        target: InfoTarget<'_>,
+        kind: &str,
+        data: &[u8],
+        delay: Duration,
+        interval: Duration,
+    ) -> Result<TimerId, HostError> {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let request = RawInfoRequest {
+            target: target.raw(),
+            kind: kind.as_bytes().into(),
+            data: data.into(),
+            delay_ms: ms(delay),
+            interval_ms: ms(interval),
+            extension: std::ptr::null(),
         };
-        let delay = delay.unwrap_or_default().as_millis();
-        let delay_ms = u64::try_from(delay).unwrap_or(u64::MAX);
-        result(self.raw.send_info(target, kind, data, delay_ms))
+        let mut timer = 0;
+        result(self.raw.send_info(&request, &mut timer)).map(|()| TimerId(timer))
+    }
+
+    /// Stops a timer of this plugin's. What it has brought about already stays.
+    ///
+    /// # Errors
+    /// The server does not run. A timer that has ended already is no error.
+    pub fn cancel_timer(&self, timer: TimerId) -> Result<(), HostError> {
+        result(self.raw.cancel_timer(timer.0))
     }
 
     /// Ends a connection, with a DISCONNECT packet for 5.0 clients. One that has ended already is left alone.
@@ -195,6 +290,18 @@ impl fmt::Debug for Host {
     }
 }
 
+fn raw_message(message: &Message) -> RawMessage<'_> {
+    RawMessage {
+        topic: message.topic.as_bytes().into(),
+        payload: message.payload.as_slice().into(),
+        properties: message.properties.as_bytes().into(),
+        token: message.token,
+        qos: message.qos as u8,
+        flags: if message.retain { RawPublish::RETAIN } else { 0 },
+        extension: std::ptr::null(),
+    }
+}
+
 const fn result(status: Status) -> Result<(), HostError> {
     match status {
         Status::OK => Ok(()),
@@ -202,6 +309,10 @@ const fn result(status: Status) -> Result<(), HostError> {
         Status::TOO_LARGE => Err(HostError::TooLarge),
         Status::FULL => Err(HostError::Full),
         Status::NOT_RUNNING => Err(HostError::NotRunning),
+        Status::NOT_FOUND => Err(HostError::NotFound),
+        Status::GONE => Err(HostError::Gone),
+        Status::NOT_HERE => Err(HostError::NotHere),
+        Status::NOT_SUPPORTED => Err(HostError::NotSupported),
         Status(number) => Err(HostError::Other(number)),
     }
 }

@@ -18,7 +18,7 @@ mod verdict;
 mod view;
 
 pub use callbacks::{Callback, Callbacks};
-pub use handler::{Error, Handler};
+pub use handler::{Error, Handler, State, SwapRule};
 pub use host::{Host, HostError, InfoTarget, Level};
 pub use message::Message;
 pub use plugin_api_macros::handler;
@@ -26,12 +26,13 @@ pub use properties::{Properties, PropertiesBuf, Property, PropertyError};
 pub use qos::QoS;
 pub use reason_code::ReasonCode;
 pub use verdict::{
-    Accept, AuthVerdict, ConnectVerdict, Disconnect, InfoAction, PublishVerdict, Reject, SubscribeVerdict,
-    UnsubscribeVerdict,
+    Accept, AuthVerdict, ConnectVerdict, DeliverVerdict, Disconnect, InfoAction, PublishVerdict, Reject,
+    SubscribeVerdict, UnsubscribeVerdict,
 };
 pub use view::{
-    Ack, AckKind, Auth, AuthStep, Connect, ConnectionId, ConnectionInfo, DisconnectKind, DisconnectReason, Info,
-    InfoSender, Publish, RetainHandling, Subscribe, Subscription, Unsubscribe,
+    Ack, AckKind, Auth, AuthStep, Connect, Connected, ConnectionId, ConnectionInfo, Deliver, DeliverCause,
+    DisconnectKind, DisconnectReason, DropReason, Info, InfoSender, MessageNotice, Origin, Publish, RetainChange,
+    RetainHandling, Retained, StateView, Subscribe, Subscription, Swapped, TimerId, Unsubscribe,
 };
 
 #[doc(hidden)]

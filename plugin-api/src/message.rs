@@ -24,6 +24,10 @@ pub struct Message {
     pub retain: bool,
     /// Properties of a PUBLISH packet, without Topic Alias and Subscription Identifier, which are the host's.
     pub properties: PropertiesBuf,
+    /// A number of the handler's own that comes back in [`handle_puback`](crate::Handler::handle_puback) when the client
+    /// acknowledges the message; 0 for none. It counts only for a message to one client ([`Host::send`](crate::Host::send)
+    /// and [`InfoAction::Publish`](crate::InfoAction::Publish)).
+    pub token: u64,
 }
 
 impl Message {
@@ -36,6 +40,7 @@ impl Message {
             qos: QoS::AtMostOnce,
             retain: false,
             properties: PropertiesBuf::new(),
+            token: 0,
         }
     }
 
@@ -50,6 +55,13 @@ impl Message {
     #[must_use]
     pub fn payload(mut self, payload: impl Into<Vec<u8>>) -> Self {
         self.payload = payload.into();
+        self
+    }
+
+    /// A number that comes back when the client acknowledges the message; see the field.
+    #[must_use]
+    pub const fn token(mut self, token: u64) -> Self {
+        self.token = token;
         self
     }
 
@@ -90,6 +102,7 @@ impl From<&Publish<'_>> for Message {
             qos: publish.qos(),
             retain: publish.retain(),
             properties,
+            token: 0,
         }
     }
 }

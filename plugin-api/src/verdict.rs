@@ -213,6 +213,17 @@ pub enum UnsubscribeVerdict {
     Disconnect(Disconnect),
 }
 
+/// The answer of [`handle_deliver`](crate::Handler::handle_deliver).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeliverVerdict {
+    /// Send it.
+    Send,
+    /// Send this instead: to this client, with at most the QoS that it would have had.
+    SendChanged(Message),
+    /// Do not send it to this client.
+    Drop,
+}
+
 /// One thing that [`handle_info`](crate::Handler::handle_info) can have done to its connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InfoAction {

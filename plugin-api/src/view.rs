@@ -2,8 +2,12 @@
 
 mod connection;
 mod message;
+mod notice;
 mod subscription;
+mod swap;
 
 pub use connection::{Auth, AuthStep, Connect, ConnectionId, ConnectionInfo, DisconnectKind, DisconnectReason};
-pub use message::{Ack, AckKind, Info, InfoSender, Publish};
+pub use message::{Ack, AckKind, Info, InfoSender, Publish, TimerId};
+pub use notice::{Connected, Deliver, DeliverCause, DropReason, MessageNotice, Origin, RetainChange, Retained};
 pub use subscription::{RetainHandling, Subscribe, Subscription, Unsubscribe};
+pub use swap::{StateView, Swapped};

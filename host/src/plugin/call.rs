@@ -115,7 +115,7 @@ impl Plugin {
     pub(super) fn session_expired(&self, client_id: &str) {
         self.call(Callback::SessionExpired.name(), client_id, |table, instance, answer| {
             // SAFETY: the instance lives as long as this plugin.
-            unsafe { table.session_expired()(instance, text(client_id), answer.sink()) }
+            unsafe { table.session_expired()(instance, text(client_id), None, answer.sink()) }
         });
     }
 

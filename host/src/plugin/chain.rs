@@ -255,7 +255,8 @@ impl Chain {
         kind: AckKind,
         reason_code: ReasonCode,
     ) -> Result<(), Failed> {
-        let raw = RawAck { packet_id, kind: kind as u8, reason_code: reason_code.0, extension: NO_EXTENSION };
+        let (kind, reason_code) = (kind as u8, reason_code.0);
+        let raw = RawAck { packet_id, kind, reason_code, token: 0, extension: NO_EXTENSION };
         let mut result = Ok(());
         for index in implementing(handlers, Callback::Puback) {
             let mut answer = Answer::default();

@@ -230,7 +230,14 @@ impl InfoRequest<'_> {
             InfoSender::Timer => (2, 0),
             _ => (0, 0),
         };
-        RawInfo { kind: self.kind.into(), data: self.data.into(), connection, sender, extension: NO_EXTENSION }
+        RawInfo {
+            kind: self.kind.into(),
+            data: self.data.into(),
+            connection,
+            timer: 0,
+            sender,
+            extension: NO_EXTENSION,
+        }
     }
 }
 

@@ -11,7 +11,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use abi_stable::prefix_type::WithMetadata;
 use abi_stable::std_types::RSlice;
-use plugin_api::abi::{HostVt, HostVtRef, Opaque, RawHost, RawMessage, RawPublish, Status};
+use plugin_api::abi::{
+    HostVt, HostVtRef, Opaque, RawField, RawHost, RawInfoRequest, RawMessage, RawPiece, RawPublish, RawQuery,
+    RawSubscribeRequest, RawTarget, Reply, Sink, Status, Verdict,
+};
 use plugin_api::{PropertiesBuf, Property, QoS};
 
 use super::rules::{self, Place};
@@ -137,8 +140,7 @@ impl PluginServices {
 
     /// The pointers that the plugin gets.
     pub(super) fn raw(&'static self) -> RawHost {
-        let services =
-            const { &WithMetadata::new(HostVt { log_enabled, log, panicked, publish, send_info, disconnect }) };
+        let services = const { &WithMetadata::new(TABLE) };
         // SAFETY: the functions below expect a `PluginServices`, which is `Sync` and lives until the process ends.
         unsafe { RawHost::new(std::ptr::from_ref(self).cast_mut().cast(), HostVtRef(services.static_as_prefix())) }
     }
@@ -260,8 +262,20 @@ unsafe extern "C" fn log_enabled(context: Opaque, level: u8) -> bool {
     service(context, false, |_| is_enabled(level))
 }
 
-unsafe extern "C" fn log(context: Opaque, level: u8, target: RSlice<'_, u8>, text: RSlice<'_, u8>) {
-    service(context, (), |host| write(level, &host.plugin, &lossy(target), &lossy(text)));
+unsafe extern "C" fn log(
+    context: Opaque,
+    level: u8,
+    target: RSlice<'_, u8>,
+    text: RSlice<'_, u8>,
+    fields: RSlice<'_, RawField<'_>>,
+) {
+    service(context, (), |host| {
+        let mut text = lossy(text);
+        for field in fields.as_slice() {
+            text = format!("{text} {}={:?}", lossy(field.name), lossy(field.value));
+        }
+        write(level, &host.plugin, &lossy(target), &text);
+    });
 }
 
 unsafe extern "C" fn panicked(context: Opaque, text: RSlice<'_, u8>, location: RSlice<'_, u8>, thread: RSlice<'_, u8>) {
@@ -288,30 +302,28 @@ unsafe extern "C" fn publish(context: Opaque, message: &RawMessage<'_>) -> Statu
     service(context, Status::FULL, |host| host.with(|services| services.post_publish(message)))
 }
 
-unsafe extern "C" fn send_info(
-    context: Opaque,
-    target: u8,
-    connection: u64,
-    client_id: RSlice<'_, u8>,
-    kind: RSlice<'_, u8>,
-    data: RSlice<'_, u8>,
-    delay_ms: u64,
-) -> Status {
+unsafe extern "C" fn send_info(context: Opaque, request: &RawInfoRequest<'_>, timer: &mut u64) -> Status {
+    *timer = 0;
     service(context, Status::FULL, |host| {
+        let (kind, data) = (request.kind, request.data);
         if kind.len() + data.len() > INFO_BYTES_MAX {
             return Status::TOO_LARGE;
         }
         let (Ok(kind), Ok(client_id)) =
-            (std::str::from_utf8(kind.as_slice()), std::str::from_utf8(client_id.as_slice()))
+            (std::str::from_utf8(kind.as_slice()), std::str::from_utf8(request.target.client_id.as_slice()))
         else {
             return Status::INVALID;
         };
-        let target = match target {
-            0 => InfoTarget::Connection(connection),
+        let target = match request.target.kind {
+            0 => InfoTarget::Connection(request.target.connection),
             1 => InfoTarget::Client(client_id.into()),
             2 => InfoTarget::All,
+            3 => return Status::NOT_SUPPORTED,
             _ => return Status::INVALID,
         };
+        if request.interval_ms != 0 {
+            return Status::NOT_SUPPORTED;
+        }
         let plugin = host.index.load(Ordering::Acquire);
         if plugin == NOT_IN_A_CHAIN {
             return Status::NOT_RUNNING;
@@ -321,7 +333,7 @@ unsafe extern "C" fn send_info(
             plugin,
             kind: kind.into(),
             data: data.as_slice().into(),
-            delay_ms,
+            delay_ms: request.delay_ms,
             from_connection: CONNECTION.get(),
         };
         host.with(|services| services.post_info(&info))
@@ -346,3 +358,81 @@ unsafe extern "C" fn disconnect(
         host.with(|services| services.post(0..services.mailboxes.workers(), &mail))
     })
 }
+
+/// What plugins get.
+const TABLE: HostVt = HostVt {
+    log_enabled,
+    log,
+    panicked,
+    publish,
+    send,
+    send_info,
+    cancel_timer,
+    disconnect,
+    ticket,
+    complete,
+    query,
+    subscribe,
+    unsubscribe,
+    reauthorise,
+    kv_get,
+    kv_put,
+    kv_delete,
+    kv_list,
+    metric,
+    metric_record,
+};
+
+unsafe extern "C" fn send(_: Opaque, _: &RawTarget<'_>, _: &RawMessage<'_>) -> Status {
+    Status::NOT_SUPPORTED
+}
+
+unsafe extern "C" fn cancel_timer(_: Opaque, _: u64) -> Status {
+    Status::NOT_SUPPORTED
+}
+
+unsafe extern "C" fn ticket(_: Opaque, _: &mut u64) -> Status {
+    Status::NOT_SUPPORTED
+}
+
+unsafe extern "C" fn complete(_: Opaque, _: u64, _: Verdict, _: RSlice<'_, RawPiece<'_>>) -> Status {
+    Status::NOT_SUPPORTED
+}
+
+unsafe extern "C" fn query(_: Opaque, _: &RawQuery<'_>, _: Reply) -> Status {
+    Status::NOT_SUPPORTED
+}
+
+unsafe extern "C" fn subscribe(_: Opaque, _: &RawSubscribeRequest<'_>, _: Reply) -> Status {
+    Status::NOT_SUPPORTED
+}
+
+unsafe extern "C" fn unsubscribe(_: Opaque, _: &RawSubscribeRequest<'_>, _: Reply) -> Status {
+    Status::NOT_SUPPORTED
+}
+
+unsafe extern "C" fn reauthorise(_: Opaque, _: &RawTarget<'_>, _: Reply) -> Status {
+    Status::NOT_SUPPORTED
+}
+
+unsafe extern "C" fn kv_get(_: Opaque, _: RSlice<'_, u8>, _: Sink<'_>) -> Status {
+    Status::NOT_SUPPORTED
+}
+
+unsafe extern "C" fn kv_put(_: Opaque, _: RSlice<'_, u8>, _: RSlice<'_, u8>) -> Status {
+    Status::NOT_SUPPORTED
+}
+
+unsafe extern "C" fn kv_delete(_: Opaque, _: RSlice<'_, u8>) -> Status {
+    Status::NOT_SUPPORTED
+}
+
+unsafe extern "C" fn kv_list(_: Opaque, _: RSlice<'_, u8>, _: RSlice<'_, u8>, _: u32, _: Sink<'_>) -> Status {
+    Status::NOT_SUPPORTED
+}
+
+unsafe extern "C" fn metric(_: Opaque, _: u8, _: RSlice<'_, u8>, _: RSlice<'_, u8>) -> Opaque {
+    std::ptr::null_mut()
+}
+
+unsafe extern "C" fn metric_record(_: Opaque, _: f64) {}

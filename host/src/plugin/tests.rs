@@ -185,7 +185,7 @@ impl Handler for Scripted {
         self.answer("disconnect", format_args!("{:?} {}", reason.kind(), reason.text()));
     }
 
-    fn handle_session_expired(&self, client_id: &str) {
+    fn handle_session_expired(&self, client_id: &str, _: Option<plugin_api::StateView<'_>>) {
         self.answer("session_expired", client_id);
     }
 

@@ -5,7 +5,7 @@ use quote::quote;
 use syn::{Attribute, Error, Ident, ImplItem, ItemImpl, parse_quote};
 
 /// The methods with a default, by the name of their `plugin_api::Callback`.
-const CALLBACKS: [(&str, &str); 10] = [
+const CALLBACKS: [(&str, &str); 24] = [
     ("handle_connect", "Connect"),
     ("handle_auth", "Auth"),
     ("handle_publish", "Publish"),
@@ -16,6 +16,20 @@ const CALLBACKS: [(&str, &str); 10] = [
     ("handle_disconnect", "Disconnect"),
     ("handle_session_expired", "SessionExpired"),
     ("stop", "Stop"),
+    ("handle_connected", "Connected"),
+    ("handle_deliver", "Deliver"),
+    ("handle_message_dropped", "Dropped"),
+    ("handle_message_acknowledged", "Acknowledged"),
+    ("handle_message_expired", "Expired"),
+    ("handle_retained", "Retained"),
+    ("handle_event", "Event"),
+    ("handle_config", "Config"),
+    ("health", "Health"),
+    ("handle_swapped", "Swapped"),
+    ("export_state", "ExportState"),
+    ("import_state", "ImportState"),
+    ("export_plugin_state", "ExportPlugin"),
+    ("import_plugin_state", "ImportPlugin"),
 ];
 
 /// The methods that every handler has.

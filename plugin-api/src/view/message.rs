@@ -153,6 +153,12 @@ impl<'a> Ack<'a> {
     pub const fn reason_code(&self) -> ReasonCode {
         ReasonCode(self.raw.reason_code)
     }
+
+    /// The token of the message, if a handler sent it with one: see [`Message::token`](crate::Message::token).
+    #[must_use]
+    pub const fn token(&self) -> Option<u64> {
+        if self.raw.token == 0 { None } else { Some(self.raw.token) }
+    }
 }
 
 impl fmt::Debug for Ack<'_> {
@@ -164,6 +170,10 @@ impl fmt::Debug for Ack<'_> {
             .finish()
     }
 }
+
+/// A timer of the plugin's, as [`Host::send_info`](crate::Host::send_info) made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TimerId(pub u64);
 
 /// Who sent a message to `handle_info`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,7 +187,7 @@ pub enum InfoSender {
     Timer,
 }
 
-/// A message for `handle_info`.
+/// A message for [`handle_info`](crate::Handler::handle_info) or [`handle_event`](crate::Handler::handle_event).
 #[derive(Clone, Copy)]
 pub struct Info<'a> {
     raw: &'a RawInfo<'a>,
@@ -208,6 +218,12 @@ impl<'a> Info<'a> {
             2 => InfoSender::Timer,
             _ => InfoSender::Plugin,
         }
+    }
+
+    /// The timer that has brought it.
+    #[must_use]
+    pub const fn timer(&self) -> Option<TimerId> {
+        if self.raw.timer == 0 { None } else { Some(TimerId(self.raw.timer)) }
     }
 }
 

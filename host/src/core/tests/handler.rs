@@ -219,7 +219,7 @@ impl Handler for Puppet {
         lock(&self.0).calls.push(line.trim_end().to_owned());
     }
 
-    fn handle_session_expired(&self, client_id: &str) {
+    fn handle_session_expired(&self, client_id: &str, _state: Option<plugin_api::StateView<'_>>) {
         lock(&self.0).calls.push(format!("expired {client_id}"));
     }
 }

@@ -6,8 +6,8 @@ use abi_stable::library::{CheckTypeLayout, LibHeader, RootModule, RootModuleErro
 use abi_stable::sabi_types::VersionStrings;
 use abi_stable::std_types::{RResult, RStr};
 use plugin_api::abi::{
-    Opaque, RawAck, RawAuth, RawConnect, RawConnectionInfo, RawDisconnect, RawHost, RawInfo, RawPublish, RawSubscribe,
-    RawUnsubscribe, Sink, Verdict,
+    Opaque, RawAck, RawAuth, RawConnect, RawConnected, RawConnectionInfo, RawDeliver, RawDisconnect, RawHost, RawInfo,
+    RawMessageNotice, RawPublish, RawRetained, RawState, RawSubscribe, RawSwapped, RawUnsubscribe, Sink, Verdict,
 };
 
 /// The table of functions, as in plugin-api but for one type.
@@ -21,6 +21,7 @@ pub struct PluginVt {
     pub version: RStr<'static>,
     pub flags: u32,
     pub callbacks: u64,
+    pub blocking: u64,
     pub instance_new: unsafe extern "C" fn(RawHost, RStr<'_>, Sink<'_>) -> Opaque,
     pub instance_stop: unsafe extern "C" fn(Opaque, Sink<'_>) -> Verdict,
     pub instance_drop: unsafe extern "C" fn(Opaque, Sink<'_>) -> Verdict,
@@ -34,8 +35,23 @@ pub struct PluginVt {
     pub puback: unsafe extern "C" fn(Opaque, Opaque, &RawAck, Sink<'_>) -> Verdict,
     pub info: unsafe extern "C" fn(Opaque, Opaque, &RawInfo<'_>, Sink<'_>) -> Verdict,
     pub disconnect: unsafe extern "C" fn(Opaque, Opaque, &RawDisconnect<'_>, Sink<'_>) -> Verdict,
+    pub session_expired: unsafe extern "C" fn(Opaque, RStr<'_>, Option<&RawState<'_>>, Sink<'_>) -> Verdict,
+    pub connected: unsafe extern "C" fn(Opaque, Opaque, &RawConnected<'_>, Sink<'_>) -> Verdict,
+    pub deliver: unsafe extern "C" fn(Opaque, Opaque, &RawDeliver<'_>, Sink<'_>) -> Verdict,
+    pub message_dropped: unsafe extern "C" fn(Opaque, &RawMessageNotice<'_>, Sink<'_>) -> Verdict,
+    pub message_acknowledged: unsafe extern "C" fn(Opaque, &RawMessageNotice<'_>, Sink<'_>) -> Verdict,
+    pub message_expired: unsafe extern "C" fn(Opaque, &RawMessageNotice<'_>, Sink<'_>) -> Verdict,
+    pub retained: unsafe extern "C" fn(Opaque, &RawRetained<'_>, Sink<'_>) -> Verdict,
+    pub event: unsafe extern "C" fn(Opaque, &RawInfo<'_>, Sink<'_>) -> Verdict,
+    pub config: unsafe extern "C" fn(Opaque, RStr<'_>, Sink<'_>) -> Verdict,
+    pub health: unsafe extern "C" fn(Opaque, Sink<'_>) -> Verdict,
+    pub swapped: unsafe extern "C" fn(Opaque, Opaque, &RawSwapped<'_>, Sink<'_>) -> Verdict,
+    pub export_state: unsafe extern "C" fn(Opaque, Opaque, Sink<'_>) -> Verdict,
+    pub import_state: unsafe extern "C" fn(Opaque, &RawSwapped<'_>, &RawState<'_>, Sink<'_>) -> Opaque,
+    pub export_plugin_state: unsafe extern "C" fn(Opaque, Sink<'_>) -> Verdict,
+    pub import_plugin_state: unsafe extern "C" fn(Opaque, &RawState<'_>, Sink<'_>) -> Verdict,
     #[sabi(last_prefix_field)]
-    pub session_expired: unsafe extern "C" fn(Opaque, RStr<'_>, Sink<'_>) -> Verdict,
+    pub cancelled: unsafe extern "C" fn(Opaque, u64, Sink<'_>) -> Verdict,
 }
 
 impl RootModule for PluginVtRef {

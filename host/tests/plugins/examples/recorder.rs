@@ -116,7 +116,8 @@ impl Recorder {
             _ => InfoTarget::All,
         };
         let delay = (delay_ms > 0).then(|| Duration::from_millis(delay_ms));
-        Ok(self.host.send_info(target, kind, data.as_bytes(), delay)?)
+        self.host.send_info(target, kind, data.as_bytes(), delay)?;
+        Ok(())
     }
 }
 
@@ -299,7 +300,7 @@ impl Handler for Recorder {
         ));
     }
 
-    fn handle_session_expired(&self, client_id: &str) {
+    fn handle_session_expired(&self, client_id: &str, _state: Option<plugin_api::StateView<'_>>) {
         self.line(format_args!("handle_session_expired client={client_id:?}"));
     }
 

@@ -23,8 +23,9 @@ use abi_stable::marker_type::ErasedPrefix;
 use abi_stable::prefix_type::{PrefixRefTrait, WithMetadata};
 use abi_stable::std_types::{RResult, RStr};
 use plugin_api::abi::{
-    AnswerKey, FLAG_UNWINDS, Opaque, PluginVt, PluginVtRef, RawAck, RawAuth, RawConnect, RawConnectionInfo,
-    RawDisconnect, RawHost, RawInfo, RawPublish, RawSubscribe, RawUnsubscribe, Sink, Verdict,
+    AnswerKey, FLAG_UNWINDS, Opaque, PluginVt, PluginVtRef, RawAck, RawAuth, RawConnect, RawConnected,
+    RawConnectionInfo, RawDeliver, RawDisconnect, RawHost, RawInfo, RawMessageNotice, RawPublish, RawRetained,
+    RawState, RawSubscribe, RawSwapped, RawUnsubscribe, Sink, Verdict,
 };
 use plugin_api::{Callback, Callbacks};
 
@@ -33,6 +34,7 @@ static TABLE: WithMetadata<PluginVt> = WithMetadata::new(PluginVt {
     version: RStr::from_str("1.0.0"),
     flags: FLAG_UNWINDS,
     callbacks: Callbacks::NONE.with(Callback::Connect).with(Callback::Publish).with(Callback::Subscribe).bits(),
+    blocking: 0,
     instance_new,
     instance_stop: fine_instance,
     instance_drop: fine_instance,
@@ -47,6 +49,21 @@ static TABLE: WithMetadata<PluginVt> = WithMetadata::new(PluginVt {
     info,
     disconnect,
     session_expired,
+    connected,
+    deliver,
+    message_dropped: notice,
+    message_acknowledged: notice,
+    message_expired: notice,
+    retained,
+    event,
+    config,
+    health: fine_instance,
+    swapped,
+    export_state,
+    import_state,
+    export_plugin_state: fine_instance,
+    import_plugin_state,
+    cancelled,
 });
 
 /// There is no state: any address that is not null will do.
@@ -139,7 +156,51 @@ unsafe extern "C" fn disconnect(_: Opaque, _: Opaque, _: &RawDisconnect<'_>, _: 
     Verdict::OK
 }
 
-unsafe extern "C" fn session_expired(_: Opaque, _: RStr<'_>, _: Sink<'_>) -> Verdict {
+unsafe extern "C" fn session_expired(_: Opaque, _: RStr<'_>, _: Option<&RawState<'_>>, _: Sink<'_>) -> Verdict {
+    Verdict::OK
+}
+
+unsafe extern "C" fn connected(_: Opaque, _: Opaque, _: &RawConnected<'_>, _: Sink<'_>) -> Verdict {
+    Verdict::OK
+}
+
+unsafe extern "C" fn deliver(_: Opaque, _: Opaque, _: &RawDeliver<'_>, _: Sink<'_>) -> Verdict {
+    Verdict::OK
+}
+
+unsafe extern "C" fn notice(_: Opaque, _: &RawMessageNotice<'_>, _: Sink<'_>) -> Verdict {
+    Verdict::OK
+}
+
+unsafe extern "C" fn retained(_: Opaque, _: &RawRetained<'_>, _: Sink<'_>) -> Verdict {
+    Verdict::OK
+}
+
+unsafe extern "C" fn event(_: Opaque, _: &RawInfo<'_>, _: Sink<'_>) -> Verdict {
+    Verdict::OK
+}
+
+unsafe extern "C" fn config(_: Opaque, _: RStr<'_>, _: Sink<'_>) -> Verdict {
+    Verdict::OK
+}
+
+unsafe extern "C" fn swapped(_: Opaque, _: Opaque, _: &RawSwapped<'_>, _: Sink<'_>) -> Verdict {
+    Verdict::OK
+}
+
+unsafe extern "C" fn export_state(_: Opaque, _: Opaque, _: Sink<'_>) -> Verdict {
+    Verdict::OK
+}
+
+unsafe extern "C" fn import_state(_: Opaque, _: &RawSwapped<'_>, _: &RawState<'_>, _: Sink<'_>) -> Opaque {
+    no_state()
+}
+
+unsafe extern "C" fn import_plugin_state(_: Opaque, _: &RawState<'_>, _: Sink<'_>) -> Verdict {
+    Verdict::OK
+}
+
+unsafe extern "C" fn cancelled(_: Opaque, _: u64, _: Sink<'_>) -> Verdict {
     Verdict::OK
 }
 

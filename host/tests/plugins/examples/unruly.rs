@@ -200,7 +200,7 @@ impl Handler for Unruly {
         let _ = self.misbehave(state, "handle_disconnect");
     }
 
-    fn handle_session_expired(&self, client_id: &str) {
+    fn handle_session_expired(&self, client_id: &str, _state: Option<plugin_api::StateView<'_>>) {
         if client_id.starts_with("victim") {
             self.panic_in("handle_session_expired");
         }
