@@ -462,9 +462,9 @@ pub struct RawQuery<'a> {
     pub target: RawTarget<'a>,
     /// Only topics that match this Topic Filter (retained), or this very filter (subscriptions); empty for all.
     pub filter: RSlice<'a, u8>,
-    /// Where the page begins: what [`AnswerKey::CURSOR`] of the page before carried; empty for the first.
+    /// Where the page begins: what [`AnswerKey::CURSOR`](super::AnswerKey::CURSOR) of the page before carried; empty for the first.
     pub cursor: RSlice<'a, u8>,
-    /// Number of [`AnswerKey::CURSOR`] of the page before; 0 for the first.
+    /// Number of [`AnswerKey::CURSOR`](super::AnswerKey::CURSOR) of the page before; 0 for the first.
     pub cursor_number: u64,
     /// Rows of this page at most.
     pub limit: u32,
