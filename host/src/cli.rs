@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use host::Limits;
+use host::control::Place;
 use host::limits::{SETTINGS, Setting, Value};
 
+use crate::commands::{self, CommandConfig};
 use crate::config;
 use crate::log::{LogFilter, LogFormat};
 
@@ -35,16 +37,20 @@ Examples:
       Bounds from the table [limits] of a file, two of them from the command line, which wins.
   host check ./libacl.so --plugin-config @acl.json --config host.toml
       Load and validate, print what it is and what it decides, and leave.
+  host swap --plugin ./libacl.so --canary 10%
+      Let the new version decide for a tenth of the connections of the host that runs; then
+      host swap --promote, or host swap --rollback.
 
 Signals:
   SIGINT, SIGTERM   Stop: accept nobody, tell the clients, send what is to be sent (3 s at most),
                     let the plugins end (3 s at most). Once more: leave at once.
+  SIGHUP            Swap each plugin whose file has changed, as `host swap` does.
 
 Exit codes:
   0   Stopped as asked, or everything checked is in order.
-  1   The server failed while it ran.
+  1   The server failed while it ran; or a command for a running host was refused or failed.
   2   Not started: the command line, a file, a plugin, its configuration or a listener is at
-      fault. One paragraph says which.";
+      fault. One paragraph says which. Or no running host was found for a command.";
 
 /// What was typed.
 #[derive(Debug, Parser)]
@@ -74,6 +80,8 @@ enum LowCommand {
     /// otherwise. A plugin's `init` and `stop` run, so that its configuration is really checked, but no listener is opened.
     #[command(override_usage = "host check [OPTIONS] <PLUGIN>...\n       host check [OPTIONS] --config <FILE>")]
     Check(LowCheck),
+    #[command(flatten)]
+    Running(commands::LowCommand),
 }
 
 #[derive(Debug, Args)]
@@ -109,6 +117,14 @@ struct LowRun {
     /// One line for people, or one JSON object a line for programs.
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "human")]
     log_format: LogFormat,
+    /// Where commands (`host swap`, `host plugins` and others) reach this host: the path of a socket, or none.
+    ///
+    /// Only this user and root may use it. Where the default is taken by another host of this user, there is none, which the
+    /// log says; a path that is taken is an error.
+    ///
+    /// [default: $XDG_RUNTIME_DIR/host.sock, or /tmp/host-UID/control.sock where there is no such directory]
+    #[arg(long, value_name = "PATH|none")]
+    control: Option<Place>,
     /// Let everybody connect, from everywhere, where no plugin decides on connections.
     #[arg(long)]
     allow_anonymous: bool,
@@ -137,6 +153,8 @@ pub(crate) enum Config {
     Run(RunConfig),
     /// Load, print and leave.
     Check(CheckConfig),
+    /// Ask a host that runs.
+    Command(CommandConfig),
 }
 
 /// Plugins and a configuration file to look at.
@@ -159,6 +177,7 @@ pub(crate) struct RunConfig {
     pub(crate) log: LogFilter,
     pub(crate) log_format: LogFormat,
     pub(crate) allow_anonymous: bool,
+    pub(crate) control: Place,
     pub(crate) limits: Limits,
 }
 
@@ -167,6 +186,8 @@ pub(crate) struct RunConfig {
 pub(crate) struct PluginConfig {
     pub(crate) path: PathBuf,
     pub(crate) config: String,
+    /// Where the text comes from, in words.
+    pub(crate) source: String,
 }
 
 /// Reads the command line. `--help`, `--version` and errors are printed by [`clap::Error::exit`], which ends the process
@@ -174,14 +195,18 @@ pub(crate) struct PluginConfig {
 pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Config, clap::Error> {
     let matches = command().try_get_matches_from(typed)?;
     let LowArgs { command, run } = LowArgs::from_arg_matches(&matches)?;
-    if let Some(LowCommand::Check(check)) = command {
-        let matches = matches.subcommand_matches("check").expect("it was parsed as this subcommand");
-        let plugins = join_plugins(matches, "PLUGIN", check.plugin, check.plugin_config)?;
-        let file = match check.config {
-            Some(file) => Some((file.clone(), limits(Some(&file), None)?)),
-            None => None,
-        };
-        return Ok(Config::Check(CheckConfig { plugins, file, log: check.log }));
+    match command {
+        Some(LowCommand::Check(check)) => {
+            let matches = matches.subcommand_matches("check").expect("it was parsed as this subcommand");
+            let plugins = join_plugins(matches, "PLUGIN", check.plugin, check.plugin_config)?;
+            let file = match check.config {
+                Some(file) => Some((file.clone(), limits(Some(&file), None)?)),
+                None => None,
+            };
+            return Ok(Config::Check(CheckConfig { plugins, file, log: check.log }));
+        }
+        Some(LowCommand::Running(command)) => return command.into_config().map(Config::Command),
+        None => {}
     }
     Ok(Config::Run(RunConfig {
         plugins: join_plugins(&matches, "--plugin", run.plugin, run.plugin_config)?,
@@ -190,6 +215,7 @@ pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Config,
         log: run.log,
         log_format: run.log_format,
         allow_anonymous: run.allow_anonymous,
+        control: run.control.unwrap_or_default(),
         limits: limits(run.config.as_deref(), Some(&matches))?,
     }))
 }
@@ -244,7 +270,7 @@ fn join_plugins(
 ) -> Result<Vec<PluginConfig>, clap::Error> {
     let places = |id| matches.indices_of(id).into_iter().flatten();
     let path_places: Vec<usize> = places("plugin").collect();
-    let mut texts: Vec<Option<String>> = vec![None; paths.len()];
+    let mut texts: Vec<Option<(String, String)>> = vec![None; paths.len()];
     for (place, typed) in places("plugin_config").zip(configs) {
         let before = path_places.iter().filter(|path_place| **path_place < place).count();
         let Some(at) = before.checked_sub(1) else {
@@ -260,14 +286,22 @@ fn join_plugins(
                 paths[at].display()
             )));
         }
-        texts[at] = Some(config_text(typed)?);
+        let source = match typed.strip_prefix('@') {
+            Some(file) => format!("from the file {file}"),
+            None => "from the command line".to_owned(),
+        };
+        texts[at] = Some((config_text(typed)?, source));
     }
-    let text = |text: Option<String>| text.unwrap_or_else(|| "{}".to_owned());
-    Ok(paths.into_iter().zip(texts).map(|(path, config)| PluginConfig { path, config: text(config) }).collect())
+    let none = || ("{}".to_owned(), "none given: {}".to_owned());
+    let joined = paths.into_iter().zip(texts).map(|(path, text)| {
+        let (config, source) = text.unwrap_or_else(none);
+        PluginConfig { path, config, source }
+    });
+    Ok(joined.collect())
 }
 
 /// The text itself, or that of the file whose name follows an `@`.
-fn config_text(typed: String) -> Result<String, clap::Error> {
+pub(crate) fn config_text(typed: String) -> Result<String, clap::Error> {
     let Some(file) = typed.strip_prefix('@') else {
         return Ok(typed);
     };
@@ -280,7 +314,7 @@ fn config_text(typed: String) -> Result<String, clap::Error> {
 }
 
 /// A mistake in what was typed, or in a file. How options are written would not help, so that clap's usage is left out.
-fn usage(message: String) -> clap::Error {
+pub(crate) fn usage(message: String) -> clap::Error {
     clap::Error::raw(ErrorKind::ValueValidation, message + "\n")
 }
 
@@ -303,6 +337,8 @@ fn worker_count(typed: &str) -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
+    use host::control::protocol::{Request, Swap};
+
     use super::*;
 
     fn parse_line(line: &str) -> Result<Config, String> {
@@ -314,6 +350,7 @@ mod tests {
         let plugins = match parse_line(line).unwrap() {
             Config::Run(run) => run.plugins,
             Config::Check(check) => check.plugins,
+            Config::Command(command) => panic!("{command:?} has no plugins"),
         };
         plugins.into_iter().map(|plugin| (plugin.path.display().to_string(), plugin.config)).collect()
     }
@@ -328,6 +365,7 @@ mod tests {
         let Config::Run(run) = parse_line("").unwrap() else { panic!("not a server") };
         assert_eq!((run.plugins.len(), run.listen.len(), run.workers), (0, 0, None));
         assert!(!run.allow_anonymous);
+        assert_eq!(run.control, Place::Default);
         assert_eq!(run.limits, Limits::default());
     }
 
@@ -367,6 +405,47 @@ mod tests {
     }
 
     #[test]
+    fn commands_become_requests() {
+        let request = |line: &str| match parse_line(line).unwrap() {
+            Config::Command(command) => command.request,
+            other => panic!("{line}: {other:?}"),
+        };
+        let here = std::env::current_dir().unwrap();
+        let swap = |swap: Swap| {
+            let plugin = here.join("a.so").display().to_string();
+            Request::Swap(Swap { plugin, ..swap })
+        };
+        let all =
+            "swap --plugin ./a.so --name acl --plugin-config {} --canary 2.5% --probation 1min --error-budget 3 --json";
+        let table = [
+            ("swap --plugin a.so", swap(Swap::default())),
+            (
+                all,
+                swap(Swap {
+                    name: Some("acl".to_owned()),
+                    config: Some("{}".to_owned()),
+                    canary_per_mille: Some(25),
+                    probation: Some(std::time::Duration::from_secs(60)),
+                    error_budget: Some(3),
+                    ..Swap::default()
+                }),
+            ),
+            ("swap --promote", Request::Promote(None)),
+            ("swap --promote acl", Request::Promote(Some("acl".to_owned()))),
+            ("swap --promote --json", Request::Promote(None)),
+            ("swap --rollback acl --control /run/x", Request::Rollback(Some("acl".to_owned()))),
+            ("plugins", Request::Plugins),
+            ("health", Request::Health(None)),
+            ("health acl", Request::Health(Some("acl".to_owned()))),
+            ("metrics --timeout 5s", Request::Metrics),
+            ("configure acl [1]", Request::Configure { plugin: "acl".to_owned(), config: "[1]".to_owned() }),
+        ];
+        for (line, expected) in table {
+            assert_eq!(request(line), expected, "{line}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_explained() {
         let table = [
             ("--plugin-config {} --plugin a.so", "stands before any plugin"),
@@ -389,6 +468,21 @@ mod tests {
             ("--idle-max 1s check a.so", "cannot be used with"),
             ("check", "<PLUGIN>"),
             ("--plugin a.so check a.so", "cannot be used with"),
+            ("--plugin a.so swap --plugin a.so", "cannot be used with"),
+            ("swap", "required arguments were not provided"),
+            ("swap --plugin a.so --promote", "cannot be used with"),
+            ("swap --promote a --rollback b", "cannot be used with"),
+            ("swap --promote --canary 10%", "cannot be used with"),
+            ("swap --plugin a.so --canary 10", "expected a share of the connections from 0.1% to 100%, such as 10%"),
+            ("swap --plugin a.so --probation 10", "expected a time up to 1d, such as 10s"),
+            ("swap --plugin a.so --error-budget -1", "unexpected argument '-1'"),
+            ("swap --plugin a.so --error-budget x", "invalid digit"),
+            ("swap --plugin a.so --plugin-config @/no/such.json", "cannot read the plugin configuration /no/such.json"),
+            ("plugins acl", "unexpected argument 'acl'"),
+            ("plugins --control none", "a host without a control socket takes no commands"),
+            ("plugins --timeout 0s", "expected a time from 1ms to 1d"),
+            ("configure acl", "<JSON|@FILE>"),
+            ("--control", "a value is required"),
         ];
         for (line, expected) in table {
             let error = parse_line(line).expect_err(line);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use crate::control::ControlError;
 use crate::limits::LimitError;
 use crate::plugin::LoadError;
 
@@ -37,6 +38,8 @@ pub enum Error {
     Limits(LimitError),
     /// A plugin could not be loaded.
     Plugin(LoadError),
+    /// The control socket cannot be had.
+    Control(ControlError),
     /// The operating system refused what a worker needs.
     System {
         /// What was to be done.
@@ -97,6 +100,7 @@ impl fmt::Display for Error {
             }
             Self::Limits(error) => error.fmt(f),
             Self::Plugin(error) => error.fmt(f),
+            Self::Control(error) => error.fmt(f),
             Self::System { what, source } => write!(f, "cannot {what}: {source}"),
             Self::WorkerFailed => f.write_str("a worker has failed, and the server has stopped; the log says how"),
             Self::StopTimeout { secs } => write!(

@@ -38,6 +38,7 @@
 
 pub mod clock;
 pub mod codec;
+pub mod control;
 pub mod core;
 mod error;
 mod io;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use plugin_api::QoS;
 
 use self::setting::Field;
-pub use self::setting::{Kind, Setting, Value};
+pub use self::setting::{Kind, Setting, Value, parse_time};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;

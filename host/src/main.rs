@@ -1,8 +1,10 @@
 //! The `host` program: a thin shell over the library.
 
 mod cli;
+mod commands;
 mod config;
 mod log;
+mod show;
 
 use std::io::Write;
 use std::path::Path;
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use cli::{CheckConfig, Config, PluginConfig, RunConfig};
+use host::control::Control;
 use host::limits::{Limits, SETTINGS};
 use host::plugin::{Callback, Chain, Plugin, Services};
 use host::{Error, Server, ServerHandle};
@@ -23,6 +26,7 @@ fn main() -> ExitCode {
     let outcome = match cli::parse(std::env::args_os()).unwrap_or_else(|usage| usage.exit()) {
         Config::Run(config) => run(config),
         Config::Check(config) => check(&config),
+        Config::Command(config) => return commands::run(&config),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -53,7 +57,9 @@ fn run(config: RunConfig) -> Result<(), Error> {
     let outcome = runtime.block_on(async {
         // Before anything starts, so that no signal is missed.
         let mut signals = Signals::catch().map_err(system("wait for signals"))?;
+        let control = Control::bind(&config.control)?;
         let server = Arc::new(builder.start()?);
+        let _served = control.serve(&server)?;
         tokio::select! {
             name = signals.next() => tracing::info!("{name}: stopping; once more to leave at once"),
             failed = on_thread(&server, ServerHandle::wait) => return failed,
@@ -114,6 +120,7 @@ fn check(CheckConfig { plugins: configs, file, log }: &CheckConfig) -> Result<()
     for (plugin, config) in chain.plugins().iter().zip(configs) {
         println!("{} {}", plugin.name(), plugin.version());
         println!("  file        {}", config.path.display());
+        println!("  config      {}", config.source);
         println!("  plugin-api  {}", plugin.api_version());
         println!("  callbacks   {}", join(plugin.callbacks().iter().map(Callback::name).collect()));
     }

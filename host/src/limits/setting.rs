@@ -66,6 +66,12 @@ const TIMES: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("min", 60
 /// A Session Expiry Interval that means "never".
 const NEVER: u64 = u32::MAX as u64;
 
+/// Reads a time with its unit, such as `500ms`, `10s`, `5min`, `2h` or `1d`.
+#[must_use]
+pub fn parse_time(text: &str) -> Option<Duration> {
+    with_unit(text, &TIMES).map(Duration::from_millis)
+}
+
 impl Setting {
     /// The setting of a name.
     #[must_use]

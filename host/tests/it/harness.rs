@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
@@ -161,9 +162,18 @@ impl Drop for Process {
     }
 }
 
-/// The program under test.
+/// The program under test. Its default control socket is not that of whoever runs the tests.
 pub(crate) fn host_command() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_host"))
+    static RUNTIME_DIR: OnceLock<PathBuf> = OnceLock::new();
+    let dir = RUNTIME_DIR.get_or_init(|| {
+        let dir = target_dir().join("it-runtime");
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&dir);
+        assert!(made.is_ok() || dir.is_dir(), "{}: {made:?}", dir.display());
+        dir
+    });
+    let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
+    command.env("XDG_RUNTIME_DIR", dir);
+    command
 }
 
 /// Runs `host` until it ends by itself.

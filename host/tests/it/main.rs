@@ -7,6 +7,7 @@ mod acl;
 mod cli;
 mod clients;
 mod conformance;
+mod control;
 mod harness;
 mod hostile;
 mod limits;

@@ -1,0 +1,250 @@
+//! The commands for a host that runs: what was typed, and what is valid and complete ([`CommandConfig`]).
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args, Subcommand};
+use host::control::protocol::{ERROR_BUDGET_MAX, PROBATION_MAX, Refusal, Request, Swap, answer_json};
+use host::control::{Place, ask};
+use host::limits::parse_time;
+
+use crate::cli::{config_text, usage};
+use crate::show;
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LowCommand {
+    /// Put another library in the place of a plugin of a running host, while it serves.
+    ///
+    /// The library's own name says which plugin it replaces. It is loaded, checked and initialised beside the running one;
+    /// if anything is wrong, that one goes on, and the exit code is 1. Then it decides, and every connection's state moves
+    /// to it at the next packet, or soon. For a while, its errors are counted: with too many of them, the old one is put
+    /// back.
+    #[command(
+        override_usage = "host swap [OPTIONS] --plugin <FILE>\n       host swap [OPTIONS] --promote [<NAME>]\n       \
+                                host swap [OPTIONS] --rollback [<NAME>]"
+    )]
+    Swap(LowSwap),
+    /// Show the plugins of a running host: versions, connections, calls, refusals, failures, times.
+    Plugins(LowPlain),
+    /// Give a plugin of a running host another configuration, without loading it again.
+    ///
+    /// Needs a plugin with handle_config. One that refuses goes on with the configuration that it has; the exit code is 1.
+    Configure(LowConfigure),
+    /// Ask the plugins of a running host how they are. Exits with 1 if one of them is not well.
+    Health(LowHealth),
+    /// Show what the plugins of a running host count and measure.
+    Metrics(LowPlain),
+}
+
+/// Where the host is, and how its answer is shown.
+#[derive(Debug, Args)]
+struct LowReach {
+    /// The control socket of the host, if it was started with --control.
+    #[arg(long, value_name = "PATH")]
+    control: Option<Place>,
+    /// Print the answer as one JSON object: {"ok":true,"result":…}, or {"ok":false,"error":{"step":…,"plugin":…,"reason":…}}.
+    #[arg(long)]
+    json: bool,
+    /// How long to wait for the answer.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = timeout)]
+    timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LowPlain {
+    #[command(flatten)]
+    reach: LowReach,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["plugin", "promote", "rollback"]))]
+pub(crate) struct LowSwap {
+    /// The new library.
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+    /// The plugin that it replaces. [default: the one that has the library's own name]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["promote", "rollback"])]
+    name: Option<String>,
+    /// Its configuration, as JSON or as @ and the name of a file. [default: that of the plugin that it replaces]
+    #[arg(long, value_name = "JSON|@FILE", conflicts_with_all = ["promote", "rollback"])]
+    plugin_config: Option<String>,
+    /// The share of connections that get it at first, such as 10%, until --promote or --rollback. [default: all]
+    #[arg(long, value_name = "SHARE", conflicts_with_all = ["promote", "rollback"], value_parser = share)]
+    canary: Option<u64>,
+    /// How long its errors are counted. [default: 10s]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["promote", "rollback"], value_parser = probation)]
+    probation: Option<Duration>,
+    /// How many errors (panics, errors returned, deadlines missed) it may make in that time; with one more, the old one is
+    /// put back. [default: 10]
+    #[arg(long, value_name = "N", conflicts_with_all = ["promote", "rollback"], value_parser = clap::value_parser!(u64).range(..=ERROR_BUDGET_MAX))]
+    error_budget: Option<u64>,
+    /// Give all connections to the library that got a share of them. NAME: of this plugin, if there are several such.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+    promote: Option<String>,
+    /// Put the old one back: instead of the library that got a share, or that is still on probation.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+    rollback: Option<String>,
+    #[command(flatten)]
+    reach: LowReach,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LowConfigure {
+    /// The plugin's name, as `host plugins` shows it.
+    #[arg(value_name = "NAME")]
+    plugin: String,
+    /// The configuration, as JSON or as @ and the name of a file that contains JSON.
+    #[arg(value_name = "JSON|@FILE")]
+    config: String,
+    #[command(flatten)]
+    reach: LowReach,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LowHealth {
+    /// The plugin's name. [default: all]
+    #[arg(value_name = "NAME")]
+    plugin: Option<String>,
+    #[command(flatten)]
+    reach: LowReach,
+}
+
+/// What a running host is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CommandConfig {
+    pub(crate) request: Request,
+    place: Place,
+    json: bool,
+    timeout: Duration,
+}
+
+impl LowCommand {
+    /// What was typed, with files read.
+    pub(crate) fn into_config(self) -> Result<CommandConfig, clap::Error> {
+        let (request, reach) = match self {
+            Self::Plugins(LowPlain { reach }) => (Request::Plugins, reach),
+            Self::Metrics(LowPlain { reach }) => (Request::Metrics, reach),
+            Self::Health(LowHealth { plugin, reach }) => (Request::Health(plugin), reach),
+            Self::Configure(LowConfigure { plugin, config, reach }) => {
+                (Request::Configure { plugin, config: config_text(config)? }, reach)
+            }
+            Self::Swap(swap) => {
+                let named = |name: String| Some(name).filter(|name| !name.is_empty());
+                let request = match (swap.plugin, swap.promote, swap.rollback) {
+                    (None, Some(name), _) => Request::Promote(named(name)),
+                    (None, None, name) => Request::Rollback(named(name.unwrap_or_default())),
+                    (Some(plugin), ..) => Request::Swap(Swap {
+                        plugin: absolute(&plugin).map_err(usage)?,
+                        name: swap.name,
+                        config: swap.plugin_config.map(config_text).transpose()?,
+                        canary_per_mille: swap.canary,
+                        probation: swap.probation,
+                        error_budget: swap.error_budget,
+                    }),
+                };
+                (request, swap.reach)
+            }
+        };
+        let place = reach.control.unwrap_or_default();
+        if place == Place::None {
+            return Err(usage("--control none: a host without a control socket takes no commands".to_owned()));
+        }
+        Ok(CommandConfig { request, place, json: reach.json, timeout: reach.timeout })
+    }
+}
+
+/// Asks, prints the answer, and says how it went: 0 if it was done, 1 if it was refused, 2 if no host was reached.
+pub(crate) fn run(CommandConfig { request, place, json, timeout }: &CommandConfig) -> ExitCode {
+    let (answer, code) = match ask(place, request, *timeout) {
+        Ok(Ok(result)) => {
+            let is_well = show::is_well(request, &result);
+            (Ok(result), if is_well { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        }
+        Ok(Err(refusal)) => (Err(refusal), ExitCode::from(1)),
+        Err(error) => {
+            let (step, code) = if error.is_sent() { ("answer", 1) } else { ("reach", 2) };
+            let refusal = Refusal { step: step.to_owned(), plugin: None, reason: error.to_string() };
+            (Err(refusal), ExitCode::from(code))
+        }
+    };
+    if *json {
+        show::print(&format!("{}\n", answer_json(&answer)));
+    } else if let Ok(result) = &answer {
+        show::print(&show::text(request, result));
+    }
+    if let Err(Refusal { plugin, reason, .. }) = &answer {
+        // Reasons that come from loading begin with the plugin themselves.
+        let whose = plugin.as_ref().filter(|plugin| !reason.contains(plugin.as_str()));
+        show::complain(&format!("host: {}{reason}\n", whose.map(|plugin| format!("{plugin}: ")).unwrap_or_default()));
+    }
+    code
+}
+
+/// The host has a working directory of its own.
+fn absolute(path: &Path) -> Result<String, String> {
+    let full = std::path::absolute(path).map_err(|error| format!("--plugin {}: {error}", path.display()))?;
+    full.into_os_string().into_string().map_err(|path| {
+        format!("--plugin {}: its path is not UTF-8, and cannot be told to the host: rename it", path.display())
+    })
+}
+
+fn share(typed: &str) -> Result<u64, String> {
+    per_mille(typed)
+        .filter(|share| (1..=1000).contains(share))
+        .ok_or_else(|| "expected a share of the connections from 0.1% to 100%, such as 10% or 0.5%".to_owned())
+}
+
+/// `10%` or `0.5%` in thousandths.
+fn per_mille(typed: &str) -> Option<u64> {
+    let percent = typed.strip_suffix('%')?;
+    let (whole, tenths) = percent.split_once('.').unwrap_or((percent, "0"));
+    let digits = |text: &str, count| text.len() <= count && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole, 3) || !digits(tenths, 1) {
+        return None;
+    }
+    Some(whole.parse::<u64>().ok()? * 10 + tenths.parse::<u64>().ok()?)
+}
+
+fn probation(typed: &str) -> Result<Duration, String> {
+    parse_time(typed)
+        .filter(|time| *time <= PROBATION_MAX)
+        .ok_or_else(|| "expected a time up to 1d, such as 10s or 5min".to_owned())
+}
+
+fn timeout(typed: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(24 * 3600);
+    let time = parse_time(typed).filter(|time| !time.is_zero() && *time <= longest);
+    time.ok_or_else(|| "expected a time from 1ms to 1d, such as 500ms, 10s or 5min".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_percentages() {
+        let table = [
+            ("10%", Some(100)),
+            ("0.5%", Some(5)),
+            ("100%", Some(1000)),
+            ("100.0%", Some(1000)),
+            ("0.1%", Some(1)),
+            ("0%", None),
+            ("0.0%", None),
+            ("100.1%", None),
+            ("0.05%", None),
+            ("10", None),
+            ("%", None),
+            (".5%", None),
+            ("-1%", None),
+            ("+1%", None),
+            ("1.%", None),
+            ("99999999999999999999%", None),
+        ];
+        for (typed, expected) in table {
+            assert_eq!(share(typed).ok(), expected, "{typed}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The control socket: how the operator speaks to a server that runs.
+//!
+//! A Unix socket for one user, at a [`Place`]. [`Control::bind`] takes it before the server starts, [`Control::serve`]
+//! answers at it; [`ask`] is the other side. What is said is in [`protocol`].
+//!
+//! It cannot slow the server: it has threads of its own, a bounded number of clients, and a bound in time and length for
+//! what each of them sends. A plugin's code that is called for it runs on a thread of its own with a deadline.
+
+mod client;
+mod error;
+mod lines;
+mod operations;
+mod place;
+pub mod protocol;
+mod serve;
+mod socket;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::server::ServerHandle;
+use protocol::{Answer, Refusal, Request};
+use serve::Serving;
+use socket::Socket;
+
+pub use client::ask;
+pub use error::ControlError;
+pub use place::Place;
+
+/// A control socket at which nobody answers yet. Dropping it removes it.
+#[derive(Debug)]
+pub struct Control(Option<Socket>);
+
+impl Control {
+    /// Takes the socket, before the server starts: who asks meanwhile waits.
+    ///
+    /// A second host of one user starts without one if no place was given: that the default is taken, or cannot be had, is
+    /// a warning in the log, and [`Control::path`] is `None`.
+    ///
+    /// # Errors
+    /// A place was given, and cannot be had.
+    pub fn bind(place: &Place) -> Result<Self, Error> {
+        let socket = place.for_server().and_then(|path| path.map(|path| Socket::bind(&path)).transpose());
+        match socket {
+            Ok(socket) => Ok(Self(socket)),
+            Err(error) if *place == Place::Default => {
+                tracing::warn!("this host has no control socket: {error}");
+                Ok(Self(None))
+            }
+            Err(error) => Err(Error::Control(error)),
+        }
+    }
+
+    /// Where it is, if there is one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.0.as_ref().map(Socket::path)
+    }
+
+    /// Carries out what is asked for, until the result is dropped. It does not keep the server alive.
+    ///
+    /// # Errors
+    /// The operating system refuses a thread.
+    pub fn serve(self, server: &Arc<ServerHandle>) -> Result<Served, Error> {
+        let Some(socket) = self.0 else { return Ok(Served(None)) };
+        let path = socket.path().to_owned();
+        let server = Arc::downgrade(server);
+        let operator = move |request: Request| -> Answer {
+            let ending = || Refusal::new("host", "the server is ending");
+            let server = server.upgrade().ok_or_else(ending)?;
+            operations::carry_out(&server, request)
+        };
+        let started = Serving::start(socket, Arc::new(operator));
+        let serving = started.map_err(|source| Error::System { what: "start the control thread", source })?;
+        tracing::info!("commands are taken at {}", path.display());
+        Ok(Served(Some(serving)))
+    }
+}
+
+/// A control socket at which commands are taken. Dropping it removes it; commands that have come are carried out.
+#[derive(Debug)]
+#[must_use = "commands are taken only as long as this lives"]
+pub struct Served(#[expect(dead_code, reason = "it is there to be dropped")] Option<Serving>);
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// A directory for one test, removed when this is dropped.
+    pub(super) struct TempDir(PathBuf);
+
+    impl TempDir {
+        pub(super) fn new(name: &str) -> Self {
+            let thread = std::thread::current().id();
+            let path = std::env::temp_dir().join(format!("host-control-{}-{name}-{thread:?}", std::process::id()));
+            std::fs::create_dir_all(&path).expect("a directory can be made");
+            Self(path)
+        }
+
+        pub(super) fn path(&self) -> &Path {
+            &self.0
+        }
+    }
+
+    impl Drop for TempDir {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// Waits until `condition` holds.
+    #[track_caller]
+    pub(super) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !condition() {
+            assert!(Instant::now() < deadline, "not within 20 s: {what}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    #[test]
+    fn server_answers_and_the_socket_does_not_keep_it_alive() {
+        let dir = TempDir::new("server");
+        let place = Place::Path(dir.path().join("s"));
+        let control = Control::bind(&place).unwrap();
+        assert_eq!(control.path(), Some(dir.path().join("s").as_path()));
+        assert!(matches!(Control::bind(&place), Err(Error::Control(ControlError::InUse { .. }))));
+        let server = Arc::new(crate::Server::builder().listen("127.0.0.1:0").workers(1).start().unwrap());
+        let served = control.serve(&server).unwrap();
+        let ask = || ask(&place, &Request::Version, Duration::from_secs(20));
+        assert_eq!(ask().unwrap().unwrap()["pid"], std::process::id());
+        Arc::try_unwrap(server).unwrap().stop().unwrap();
+        assert_eq!(ask().unwrap().unwrap_err().reason, "the server is ending");
+        drop(served);
+        assert!(matches!(ask(), Err(ControlError::Unreachable { .. })));
+    }
+
+    #[test]
+    fn there_may_be_none() {
+        assert_eq!(Control::bind(&Place::None).unwrap().path(), None);
+    }
+}

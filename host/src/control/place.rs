@@ -1,0 +1,168 @@
+//! Where a host's control socket is.
+
+use std::fs::{DirBuilder, Metadata};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use rustix::process::geteuid;
+
+use super::error::ControlError;
+
+/// Bytes that the path of a socket may have: the field in the system's address, less the zero at its end.
+const PATH_BYTES_MAX: usize = 107;
+
+/// Permissions that somebody else must not have in the directory of a default socket.
+const OF_OTHERS: u32 = 0o077;
+
+/// Where the control socket of a server is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Place {
+    /// Where a host of this user has it if nothing else was said: `$XDG_RUNTIME_DIR/host.sock`, or
+    /// `/tmp/host-<uid>/control.sock` where that variable names no directory of this user's.
+    #[default]
+    Default,
+    /// A path.
+    Path(PathBuf),
+    /// Nowhere: there is none.
+    None,
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    /// Reads `none` or a path.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("expected a path, or none".to_owned()),
+            "none" => Ok(Self::None),
+            path => Ok(Self::Path(path.into())),
+        }
+    }
+}
+
+impl Place {
+    /// The path that a server listens at. Makes the default's directory, for nobody but this user.
+    pub(super) fn for_server(&self) -> Result<Option<PathBuf>, ControlError> {
+        let path = match self {
+            Self::None => return Ok(None),
+            Self::Path(path) => path.clone(),
+            Self::Default => match runtime_dir() {
+                Some(dir) => dir.join("host.sock"),
+                None => {
+                    let dir = temporary_dir();
+                    make_private(&dir)?;
+                    dir.join("control.sock")
+                }
+            },
+        };
+        check_length(&path)?;
+        Ok(Some(path))
+    }
+
+    /// The paths at which a client looks for a server, in their order. A server that the system has started may not have
+    /// the variable that the user's shell has, so that by default there are two.
+    pub(super) fn for_client(&self) -> Result<Vec<PathBuf>, ControlError> {
+        let paths = match self {
+            Self::None => Vec::new(),
+            Self::Path(path) => vec![path.clone()],
+            Self::Default => {
+                let temporary = temporary_dir();
+                let mut paths: Vec<_> = runtime_dir().map(|dir| dir.join("host.sock")).into_iter().collect();
+                paths.push(temporary.join("control.sock"));
+                paths
+            }
+        };
+        paths.iter().try_for_each(|path| check_length(path))?;
+        Ok(paths)
+    }
+}
+
+/// `$XDG_RUNTIME_DIR`, if it is a directory that only this user can enter. `su` and `sudo` leave that of somebody else there.
+fn runtime_dir() -> Option<PathBuf> {
+    let dir = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?);
+    let is_private = std::fs::metadata(&dir).is_ok_and(|found| found.is_dir() && is_private(&found));
+    (dir.is_absolute() && is_private).then_some(dir)
+}
+
+fn temporary_dir() -> PathBuf {
+    PathBuf::from(format!("/tmp/host-{}", geteuid().as_raw()))
+}
+
+fn is_private(found: &Metadata) -> bool {
+    found.uid() == geteuid().as_raw() && found.mode() & OF_OTHERS == 0
+}
+
+/// Makes a directory that nobody else can enter. One that is there already has to be such a one, and no link to another:
+/// everybody may make names in /tmp.
+fn make_private(dir: &Path) -> Result<(), ControlError> {
+    let cannot = |source: io::Error| ControlError::Directory { path: dir.into(), reason: source.to_string() };
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(cannot(error)),
+    }
+    let found = std::fs::symlink_metadata(dir).map_err(cannot)?;
+    if found.is_dir() && is_private(&found) {
+        return Ok(());
+    }
+    let reason = format!(
+        "it is there, but is not a directory that only this user (uid {}) can enter: it has uid {} and mode {:o}",
+        geteuid().as_raw(),
+        found.uid(),
+        found.mode() & 0o177_777
+    );
+    Err(ControlError::Directory { path: dir.into(), reason })
+}
+
+fn check_length(path: &Path) -> Result<(), ControlError> {
+    let bytes = path.as_os_str().len();
+    if bytes > PATH_BYTES_MAX {
+        return Err(ControlError::TooLong { path: path.into(), bytes, max: PATH_BYTES_MAX });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+    use crate::control::tests::TempDir;
+
+    #[test]
+    fn none_and_paths_are_read() {
+        assert_eq!("none".parse(), Ok(Place::None));
+        assert_eq!("/run/host.sock".parse(), Ok(Place::Path("/run/host.sock".into())));
+        assert_eq!("./none".parse(), Ok(Place::Path("./none".into())));
+        assert!("".parse::<Place>().is_err());
+    }
+
+    #[test]
+    fn directory_is_this_users_alone() {
+        let dir = TempDir::new("private");
+        let path = dir.path().join("new");
+        make_private(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        make_private(&path).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        let error = make_private(&path).unwrap_err().to_string();
+        assert!(error.contains("mode 40755") && error.contains("--control PATH"), "{error}");
+        // The link's own permissions say nothing about where it leads.
+        let link = dir.path().join("link");
+        symlink(dir.path(), &link).unwrap();
+        assert!(make_private(&link).is_err());
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(make_private(&file).is_err());
+    }
+
+    #[test]
+    fn path_that_is_too_long_is_explained() {
+        let path = format!("/tmp/{}", "x".repeat(PATH_BYTES_MAX));
+        let error = Place::Path(path.into()).for_server().unwrap_err().to_string();
+        assert!(error.contains("has 112 bytes") && error.contains("at most 107"), "{error}");
+        assert!(Place::Path(format!("/tmp/{}", "x".repeat(PATH_BYTES_MAX - 5)).into()).for_client().is_ok());
+    }
+}
