@@ -54,11 +54,20 @@ pub struct HostVt {
     /// Reads keys in order: those that begin with the first argument, behind the second one (empty: from the start), at
     /// most as many as the third says.
     pub kv_list: unsafe extern "C" fn(Opaque, RSlice<'_, u8>, RSlice<'_, u8>, u32, Sink<'_>) -> Status,
-    /// Finds or makes a metric: kind (0 counter, 1 gauge, 2 histogram), name, help. It is never freed. Null: refused.
+    /// Finds or makes a metric: kind ([`HostVt::COUNTER`] …), name, help. It is never freed. Null: refused.
     pub metric: unsafe extern "C" fn(Opaque, u8, RSlice<'_, u8>, RSlice<'_, u8>) -> Opaque,
     /// Adds to a counter, sets a gauge, or puts a value into a histogram. The first argument is the metric.
     #[sabi(last_prefix_field)]
     pub metric_record: unsafe extern "C" fn(Opaque, f64),
+}
+
+impl HostVt {
+    /// A metric that only grows.
+    pub const COUNTER: u8 = 0;
+    /// A metric that is set.
+    pub const GAUGE: u8 = 1;
+    /// A metric whose values are sorted into buckets.
+    pub const HISTOGRAM: u8 = 2;
 }
 
 /// The host's services together with the context they need.

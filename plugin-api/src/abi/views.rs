@@ -111,7 +111,7 @@ pub struct RawAuth<'a> {
     pub data: RSlice<'a, u8>,
     /// Encoded properties of the packet.
     pub properties: RSlice<'a, u8>,
-    /// 0 start (CONNECT), 1 continue, 2 start of a re-authentication.
+    /// The number of an [`AuthStep`](crate::AuthStep).
     pub step: u8,
     /// The bit below.
     pub flags: u8,
@@ -214,7 +214,7 @@ pub struct RawUnsubscribe<'a> {
 pub struct RawAck {
     /// Packet Identifier.
     pub packet_id: u16,
-    /// 0 PUBACK, 1 PUBREC (with an error), 2 PUBCOMP.
+    /// The number of an [`AckKind`](crate::AckKind).
     pub kind: u8,
     /// Reason Code.
     pub reason_code: u8,
@@ -232,14 +232,23 @@ pub struct RawInfo<'a> {
     pub kind: RStr<'a>,
     /// Its bytes.
     pub data: RSlice<'a, u8>,
-    /// The connection that sent it, if `sender` is 1.
+    /// The connection that sent it, if `sender` is [`RawInfo::SENDER_CONNECTION`].
     pub connection: u64,
-    /// The timer, if `sender` is 2.
+    /// The timer, if `sender` is [`RawInfo::SENDER_TIMER`].
     pub timer: u64,
-    /// 0 the plugin, 1 a connection, 2 a timer.
+    /// Who sent it: one of `SENDER_…` below.
     pub sender: u8,
     /// Null; see the module documentation.
     pub extension: *const c_void,
+}
+
+impl RawInfo<'_> {
+    /// `sender`: the plugin, outside of a connection's callback.
+    pub const SENDER_PLUGIN: u8 = 0;
+    /// `sender`: a connection's callback.
+    pub const SENDER_CONNECTION: u8 = 1;
+    /// `sender`: a timer.
+    pub const SENDER_TIMER: u8 = 2;
 }
 
 /// Why a connection ended.
@@ -313,7 +322,7 @@ pub struct RawDeliver<'a> {
     pub properties: RSlice<'a, u8>,
     /// Client Identifier of the receiver.
     pub client_id: RStr<'a>,
-    /// Name of the plugin that published it, if `origin` is 1.
+    /// Name of the plugin that published it, if `origin` is [`RawDeliver::ORIGIN_PLUGIN`].
     pub plugin: RStr<'a>,
     /// Subscription Identifiers of the subscriptions that it matches.
     pub identifiers: RSlice<'a, u32>,
@@ -323,10 +332,9 @@ pub struct RawDeliver<'a> {
     pub qos: u8,
     /// The bits below.
     pub flags: u8,
-    /// Who published it: 0 a client, 1 a plugin, 2 a will, 3 the server.
+    /// Who published it: one of `ORIGIN_…` below.
     pub origin: u8,
-    /// Why it is delivered now: 0 it has just been published, 1 it was retained, 2 it waited in the session's queue, 3 it
-    /// was sent to this client.
+    /// Why it is delivered now: one of `CAUSE_…` below.
     pub cause: u8,
     /// Null; see the module documentation.
     pub extension: *const c_void,
@@ -337,6 +345,22 @@ impl RawDeliver<'_> {
     pub const RETAIN: u8 = 1;
     /// By a Shared Subscription.
     pub const SHARED: u8 = 2;
+    /// `origin`: a client published it.
+    pub const ORIGIN_CLIENT: u8 = 0;
+    /// `origin`: a plugin.
+    pub const ORIGIN_PLUGIN: u8 = 1;
+    /// `origin`: a Will Message.
+    pub const ORIGIN_WILL: u8 = 2;
+    /// `origin`: the server.
+    pub const ORIGIN_SERVER: u8 = 3;
+    /// `cause`: it has just been published.
+    pub const CAUSE_PUBLISHED: u8 = 0;
+    /// `cause`: it was retained.
+    pub const CAUSE_RETAINED: u8 = 1;
+    /// `cause`: it waited in the session's queue.
+    pub const CAUSE_QUEUED: u8 = 2;
+    /// `cause`: it was sent to this client.
+    pub const CAUSE_SENT: u8 = 3;
 }
 
 /// What has become of a message that was meant for one client.
@@ -379,10 +403,19 @@ pub struct RawRetained<'a> {
     pub properties: RSlice<'a, u8>,
     /// QoS.
     pub qos: u8,
-    /// 0 stored, 1 removed by a message without payload, 2 expired.
+    /// What has happened: one of the numbers below.
     pub change: u8,
     /// Null; see the module documentation.
     pub extension: *const c_void,
+}
+
+impl RawRetained<'_> {
+    /// `change`: it was stored.
+    pub const SET: u8 = 0;
+    /// `change`: it was removed by a message without payload.
+    pub const CLEARED: u8 = 1;
+    /// `change`: its Message Expiry Interval has passed.
+    pub const EXPIRED: u8 = 2;
 }
 
 /// A state that was exported.
@@ -426,14 +459,25 @@ impl RawSwapped<'_> {
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy)]
 pub struct RawTarget<'a> {
-    /// Client Identifier, if `kind` is 1. The host checks it.
+    /// Client Identifier, if `kind` is [`RawTarget::CLIENT`]. The host checks it.
     pub client_id: RSlice<'a, u8>,
-    /// Number of a connection, if `kind` is 0.
+    /// Number of a connection, if `kind` is [`RawTarget::CONNECTION`].
     pub connection: u64,
-    /// 0 a connection, 1 a client, 2 all, 3 the plugin itself.
+    /// One of the numbers below.
     pub kind: u8,
     /// Null; see the module documentation.
     pub extension: *const c_void,
+}
+
+impl RawTarget<'_> {
+    /// `kind`: one Network Connection.
+    pub const CONNECTION: u8 = 0;
+    /// `kind`: one client.
+    pub const CLIENT: u8 = 1;
+    /// `kind`: all.
+    pub const ALL: u8 = 2;
+    /// `kind`: the plugin as a whole.
+    pub const PLUGIN: u8 = 3;
 }
 
 /// A message for `handle_info` or `handle_event`, now or later.
@@ -468,10 +512,21 @@ pub struct RawQuery<'a> {
     pub cursor_number: u64,
     /// Rows of this page at most.
     pub limit: u32,
-    /// 0 connections, 1 sessions, 2 subscriptions, 3 retained messages.
+    /// What is asked for: one of the numbers below.
     pub kind: u8,
     /// Null; see the module documentation.
     pub extension: *const c_void,
+}
+
+impl RawQuery<'_> {
+    /// `kind`: connections.
+    pub const CONNECTIONS: u8 = 0;
+    /// `kind`: sessions.
+    pub const SESSIONS: u8 = 1;
+    /// `kind`: subscriptions.
+    pub const SUBSCRIPTIONS: u8 = 2;
+    /// `kind`: retained messages.
+    pub const RETAINED: u8 = 3;
 }
 
 /// A subscription that a plugin makes or ends for a client.
