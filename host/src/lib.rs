@@ -48,11 +48,13 @@ pub mod plugin;
 mod report;
 pub mod router;
 mod server;
+mod swap;
 mod sync;
 
 pub use error::Error;
 pub use limits::Limits;
 pub use server::{Builder, Server, ServerHandle};
+pub use swap::{InstanceStatus, PluginStatus, Role, Status, SwapError, SwapReport, SwapRequest, SwapStep};
 
 /// The examples of the repository's README, compiled.
 #[cfg(doctest)]

@@ -124,7 +124,7 @@ fn check(CheckConfig { plugins: configs, file, log }: &CheckConfig) -> Result<()
         println!("  plugin-api  {}", plugin.api_version());
         println!("  callbacks   {}", join(plugin.callbacks().iter().map(Callback::name).collect()));
     }
-    println!("chain: {}", chain.plugins().iter().map(Plugin::name).collect::<Vec<_>>().join(" -> "));
+    println!("chain: {}", chain.plugins().iter().map(|plugin| plugin.name()).collect::<Vec<_>>().join(" -> "));
     println!("decides on connections: {}", if chain.decides_on_connections() { "yes" } else { "no" });
     chain.stop();
     Ok(())

@@ -18,8 +18,9 @@ use crate::error::Error;
 use crate::io::listener::Listener;
 use crate::io::worker::{self, Seed, Workers};
 use crate::limits::Limits;
-use crate::plugin::{Chain, LoadError, Plugin, Services};
+use crate::plugin::{Busy, Chain, Flip, LoadError, Plugin, Services};
 use crate::report::Tally;
+use crate::swap::{self, Status, SwapError, SwapReport, SwapRequest};
 
 /// Time that the workers take at most to stop: their own bound, and some for a callback that is slow.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -158,16 +159,18 @@ impl Builder {
         let exposed = addrs.iter().find(|addr| !addr.ip().to_canonical().is_loopback());
         if let Some(&addr) = exposed.filter(|_| !self.allow_anonymous && !chain.decides_on_connections()) {
             // That a plugin does not return is in the log; why there is no server is what counts.
-            let _ = let_go(chain);
+            let _ = let_go(chain, None);
             return Err(Error::NobodyDecides { addr });
         }
         let shared = Arc::new(Shared::new(self.limits, chain.clone(), mailboxes.clone(), self.allow_anonymous));
         // From here on, dropping the handle stops what has been started.
-        let names = chain.plugins().iter().map(Plugin::name).collect::<Vec<_>>().join(", ");
-        let threads = Threads { running: Vec::new(), failed: false, chain: Some(chain), given_up: false };
+        let names = chain.plugins().iter().map(|plugin| plugin.name()).collect::<Vec<_>>().join(", ");
+        let threads = Threads { running: Vec::new(), failed: false, chain: Some(chain), keeper: None, given_up: false };
         let counters = Arc::clone(&shared.counters);
         let threads = Mutex::new(threads);
-        let handle = ServerHandle { addrs, mailboxes, workers, counters, threads, ended: Arc::default() };
+        let name = self.name.clone();
+        let handle =
+            ServerHandle { name, addrs, mailboxes, workers, services, counters, threads, ended: Arc::default() };
         for worker in 0..count {
             handle.start_worker(worker, &self.name, &listeners, &shared, clock)?;
         }
@@ -202,7 +205,7 @@ fn load_all(sources: Vec<Source>, services: &Services) -> Result<Chain, LoadErro
             Ok(plugin) => plugins.push(plugin),
             Err(error) => {
                 // Two of one name would not make a chain; then the first error is told, and they are dropped.
-                let _ = Chain::new(plugins).map(let_go);
+                let _ = Chain::new(plugins).map(|chain| let_go(chain, None));
                 return Err(error);
             }
         }
@@ -211,14 +214,17 @@ fn load_all(sources: Vec<Source>, services: &Services) -> Result<Chain, LoadErro
 }
 
 /// Tells the plugins that they are dropped, and drops them: on a thread of its own, as it is their code that runs, and
-/// may not return.
-fn let_go(chain: Chain) -> Result<(), Error> {
+/// may not return. `keeper` is the thread that drops those that are replaced, if there is one.
+fn let_go(chain: Chain, keeper: Option<JoinHandle<()>>) -> Result<(), Error> {
     if chain.plugins().is_empty() {
         return Ok(());
     }
-    let names = chain.plugins().iter().map(Plugin::name).collect::<Vec<_>>().join(", ");
+    let names = chain.plugins().iter().map(|plugin| plugin.name()).collect::<Vec<_>>().join(", ");
     let (done, wait) = mpsc::channel();
     let thread = std::thread::Builder::new().name("plugins-stop".to_owned()).spawn(move || {
+        chain.close();
+        // It panics only with a bug of ours, which the panic hook has printed.
+        let _ = keeper.map(JoinHandle::join);
         chain.stop();
         // The workers' clones are gone, so that this drops the plugins, before a program that waits for us may exit.
         drop(chain);
@@ -236,9 +242,12 @@ fn let_go(chain: Chain) -> Result<(), Error> {
 
 /// A server that runs. Dropping it stops the server.
 pub struct ServerHandle {
+    name: String,
     addrs: Vec<SocketAddr>,
     mailboxes: Mailboxes,
     workers: Arc<Workers>,
+    /// For plugins that are loaded later.
+    services: Services,
     /// What the workers have counted.
     counters: Arc<[Counters]>,
     threads: Mutex<Threads>,
@@ -252,6 +261,8 @@ struct Threads {
     failed: bool,
     /// The plugins, which are told and dropped once the threads have ended.
     chain: Option<Chain>,
+    /// Drops plugins that were replaced; from the first swap on.
+    keeper: Option<JoinHandle<()>>,
     /// They, or then the plugins, have not ended in time; waiting again would not help.
     given_up: bool,
 }
@@ -315,6 +326,78 @@ impl ServerHandle {
         };
         // Which of them has it is not known here, so that none is left out.
         (0..self.mailboxes.workers()).filter(|worker| !post(*worker)).count() == 0
+    }
+
+    /// Puts another version of a plugin into the place of the one that runs, while the server serves: copies the library,
+    /// loads and checks it, initialises its handler beside the running one, and then flips: from that moment on the new
+    /// instance decides about every packet that is looked at. Each connection goes over before its next packet, and those
+    /// that say nothing in a sweep, which is waited for.
+    ///
+    /// For [`SwapRequest::probation`] the failures of the new one are counted: with more than
+    /// [`SwapRequest::error_budget`] of them, all connections go back to the old one, by themselves.
+    ///
+    /// This runs the authors' code on the thread that calls it, and takes as long as that does.
+    ///
+    /// # Errors
+    /// See [`SwapStep`](crate::SwapStep). Nothing has changed then.
+    pub fn swap(&self, request: &SwapRequest) -> Result<SwapReport, SwapError> {
+        let chain = self.chain_to_change(request.name.as_deref())?;
+        swap::swap(&chain, self.mailboxes.workers(), &self.services, request)
+    }
+
+    /// Gives all connections to a plugin that has a share of them; its probation begins. `name` may be left out, as there
+    /// is only one.
+    ///
+    /// # Errors
+    /// There is no canary, or not of this name.
+    pub fn promote(&self, name: Option<&str>) -> Result<SwapReport, SwapError> {
+        let chain = self.chain_to_change(name)?;
+        let how = Flip { per_mille: None, probation: SwapRequest::PROBATION, budget: SwapRequest::ERROR_BUDGET };
+        swap::promote(&chain, self.mailboxes.workers(), name, &how, SwapRequest::WAIT)
+    }
+
+    /// Gives all connections back to the instance that a plugin has replaced, whether it has a share of the connections or
+    /// is on probation with all of them. `name` may be left out if only one is on trial.
+    ///
+    /// # Errors
+    /// Nothing is on trial, nothing of this name, or several plugins are.
+    pub fn rollback(&self, name: Option<&str>) -> Result<SwapReport, SwapError> {
+        let chain = self.chain_to_change(name)?;
+        swap::rollback(&chain, self.mailboxes.workers(), name, SwapRequest::WAIT)
+    }
+
+    /// Swaps each plugin whose file has changed since it was loaded, one after the other, each with its configuration.
+    /// The result has a line for each of them.
+    pub fn swap_changed(&self) -> Vec<Result<SwapReport, SwapError>> {
+        let plugins = lock(&self.threads).chain.as_ref().map(Chain::plugins).unwrap_or_default();
+        let changed = |plugin: &Arc<Plugin>| {
+            let origin = plugin.origin().filter(|origin| origin.has_changed())?;
+            Some((plugin.name().to_owned(), origin.path().to_owned()))
+        };
+        let changed: Vec<_> = plugins.iter().filter_map(changed).collect();
+        drop(plugins);
+        let swap = |(name, path)| self.swap(&SwapRequest { name: Some(name), ..SwapRequest::new(path) });
+        changed.into_iter().map(swap).collect()
+    }
+
+    /// The plugins, their instances, and how many connections each decides about.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        swap::status(&lock(&self.threads).chain.clone().unwrap_or_default())
+    }
+
+    /// The chain, and a thread that cares for it while it changes.
+    fn chain_to_change(&self, plugin: Option<&str>) -> Result<Chain, SwapError> {
+        let mut threads = lock(&self.threads);
+        let Some(chain) = threads.chain.clone() else {
+            return Err(SwapError::busy(plugin, &Busy::Stopping));
+        };
+        if threads.keeper.is_none() {
+            let (kept, name) = (chain.clone(), format!("{}-plugins", self.name));
+            let keeper = std::thread::Builder::new().name(name).spawn(move || kept.keep());
+            threads.keeper = Some(keeper.map_err(|error| SwapError::no_thread(plugin, &error))?);
+        }
+        Ok(chain)
     }
 
     /// Stops the server: accepts nobody, tells 5.0 clients 0x8B, sends what is to be sent, calls `handle_disconnect` for
@@ -389,7 +472,8 @@ impl ServerHandle {
         }
         if let Some(chain) = threads.chain.take() {
             threads.given_up = true;
-            let_go(chain)?;
+            let keeper = threads.keeper.take();
+            let_go(chain, keeper)?;
             threads.given_up = false;
             Tally::of(&self.counters).log("since the start");
             self.announce_end();

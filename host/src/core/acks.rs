@@ -63,9 +63,7 @@ impl Core {
             return Err(wrong_acknowledgement());
         }
         session.remove_in_flight(place);
-        if self.shared.chain.implements(Callback::Puback)
-            && !self.tell_puback(slot, ack.packet_id, kind, ack.reason_code)
-        {
+        if !self.tell_puback(slot, ack.packet_id, kind, ack.reason_code) {
             self.close_failed(slot);
             return Ok(Next::Stop);
         }
@@ -80,6 +78,9 @@ impl Core {
         let Some(handlers) = connection.handlers.as_mut() else {
             return true;
         };
+        if !handlers.implements(Callback::Puback) {
+            return true;
+        }
         self.shared.chain.puback(handlers, who, packet_id.get(), kind, reason_code).is_ok()
     }
 }

@@ -119,10 +119,9 @@ impl Core {
     fn ask_about(&mut self, slot: u32, connect: &Connect<'_>) -> Result<Option<Box<PendingConnect>>, Refusal> {
         let mut pending = self.pending(slot, connect)?;
         let will = connect.will.as_ref();
-        let chain = self.shared.chain.clone();
         let connection = &mut self.connections[slot as usize];
         let info = ConnectionInfo { connection: connection.id, peer: connection.peer, listener: &connection.listener };
-        let handlers = connection.handlers.insert(chain.new_connection(&info).map_err(|_| handler_failed())?);
+        let handlers = connection.handlers.insert(self.plan.new_connection(&info).map_err(|_| handler_failed())?);
         let request = ConnectRequest {
             connection: connection.id,
             client_id: &pending.client_id,
@@ -143,7 +142,7 @@ impl Core {
             }),
             properties: connect.properties.as_bytes(),
         };
-        match chain.connect(handlers, &request) {
+        match self.shared.chain.connect(handlers, &request) {
             ConnectOutcome::NoOpinion => {}
             ConnectOutcome::Accept(overrides) => pending.apply(overrides),
             ConnectOutcome::Reject { reason_code, properties } => {
@@ -316,6 +315,9 @@ impl Core {
             return slot;
         }
         self.attach(slot, *pending);
+        // The worker that accepted it may know another plan.
+        self.look_at_plan();
+        self.conform(slot);
         self.deliver_early(id);
         self.feed(slot, &unread, now);
         slot

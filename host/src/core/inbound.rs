@@ -27,6 +27,7 @@ impl Core {
     /// not come completely is kept. After an error, or once the connection is closing, bytes are ignored.
     pub fn feed(&mut self, slot: u32, bytes: &[u8], now: Millis) {
         self.now = now;
+        self.look_at_plan();
         self.take_in(slot, bytes);
     }
 
@@ -78,6 +79,9 @@ impl Core {
 
     /// Handles the whole packets at the start of `bytes`. Returns how many bytes are done with.
     fn packets(&mut self, slot: u32, bytes: &[u8]) -> usize {
+        if !self.conform(slot) {
+            return bytes.len();
+        }
         let packet_bytes_max = self.packet_bytes_max(slot);
         let mut used = 0;
         while used < bytes.len() {

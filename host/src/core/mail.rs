@@ -29,6 +29,8 @@ pub enum Mail {
         /// Encoded properties of the DISCONNECT packet.
         properties: Box<[u8]>,
     },
+    /// Look which plugins decide: that has changed.
+    Plan,
     /// Leave: tell all clients, close, and end the worker.
     Stop,
 }
@@ -74,7 +76,7 @@ impl Mail {
                 Self::Publish(message) => message.bytes(),
                 Self::Info(info) => info.data.len() + info.kind.len(),
                 Self::Disconnect { properties, .. } => properties.len(),
-                Self::Stop => 0,
+                Self::Plan | Self::Stop => 0,
             }
     }
 }

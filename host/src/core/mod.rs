@@ -24,6 +24,7 @@ mod connection;
 mod counters;
 mod inbound;
 pub mod mail;
+mod migrate;
 mod outbound;
 mod publish;
 mod rates;
@@ -56,7 +57,8 @@ use self::congestion::Congestion;
 pub use self::connect::Handover;
 use self::connection::{Closing, Connection, NONE, Phase};
 pub use self::counters::Counters;
-use self::mail::{Batch, Mailboxes};
+use self::mail::{Batch, Mail, Mailboxes};
+use self::migrate::Sweep;
 use self::requests::{DelayedInfo, EarlyMail};
 use self::session::Session;
 use self::shared::HandedOn;
@@ -65,7 +67,7 @@ use self::timers::{Armed, Subject, Timers, is_current};
 use self::work::{Remains, TIMER_UNITS, UNITS_A_TURN};
 use crate::clock::Millis;
 use crate::limits::Limits;
-use crate::plugin::{Chain, ChangedMessage};
+use crate::plugin::{Chain, ChangedMessage, Plan};
 use crate::router::{Chooser, Interest, Retained, Router, SessionKey};
 
 /// What all workers of a server share. Immutable, or with its own documented rule for threads.
@@ -100,6 +102,13 @@ impl Shared {
     #[must_use]
     pub fn new(limits: Limits, chain: Chain, mailboxes: Mailboxes, allow_anonymous: bool) -> Self {
         let workers = mailboxes.workers();
+        let woken = mailboxes.clone();
+        chain.on_change(move || {
+            for worker in 0..workers {
+                // It is to wake the worker. What is in a mailbox that is full has done that.
+                let _ = woken.post(worker, Mail::Plan);
+            }
+        });
         Self {
             interest: Arc::new(Interest::new(workers)),
             retained: Arc::new(Retained::new(limits.retained_messages_max, limits.retained_bytes_max)),
@@ -188,6 +197,9 @@ pub struct Core {
     /// Buffers for outbound bytes, so that idle connections need none.
     pool: Vec<Vec<u8>>,
     templates: Templates,
+    /// Which plugins decide, as far as this worker knows.
+    plan: Plan,
+    sweep: Sweep,
     changed: ChangedMessage,
     /// Reused for the properties of a message that is routed.
     properties: Vec<u8>,
@@ -215,6 +227,8 @@ impl Core {
             worker,
             router: Router::new(worker, Arc::clone(&shared.interest)),
             chooser: Chooser::new(shared.limits.shared_strategy, worker),
+            plan: shared.chain.plan(),
+            sweep: Sweep::default(),
             shared,
             now,
             connections: Slab::new(),
@@ -307,6 +321,7 @@ impl Core {
                 Subject::Info(number) => self.info_due(number),
                 Subject::Retained => self.retained_due(at),
                 Subject::Early => self.early_due(),
+                Subject::Sweep => self.sweep_due(),
             }
         }
         self.timers.next().is_some_and(|at| at <= now)
@@ -316,7 +331,12 @@ impl Core {
     #[must_use]
     pub fn next_tick(&self) -> Option<Millis> {
         let has_more = self.has_mail_left() || !self.listed_replays.is_empty();
-        if has_more || self.has_memory_again() || !self.remains.is_empty() || !self.held.is_empty() {
+        if has_more
+            || self.is_sweeping()
+            || self.has_memory_again()
+            || !self.remains.is_empty()
+            || !self.held.is_empty()
+        {
             return Some(self.now);
         }
         self.timers.next().into_iter().chain(self.next_hand_on()).min()
@@ -330,6 +350,7 @@ impl Core {
         self.continue_removing();
         self.continue_held();
         self.continue_waiting();
+        self.continue_sweep();
         into.append(&mut self.dirty);
         for &slot in into.iter() {
             if let Some(connection) = self.connections.get_mut(slot as usize) {

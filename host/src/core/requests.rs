@@ -34,6 +34,7 @@ impl Core {
             Mail::Disconnect { connection, reason_code, properties } => {
                 self.disconnect(connection, reason_code, &properties);
             }
+            Mail::Plan => {} // It has woken the worker, which looks by itself.
             Mail::Stop => self.shutdown(self.now),
         }
     }
@@ -142,6 +143,11 @@ impl Core {
     }
 
     fn info_to(&mut self, slot: u32, info: &InfoMail) {
+        // It may be from an instance that the connection has not gone over to yet.
+        self.look_at_plan();
+        if !self.conform(slot) {
+            return;
+        }
         let connection = &mut self.connections[slot as usize];
         if connection.phase != Phase::Connected {
             return;

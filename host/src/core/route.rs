@@ -153,6 +153,7 @@ impl Core {
     /// goes on, and is due at once.
     pub fn on_mail(&mut self, now: Millis) {
         self.now = now;
+        self.look_at_plan();
         self.leave_work_for_others();
         let mut bytes_left = INBOX_BYTES_A_TURN;
         if self.inbox_at > 0 {

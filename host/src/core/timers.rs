@@ -23,6 +23,8 @@ pub(super) enum Subject {
     Retained,
     /// Requests about connections that have not come.
     Early,
+    /// Connections that could not go over to another plugin.
+    Sweep,
 }
 
 impl From<SessionKey> for Subject {

@@ -2,7 +2,8 @@
 #![allow(unsafe_code)] // Foreign functions are called here.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use plugin_api::abi::{
     Opaque, PluginVtRef, RawAck, RawAuth, RawConnect, RawDisconnect, RawInfo, RawPublish, RawSubscribe, RawUnsubscribe,
@@ -11,6 +12,8 @@ use plugin_api::abi::{
 use plugin_api::{Callback, Callbacks, ReasonCode};
 
 use super::answer::Answer;
+use super::generation::{Plan, Probation};
+use super::loader::Origin;
 use super::outcome::Failed;
 use super::request::{ConnectionInfo, text};
 use super::rules;
@@ -26,6 +29,15 @@ pub struct Plugin {
     table: PluginVtRef,
     instance: Opaque,
     services: &'static PluginServices,
+    /// The file that it was loaded from; `None` if it is linked in.
+    origin: Option<Origin>,
+    /// Its configuration, for the one that replaces it.
+    config: Mutex<String>,
+    /// Which instance it is; 0 before it is in a chain.
+    generation: AtomicU64,
+    /// Connections that it decides about.
+    connections: AtomicUsize,
+    probation: Probation,
 }
 
 // SAFETY: the contract of `PluginVt`: functions that take no connection's state may be called by several threads at once,
@@ -56,6 +68,7 @@ impl Plugin {
     pub(super) unsafe fn init(
         table: PluginVtRef,
         api_version: String,
+        origin: Option<Origin>,
         config: &str,
         services: &services::Services,
     ) -> Result<Self, NotReady> {
@@ -80,6 +93,11 @@ impl Plugin {
             table,
             instance,
             services,
+            origin,
+            config: Mutex::new(config.to_owned()),
+            generation: AtomicU64::new(0),
+            connections: AtomicUsize::new(0),
+            probation: Probation::default(),
         })
     }
 
@@ -107,8 +125,76 @@ impl Plugin {
         self.callbacks
     }
 
-    pub(super) fn set_index(&self, index: usize) {
+    /// Its configuration: what `init` got, or what it was given since.
+    #[must_use]
+    pub fn config(&self) -> String {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes a configuration that it has taken over; the instance that replaces it gets it as well.
+    pub fn set_config(&self, config: &str) {
+        config.clone_into(&mut self.config.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The file that it was loaded from; `None` if it is linked in.
+    #[must_use]
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
+    }
+
+    /// Its place in the chain.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.services.index()
+    }
+
+    /// Which instance of a plugin it is, among all of the server: 1 for those that were there at the start.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Connections that it decides about at the moment.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Whether its failures count against an error budget.
+    #[must_use]
+    pub fn is_on_probation(&self) -> bool {
+        self.probation.is_running()
+    }
+
+    /// The errors that it may still make; `None` if nobody counts them.
+    #[must_use]
+    pub fn errors_left(&self) -> Option<u32> {
+        self.probation.errors_left()
+    }
+
+    pub(super) fn probation(&self) -> &Probation {
+        &self.probation
+    }
+
+    /// Gives it its place in the chain.
+    pub(super) fn join(&self, index: usize, generation: u64) {
         self.services.set_index(index);
+        self.generation.store(generation, Ordering::Relaxed);
+    }
+
+    /// A connection's state is its current one from now on, or no more.
+    fn count_connection(&self, begins: bool) {
+        if begins {
+            self.connections.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a failure: a panic, an error, an answer that cannot be read, a deadline that has passed.
+    #[cold]
+    pub fn count_failure(&self) {
+        self.probation.count_failure(self);
     }
 
     /// Calls `handle_session_expired`.
@@ -142,6 +228,7 @@ impl Plugin {
     fn log_panic(&self, callback: &str, client_id: &str, panics: Vec<Panic>, answer: &Answer) {
         let Panic { text, location } = fatal(panics, answer);
         tracing::error!(plugin = self.name, callback, client_id, text, location, "a plugin panicked");
+        self.count_failure();
     }
 
     fn log_caught(&self, callback: &str, client_id: &str, panics: &[Panic]) {
@@ -155,6 +242,7 @@ impl Plugin {
     pub(super) fn log_unreadable(&self, callback: Callback, client_id: &str, why: &str) {
         let callback = callback.name();
         tracing::error!(plugin = self.name, callback, client_id, why, "a plugin's answer cannot be used: refused");
+        self.count_failure();
     }
 
     /// See [`rules::fitting`].
@@ -179,9 +267,25 @@ impl Plugin {
         let (_, text) = answer.text().unwrap_or_default();
         let callback = callback.name();
         tracing::warn!(plugin = self.name, callback, client_id, text, "a plugin returned an error: refused");
+        self.count_failure();
     }
 
-    fn drop_state(&self, state: &mut State, who: &str) {
+    /// Makes the state of a connection. `None`: it panicked, which is logged.
+    pub(super) fn new_state(&self, info: &ConnectionInfo<'_>) -> Option<State> {
+        let (mut answer, raw) = (Answer::default(), info.raw());
+        let (new, panics) = services::inside(info.connection, || {
+            // SAFETY: the instance lives as long as the plugin.
+            unsafe { self.table.connection_new()(self.instance, &raw, answer.sink()) }
+        });
+        if new.is_null() {
+            self.log_panic("new_connection", &info.peer.to_string(), panics, &answer);
+            return None;
+        }
+        Some(State(new))
+    }
+
+    /// Drops a state that it has made, if it has not been dropped.
+    pub(super) fn drop_state(&self, state: &mut State, who: &str) {
         let state = std::mem::replace(&mut state.0, std::ptr::null_mut());
         if !state.is_null() {
             self.call("drop of the connection's state", who, |table, _, answer| {
@@ -213,21 +317,28 @@ impl fmt::Debug for Plugin {
     }
 }
 
-/// Plugins in their order, at most 64.
+/// Plugins in their order, at most 64. It does not change: a swap makes a new one.
 #[derive(Default)]
 pub(super) struct Plugins {
-    pub(super) list: Box<[Plugin]>,
+    pub(super) list: Box<[Arc<Plugin>]>,
     /// For each callback the plugins that implement it, as a set of bits.
     implementing: [u64; Callback::ALL.len()],
 }
 
 impl Plugins {
-    pub(super) fn new(list: Vec<Plugin>) -> Self {
+    pub(super) fn new(list: Vec<Arc<Plugin>>) -> Self {
         let implements = |plugin: &Plugin, callback| u64::from(plugin.callbacks.contains(callback));
         let set = |callback| {
             list.iter().enumerate().fold(0, |set, (index, plugin)| set | implements(plugin, callback) << index)
         };
         Self { implementing: Callback::ALL.map(set), list: list.into() }
+    }
+
+    /// The same with another plugin in one place.
+    pub(super) fn with(&self, index: usize, plugin: &Arc<Plugin>) -> Arc<Self> {
+        let mut list = self.list.to_vec();
+        list[index] = Arc::clone(plugin);
+        Arc::new(Self::new(list))
     }
 
     /// The plugins that implement a callback, as a set of bits.
@@ -238,7 +349,19 @@ impl Plugins {
 }
 
 /// What one plugin remembers of one connection; null once it has panicked or the connection has ended.
-struct State(Opaque);
+pub(super) struct State(Opaque);
+
+impl State {
+    pub(super) const NONE: Self = Self(std::ptr::null_mut());
+
+    pub(super) fn is_none(&self) -> bool {
+        self.0.is_null()
+    }
+
+    pub(super) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::NONE)
+    }
+}
 
 // SAFETY: the contract of `PluginVt`: one thread at a time, but not always the same. `Handler::Connection` is `Send`.
 unsafe impl Send for State {}
@@ -249,42 +372,63 @@ enum States {
     Any(Box<[State]>),
 }
 
+/// A state that a connection had with the instance before, while the new one is on probation: what it goes back to.
+pub(super) struct Kept {
+    pub(super) index: usize,
+    pub(super) plugin: Arc<Plugin>,
+    pub(super) state: State,
+}
+
 /// The states of one connection, one for each plugin of its chain. They belong to one thread at a time; dropping them
 /// drops the plugins' states.
 pub struct Handlers {
     plugins: Arc<Plugins>,
     connection: u64,
     states: States,
+    /// The plan that it last conformed to.
+    epoch: u32,
+    /// Boxed, as few have any.
+    #[allow(clippy::box_collection)] // One word for each connection, rather than three.
+    kept: Option<Box<Vec<Kept>>>,
 }
 
 impl Handlers {
     /// Makes the states. If one plugin cannot, those that are made already are returned: their plugins have to hear that
     /// the connection ends.
-    pub(super) fn new(plugins: &Arc<Plugins>, info: &ConnectionInfo<'_>) -> Result<Self, Self> {
+    pub(super) fn new(plan: &Plan, info: &ConnectionInfo<'_>) -> Result<Self, Self> {
+        let plugins = plan.plugins_for(info.connection);
         let mut handlers = Self {
             plugins: Arc::clone(plugins),
             connection: info.connection,
             states: match plugins.list.len() {
-                1 => States::One(State(std::ptr::null_mut())),
-                count => States::Any((0..count).map(|_| State(std::ptr::null_mut())).collect()),
+                1 => States::One(State::NONE),
+                count => States::Any((0..count).map(|_| State::NONE).collect()),
             },
+            epoch: plan.epoch(),
+            kept: None,
         };
         for (index, plugin) in plugins.list.iter().enumerate() {
-            let (mut answer, raw) = (Answer::default(), info.raw());
-            let (new, panics) = services::inside(info.connection, || {
-                // SAFETY: the instance lives as long as the plugin.
-                unsafe { plugin.table.connection_new()(plugin.instance, &raw, answer.sink()) }
-            });
-            if new.is_null() {
-                plugin.log_panic("new_connection", &info.peer.to_string(), panics, &answer);
+            let Some(state) = plugin.new_state(info) else {
                 return Err(handlers);
-            }
-            handlers.states()[index].0 = new;
+            };
+            handlers.states()[index] = state;
+            plugin.count_connection(true);
         }
         Ok(handlers)
     }
 
-    fn states(&mut self) -> &mut [State] {
+    /// The plan that it last conformed to; see [`Handlers::conform`].
+    #[must_use]
+    #[inline]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    pub(super) fn set_epoch(&mut self, epoch: u32) {
+        self.epoch = epoch;
+    }
+
+    pub(super) fn states(&mut self) -> &mut [State] {
         match &mut self.states {
             States::One(state) => std::slice::from_mut(state),
             States::Any(states) => states,
@@ -293,20 +437,69 @@ impl Handlers {
 
     /// The plugins that these states belong to.
     #[inline]
-    pub(super) fn plugins(&self) -> &Plugins {
+    pub(super) fn plugins(&self) -> &Arc<Plugins> {
         &self.plugins
+    }
+
+    /// Whether any plugin implements a callback.
+    #[must_use]
+    #[inline]
+    pub fn implements(&self, callback: Callback) -> bool {
+        self.plugins.implementing(callback) != 0
     }
 
     /// Whether a plugin still has its state.
     pub(super) fn is_sound(&mut self, index: usize) -> bool {
-        self.states().get(index).is_some_and(|state| !state.0.is_null())
+        self.states().get(index).is_some_and(|state| !state.is_none())
+    }
+
+    /// Gives one place another instance and its state. The state that it had with the one before is returned.
+    pub(super) fn put(&mut self, index: usize, plugin: &Arc<Plugin>, state: State) -> State {
+        let before = std::mem::replace(&mut self.states()[index], state);
+        if !before.is_none() {
+            self.plugins.list[index].count_connection(false);
+        }
+        plugin.count_connection(true);
+        self.plugins = self.plugins.with(index, plugin);
+        before
+    }
+
+    /// Uses the shared list of the plan instead of an equal one of its own.
+    pub(super) fn share(&mut self, plugins: &Arc<Plugins>) {
+        self.plugins = Arc::clone(plugins);
+    }
+
+    /// The kept state of a place is taken out, if there is one.
+    pub(super) fn take_kept(&mut self, index: usize) -> Option<Kept> {
+        let kept = self.kept.as_mut()?;
+        let at = kept.iter().position(|kept| kept.index == index)?;
+        let found = kept.swap_remove(at);
+        if kept.is_empty() {
+            self.kept = None;
+        }
+        Some(found)
+    }
+
+    /// Keeps a state. There is at most one for each place.
+    pub(super) fn keep(&mut self, kept: Kept) {
+        self.kept.get_or_insert_default().push(kept);
+    }
+
+    pub(super) fn has_kept(&self) -> bool {
+        self.kept.is_some()
     }
 
     /// Drops all states. A callback that comes after this fails.
     pub(super) fn end(&mut self, who: &str) {
         let plugins = Arc::clone(&self.plugins);
         for (plugin, state) in plugins.list.iter().zip(self.states()) {
-            plugin.drop_state(state, who);
+            if !state.is_none() {
+                plugin.count_connection(false);
+                plugin.drop_state(state, who);
+            }
+        }
+        for mut kept in self.kept.take().into_iter().flat_map(|kept| *kept) {
+            kept.plugin.drop_state(&mut kept.state, who);
         }
     }
 
@@ -331,6 +524,7 @@ impl Handlers {
         let (verdict, panics) = services::inside(connection, || call(plugin.table, plugin.instance, state.0, answer));
         if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
             plugin.log_panic(callback.name(), who, panics, answer);
+            plugin.count_connection(false);
             plugin.drop_state(state, who);
             return Err(Failed);
         }

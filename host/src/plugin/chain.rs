@@ -15,8 +15,9 @@ use plugin_api::abi::{RawAck, RawSubscribe, RawSubscription, RawUnsubscribe, Ver
 use plugin_api::{AckKind, Callback, DisconnectKind, PropertiesBuf, QoS, ReasonCode};
 
 use super::answer::{Answer, Unreadable, unknown};
-use super::call::{Handlers, Plugin, Plugins};
+use super::call::{Handlers, Plugin};
 use super::error::LoadError;
+use super::generation::{Cell, Plan};
 use super::outcome::{
     AuthOutcome, ConnackOverrides, ConnectOutcome, Failed, InfoAction, InfoOutcome, SubscribeOutcome,
 };
@@ -30,16 +31,16 @@ use crate::codec::PacketType;
 /// Plugins that one chain may have.
 const PLUGINS_MAX: usize = 64;
 
-/// The plugins of a server, in their order. Cloning it is cheap; the plugins are dropped with the last clone and the last
-/// connection's [`Handlers`].
+/// The plugins of a server, in their order, and the instances of each that follow one another while it runs. Cloning it
+/// is cheap; the plugins are dropped with the last clone and the last connection's [`Handlers`].
 ///
 /// For each connection: [`Chain::new_connection`] first; then the callbacks, with what it returned; then
 /// [`Chain::disconnect`], after which no callback does anything but fail. `who` in each call is the Client Identifier,
-/// for the log.
+/// for the log. The instances that are asked are those of the handlers: see [`Handlers::conform`].
 ///
 /// A chain without plugins is the embedded default handler: it has no opinion on anything.
 #[derive(Clone, Default)]
-pub struct Chain(Arc<Plugins>);
+pub struct Chain(pub(super) Arc<Cell>);
 
 impl Chain {
     /// A chain of these plugins.
@@ -54,23 +55,19 @@ impl Chain {
         if let Some(twice) = plugins.iter().find(|plugin| !names.insert(plugin.name())) {
             return Err(LoadError::DuplicateName { name: twice.name().to_owned() });
         }
-        for (index, plugin) in plugins.iter().enumerate() {
-            plugin.set_index(index);
-        }
-        Ok(Self(Arc::new(Plugins::new(plugins))))
+        Ok(Self(Cell::new(plugins)))
     }
 
-    /// The plugins, in order.
+    /// The plugins that decide about most connections, in order: those that new instances are on trial against.
     #[must_use]
-    pub fn plugins(&self) -> &[Plugin] {
-        &self.0.list
+    pub fn plugins(&self) -> Vec<Arc<Plugin>> {
+        self.plan().plugins().to_vec()
     }
 
     /// Whether at least one plugin implements a callback.
     #[must_use]
-    #[inline]
     pub fn implements(&self, callback: Callback) -> bool {
-        self.0.implementing(callback) != 0
+        self.plan().implements(callback)
     }
 
     /// Whether at least one plugin decides who may connect.
@@ -84,16 +81,7 @@ impl Chain {
     /// # Errors
     /// A plugin could not. Those before it have been told with `handle_disconnect` that the connection has ended.
     pub fn new_connection(&self, info: &ConnectionInfo<'_>) -> Result<Handlers, Failed> {
-        Handlers::new(&self.0, info).map_err(|mut made| {
-            let reason = DisconnectReason {
-                kind: DisconnectKind::HandlerFailed,
-                reason_code: ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
-                text: "",
-            };
-            // Nobody knows the Client Identifier yet.
-            self.disconnect(&mut made, &info.peer.to_string(), &reason);
-            Failed
-        })
+        self.plan().new_connection(info)
     }
 
     /// May this client connect? Among overrides, the later plugin's win; the later plugin sees the Client Identifier that
@@ -114,7 +102,7 @@ impl Chain {
                 Verdict::OK => answer.overrides().map(|new| *overrides = merged(overrides, new)),
                 Verdict::REJECT => match answer.refusal(Place::Farewell) {
                     Ok((code, properties)) => {
-                        let plugin = &self.plugins()[index];
+                        let plugin = &handlers.plugins().list[index];
                         let reason_code =
                             plugin.fitting(Callback::Connect, request.client_id, PacketType::Connack, code);
                         return ConnectOutcome::Reject { reason_code, properties };
@@ -174,7 +162,8 @@ impl Chain {
                     *owner = Some(index);
                     if let AuthOutcome::Reject { reason_code, .. } = &mut outcome {
                         let packet = if request.connected { PacketType::Disconnect } else { PacketType::Connack };
-                        *reason_code = self.plugins()[index].fitting(Callback::Auth, who, packet, *reason_code);
+                        *reason_code =
+                            handlers.plugins().list[index].fitting(Callback::Auth, who, packet, *reason_code);
                     }
                     return outcome;
                 }
@@ -283,7 +272,7 @@ impl Chain {
             let Ok(verdict) = handlers.info(index, who, &mut answer, &raw) else {
                 return InfoOutcome::Failed;
             };
-            let plugin = &self.plugins()[index];
+            let plugin = Arc::clone(&handlers.plugins().list[index]);
             let fitted = |mut action| {
                 if let InfoAction::Disconnect { reason_code, .. } = &mut action {
                     *reason_code = plugin.fitting(Callback::Info, who, PacketType::Disconnect, *reason_code);
@@ -311,36 +300,54 @@ impl Chain {
     /// Tells the plugins that the connection has ended, and drops its states: a second call does nothing. Plugins that
     /// have panicked on it are left out.
     pub fn disconnect(&self, handlers: &mut Handlers, who: &str, reason: &DisconnectReason<'_>) {
-        let raw = reason.raw();
-        for index in implementing(handlers, Callback::Disconnect) {
-            if handlers.is_sound(index) {
-                let mut answer = Answer::default();
-                // A panic is logged where it is caught; the connection has ended anyway.
-                let _ = handlers.disconnect(index, who, &mut answer, &raw);
-            }
-        }
-        handlers.end(who);
+        tell_end(handlers, who, reason);
     }
 
     /// Tells the plugins that a session has expired.
     pub fn session_expired(&self, client_id: &str) {
-        for plugin in self.0.list.iter().filter(|plugin| plugin.callbacks().contains(Callback::SessionExpired)) {
+        for plugin in
+            self.plan().plugins().iter().filter(|plugin| plugin.callbacks().contains(Callback::SessionExpired))
+        {
             plugin.session_expired(client_id);
-        }
-    }
-
-    /// Tells the plugins that they are about to be dropped. To be called once. They are dropped with the last clone of
-    /// the chain and the last connection's handlers, so that none is dropped while it is still in use.
-    pub fn stop(&self) {
-        for plugin in self.0.list.iter().filter(|plugin| plugin.callbacks().contains(Callback::Stop)) {
-            plugin.stop();
         }
     }
 }
 
+impl Plan {
+    /// See [`Chain::new_connection`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn new_connection(&self, info: &ConnectionInfo<'_>) -> Result<Handlers, Failed> {
+        Handlers::new(self, info).map_err(|mut made| {
+            let reason = DisconnectReason {
+                kind: DisconnectKind::HandlerFailed,
+                reason_code: ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
+                text: "",
+            };
+            // Nobody knows the Client Identifier yet.
+            tell_end(&mut made, &info.peer.to_string(), &reason);
+            Failed
+        })
+    }
+}
+
+/// See [`Chain::disconnect`].
+fn tell_end(handlers: &mut Handlers, who: &str, reason: &DisconnectReason<'_>) {
+    let raw = reason.raw();
+    for index in implementing(handlers, Callback::Disconnect) {
+        if handlers.is_sound(index) {
+            let mut answer = Answer::default();
+            // A panic is logged where it is caught; the connection has ended anyway.
+            let _ = handlers.disconnect(index, who, &mut answer, &raw);
+        }
+    }
+    handlers.end(who);
+}
+
 impl fmt::Debug for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.list.iter().map(Plugin::name)).finish()
+        f.debug_list().entries(self.plugins().iter().map(|plugin| plugin.name())).finish()
     }
 }
 

@@ -13,12 +13,13 @@
 //! A library stays mapped until the process ends: its threads and thread-locals may outlive the instance.
 #![allow(unsafe_code)] // A library is mapped, and its symbol and table of functions are trusted after the checks.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use abi_stable::StableAbi;
 use abi_stable::abi_stability::abi_checking::{
@@ -42,8 +43,123 @@ const LIBRARY_BYTES_MAX: u64 = 1 << 30;
 /// Bytes at the beginning of a library within which its program headers are looked for.
 const HEADERS_BYTES_MAX: u64 = 64 * 1024;
 
-/// Libraries that are mapped.
+/// Libraries that are mapped, and the bytes of the copies that they are mapped from.
 static MAPPED: AtomicUsize = AtomicUsize::new(0);
+static MAPPED_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Libraries that this process has mapped, and the bytes of their copies. A library stays mapped until the process ends,
+/// so that each swap adds to both.
+#[must_use]
+pub fn mapped() -> (usize, u64) {
+    (MAPPED.load(Ordering::Relaxed), MAPPED_BYTES.load(Ordering::Relaxed))
+}
+
+/// The file that a plugin was loaded from, as it was then.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    path: PathBuf,
+    stamp: Stamp,
+    /// The copy that is mapped; `None` where the system has no files in memory.
+    copy: Option<&'static File>,
+}
+
+/// What tells at a glance that a file is another one than before: device, inode, bytes, time of change in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp(u64, u64, u64, i64, i64);
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self(metadata.dev(), metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
+    }
+}
+
+impl Origin {
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether there is something else in the file now. A file that cannot be read has changed: trying to load it says
+    /// why.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        let is_the_same = || -> io::Result<bool> {
+            let file = File::open(&self.path)?;
+            Ok(Stamp::of(&file)? == self.stamp || self.copy.map_or(Ok(false), |copy| are_equal(&file, copy))?)
+        };
+        !is_the_same().unwrap_or(false)
+    }
+}
+
+/// Whether two files have the same bytes.
+fn are_equal(one: &File, other: &File) -> io::Result<bool> {
+    let (mut ours, mut theirs) = ([0; 16 * 1024], [0; 16 * 1024]);
+    let bytes = other.metadata()?.len();
+    if one.metadata()?.len() != bytes {
+        return Ok(false);
+    }
+    let mut at = 0;
+    while at < bytes {
+        let part = usize::try_from(bytes - at).map_or(ours.len(), |left| left.min(ours.len()));
+        one.read_exact_at(&mut ours[..part], at)?;
+        other.read_exact_at(&mut theirs[..part], at)?;
+        if ours[..part] != theirs[..part] {
+            return Ok(false);
+        }
+        at += part as u64;
+    }
+    Ok(true)
+}
+
+/// A library that is mapped and fits, and whose handler has not been initialised.
+pub struct Prepared {
+    table: PluginVtRef,
+    api_version: String,
+    origin: Option<Origin>,
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").field("name", &self.name()).field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+impl Prepared {
+    /// Maps a copy of a library and checks it.
+    ///
+    /// # Errors
+    /// See [`LoadError`]. A library that turned out not to fit stays mapped, as any other.
+    pub fn read(path: &Path) -> Result<Self, LoadError> {
+        let (library, origin) = map(path)?;
+        let header = header(path, library)?;
+        check_version(path, header)?;
+        check_layout(path, header)?;
+        // SAFETY: version and layout of everything behind the header have just been checked.
+        let table = unsafe { header.unchecked_layout::<PluginVtRef>() }.map_err(|error| not_a_library(path, &error))?;
+        let api_version = header.version_strings().version.as_str().to_owned();
+        if table.flags() & FLAG_UNWINDS == 0 {
+            return Err(LoadError::PanicAbort { plugin: table.name().as_str().to_owned() });
+        }
+        Ok(Self { table, api_version, origin: Some(origin) })
+    }
+
+    /// The plugin's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.table.name().as_str()
+    }
+
+    /// Initialises the handler. `config` is JSON, `{}` if there is nothing to configure.
+    ///
+    /// # Errors
+    /// `config` is not JSON, or `init` returned an error or panicked.
+    pub fn init(self, config: &str, services: &Services) -> Result<Plugin, LoadError> {
+        // SAFETY: the layout is right, and the library is never unmapped.
+        unsafe { init(self.table, self.api_version, self.origin, config, services) }
+    }
+}
 
 impl Plugin {
     /// Loads a library and initialises the handler in it. `config` is JSON, `{}` if there is nothing to configure.
@@ -51,14 +167,7 @@ impl Plugin {
     /// # Errors
     /// See [`LoadError`]. A library that turned out not to fit stays mapped, as any other.
     pub fn load(path: &Path, config: &str, services: &Services) -> Result<Self, LoadError> {
-        let header = header(path, map(path)?)?;
-        check_version(path, header)?;
-        check_layout(path, header)?;
-        // SAFETY: version and layout of everything behind the header have just been checked.
-        let table = unsafe { header.unchecked_layout::<PluginVtRef>() }.map_err(|error| not_a_library(path, &error))?;
-        let version = header.version_strings().version.as_str().to_owned();
-        // SAFETY: the layout is right, and the library is never unmapped.
-        unsafe { init(table, version, config, services) }
+        Prepared::read(path)?.init(config, services)
     }
 
     /// Initialises a handler that is linked into this program. Its table of functions is never freed.
@@ -73,7 +182,7 @@ impl Plugin {
     ) -> Result<Self, LoadError> {
         let table = plugin_api::__private::static_plugin::<H>(name, version);
         // SAFETY: `static_plugin` makes a table of the very type, which is never freed.
-        unsafe { init(table, api_version().to_owned(), config, services) }
+        unsafe { init(table, api_version().to_owned(), None, config, services) }
     }
 }
 
@@ -88,6 +197,7 @@ pub(super) fn api_version() -> &'static str {
 unsafe fn init(
     table: PluginVtRef,
     api_version: String,
+    origin: Option<Origin>,
     config: &str,
     services: &Services,
 ) -> Result<Plugin, LoadError> {
@@ -99,17 +209,19 @@ unsafe fn init(
         return Err(LoadError::BadConfig { plugin, reason: error.to_string() });
     }
     // SAFETY: the caller's promise.
-    unsafe { Plugin::init(table, api_version, config, services) }.map_err(|error| match error {
+    unsafe { Plugin::init(table, api_version, origin, config, services) }.map_err(|error| match error {
         NotReady::Refused(reason) => LoadError::InitRefused { plugin, reason },
         NotReady::Panicked(Panic { text, location }) => LoadError::InitPanicked { plugin, text, location },
     })
 }
 
 /// Maps a copy of the library, for good.
-fn map(path: &Path) -> Result<Library, LoadError> {
+fn map(path: &Path) -> Result<(Library, Origin), LoadError> {
     let mut file = open(path)?;
-    check_file(path, &mut file)?;
     let unreadable = |error: io::Error| LoadError::Unreadable { path: path.into(), reason: error.to_string() };
+    // Before anything is read: a change that comes meanwhile is noticed later.
+    let stamp = Stamp::of(&file).map_err(unreadable)?;
+    check_file(path, &mut file)?;
     let (library, descriptor) = match sealed_copy(&mut file) {
         Ok(copy) => {
             let library = dlopen(&PathBuf::from(format!("/proc/self/fd/{}", copy.as_raw_fd())));
@@ -127,10 +239,12 @@ fn map(path: &Path) -> Result<Library, LoadError> {
         }
         Err(error) => return Err(not_a_library(path, &error)),
     };
-    std::mem::forget(descriptor); // Kept open: see the module documentation.
     let mapped = MAPPED.fetch_add(1, Ordering::Relaxed) + 1;
+    MAPPED_BYTES.fetch_add(stamp.2, Ordering::Relaxed);
     tracing::debug!(path = %path.display(), mapped, "mapped a library");
-    Ok(library)
+    // Kept open: see the module documentation.
+    let copy: Option<&'static File> = descriptor.map(|copy| &*Box::leak(Box::new(File::from(copy))));
+    Ok((library, Origin { path: path.into(), stamp, copy }))
 }
 
 fn open(path: &Path) -> Result<File, LoadError> {

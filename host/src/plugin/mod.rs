@@ -16,7 +16,9 @@ mod answer;
 mod call;
 mod chain;
 mod error;
+mod generation;
 mod loader;
+mod migrate;
 mod outcome;
 mod publish;
 mod request;
@@ -28,6 +30,9 @@ mod tests;
 pub use call::{Handlers, Plugin};
 pub use chain::Chain;
 pub use error::LoadError;
+pub use generation::{Busy, Flip, Plan, Trial};
+pub use loader::{Origin, Prepared, mapped};
+pub use migrate::CannotMove;
 pub use outcome::{
     AuthOutcome, ChangedMessage, ConnackOverrides, ConnectOutcome, Failed, InfoAction, InfoOutcome, OwnedMessage,
     PublishOutcome, SubscribeOutcome,

@@ -149,6 +149,10 @@ impl PluginServices {
         self.index.store(index, Ordering::Release);
     }
 
+    pub(super) fn index(&self) -> usize {
+        self.index.load(Ordering::Acquire)
+    }
+
     /// Bytes that a message from the plugin may have, as the PUBLISH packet that carries it.
     pub(super) fn packet_bytes_max(&self) -> usize {
         self.packet_bytes_max

@@ -1,0 +1,148 @@
+//! Connections go over to the plugins that the plan names: before their next packet, or when the sweep comes to them.
+
+use std::sync::Arc;
+
+use super::connection::Phase;
+use super::{Core, Subject, slot_of};
+use crate::plugin::{CannotMove, ConnectionInfo};
+
+/// Connections that the sweep moves in one turn, and places that it looks at.
+const MOVES_A_TURN: usize = if cfg!(any(test, fuzzing)) { 2 } else { 128 };
+const PLACES_A_TURN: usize = 32 * MOVES_A_TURN;
+
+/// What a move costs of a turn's work: a microsecond and the author's code.
+const MOVE_UNITS: usize = 16;
+
+/// Time until connections that could not move are looked at again, in milliseconds.
+const RETRY_MS: u64 = 100;
+
+/// How far a worker has got with its connections.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    /// The place that is looked at next; `None` if all have been.
+    at: Option<usize>,
+    /// Connections, by slot and id, that could not move when they were looked at.
+    late: Vec<(u32, u64)>,
+    /// They are looked at again when a timer says so.
+    is_armed: bool,
+}
+
+impl Core {
+    /// Notices that the plan has changed.
+    #[inline]
+    pub(super) fn look_at_plan(&mut self) {
+        if self.shared.chain.epoch() != self.plan.epoch() {
+            self.fetch_plan();
+        }
+    }
+
+    #[cold]
+    fn fetch_plan(&mut self) {
+        self.plan = self.shared.chain.plan();
+        self.sweep.at = Some(0);
+        self.sweep.late.clear();
+    }
+
+    /// Has a connection use the plugins that the plan names for it. `false` if that has ended it.
+    #[inline]
+    pub(super) fn conform(&mut self, slot: u32) -> bool {
+        match &self.connections[slot as usize].handlers {
+            Some(handlers) if handlers.epoch() != self.plan.epoch() => self.go_over(slot),
+            _ => true,
+        }
+    }
+
+    #[cold]
+    fn go_over(&mut self, slot: u32) -> bool {
+        let connection = &mut self.connections[slot as usize];
+        if !connection.may_go_over() {
+            return true;
+        }
+        let Some(handlers) = connection.handlers.as_mut() else { return true };
+        let who: Arc<str> = self
+            .sessions
+            .get(connection.session as usize)
+            .map_or_else(|| "".into(), |session| Arc::clone(&session.client_id));
+        let info = ConnectionInfo { connection: connection.id, peer: connection.peer, listener: &connection.listener };
+        match handlers.conform(&self.plan, &info, &who) {
+            Ok(()) => true,
+            Err(CannotMove::Failed) => {
+                self.close_failed(slot);
+                false
+            }
+        }
+    }
+
+    /// Goes on with moving connections that say nothing.
+    pub(super) fn continue_sweep(&mut self) {
+        let Some(begin) = self.sweep.at else { return };
+        let (mut moves, mut at) = (0, begin);
+        let end = self.connections.capacity();
+        while at < end && at < begin + PLACES_A_TURN && moves < MOVES_A_TURN {
+            if self.connections.contains(at) {
+                moves += usize::from(self.move_or_note(slot_of(at)));
+            }
+            at += 1;
+        }
+        self.spend(moves * MOVE_UNITS);
+        self.sweep.at = (at < end).then_some(at);
+        if at >= end {
+            self.end_sweep();
+        }
+    }
+
+    /// `true` if there was something to do.
+    fn move_or_note(&mut self, slot: u32) -> bool {
+        let epoch = self.plan.epoch();
+        let connection = &self.connections[slot as usize];
+        let is_behind = |handlers: &crate::plugin::Handlers| handlers.epoch() != epoch;
+        if !connection.handlers.as_ref().is_some_and(is_behind) {
+            return false;
+        }
+        if connection.may_go_over() {
+            self.conform(slot);
+        } else if !matches!(connection.phase, Phase::Closing | Phase::Leaving) {
+            let id = connection.id;
+            self.sweep.late.push((slot, id));
+        }
+        true
+    }
+
+    /// Every place has been looked at.
+    fn end_sweep(&mut self) {
+        self.shared.chain.report_conformed(self.worker, self.plan.epoch(), self.sweep.late.len());
+        if !self.sweep.late.is_empty() && !self.sweep.is_armed {
+            self.sweep.is_armed = true;
+            self.timers.arm(self.now, self.now + RETRY_MS, Subject::Sweep);
+        }
+    }
+
+    /// Looks again at those that could not move.
+    pub(super) fn sweep_due(&mut self) {
+        self.sweep.is_armed = false;
+        if self.is_sweeping() {
+            return; // It gets to them.
+        }
+        for (slot, id) in std::mem::take(&mut self.sweep.late) {
+            if self.connections.get(slot as usize).is_some_and(|connection| connection.id == id) {
+                self.move_or_note(slot);
+            }
+        }
+        self.end_sweep();
+    }
+
+    /// Whether there are connections that have not been looked at since the plan changed.
+    pub(super) fn is_sweeping(&self) -> bool {
+        self.sweep.at.is_some()
+    }
+}
+
+impl super::connection::Connection {
+    /// Whether its plugins may be exchanged now: not while they owe an answer, or expect one.
+    fn may_go_over(&self) -> bool {
+        match self.phase {
+            Phase::Connected => !self.auth().is_some_and(|auth| auth.again),
+            Phase::AwaitingConnect | Phase::Authenticating | Phase::Leaving | Phase::Closing => false,
+        }
+    }
+}

@@ -1,0 +1,522 @@
+//! Which instance of each plugin decides about which connection, and how one takes another's place while the server runs.
+//!
+//! The *plan* says it. A swap changes the plan and raises its *epoch*; workers notice that, and each connection
+//! [conforms](super::Handlers::conform) to the new plan before its next packet is looked at, or when its worker gets to it.
+//! Nothing of the author's runs under the lock of the plan, and nothing of it is dropped on a worker's thread: an instance
+//! that has been replaced is stopped and dropped by [`Chain::retire`], once nobody refers to it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
+use std::time::{Duration, Instant};
+
+use foldhash::fast::FixedState;
+use plugin_api::Callback;
+use std::hash::BuildHasher;
+
+use super::call::{Plugin, Plugins};
+use super::chain::Chain;
+
+/// All connections, in the unit of [`Trial::per_mille`].
+const PER_MILLE: u64 = 1000;
+
+/// Which instances decide. Cloning it is cheap.
+#[derive(Clone, Default)]
+pub struct Plan {
+    epoch: u32,
+    base: Arc<Plugins>,
+    /// What a share of the connections, per mille, get instead.
+    candidate: Option<(Arc<Plugins>, u16)>,
+}
+
+impl Plan {
+    /// The number of the plan: a later one has a higher number.
+    #[must_use]
+    #[inline]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The plugins that decide about all connections but those that a canary takes.
+    #[must_use]
+    pub fn plugins(&self) -> &[Arc<Plugin>] {
+        &self.base.list
+    }
+
+    /// Whether at least one plugin implements a callback.
+    #[must_use]
+    pub fn implements(&self, callback: Callback) -> bool {
+        let all = [Some(&self.base), self.candidate.as_ref().map(|(plugins, _)| plugins)];
+        all.into_iter().flatten().any(|plugins| plugins.implementing(callback) != 0)
+    }
+
+    /// The plugins that decide about one connection. The same as long as the plan is the same.
+    pub(super) fn plugins_for(&self, connection: u64) -> &Arc<Plugins> {
+        match &self.candidate {
+            Some((plugins, share)) if is_drawn(connection, *share) => plugins,
+            _ => &self.base,
+        }
+    }
+}
+
+fn is_drawn(connection: u64, per_mille: u16) -> bool {
+    FixedState::with_seed(0x6361_6e61).hash_one(connection) % PER_MILLE < u64::from(per_mille)
+}
+
+/// How many failures an instance may still have before it is rolled back.
+#[derive(Default)]
+pub(super) struct Probation {
+    /// One more than its budget has left; 0: nobody counts.
+    left: AtomicU32,
+    chain: OnceLock<Weak<Cell>>,
+}
+
+impl Probation {
+    fn begin(&self, chain: &Arc<Cell>, budget: u32) {
+        let _ = self.chain.set(Arc::downgrade(chain));
+        self.left.store(budget.saturating_add(1), Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.left.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.left.load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn errors_left(&self) -> Option<u32> {
+        self.left.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    #[cold]
+    pub(super) fn count_failure(&self, plugin: &Plugin) {
+        let before = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if before == Ok(1)
+            && let Some(chain) = self.chain.get().and_then(Weak::upgrade)
+        {
+            chain.has_failed(plugin);
+        }
+    }
+}
+
+/// An instance that is new, and the one whose place it takes or is to take.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    index: usize,
+    /// The new one.
+    pub plugin: Arc<Plugin>,
+    /// The one that decides again after a rollback.
+    pub previous: Arc<Plugin>,
+    /// The share of the connections, per mille, about which the new one decides; `None` once it is all of them.
+    pub per_mille: Option<u16>,
+    /// When the old one is let go; `None` while there is a share.
+    pub until: Option<Instant>,
+}
+
+impl Trial {
+    /// The place in the chain.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+}
+
+/// How an instance takes another's place.
+#[derive(Debug, Clone, Copy)]
+pub struct Flip {
+    /// The share of the connections, per mille, that it gets until it is promoted; `None` for all at once.
+    pub per_mille: Option<u16>,
+    /// For how long its failures count once it has all connections, and the old one can come back.
+    pub probation: Duration,
+    /// The failures that it may have meanwhile.
+    pub budget: u32,
+}
+
+/// Why the plan cannot be changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Busy {
+    /// The server is stopping, or has stopped.
+    Stopping,
+    /// Another change is under way.
+    Changing,
+    /// There is a canary, of the plugin with this name.
+    Canary(String),
+    /// There is nothing to promote or to roll back, or of this plugin there is not.
+    NoTrial(Option<String>),
+    /// There are several, with these names.
+    Several(Vec<String>),
+}
+
+impl std::fmt::Display for Busy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stopping => f.write_str("the server is stopping, or has stopped"),
+            Self::Changing => f.write_str("another swap is under way: try again when it has ended"),
+            Self::Canary(name) => {
+                write!(
+                    f,
+                    "there is a canary of plugin {name}, and there can be one at a time: promote it or roll it back"
+                )
+            }
+            Self::NoTrial(None) => f.write_str("no plugin has a canary or is on probation"),
+            Self::NoTrial(Some(name)) => write!(f, "plugin {name} has no canary and is not on probation"),
+            Self::Several(names) => {
+                write!(f, "several plugins are on trial ({}): say the name of one", names.join(", "))
+            }
+        }
+    }
+}
+
+impl std::error::Error for Busy {}
+
+/// The plan, and what led to it.
+#[derive(Default)]
+pub(super) struct Cell {
+    /// That of the plan, so that nobody has to lock it to see that it has not changed.
+    epoch: AtomicU32,
+    state: Mutex<State>,
+    /// Notified when the state changes.
+    changed: Condvar,
+    /// Wakes all workers.
+    wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Held by who prepares a change; `true` once there are to be no more.
+    change: Mutex<bool>,
+}
+
+#[derive(Default)]
+struct State {
+    plan: Plan,
+    trials: Vec<Trial>,
+    /// Replaced, and to be dropped when nobody refers to them any more.
+    retired: Vec<Arc<Plugin>>,
+    next_generation: u64,
+    /// For each worker the plan that all its connections conform to, and how many of them could not yet.
+    workers: Vec<(u32, usize)>,
+    closed: bool,
+}
+
+/// One who changes the plan, and nobody else meanwhile.
+pub(crate) struct Change<'a>(#[allow(dead_code, reason = "held for its Drop")] MutexGuard<'a, bool>);
+
+impl Cell {
+    pub(super) fn new(plugins: Vec<Plugin>) -> Arc<Self> {
+        for (index, plugin) in plugins.iter().enumerate() {
+            plugin.join(index, 1);
+        }
+        let base = Arc::new(Plugins::new(plugins.into_iter().map(Arc::new).collect()));
+        let plan = Plan { epoch: 0, base, candidate: None };
+        Arc::new(Self { state: Mutex::new(State { plan, next_generation: 2, ..State::default() }), ..Self::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // It is whole after each statement.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends a change: the workers hear of it.
+    fn publish(&self, mut state: MutexGuard<'_, State>) -> u32 {
+        state.plan.epoch += 1;
+        let epoch = state.plan.epoch;
+        self.epoch.store(epoch, Ordering::Release);
+        drop(state);
+        self.changed.notify_all();
+        if let Some(wake) = self.wake.get() {
+            wake();
+        }
+        epoch
+    }
+
+    /// A plugin has used up its budget.
+    #[cold]
+    fn has_failed(&self, plugin: &Plugin) {
+        let mut state = self.state();
+        let Some(at) = state.trials.iter().position(|trial| std::ptr::eq(&*trial.plugin, plugin)) else {
+            return;
+        };
+        let trial = state.roll_back(at);
+        self.publish(state);
+        tracing::error!(
+            plugin = trial.plugin.name(),
+            version = trial.plugin.version(),
+            generation = trial.plugin.generation(),
+            back_to = trial.previous.version(),
+            "a plugin has used up its error budget: it is rolled back"
+        );
+    }
+}
+
+impl State {
+    fn trial(&self, name: Option<&str>, wanted: impl Fn(&Trial) -> bool) -> Result<usize, Busy> {
+        let found: Vec<usize> = (0..self.trials.len())
+            .filter(|at| wanted(&self.trials[*at]))
+            .filter(|at| name.is_none_or(|name| self.trials[*at].plugin.name() == name))
+            .collect();
+        match found[..] {
+            [] => Err(Busy::NoTrial(name.map(str::to_owned))),
+            [at] => Ok(at),
+            _ => Err(Busy::Several(found.iter().map(|at| self.trials[*at].plugin.name().to_owned()).collect())),
+        }
+    }
+
+    /// The one that was on trial goes.
+    fn roll_back(&mut self, at: usize) -> Trial {
+        let trial = self.trials.remove(at);
+        trial.plugin.probation().end();
+        if trial.per_mille.is_some() {
+            self.plan.candidate = None;
+        } else {
+            self.set_base(trial.index, &trial.previous);
+        }
+        self.retired.push(Arc::clone(&trial.plugin));
+        trial
+    }
+
+    /// The one that was on trial stays.
+    fn settle(&mut self, at: usize) -> Trial {
+        let trial = self.trials.remove(at);
+        trial.plugin.probation().end();
+        self.retired.push(Arc::clone(&trial.previous));
+        trial
+    }
+
+    fn set_base(&mut self, index: usize, plugin: &Arc<Plugin>) {
+        self.plan.base = self.plan.base.with(index, plugin);
+        // A canary of another plugin goes on beside it.
+        if let Some((plugins, _)) = &mut self.plan.candidate {
+            *plugins = plugins.with(index, plugin);
+        }
+    }
+}
+
+impl Chain {
+    /// The number of the plan that is in force.
+    #[must_use]
+    #[inline]
+    pub fn epoch(&self) -> u32 {
+        self.0.epoch.load(Ordering::Acquire)
+    }
+
+    /// The plan that is in force.
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        self.0.state().plan.clone()
+    }
+
+    /// What is called when the plan has changed, on any thread. Only the first one counts.
+    pub fn on_change(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let _ = self.0.wake.set(Box::new(wake));
+    }
+
+    /// Makes sure that nobody else prepares a change.
+    ///
+    /// # Errors
+    /// Somebody does, or there are to be no more.
+    pub(crate) fn change(&self) -> Result<Change<'_>, Busy> {
+        let guard = match self.0.change.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(Busy::Changing),
+        };
+        if *guard { Err(Busy::Stopping) } else { Ok(Change(guard)) }
+    }
+
+    /// Puts an instance into the place of the plugin at `index`. What was on trial there before has passed. Returns the
+    /// number of the plan.
+    ///
+    /// # Errors
+    /// There is a canary in the way.
+    pub fn flip(&self, index: usize, plugin: Plugin, how: &Flip, now: Instant) -> Result<u32, Busy> {
+        let mut state = self.0.state();
+        let canary = state.trials.iter().find(|trial| trial.per_mille.is_some());
+        if let Some(canary) = canary.filter(|canary| canary.index == index || how.per_mille.is_some()) {
+            return Err(Busy::Canary(canary.plugin.name().to_owned()));
+        }
+        if let Some(at) = state.trials.iter().position(|trial| trial.index == index) {
+            state.settle(at);
+        }
+        plugin.join(index, state.next_generation);
+        state.next_generation += 1;
+        let (plugin, previous) = (Arc::new(plugin), Arc::clone(&state.plan.base.list[index]));
+        match how.per_mille {
+            Some(share) => state.plan.candidate = Some((state.plan.base.with(index, &plugin), share)),
+            None => state.set_base(index, &plugin),
+        }
+        if how.per_mille.is_none() && how.probation.is_zero() {
+            state.retired.push(previous);
+        } else {
+            plugin.probation().begin(&self.0, how.budget);
+            let until = how.per_mille.is_none().then(|| now + how.probation);
+            state.trials.push(Trial { index, plugin, previous, per_mille: how.per_mille, until });
+        }
+        Ok(self.0.publish(state))
+    }
+
+    /// Gives all connections to the instance that has a share of them. Its probation begins.
+    ///
+    /// # Errors
+    /// There is none, or none with this name.
+    pub fn promote(&self, name: Option<&str>, how: &Flip, now: Instant) -> Result<(Trial, u32), Busy> {
+        let mut state = self.0.state();
+        let at = state.trial(name, |trial| trial.per_mille.is_some())?;
+        state.plan.candidate = None;
+        let (index, plugin) = (state.trials[at].index, Arc::clone(&state.trials[at].plugin));
+        state.set_base(index, &plugin);
+        let trial = if how.probation.is_zero() {
+            state.settle(at)
+        } else {
+            plugin.probation().begin(&self.0, how.budget);
+            let trial = &mut state.trials[at];
+            trial.per_mille = None;
+            trial.until = Some(now + how.probation);
+            trial.clone()
+        };
+        Ok((trial, self.0.publish(state)))
+    }
+
+    /// Gives all connections back to the instance that was there before.
+    ///
+    /// # Errors
+    /// Nothing is on trial, nothing with this name, or several are.
+    pub fn roll_back(&self, name: Option<&str>) -> Result<(Trial, u32), Busy> {
+        let mut state = self.0.state();
+        let at = state.trial(name, |_| true)?;
+        let trial = state.roll_back(at);
+        Ok((trial, self.0.publish(state)))
+    }
+
+    /// The number that the instance got which came last.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.0.state().next_generation - 1
+    }
+
+    /// What is on trial.
+    #[must_use]
+    pub fn trials(&self) -> Vec<Trial> {
+        self.0.state().trials.clone()
+    }
+
+    /// Instances that have been replaced and are still referred to, or have not been dropped yet.
+    #[must_use]
+    pub fn retired(&self) -> Vec<Arc<Plugin>> {
+        self.0.state().retired.clone()
+    }
+
+    /// Ends the probations that are over by now. Returns when the next one is.
+    pub fn settle(&self, now: Instant) -> Option<Instant> {
+        let mut state = self.0.state();
+        let is_over = |trial: &Trial| trial.until.is_some_and(|until| until <= now);
+        let mut any = false;
+        while let Some(at) = state.trials.iter().position(is_over) {
+            let trial = state.settle(at);
+            any = true;
+            tracing::info!(
+                plugin = trial.plugin.name(),
+                version = trial.plugin.version(),
+                generation = trial.plugin.generation(),
+                "a plugin has passed its probation"
+            );
+        }
+        let next = state.trials.iter().filter_map(|trial| trial.until).min();
+        if any {
+            self.0.publish(state);
+        }
+        next
+    }
+
+    /// Stops and drops the instances that have been replaced and that nobody refers to any more. `true` if others are
+    /// left. Not for a worker's thread: it is the authors' code.
+    pub fn retire(&self) -> bool {
+        let mut state = self.0.state();
+        // Nobody can get at one that is only here, so the count does not rise again.
+        let (free, used) =
+            std::mem::take(&mut state.retired).into_iter().partition(|plugin| Arc::strong_count(plugin) == 1);
+        state.retired = used;
+        let is_any_left = !state.retired.is_empty();
+        drop(state);
+        let free: Vec<Arc<Plugin>> = free;
+        for plugin in free {
+            let (name, version, generation) =
+                (plugin.name().to_owned(), plugin.version().to_owned(), plugin.generation());
+            tell_stop(&plugin);
+            drop(plugin);
+            tracing::info!(plugin = name, version, generation, "a replaced plugin has been dropped");
+        }
+        is_any_left
+    }
+
+    /// Does what is due, until [`Chain::close`]. For a thread of its own.
+    pub(crate) fn keep(&self) {
+        /// How often it is looked whether an instance that has been replaced is still used.
+        const LOOK_MS: u64 = 20;
+        loop {
+            let next = self.settle(Instant::now());
+            let look = self.retire().then(|| Instant::now() + Duration::from_millis(LOOK_MS));
+            let state = self.0.state();
+            if state.closed {
+                return;
+            }
+            let patience = next.into_iter().chain(look).min().map(|at| at.saturating_duration_since(Instant::now()));
+            // What changed between the two locks has notified nobody.
+            let patience = patience.unwrap_or(Duration::from_secs(1)).min(Duration::from_secs(1));
+            drop(self.0.changed.wait_timeout(state, patience));
+        }
+    }
+
+    /// Allows no more changes, and waits for the one that is under way.
+    pub(crate) fn close(&self) {
+        *self.0.change.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.state().closed = true;
+        self.0.changed.notify_all();
+    }
+
+    /// Tells all instances that they are about to be dropped. To be called once. They are dropped with the last clone of
+    /// the chain and the last connection's handlers, so that none is dropped while it is still in use.
+    pub fn stop(&self) {
+        let state = self.0.state();
+        let mut all = state.plan.base.list.to_vec();
+        let trials = state.trials.iter().flat_map(|trial| [&trial.plugin, &trial.previous]);
+        for plugin in trials.chain(&state.retired) {
+            if !all.iter().any(|other| Arc::ptr_eq(other, plugin)) {
+                all.push(Arc::clone(plugin));
+            }
+        }
+        drop(state);
+        all.iter().for_each(|plugin| tell_stop(plugin));
+    }
+
+    /// A worker says that its connections conform to a plan, but for some that cannot yet.
+    pub fn report_conformed(&self, worker: usize, epoch: u32, left: usize) {
+        let mut state = self.0.state();
+        if state.workers.len() <= worker {
+            state.workers.resize(worker + 1, (0, 0));
+        }
+        state.workers[worker] = (epoch, left);
+        drop(state);
+        self.0.changed.notify_all();
+    }
+
+    /// Waits until all connections conform to a plan or a later one. `None` if they do not at `deadline`; otherwise the
+    /// number of those that cannot yet, as they are in an authentication exchange or wait for an answer.
+    #[must_use]
+    pub fn wait_conformed(&self, workers: usize, epoch: u32, deadline: Instant) -> Option<usize> {
+        let mut state = self.0.state();
+        loop {
+            let done = state.workers.iter().filter(|(reached, _)| *reached >= epoch).count();
+            if done >= workers {
+                return Some(state.workers.iter().map(|(_, left)| left).sum());
+            }
+            let patience = deadline.saturating_duration_since(Instant::now());
+            if patience.is_zero() {
+                return None;
+            }
+            state = self.0.changed.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+fn tell_stop(plugin: &Plugin) {
+    if plugin.callbacks().contains(Callback::Stop) {
+        plugin.stop();
+    }
+}
