@@ -18,7 +18,6 @@ use crate::plugin::{Busy, Chain, Flip, LoadError, Plugin, Prepared, Services, Tr
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct SwapRequest {
     /// The library.
     pub path: PathBuf,

@@ -19,5 +19,6 @@ mod protocol;
 mod restart;
 mod sessions;
 mod shared;
+mod swap;
 mod tidy;
 mod unruly;
