@@ -224,6 +224,29 @@ limits! {
         outbound_topic_aliases_max: u16 = 16, Kind::Count, 0..=255,
             "the Topic Name is sent";
     }
+    "Plugins" {
+        /// Time that a callback may take on a worker's thread, where it holds up all clients of that worker. 0s: no such
+        /// bound.
+        callback_budget: Duration = Duration::from_millis(100), Kind::Time, 0..=DAY_MS,
+            "logged while it runs, with plugin, callback and client, and counted";
+        /// Time after which a callback on a worker's thread is taken for one that never returns. 0s: never.
+        callback_stuck_after: Duration = Duration::from_secs(30), Kind::Time, 0..=DAY_MS,
+            "logged as an error; see callback_stuck";
+        /// What becomes of a server with a worker that a callback does not return from: it goes on, though nobody serves
+        /// that worker's clients, or the process is aborted, so that whoever watches over it starts it anew.
+        callback_stuck: Stuck = Stuck::Log, Kind::Choice(&["log", "abort"]), 0..=1,
+            "as chosen; what is only in memory is lost with the process";
+        /// What becomes of a plugin that panics again and again: the host refuses in its place everything that it would have
+        /// to allow; it is left out, as if it had no opinion; or it is called all the same.
+        quarantine: Quarantine = Quarantine::Refuse, Kind::Choice(&["refuse", "skip", "off"]), 0..=2,
+            "refuse: CONNACK 0x88, PUBACK, PUBREC, SUBACK and UNSUBACK 0x83, each as its version can say it";
+        /// Panics of one plugin within quarantine_period that put it into quarantine.
+        quarantine_panics: usize = 100, Kind::Count, 1..=1_000_000,
+            "see quarantine";
+        /// See quarantine_panics.
+        quarantine_period: Duration = Duration::from_secs(60), Kind::Time, 1..=DAY_MS,
+            "panics that are longer ago do not count";
+    }
 }
 
 impl Limits {
@@ -308,6 +331,28 @@ pub enum SharedStrategy {
     Sticky,
     /// The one with the fewest messages in flight and queued.
     LeastInFlight,
+}
+
+/// What becomes of a server that has a worker which a callback does not return from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stuck {
+    /// It goes on, and the log says so.
+    #[default]
+    Log,
+    /// The process is aborted.
+    Abort,
+}
+
+/// What becomes of a plugin that panics again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Quarantine {
+    /// It is not called, and what it would have to allow is refused.
+    #[default]
+    Refuse,
+    /// It is not called, as if it had no opinion.
+    Skip,
+    /// It is called as ever.
+    Off,
 }
 
 #[cfg(test)]

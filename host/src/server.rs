@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::io::listener::Listener;
 use crate::io::worker::{self, Seed, Workers};
 use crate::limits::Limits;
-use crate::plugin::{Busy, Chain, Flip, LoadError, Plugin, Services};
+use crate::plugin::{Busy, Chain, Flip, LoadError, Plugin, Services, Watch};
 use crate::report::Tally;
 use crate::swap::{self, Status, SwapError, SwapReport, SwapRequest};
 
@@ -153,7 +153,8 @@ impl Builder {
             .map_err(|source| Error::System { what: "make the doorbells of the workers", source })?;
         let mailboxes = Mailboxes::new(workers.wake());
         let clock = Clock::start();
-        let services = Services::new(mailboxes.clone(), clock, self.limits.packet_bytes_max);
+        let watch = Watch::new(count, &self.limits);
+        let services = Services::new(mailboxes.clone(), clock, self.limits.packet_bytes_max).watched_by(watch.clone());
         let chain = load_all(self.plugins, &services)?;
         let addrs: Vec<SocketAddr> = listeners.iter().map(Listener::addr).collect();
         let exposed = addrs.iter().find(|addr| !addr.ip().to_canonical().is_loopback());
@@ -169,8 +170,12 @@ impl Builder {
         let counters = Arc::clone(&shared.counters);
         let threads = Mutex::new(threads);
         let name = self.name.clone();
-        let handle =
-            ServerHandle { name, addrs, mailboxes, workers, services, counters, threads, ended: Arc::default() };
+        let ended = Arc::default();
+        let handle = ServerHandle { name, addrs, mailboxes, workers, services, counters, watch, threads, ended };
+        if !shared.chain.plugins().is_empty() {
+            let system = |source| Error::System { what: "start a thread that watches the plugins", source };
+            handle.watch.start(&self.name).map_err(system)?;
+        }
         for worker in 0..count {
             handle.start_worker(worker, &self.name, &listeners, &shared, clock)?;
         }
@@ -250,6 +255,8 @@ pub struct ServerHandle {
     services: Services,
     /// What the workers have counted.
     counters: Arc<[Counters]>,
+    /// Looks after the plugins' calls until it is dropped.
+    watch: Arc<Watch>,
     threads: Mutex<Threads>,
     ended: Arc<Ended>,
 }
@@ -436,6 +443,7 @@ impl ServerHandle {
             listeners: listeners.to_vec(),
             shared: Arc::clone(shared),
             clock,
+            watch: Arc::clone(&self.watch),
             on_end: Box::new(move || ended.add_one()),
         };
         let thread = worker::start(seed).map_err(|source| Error::System { what: "start a worker", source })?;

@@ -16,6 +16,7 @@ use super::poller::{Doorbell, Poller};
 use crate::clock::Clock;
 use crate::core::mail::{Mail, Mailboxes};
 use crate::core::{Core, Handover, Shared};
+use crate::plugin::Watch;
 use crate::report::{self, Tally};
 
 /// Accepted sockets that wait for the driver of their worker.
@@ -123,6 +124,8 @@ pub(crate) struct Seed {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) clock: Clock,
+    /// Sees what plugins do on the worker's thread.
+    pub(crate) watch: Arc<Watch>,
     /// Called on the worker's thread when it has ended.
     pub(crate) on_end: Box<dyn Fn() + Send>,
 }
@@ -138,6 +141,7 @@ pub(crate) fn start(seed: Seed) -> io::Result<JoinHandle<bool>> {
         let mailboxes = seed.shared.mailboxes.clone();
         let _ending = Ending(seed.on_end);
         let run = || {
+            seed.watch.sit(worker);
             let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
             let accepting = seed.listeners.into_iter();
             let accepting: Vec<_> =

@@ -336,6 +336,8 @@ choices! {
     super::QueueFull: DropNewest, DropOldest;
     super::RejectedPublish: Acknowledge, Close;
     super::SharedStrategy: RoundRobin, Random, Sticky, LeastInFlight;
+    super::Stuck: Log, Abort;
+    super::Quarantine: Refuse, Skip, Off;
 }
 
 #[cfg(test)]

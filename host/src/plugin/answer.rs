@@ -83,6 +83,30 @@ impl Answer {
         self.pieces.push(Piece { key, number, bytes: start..self.bytes.len() });
     }
 
+    /// Writes a refusal, as a plugin would have.
+    pub(super) fn refuse(&mut self, reason_code: ReasonCode) -> Verdict {
+        self.push(AnswerKey::REASON_CODE, reason_code.0.into(), &[]);
+        Verdict::REJECT
+    }
+
+    /// Writes one Reason Code for each of so many Topic Filters, as a plugin would have.
+    pub(super) fn refuse_each(&mut self, filters: usize, reason_code: ReasonCode) -> Verdict {
+        self.push(AnswerKey::CODES, 0, &vec![reason_code.0; filters]);
+        Verdict::CODES
+    }
+
+    /// Whether it is the refusal that says that an Authentication Method is another plugin's.
+    pub(super) fn is_not_my_method(&self) -> bool {
+        let is = |piece: &Piece| piece.number == u64::from(ReasonCode::BAD_AUTHENTICATION_METHOD.0);
+        self.pieces.iter().any(|piece| piece.key == AnswerKey::REASON_CODE && is(piece))
+    }
+
+    /// Whether one of its Reason Codes for Topic Filters is an error.
+    pub(super) fn refuses_one(&self) -> bool {
+        let codes = self.pieces.iter().filter(|piece| piece.key == AnswerKey::CODES);
+        codes.flat_map(|piece| &self.bytes[piece.bytes.clone()]).any(|code| ReasonCode(*code).is_error())
+    }
+
     /// All pieces, as key, number and bytes.
     fn pieces(&self) -> Result<impl Iterator<Item = (AnswerKey, u64, &[u8])>, Unreadable> {
         if self.too_large {

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use plugin_api::abi::{
     Opaque, PluginVtRef, RawAck, RawAuth, RawConnect, RawDisconnect, RawInfo, RawPublish, RawSubscribe, RawUnsubscribe,
@@ -17,7 +18,9 @@ use super::loader::Origin;
 use super::outcome::Failed;
 use super::request::{ConnectionInfo, text};
 use super::rules;
-use super::services::{self, NO_CONNECTION, Panic, PluginServices};
+use super::services::{self, NO_CONNECTION, Panic, Panics, PluginServices};
+use super::stats::{Detour, Entry, Monitor, PluginStats, Trouble};
+use super::watch::Watch;
 use crate::codec::PacketType;
 
 /// A plugin that is loaded and initialised. Dropping it drops its instance; its library stays mapped.
@@ -38,6 +41,7 @@ pub struct Plugin {
     /// Connections that it decides about.
     connections: AtomicUsize,
     probation: Probation,
+    monitor: Arc<Monitor>,
 }
 
 // SAFETY: the contract of `PluginVt`: functions that take no connection's state may be called by several threads at once,
@@ -53,9 +57,9 @@ pub(super) enum NotReady {
 }
 
 /// The panic that ended a call: the text is in the answer; among the reported ones it is found by that.
-fn fatal(panics: Vec<Panic>, answer: &Answer) -> Panic {
+fn fatal(panics: Panics, answer: &Answer) -> Panic {
     let text = answer.text().map(|(_, text)| text).unwrap_or_default();
-    let reported = panics.into_iter().find(|panic| panic.text == text);
+    let reported = panics.into_iter().flat_map(|panics| *panics).find(|panic| panic.text == text);
     reported.unwrap_or(Panic { text, location: String::new() })
 }
 
@@ -73,6 +77,7 @@ impl Plugin {
         services: &services::Services,
     ) -> Result<Self, NotReady> {
         let name = table.name().as_str().to_owned();
+        let monitor = services.watch().monitor(&name);
         let services = PluginServices::leak(&name, services);
         let mut answer = Answer::default();
         let (instance, panics) = services::inside(NO_CONNECTION, || {
@@ -98,6 +103,7 @@ impl Plugin {
             generation: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
             probation: Probation::default(),
+            monitor,
         })
     }
 
@@ -197,42 +203,113 @@ impl Plugin {
         self.probation.count_failure(self);
     }
 
+    /// What is known of it.
+    #[must_use]
+    pub fn stats(&self) -> PluginStats {
+        PluginStats {
+            name: self.name.clone(),
+            version: self.version.clone(),
+            api_version: self.api_version.clone(),
+            is_quarantined: self.monitor.is_quarantined(),
+            callbacks: self.monitor.callbacks(),
+        }
+    }
+
+    /// What is to be done instead of calling it, if it is not to be called.
+    #[inline]
+    fn detour(&self, entry: Entry) -> Option<Detour> {
+        if self.monitor.has_detour(entry) { self.monitor.detour() } else { None }
+    }
+
+    /// Has it asked again though it has panicked too often. `false` if it is not in quarantine.
+    pub fn end_quarantine(&self) -> bool {
+        self.monitor.end_quarantine()
+    }
+
     /// Calls `handle_session_expired`.
     pub(super) fn session_expired(&self, client_id: &str) {
-        self.call(Callback::SessionExpired.name(), client_id, |table, instance, answer| {
+        let entry = Entry::of(Callback::SessionExpired);
+        if self.detour(entry).is_some() {
+            return; // There is nothing to refuse.
+        }
+        self.call(entry, client_id, |table, instance, answer| {
             // SAFETY: the instance lives as long as this plugin.
             unsafe { table.session_expired()(instance, text(client_id), None, answer.sink()) }
         });
     }
 
-    /// Calls `stop`.
+    /// Calls `stop`, even in quarantine: there may be threads to end.
     pub(super) fn stop(&self) {
-        self.call(Callback::Stop.name(), "", |table, instance, answer| {
+        self.call(Entry::of(Callback::Stop), "", |table, instance, answer| {
             // SAFETY: the instance lives as long as this plugin.
             unsafe { table.instance_stop()(instance, answer.sink()) }
         });
     }
 
     /// Runs a call that has nothing to answer and no connection's state.
-    fn call(&self, callback: &str, who: &str, call: impl FnOnce(PluginVtRef, Opaque, &mut Answer) -> Verdict) {
+    fn call(&self, entry: Entry, who: &str, call: impl FnOnce(PluginVtRef, Opaque, &mut Answer) -> Verdict) {
         let mut answer = Answer::default();
-        let (verdict, panics) = services::inside(NO_CONNECTION, || call(self.table, self.instance, &mut answer));
+        let run = || call(self.table, self.instance, &mut answer);
+        let (verdict, panics) = self.run(entry, NO_CONNECTION, who, run);
         if verdict == Verdict::PANICKED {
-            self.log_panic(callback, who, panics, &answer);
+            self.log_panic(entry, who, panics, &answer);
         } else {
-            self.log_caught(callback, who, &panics);
+            self.log_caught(entry, who, panics);
+        }
+    }
+
+    /// Makes a call: it is counted, seen by the watchdog, and timed now and then.
+    #[inline]
+    fn run<T>(&self, entry: Entry, connection: u64, who: &str, call: impl FnOnce() -> T) -> (T, Panics) {
+        let (monitor, seat) = (&*self.monitor, Watch::seat());
+        let begun = monitor.begin(seat, entry).then(Instant::now);
+        if let Some(seat) = seat {
+            // Until a client has been let in, it has no Client Identifier, or another one.
+            let is_early = entry == Entry::of(Callback::Connect) || connection == NO_CONNECTION;
+            seat.enter(monitor, entry, connection, who, is_early || entry == Entry::NEW_CONNECTION);
+        }
+        let outcome = services::inside(connection, call);
+        if let Some(seat) = seat {
+            seat.leave();
+        }
+        if let Some(begun) = begun {
+            monitor.time(entry, begun.elapsed());
+        }
+        outcome
+    }
+
+    /// Counts an answer that is no simple consent.
+    #[cold]
+    fn count_answer(&self, entry: Entry, verdict: Verdict, answer: &Answer) {
+        let trouble = match verdict {
+            Verdict::REJECT if entry == Entry::of(Callback::Auth) && answer.is_not_my_method() => return,
+            Verdict::REJECT | Verdict::DISCONNECT => Trouble::Refusal,
+            Verdict::CODES if answer.refuses_one() => Trouble::Refusal,
+            Verdict::ERROR => Trouble::Error,
+            _ => return,
+        };
+        self.monitor.count(entry, trouble);
+    }
+
+    #[cold]
+    fn log_panic(&self, entry: Entry, client_id: &str, panics: Panics, answer: &Answer) {
+        let (Panic { text, location }, callback) = (fatal(panics, answer), entry.name());
+        tracing::error!(plugin = self.name, callback, client_id, text, location, "a plugin panicked");
+        self.monitor.count_panic(entry, Instant::now());
+        self.count_failure();
+    }
+
+    #[inline]
+    fn log_caught(&self, entry: Entry, client_id: &str, panics: Panics) {
+        if let Some(panics) = panics {
+            self.log_panics(entry, client_id, &panics);
         }
     }
 
     #[cold]
-    fn log_panic(&self, callback: &str, client_id: &str, panics: Vec<Panic>, answer: &Answer) {
-        let Panic { text, location } = fatal(panics, answer);
-        tracing::error!(plugin = self.name, callback, client_id, text, location, "a plugin panicked");
-        self.count_failure();
-    }
-
-    fn log_caught(&self, callback: &str, client_id: &str, panics: &[Panic]) {
+    fn log_panics(&self, entry: Entry, client_id: &str, panics: &[Panic]) {
         for Panic { text, location } in panics {
+            let callback = entry.name();
             tracing::warn!(plugin = self.name, callback, client_id, text, location, "a plugin panicked and caught it");
         }
     }
@@ -240,6 +317,7 @@ impl Plugin {
     /// The plugin's answer makes no sense.
     #[cold]
     pub(super) fn log_unreadable(&self, callback: Callback, client_id: &str, why: &str) {
+        self.monitor.count(Entry::of(callback), Trouble::Unusable);
         let callback = callback.name();
         tracing::error!(plugin = self.name, callback, client_id, why, "a plugin's answer cannot be used: refused");
         self.count_failure();
@@ -273,14 +351,16 @@ impl Plugin {
     /// Makes the state of a connection. `None`: it panicked, which is logged.
     pub(super) fn new_state(&self, info: &ConnectionInfo<'_>) -> Option<State> {
         let (mut answer, raw) = (Answer::default(), info.raw());
-        let (new, panics) = services::inside(info.connection, || {
+        let entry = Entry::NEW_CONNECTION;
+        let (new, panics) = self.run(entry, info.connection, "", || {
             // SAFETY: the instance lives as long as the plugin.
             unsafe { self.table.connection_new()(self.instance, &raw, answer.sink()) }
         });
         if new.is_null() {
-            self.log_panic("new_connection", &info.peer.to_string(), panics, &answer);
+            self.log_panic(entry, &info.peer.to_string(), panics, &answer);
             return None;
         }
+        self.log_caught(entry, "", panics);
         Some(State(new))
     }
 
@@ -288,7 +368,7 @@ impl Plugin {
     pub(super) fn drop_state(&self, state: &mut State, who: &str) {
         let state = std::mem::replace(&mut state.0, std::ptr::null_mut());
         if !state.is_null() {
-            self.call("drop of the connection's state", who, |table, _, answer| {
+            self.call(Entry::DROP_CONNECTION, who, |table, _, answer| {
                 // SAFETY: `connection_new` of this table made the state, and it is forgotten here.
                 unsafe { table.connection_drop()(state, answer.sink()) }
             });
@@ -298,7 +378,7 @@ impl Plugin {
 
 impl Drop for Plugin {
     fn drop(&mut self) {
-        self.call("drop", "", |table, instance, answer| {
+        self.call(Entry::DROP_INSTANCE, "", |table, instance, answer| {
             // SAFETY: this is the last call: `Handlers`, which hold the states, keep the plugin alive.
             unsafe { table.instance_drop()(instance, answer.sink()) }
         });
@@ -408,6 +488,11 @@ impl Handlers {
             kept: None,
         };
         for (index, plugin) in plugins.list.iter().enumerate() {
+            match plugin.detour(Entry::NEW_CONNECTION) {
+                Some(Detour::Refuse) => return Err(handlers),
+                Some(Detour::Skip) => continue,
+                None => {}
+            }
             let Some(state) = plugin.new_state(info) else {
                 return Err(handlers);
             };
@@ -503,7 +588,12 @@ impl Handlers {
         }
     }
 
-    /// Calls one plugin with its instance and its state.
+    /// Whether a plugin is in quarantine and left out: it has no opinion, whatever it implements.
+    pub(super) fn is_skipped(&self, index: usize) -> bool {
+        self.plugins.list[index].detour(Entry::of(Callback::Connect)) == Some(Detour::Skip)
+    }
+
+    /// Calls one plugin with its instance and its state. `instead` answers in its place if it is not to be called.
     #[inline]
     fn enter(
         &mut self,
@@ -512,8 +602,12 @@ impl Handlers {
         who: &str,
         answer: &mut Answer,
         call: impl FnOnce(PluginVtRef, Opaque, Opaque, &mut Answer) -> Verdict,
+        instead: impl FnOnce(Detour, &mut Answer) -> Verdict,
     ) -> Result<Verdict, Failed> {
-        let (plugin, connection) = (&self.plugins.list[index], self.connection);
+        let (plugin, connection, entry) = (&self.plugins.list[index], self.connection, Entry::of(callback));
+        if let Some(detour) = plugin.detour(entry) {
+            return Ok(instead(detour, answer));
+        }
         let state = match &mut self.states {
             States::One(state) => state,
             States::Any(states) => &mut states[index],
@@ -521,21 +615,25 @@ impl Handlers {
         if state.0.is_null() {
             return Err(Failed); // It was logged when it panicked.
         }
-        let (verdict, panics) = services::inside(connection, || call(plugin.table, plugin.instance, state.0, answer));
-        if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
-            plugin.log_panic(callback.name(), who, panics, answer);
-            plugin.count_connection(false);
-            plugin.drop_state(state, who);
-            return Err(Failed);
+        let run = || call(plugin.table, plugin.instance, state.0, answer);
+        let (verdict, panics) = plugin.run(entry, connection, who, run);
+        if verdict != Verdict::OK {
+            if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
+                plugin.log_panic(entry, who, panics, answer);
+                plugin.count_connection(false);
+                plugin.drop_state(state, who);
+                return Err(Failed);
+            }
+            plugin.count_answer(entry, verdict, answer);
         }
-        plugin.log_caught(callback.name(), who, &panics);
+        plugin.log_caught(entry, who, panics);
         Ok(verdict)
     }
 }
 
 /// Makes a method of [`Handlers`] for each callback that has a connection's state.
 macro_rules! callbacks {
-    ($($(#[$inline:meta])? $name:ident($view:ty): $callback:ident;)*) => {
+    ($($(#[$inline:meta])? $name:ident($view:ty): $callback:ident, $instead:expr;)*) => {
         impl Handlers {
             $(
                 $(#[$inline])?
@@ -546,10 +644,14 @@ macro_rules! callbacks {
                     answer: &mut Answer,
                     view: &$view,
                 ) -> Result<Verdict, Failed> {
-                    self.enter(index, Callback::$callback, who, answer, |table, instance, state, answer| {
+                    let call = |table: PluginVtRef, instance, state, answer: &mut Answer| {
                         // SAFETY: `enter` passes an instance and a state that it made, both alive; `&mut self` keeps
                         // other threads from the state.
                         unsafe { table.$name()(instance, state, view, answer.sink()) }
+                    };
+                    let instead: fn(&$view, Detour, &mut Answer) -> Verdict = $instead;
+                    self.enter(index, Callback::$callback, who, answer, call, |detour, answer| {
+                        instead(view, detour, answer)
                     })
                 }
             )*
@@ -558,14 +660,35 @@ macro_rules! callbacks {
 }
 
 callbacks! {
-    connect(RawConnect<'_>): Connect;
-    auth(RawAuth<'_>): Auth;
-    #[inline] publish(RawPublish<'_>): Publish;
-    subscribe(RawSubscribe<'_>): Subscribe;
-    unsubscribe(RawUnsubscribe<'_>): Unsubscribe;
-    puback(RawAck): Puback;
-    info(RawInfo<'_>): Info;
-    disconnect(RawDisconnect<'_>): Disconnect;
+    connect(RawConnect<'_>): Connect, |_, detour, answer| refuse_in_place(detour, ReasonCode::SERVER_UNAVAILABLE, answer);
+    auth(RawAuth<'_>): Auth, |_, detour, answer| match detour {
+        // Not its method: the next plugin is asked, and if it was this one's, nobody lets the client in.
+        Detour::Skip => answer.refuse(ReasonCode::BAD_AUTHENTICATION_METHOD),
+        Detour::Refuse => answer.refuse(REFUSED_IN_PLACE),
+    };
+    #[inline] publish(RawPublish<'_>): Publish, |_, detour, answer| refuse_in_place(detour, REFUSED_IN_PLACE, answer);
+    subscribe(RawSubscribe<'_>): Subscribe, |view, detour, answer| match detour {
+        Detour::Skip => Verdict::OK,
+        Detour::Refuse => answer.refuse_each(view.subscriptions.len(), REFUSED_IN_PLACE),
+    };
+    unsubscribe(RawUnsubscribe<'_>): Unsubscribe, |view, detour, answer| match detour {
+        Detour::Skip => Verdict::OK,
+        Detour::Refuse => answer.refuse_each(view.filters.len(), REFUSED_IN_PLACE),
+    };
+    puback(RawAck): Puback, |_, _, _| Verdict::OK;
+    info(RawInfo<'_>): Info, |_, _, _| Verdict::OK;
+    disconnect(RawDisconnect<'_>): Disconnect, |_, _, _| Verdict::OK;
+}
+
+/// What clients are told where the host refuses in a plugin's place, and a client is in already.
+const REFUSED_IN_PLACE: ReasonCode = ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR;
+
+#[cold]
+fn refuse_in_place(detour: Detour, reason_code: ReasonCode, answer: &mut Answer) -> Verdict {
+    match detour {
+        Detour::Skip => Verdict::OK,
+        Detour::Refuse => answer.refuse(reason_code),
+    }
 }
 
 impl Drop for Handlers {

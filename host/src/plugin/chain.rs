@@ -91,6 +91,9 @@ impl Chain {
         let will = will.as_ref().map(|will| will.raw(false));
         let mut all = None::<ConnackOverrides>;
         for index in implementing(handlers, Callback::Connect) {
+            if handlers.is_skipped(index) {
+                continue; // Nobody's opinion is not a consent.
+            }
             let overrides = all.get_or_insert_default();
             let client_id = overrides.client_id.as_deref().unwrap_or(request.client_id);
             let raw = request.raw(client_id, will.as_ref());

@@ -24,8 +24,10 @@ mod publish;
 mod request;
 mod rules;
 mod services;
+mod stats;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use call::{Handlers, Plugin};
 pub use chain::Chain;
@@ -43,3 +45,5 @@ pub use request::{
     WillRequest,
 };
 pub use services::Services;
+pub use stats::{CallbackStats, PluginStats};
+pub use watch::Watch;

@@ -18,10 +18,12 @@ use plugin_api::abi::{
 use plugin_api::{PropertiesBuf, Property, QoS};
 
 use super::rules::{self, Place};
+use super::watch::Watch;
 use crate::clock::{Clock, Millis};
 use crate::codec::{PACKET_BYTES_MAX, PacketType};
 use crate::core::mail::{InfoMail, InfoTarget, Mail, Mailboxes};
 use crate::core::owner_of;
+use crate::limits::Limits;
 use crate::message::MessageParts;
 
 /// Bytes of kind and data together in one message for `handle_info`.
@@ -45,6 +47,7 @@ pub struct Services {
     mailboxes: Mailboxes,
     clock: Clock,
     packet_bytes_max: usize,
+    watch: Arc<Watch>,
 }
 
 impl Services {
@@ -52,7 +55,17 @@ impl Services {
     /// `packet_bytes_max`.
     #[must_use]
     pub fn new(mailboxes: Mailboxes, clock: Clock, packet_bytes_max: usize) -> Self {
-        Self { mailboxes, clock, packet_bytes_max }
+        Self { mailboxes, clock, packet_bytes_max, watch: Watch::new(0, &Limits::default()) }
+    }
+
+    /// The same, for plugins whose calls this watchdog sees.
+    #[must_use]
+    pub fn watched_by(self, watch: Arc<Watch>) -> Self {
+        Self { watch, ..self }
+    }
+
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// Services where no server runs (`host check`): plugins can log, and everything else is refused.
@@ -202,27 +215,30 @@ thread_local! {
     static LATER: RefCell<Later> = const { RefCell::new(Later { requests: Vec::new(), panics: Vec::new() }) };
 }
 
+/// Panics that the plugin's hook reported in one call, if there were any. One word, as almost always there is none.
+pub(super) type Panics = Option<Box<Vec<Panic>>>;
+
 /// Runs a call into a plugin. What it asks for meanwhile is done when it has returned. Panics that its hook reported,
 /// those that it caught itself included, are returned as well.
 #[inline]
-pub(super) fn inside<T>(connection: u64, call: impl FnOnce() -> T) -> (T, Vec<Panic>) {
+pub(super) fn inside<T>(connection: u64, call: impl FnOnce() -> T) -> (T, Panics) {
     INSIDE.set(Inside::Yes);
     CONNECTION.set(connection);
     let result = call();
     CONNECTION.set(NO_CONNECTION);
     let touched = INSIDE.replace(Inside::No) == Inside::Touched;
-    (result, if touched { settle() } else { Vec::new() })
+    (result, if touched { settle() } else { None })
 }
 
 #[cold]
-fn settle() -> Vec<Panic> {
+fn settle() -> Panics {
     let Later { requests, panics } = LATER.replace(Later { requests: Vec::new(), panics: Vec::new() });
     for (mailboxes, worker, mail) in requests {
         if !mailboxes.post(worker, mail) {
             tracing::warn!(worker, "a plugin's request was dropped: the worker's mailbox is full");
         }
     }
-    panics
+    (!panics.is_empty()).then(|| Box::new(panics))
 }
 
 /// Writes a line for a plugin.

@@ -22,3 +22,4 @@ mod shared;
 mod swap;
 mod tidy;
 mod unruly;
+mod watch;
