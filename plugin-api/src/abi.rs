@@ -166,6 +166,14 @@ pub struct Reply {
     pub context: Opaque,
     /// Context, how it ended, and the answer.
     pub done: unsafe extern "C" fn(Opaque, Status, RSlice<'_, RawPiece<'_>>),
+    /// [`Reply::WAITS`], or nothing.
+    pub flags: u64,
+}
+
+impl Reply {
+    /// The thread that asks will wait for the answer. Where it would wait for itself, as it is inside a callback, the
+    /// request is refused with [`Status::NOT_HERE`].
+    pub const WAITS: u64 = 1;
 }
 
 // SAFETY: whoever makes one promises that `done` may be called with the context on any thread.

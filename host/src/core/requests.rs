@@ -209,7 +209,7 @@ impl Core {
                 message: Kept::new(&parts, &self.account),
                 qos: message.qos,
                 retain: message.retain,
-                origin: Origin::new(None, &[], &self.account),
+                origin: Origin::Sent,
             };
             self.send_or_queue(self.connections[slot as usize].session, delivery);
         }

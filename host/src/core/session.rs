@@ -1,6 +1,6 @@
 //! Session State: what outlives a Network Connection.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -54,8 +54,9 @@ pub(super) struct Session {
     /// QoS 2 messages from the client, accepted and not released [MQTT-4.3.3-10]. `None` where a handler took the message:
     /// nothing is routed at PUBREL.
     pub(super) received: HashMap<PacketId, Option<Kept>, RandomState>,
-    /// By Topic Filter as the client wrote it, `$share/…` included.
-    pub(super) subscriptions: HashMap<Box<str>, Subscription, RandomState>,
+    /// By Topic Filter as the client wrote it, `$share/…` included. In order, so that they can be gone through in pieces
+    /// while they change.
+    pub(super) subscriptions: BTreeMap<Box<str>, Subscription>,
     /// For its Shared Subscriptions; few sessions have any.
     pub(super) shared: Option<Box<SharedPart>>,
     /// A Will Message that waits for its Will Delay Interval.
@@ -122,6 +123,8 @@ pub(super) enum Origin {
     Several(Rc<Identifiers>),
     /// A Shared Subscription, by [`Group::number`](crate::router::Group::number), with its identifier or 0.
     Shared { group: NonZeroU64, identifier: u32 },
+    /// None: a handler has sent it to this client.
+    Sent,
 }
 
 /// Behind a thin pointer, so that [`Queued`] stays small. There may be as many as a session has subscriptions.
@@ -154,7 +157,7 @@ impl Origin {
     /// The Subscription Identifiers of all matching subscriptions.
     pub(super) fn identifiers(&self) -> &[u32] {
         match self {
-            Self::One(0) | Self::Shared { identifier: 0, .. } => &[],
+            Self::One(0) | Self::Shared { identifier: 0, .. } | Self::Sent => &[],
             Self::One(identifier) | Self::Shared { identifier, .. } => std::slice::from_ref(identifier),
             Self::Several(identifiers) => &identifiers.all,
         }
@@ -164,7 +167,7 @@ impl Origin {
     pub(super) fn group(&self) -> Option<NonZeroU64> {
         match self {
             Self::Shared { group, .. } => Some(*group),
-            Self::One(_) | Self::Several(_) => None,
+            Self::One(_) | Self::Several(_) | Self::Sent => None,
         }
     }
 }
@@ -202,7 +205,7 @@ impl Session {
             queue: VecDeque::new(),
             queue_bytes: 0,
             received: HashMap::default(),
-            subscriptions: HashMap::default(),
+            subscriptions: BTreeMap::new(),
             shared: None,
             will: None,
             parked_replays: None,

@@ -28,7 +28,7 @@ struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     fn item(&self) -> SubscribeItem<'a> {
-        SubscribeItem { filter: self.filter, share_name: self.share_name, options: self.options }
+        SubscribeItem { filter: self.filter, share_name: self.share_name, options: self.options, again: false }
     }
 }
 

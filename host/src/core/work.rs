@@ -5,9 +5,7 @@
 //! messages of other workers, timers, replays of retained messages. One packet is handled as a whole, so that each has a
 //! bound of its own.
 
-use std::collections::{HashMap, hash_map};
-
-use foldhash::fast::RandomState;
+use std::collections::{BTreeMap, btree_map};
 
 use super::Core;
 use super::budget::subscription_bytes;
@@ -40,7 +38,7 @@ pub(super) const UNITS_FOR_REMAINS: usize = UNITS_A_TURN / 16;
 /// the session's serial is given to no other.
 pub(super) struct Remains {
     key: SessionKey,
-    filters: hash_map::IntoKeys<Box<str>, Subscription>,
+    filters: btree_map::IntoKeys<Box<str>, Subscription>,
 }
 
 impl Core {
@@ -102,11 +100,7 @@ impl Core {
 
     /// Takes the subscriptions of a session that has ended out of the router, now as far as that is little, and the rest
     /// in later turns.
-    pub(super) fn remove_subscriptions(
-        &mut self,
-        key: SessionKey,
-        subscriptions: HashMap<Box<str>, Subscription, RandomState>,
-    ) {
+    pub(super) fn remove_subscriptions(&mut self, key: SessionKey, subscriptions: BTreeMap<Box<str>, Subscription>) {
         if !subscriptions.is_empty() {
             self.remains.push_back(Remains { key, filters: subscriptions.into_keys() });
             self.remove_remains(self.work_left.min(UNITS_FOR_REMAINS));

@@ -191,6 +191,8 @@ pub struct SubscribeItem<'a> {
     pub share_name: Option<&'a str>,
     /// Subscription Options.
     pub options: SubscribeOptions,
+    /// The subscription is there already, and is asked about again.
+    pub again: bool,
 }
 
 impl SubscribeItem<'_> {
@@ -199,6 +201,7 @@ impl SubscribeItem<'_> {
             (self.share_name.is_some(), RawSubscription::SHARED),
             (self.options.no_local, RawSubscription::NO_LOCAL),
             (self.options.retain_as_published, RawSubscription::RETAIN_AS_PUBLISHED),
+            (self.again, RawSubscription::AGAIN),
         ];
         RawSubscription {
             filter: self.filter.into(),

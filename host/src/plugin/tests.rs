@@ -442,8 +442,12 @@ fn codes_are_only_lowered() {
     ];
     for (scripts, expected, questions) in rows {
         let (chain, mut handlers) = chain(scripts);
-        let item =
-            |filter| SubscribeItem { filter, share_name: None, options: SubscribeOptions::new(QoS::ExactlyOnce) };
+        let item = |filter| SubscribeItem {
+            filter,
+            share_name: None,
+            options: SubscribeOptions::new(QoS::ExactlyOnce),
+            again: false,
+        };
         let items = ["x", "y", "z"].map(item);
         let mut codes = [ReasonCode(2), ReasonCode(1), ReasonCode(0x8f)];
         let got = match chain.subscribe(&mut handlers, "me", &items, &[], &mut codes) {

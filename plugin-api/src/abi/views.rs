@@ -182,6 +182,8 @@ impl RawSubscription<'_> {
     pub const NO_LOCAL: u8 = 2;
     /// Retain As Published.
     pub const RETAIN_AS_PUBLISHED: u8 = 4;
+    /// The subscription is there already, and is asked about again.
+    pub const AGAIN: u8 = 8;
 }
 
 /// A SUBSCRIBE packet.

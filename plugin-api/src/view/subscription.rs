@@ -73,6 +73,12 @@ impl<'a> Subscription<'a> {
         }
     }
 
+    /// Whether the subscription is there already, and is asked about again. An error removes it.
+    #[must_use]
+    pub const fn again(&self) -> bool {
+        self.flag(RawSubscription::AGAIN)
+    }
+
     /// The Reason Code as it stands: the QoS that the server and earlier plugins grant, or the error they refuse with.
     #[must_use]
     pub const fn reason_code(&self) -> ReasonCode {
