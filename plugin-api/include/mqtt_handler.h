@@ -135,6 +135,12 @@ enum {
 };
 
 enum {
+    /* The thread that asks will wait for the answer. Where it would wait for itself, as it is inside a callback,
+     * the request is refused with MQTT_STATUS_NOT_HERE. */
+    MQTT_REPLY_WAITS = 1,
+};
+
+enum {
     /* An action of `handle_info`: publish the message that follows to this client. */
     MQTT_ACTION_PUBLISH = 1,
     /* An action of `handle_info`: disconnect with the Reason Code and properties that follow. */
@@ -205,6 +211,8 @@ enum {
     MQTT_SUBSCRIPTION_NO_LOCAL = 2,
     /* Retain As Published. */
     MQTT_SUBSCRIPTION_RETAIN_AS_PUBLISHED = 4,
+    /* The subscription is there already, and is asked about again. */
+    MQTT_SUBSCRIPTION_AGAIN = 8,
 };
 
 enum {
@@ -559,6 +567,8 @@ struct mqtt_reply {
     void *context;
     /* Context, how it ended, and the answer. */
     void (*done)(void *, mqtt_status, mqtt_piece_slice);
+    /* MQTT_REPLY_WAITS, or nothing. */
+    uint64_t flags;
 };
 
 /* The host's buffer for one answer: the plugin writes pieces into it, the host owns and reads them. */

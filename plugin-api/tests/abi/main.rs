@@ -43,7 +43,7 @@ fn what_is_frozen_stays() {
         broken.is_empty(),
         "this change breaks plugins that are built already:\n  {}\n\
          Tables grow at their end, views behind `extension`, numbers by new ones: see plugin-api/ABI.md. If it has to \
-         be, it is a new major version: take these lines out of plugin-api/{name} by hand.",
+         be, it is a new major version: delete plugin-api/{name}, and let UPDATE_GOLDEN=1 write it anew.",
         broken.join("\n  ")
     );
     check_file(name, &new);
