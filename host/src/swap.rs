@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -350,13 +351,21 @@ pub(crate) fn swap(
     let prepared = Prepared::read(&request.path).map_err(|error| SwapError::load(named, &error))?;
     let index = place(chain, named, &prepared, &request.path)?;
     let name = prepared.name().to_owned();
-    let running = std::sync::Arc::clone(&chain.plugins()[index]);
+    let running = Arc::clone(&chain.plugins()[index]);
     let config = request.config.clone().unwrap_or_else(|| running.config());
     let plugin = prepared.init(&config, services).map_err(|error| SwapError::load(Some(&name), &error))?;
+    let plugin = Arc::new(plugin);
     let (version, path) = (plugin.version().to_owned(), request.path.clone());
-    let epoch = match chain.flip(index, plugin, &request.flip(), Instant::now()) {
+    let epoch = match hand_over_state(&running, &plugin).and_then(|()| {
+        let flipped = chain.flip(index, &plugin, &request.flip(), Instant::now());
+        flipped.map_err(|busy| SwapError::busy(Some(&name), &busy))
+    }) {
         Ok(epoch) => epoch,
-        Err(busy) => return Err(SwapError::busy(Some(&name), &busy)),
+        Err(error) => {
+            // It has been initialised, and may have threads to end.
+            plugin.let_go();
+            return Err(error);
+        }
     };
     let mut report = SwapReport {
         name,
@@ -372,6 +381,12 @@ pub(crate) fn swap(
     wait(chain, workers, epoch, request.wait, &mut report);
     tracing::info!("{report}");
     Ok(report)
+}
+
+/// Hands over what the plugin as a whole knows.
+fn hand_over_state(from: &Plugin, to: &Plugin) -> Result<(), SwapError> {
+    let taken = from.hand_over_all(to);
+    taken.map_err(|why| SwapError::new(SwapStep::State, Some(to.name()), format_args!("plugin {}: {why}", to.name())))
 }
 
 /// The place in the chain that a library is for.

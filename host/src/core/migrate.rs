@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use super::connection::Phase;
+use plugin_api::{DisconnectKind, ReasonCode};
+
+use super::connection::{Closing, Phase};
 use super::{Core, Subject, slot_of};
-use crate::plugin::{CannotMove, ConnectionInfo};
+use crate::plugin::{Conformed, ConnectionInfo, Handlers, SwapRequest};
 
 /// Connections that the sweep moves in one turn, and places that it looks at.
 const MOVES_A_TURN: usize = if cfg!(any(test, fuzzing)) { 2 } else { 128 };
@@ -63,11 +65,20 @@ impl Core {
             .sessions
             .get(connection.session as usize)
             .map_or_else(|| "".into(), |session| Arc::clone(&session.client_id));
-        let info = ConnectionInfo { connection: connection.id, peer: connection.peer, listener: &connection.listener };
-        match handlers.conform(&self.plan, &info, &who) {
-            Ok(()) => true,
-            Err(CannotMove::Failed) => {
+        let request = SwapRequest {
+            info: ConnectionInfo { connection: connection.id, peer: connection.peer, listener: &connection.listener },
+            client_id: &who,
+            keep_alive: connection.keep_alive_secs,
+            version: connection.version as u8,
+        };
+        match handlers.conform(&self.plan, &request) {
+            Conformed::Yes | Conformed::Later => true,
+            Conformed::Failed => {
                 self.close_failed(slot);
+                false
+            }
+            Conformed::Disconnect => {
+                self.close(slot, Closing::telling(DisconnectKind::ServerDisconnect, ReasonCode::ADMINISTRATIVE_ACTION));
                 false
             }
         }
@@ -93,19 +104,22 @@ impl Core {
 
     /// `true` if there was something to do.
     fn move_or_note(&mut self, slot: u32) -> bool {
-        let epoch = self.plan.epoch();
-        let connection = &self.connections[slot as usize];
-        let is_behind = |handlers: &crate::plugin::Handlers| handlers.epoch() != epoch;
-        if !connection.handlers.as_ref().is_some_and(is_behind) {
+        if !self.is_behind(slot) {
             return false;
         }
-        if connection.may_go_over() {
-            self.conform(slot);
-        } else if !matches!(connection.phase, Phase::Closing | Phase::Leaving) {
-            let id = connection.id;
-            self.sweep.late.push((slot, id));
+        self.conform(slot);
+        if self.is_behind(slot) {
+            self.sweep.late.push((slot, self.connections[slot as usize].id));
         }
         true
+    }
+
+    /// Whether a connection has other plugins than it is to have.
+    fn is_behind(&self, slot: u32) -> bool {
+        let connection = &self.connections[slot as usize];
+        let is_behind = |handlers: &Handlers| handlers.epoch() != self.plan.epoch();
+        !matches!(connection.phase, Phase::Closing | Phase::Leaving)
+            && connection.handlers.as_ref().is_some_and(is_behind)
     }
 
     /// Every place has been looked at.

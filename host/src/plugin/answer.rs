@@ -153,6 +153,18 @@ impl Answer {
         Ok((code.ok_or("it has no reason code")?, properties))
     }
 
+    /// A state that was exported: the version of its schema, and its bytes.
+    pub(super) fn state(&self) -> Result<(u32, &[u8]), Unreadable> {
+        let mut state = None;
+        for (key, number, bytes) in self.pieces()? {
+            if key != AnswerKey::STATE || state.is_some() {
+                return Err(unexpected(key));
+            }
+            state = Some((u32::try_from(number).map_err(|_| format!("{number} is no schema version"))?, bytes));
+        }
+        state.ok_or_else(|| "it has no state".to_owned())
+    }
+
     /// What a plugin changes of a CONNECT.
     pub(super) fn overrides(&self) -> Result<ConnackOverrides, Unreadable> {
         let mut overrides = ConnackOverrides::default();

@@ -238,8 +238,15 @@ impl Plugin {
         });
     }
 
+    /// Tells it that it is about to be dropped. To be called once.
+    pub fn let_go(&self) {
+        if self.callbacks.contains(Callback::Stop) {
+            self.stop();
+        }
+    }
+
     /// Calls `stop`, even in quarantine: there may be threads to end.
-    pub(super) fn stop(&self) {
+    fn stop(&self) {
         self.call(Entry::of(Callback::Stop), "", |table, instance, answer| {
             // SAFETY: the instance lives as long as this plugin.
             unsafe { table.instance_stop()(instance, answer.sink()) }
@@ -260,7 +267,7 @@ impl Plugin {
 
     /// Makes a call: it is counted, seen by the watchdog, and timed now and then.
     #[inline]
-    fn run<T>(&self, entry: Entry, connection: u64, who: &str, call: impl FnOnce() -> T) -> (T, Panics) {
+    pub(super) fn run<T>(&self, entry: Entry, connection: u64, who: &str, call: impl FnOnce() -> T) -> (T, Panics) {
         let (monitor, seat) = (&*self.monitor, Watch::seat());
         let begun = monitor.begin(seat, entry).then(Instant::now);
         if let Some(seat) = seat {
@@ -291,8 +298,25 @@ impl Plugin {
         self.monitor.count(entry, trouble);
     }
 
+    /// Its functions, and what they get as the instance, which lives as long as this plugin.
+    pub(super) fn foreign(&self) -> (PluginVtRef, Opaque) {
+        (self.table, self.instance)
+    }
+
+    /// The plugin has made no state.
     #[cold]
-    fn log_panic(&self, entry: Entry, client_id: &str, panics: Panics, answer: &Answer) {
+    pub(super) fn log_not_made(&self, callback: Callback, client_id: &str, panics: Panics, answer: &Answer) {
+        match answer.text() {
+            Some((number, _)) if number == u64::from(Verdict::ERROR.0) => {
+                self.monitor.count(Entry::of(callback), Trouble::Error);
+                self.log_error(callback, client_id, answer);
+            }
+            _ => self.log_panic(Entry::of(callback), client_id, panics, answer),
+        }
+    }
+
+    #[cold]
+    pub(super) fn log_panic(&self, entry: Entry, client_id: &str, panics: Panics, answer: &Answer) {
         let (Panic { text, location }, callback) = (fatal(panics, answer), entry.name());
         tracing::error!(plugin = self.name, callback, client_id, text, location, "a plugin panicked");
         self.monitor.count_panic(entry, Instant::now());
@@ -300,7 +324,7 @@ impl Plugin {
     }
 
     #[inline]
-    fn log_caught(&self, entry: Entry, client_id: &str, panics: Panics) {
+    pub(super) fn log_caught(&self, entry: Entry, client_id: &str, panics: Panics) {
         if let Some(panics) = panics {
             self.log_panics(entry, client_id, &panics);
         }
@@ -429,7 +453,7 @@ impl Plugins {
 }
 
 /// What one plugin remembers of one connection; null once it has panicked or the connection has ended.
-pub(super) struct State(Opaque);
+pub(super) struct State(pub(super) Opaque);
 
 impl State {
     pub(super) const NONE: Self = Self(std::ptr::null_mut());
@@ -493,13 +517,24 @@ impl Handlers {
                 Some(Detour::Skip) => continue,
                 None => {}
             }
-            let Some(state) = plugin.new_state(info) else {
+            if let Some(state) = plugin.new_state(info) {
+                handlers.states()[index] = state;
+                plugin.count_connection(true);
+            } else if !handlers.begin_again(index, info) {
                 return Err(handlers);
-            };
-            handlers.states()[index] = state;
-            plugin.count_connection(true);
+            }
         }
         Ok(handlers)
+    }
+
+    /// Has the instance that decided before decide about a connection that has just begun, as the new one has panicked
+    /// while it is on probation. `false` if that is not so.
+    #[cold]
+    fn begin_again(&mut self, index: usize, info: &ConnectionInfo<'_>) -> bool {
+        let Some(previous) = self.plugins.list[index].probation.previous() else { return false };
+        let Some(state) = previous.new_state(info) else { return false };
+        self.put(index, &previous, state);
+        true
     }
 
     /// The plan that it last conformed to; see [`Handlers::conform`].
@@ -601,6 +636,46 @@ impl Handlers {
         callback: Callback,
         who: &str,
         answer: &mut Answer,
+        call: impl FnOnce(PluginVtRef, Opaque, Opaque, &mut Answer) -> Verdict + Copy,
+        instead: impl FnOnce(Detour, &mut Answer) -> Verdict + Copy,
+    ) -> Result<Verdict, Failed> {
+        match self.enter_once(index, callback, who, answer, call, instead) {
+            Err(Failed) if self.fall_back(index) => {
+                *answer = Answer::default();
+                if self.plugins.list[index].callbacks.contains(callback) {
+                    self.enter_once(index, callback, who, answer, call, instead)
+                } else if matches!(callback, Callback::Auth | Callback::Connect) {
+                    Err(Failed) // It has no opinion on who may connect: nobody has let the client in.
+                } else {
+                    Ok(Verdict::OK)
+                }
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Goes back to the instance that decided before, with the state that it had, as the new one has panicked while it is
+    /// on probation. `false` if there is no such state.
+    #[cold]
+    fn fall_back(&mut self, index: usize) -> bool {
+        let Some(Kept { plugin, state, .. }) = self.take_kept(index) else { return false };
+        tracing::warn!(
+            plugin = plugin.name,
+            version = plugin.version,
+            connection = self.connection,
+            "a connection goes back to the version that decided before"
+        );
+        self.put(index, &plugin, state);
+        true
+    }
+
+    #[inline]
+    fn enter_once(
+        &mut self,
+        index: usize,
+        callback: Callback,
+        who: &str,
+        answer: &mut Answer,
         call: impl FnOnce(PluginVtRef, Opaque, Opaque, &mut Answer) -> Verdict,
         instead: impl FnOnce(Detour, &mut Answer) -> Verdict,
     ) -> Result<Verdict, Failed> {
@@ -660,7 +735,6 @@ macro_rules! callbacks {
 }
 
 callbacks! {
-    connect(RawConnect<'_>): Connect, |_, detour, answer| refuse_in_place(detour, ReasonCode::SERVER_UNAVAILABLE, answer);
     auth(RawAuth<'_>): Auth, |_, detour, answer| match detour {
         // Not its method: the next plugin is asked, and if it was this one's, nobody lets the client in.
         Detour::Skip => answer.refuse(ReasonCode::BAD_AUTHENTICATION_METHOD),
@@ -678,6 +752,35 @@ callbacks! {
     puback(RawAck): Puback, |_, _, _| Verdict::OK;
     info(RawInfo<'_>): Info, |_, _, _| Verdict::OK;
     disconnect(RawDisconnect<'_>): Disconnect, |_, _, _| Verdict::OK;
+}
+
+impl Handlers {
+    /// `handle_connect`: the first thing that a plugin is asked about a connection, so that another instance can be asked
+    /// from the beginning.
+    pub(super) fn connect(
+        &mut self,
+        index: usize,
+        who: &str,
+        answer: &mut Answer,
+        view: &RawConnect<'_>,
+    ) -> Result<Verdict, Failed> {
+        let ask = |table: PluginVtRef, instance, state, answer: &mut Answer| {
+            // SAFETY: as for the callbacks above.
+            unsafe { table.connect()(instance, state, view, answer.sink()) }
+        };
+        let instead = |detour, answer: &mut Answer| refuse_in_place(detour, ReasonCode::SERVER_UNAVAILABLE, answer);
+        let outcome = self.enter(index, Callback::Connect, who, answer, ask, instead);
+        let (peer, listener) = (view.peer.into(), view.listener.as_str());
+        let info = ConnectionInfo { connection: view.connection, peer, listener };
+        if outcome.is_ok() || !self.begin_again(index, &info) {
+            return outcome;
+        }
+        *answer = Answer::default();
+        if !self.plugins.list[index].callbacks.contains(Callback::Connect) {
+            return Err(Failed); // It has no opinion: nobody has let the client in.
+        }
+        self.enter_once(index, Callback::Connect, who, answer, ask, instead)
+    }
 }
 
 /// What clients are told where the host refuses in a plugin's place, and a client is in already.

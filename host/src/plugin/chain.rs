@@ -275,7 +275,7 @@ impl Chain {
             let Ok(verdict) = handlers.info(index, who, &mut answer, &raw) else {
                 return InfoOutcome::Failed;
             };
-            let plugin = Arc::clone(&handlers.plugins().list[index]);
+            let plugin = &handlers.plugins().list[index];
             let fitted = |mut action| {
                 if let InfoAction::Disconnect { reason_code, .. } = &mut action {
                     *reason_code = plugin.fitting(Callback::Info, who, PacketType::Disconnect, *reason_code);

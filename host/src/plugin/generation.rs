@@ -5,13 +5,13 @@
 //! Nothing of the author's runs under the lock of the plan, and nothing of it is dropped on a worker's thread: an instance
 //! that has been replaced is stopped and dropped by [`Chain::retire`], once nobody refers to it.
 
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::FixedState;
 use plugin_api::Callback;
-use std::hash::BuildHasher;
 
 use super::call::{Plugin, Plugins};
 use super::chain::Chain;
@@ -68,16 +68,19 @@ pub(super) struct Probation {
     /// One more than its budget has left; 0: nobody counts.
     left: AtomicU32,
     chain: OnceLock<Weak<Cell>>,
+    previous: Mutex<Weak<Plugin>>,
 }
 
 impl Probation {
-    fn begin(&self, chain: &Arc<Cell>, budget: u32) {
+    fn begin(&self, chain: &Arc<Cell>, budget: u32, previous: &Arc<Plugin>) {
         let _ = self.chain.set(Arc::downgrade(chain));
+        *self.previous.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(previous);
         self.left.store(budget.saturating_add(1), Ordering::Relaxed);
     }
 
     fn end(&self) {
         self.left.store(0, Ordering::Relaxed);
+        *self.previous.lock().unwrap_or_else(PoisonError::into_inner) = Weak::new();
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -86,6 +89,12 @@ impl Probation {
 
     pub(super) fn errors_left(&self) -> Option<u32> {
         self.left.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// The instance that decided before, as long as it can come back.
+    #[cold]
+    pub(super) fn previous(&self) -> Option<Arc<Plugin>> {
+        self.previous.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
     #[cold]
@@ -325,7 +334,7 @@ impl Chain {
     ///
     /// # Errors
     /// There is a canary in the way.
-    pub fn flip(&self, index: usize, plugin: Plugin, how: &Flip, now: Instant) -> Result<u32, Busy> {
+    pub fn flip(&self, index: usize, plugin: &Arc<Plugin>, how: &Flip, now: Instant) -> Result<u32, Busy> {
         let mut state = self.0.state();
         let canary = state.trials.iter().find(|trial| trial.per_mille.is_some());
         if let Some(canary) = canary.filter(|canary| canary.index == index || how.per_mille.is_some()) {
@@ -336,16 +345,17 @@ impl Chain {
         }
         plugin.join(index, state.next_generation);
         state.next_generation += 1;
-        let (plugin, previous) = (Arc::new(plugin), Arc::clone(&state.plan.base.list[index]));
+        let previous = Arc::clone(&state.plan.base.list[index]);
         match how.per_mille {
-            Some(share) => state.plan.candidate = Some((state.plan.base.with(index, &plugin), share)),
-            None => state.set_base(index, &plugin),
+            Some(share) => state.plan.candidate = Some((state.plan.base.with(index, plugin), share)),
+            None => state.set_base(index, plugin),
         }
         if how.per_mille.is_none() && how.probation.is_zero() {
             state.retired.push(previous);
         } else {
-            plugin.probation().begin(&self.0, how.budget);
+            plugin.probation().begin(&self.0, how.budget, &previous);
             let until = how.per_mille.is_none().then(|| now + how.probation);
+            let plugin = Arc::clone(plugin);
             state.trials.push(Trial { index, plugin, previous, per_mille: how.per_mille, until });
         }
         Ok(self.0.publish(state))
@@ -364,7 +374,7 @@ impl Chain {
         let trial = if how.probation.is_zero() {
             state.settle(at)
         } else {
-            plugin.probation().begin(&self.0, how.budget);
+            plugin.probation().begin(&self.0, how.budget, &state.trials[at].previous.clone());
             let trial = &mut state.trials[at];
             trial.per_mille = None;
             trial.until = Some(now + how.probation);
@@ -438,7 +448,7 @@ impl Chain {
         for plugin in free {
             let (name, version, generation) =
                 (plugin.name().to_owned(), plugin.version().to_owned(), plugin.generation());
-            tell_stop(&plugin);
+            plugin.let_go();
             drop(plugin);
             tracing::info!(plugin = name, version, generation, "a replaced plugin has been dropped");
         }
@@ -482,7 +492,7 @@ impl Chain {
             }
         }
         drop(state);
-        all.iter().for_each(|plugin| tell_stop(plugin));
+        all.iter().for_each(|plugin| plugin.let_go());
     }
 
     /// A worker says that its connections conform to a plan, but for some that cannot yet.
@@ -512,11 +522,5 @@ impl Chain {
             }
             state = self.0.changed.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0;
         }
-    }
-}
-
-fn tell_stop(plugin: &Plugin) {
-    if plugin.callbacks().contains(Callback::Stop) {
-        plugin.stop();
     }
 }

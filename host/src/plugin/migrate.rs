@@ -2,82 +2,120 @@
 
 use std::sync::Arc;
 
-use super::call::{Handlers, Kept, Plugin};
+use super::call::{Handlers, Kept, Plugin, State};
 use super::generation::Plan;
-use super::request::ConnectionInfo;
+use super::handover::NotExported;
+use super::request::SwapRequest;
+use plugin_api::Callback;
 
-/// Why a connection cannot go on with the plugins that the plan names. It still has those that it had.
+/// Whether a connection has the plugins that the plan names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CannotMove {
-    /// The new instance could not make a state for it.
+pub enum Conformed {
+    /// It has, or what it has instead is to stay until the next plan.
+    Yes,
+    /// A state is with an asynchronous callback: try again.
+    Later,
+    /// The connection has to end: the new instance could not make a state for it.
     Failed,
+    /// The connection has to end: its state could not be handed over, and the new instance wants that.
+    Disconnect,
 }
 
-/// What has become of one place.
-enum Moved {
-    /// The new instance decides from now on.
-    Yes,
-    /// The old one goes on: the new one is on probation, and has failed.
-    No,
+/// What the new instance has for the connection.
+enum Taken {
+    State(State),
+    /// Nothing: the old one goes on until the next plan, as the new one is on probation, and this a failure of it.
+    Nothing,
+    Not(Conformed),
 }
 
 impl Handlers {
-    /// Goes over to the plugins that a plan names for this connection. The states of those that stay the same stay; another
-    /// instance of a plugin gets a new state. `who` is the Client Identifier, for the log.
+    /// Goes over to the plugins that a plan names for this connection. The states of those that stay the same stay; to
+    /// another instance of a plugin the state is handed over, or it gets a fresh one.
     ///
     /// While the new instance is on probation, the state of the old one is kept beside it. If the new instance cannot take
     /// the connection on meanwhile, the old one goes on, until the next plan.
     ///
-    /// # Errors
-    /// The connection has to end. Its handlers are as they were, for those places that had not moved.
-    pub fn conform(&mut self, plan: &Plan, info: &ConnectionInfo<'_>, who: &str) -> Result<(), CannotMove> {
-        self.set_epoch(plan.epoch());
-        let target = plan.plugins_for(info.connection);
-        if Arc::ptr_eq(self.plugins(), target) && !self.has_kept() {
-            return Ok(());
-        }
-        let mut all = true;
-        for (index, new) in target.list.iter().enumerate() {
-            if !Arc::ptr_eq(&self.plugins().list[index], new) {
-                all &= matches!(self.go_over(index, new, info, who)?, Moved::Yes);
-            } else if !new.is_on_probation() {
-                self.drop_kept(index, who);
+    /// If the connection has to end, its handlers are as they were, in those places that had not gone over.
+    pub fn conform(&mut self, plan: &Plan, request: &SwapRequest<'_>) -> Conformed {
+        let target = plan.plugins_for(request.info.connection);
+        if !Arc::ptr_eq(self.plugins(), target) || self.has_kept() {
+            let mut all = true;
+            for (index, new) in target.list.iter().enumerate() {
+                if Arc::ptr_eq(&self.plugins().list[index], new) {
+                    if !new.is_on_probation() {
+                        self.drop_kept(index, request.client_id);
+                    }
+                    continue;
+                }
+                match self.take_over(index, new, request) {
+                    Taken::State(state) => self.go_over(index, new, state, request.client_id),
+                    Taken::Nothing => all = false,
+                    Taken::Not(why) => return why,
+                }
+            }
+            if all {
+                self.share(target);
             }
         }
-        if all {
-            self.share(target);
-        }
-        Ok(())
+        self.set_epoch(plan.epoch());
+        Conformed::Yes
     }
 
-    fn go_over(
-        &mut self,
-        index: usize,
-        new: &Arc<Plugin>,
-        info: &ConnectionInfo<'_>,
-        who: &str,
-    ) -> Result<Moved, CannotMove> {
+    /// What another instance makes of the connection. The present one still has it.
+    fn take_over(&mut self, index: usize, new: &Arc<Plugin>, request: &SwapRequest<'_>) -> Taken {
         let old = Arc::clone(&self.plugins().list[index]);
-        let kept = self.take_kept(index);
-        let state = match kept {
-            Some(mut kept) if Arc::ptr_eq(&kept.plugin, new) => Some(kept.state.take()),
-            other => {
-                if let Some(mut kept) = other {
-                    kept.plugin.drop_state(&mut kept.state, who);
-                }
-                new.new_state(info)
+        let raw = request.raw(old.version(), new.generation() < old.generation());
+        let refused = || if new.is_on_probation() { Taken::Nothing } else { Taken::Not(Conformed::Failed) };
+        let is_imported = new.callbacks().contains(Callback::ImportState);
+        let state = &self.states()[index];
+        if is_imported && !state.is_none() {
+            match old.export(request.info.connection, state, request.client_id) {
+                Ok(exported) => match new.import(&raw, &exported) {
+                    Some(state) => return Taken::State(state),
+                    None if new.is_on_probation() => return Taken::Nothing,
+                    None => {}
+                },
+                Err(NotExported::Away) => return Taken::Not(Conformed::Later),
+                Err(NotExported::NotOffered | NotExported::Failed) => {}
             }
-        };
-        let Some(state) = state else {
-            return if new.is_on_probation() { Ok(Moved::No) } else { Err(CannotMove::Failed) };
-        };
+        }
+        if let Some(state) = self.take_kept_of(index, new) {
+            return Taken::State(state);
+        }
+        if self.states()[index].is_none() && !self.is_skipped(index) {
+            return refused(); // Nobody lets a connection go on that a plugin has failed on.
+        }
+        if new.disconnects_on_swap() {
+            return Taken::Not(Conformed::Disconnect);
+        }
+        let Some(mut state) = new.new_state(&request.info) else { return refused() };
+        if new.swapped(&raw, &state) {
+            return Taken::State(state);
+        }
+        new.drop_state(&mut state, request.client_id);
+        refused()
+    }
+
+    fn go_over(&mut self, index: usize, new: &Arc<Plugin>, state: State, who: &str) {
+        let old = Arc::clone(&self.plugins().list[index]);
         let mut before = self.put(index, new, state);
+        self.drop_kept(index, who);
         if new.is_on_probation() && !before.is_none() {
             self.keep(Kept { index, plugin: old, state: before });
         } else {
             old.drop_state(&mut before, who);
         }
-        Ok(Moved::Yes)
+    }
+
+    /// The state that the connection had with an instance before.
+    fn take_kept_of(&mut self, index: usize, plugin: &Arc<Plugin>) -> Option<State> {
+        let mut kept = self.take_kept(index)?;
+        if Arc::ptr_eq(&kept.plugin, plugin) {
+            return Some(kept.state.take());
+        }
+        self.keep(kept);
+        None
     }
 
     fn drop_kept(&mut self, index: usize, who: &str) {

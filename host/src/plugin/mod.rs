@@ -6,7 +6,8 @@
 //!
 //! Where `unsafe` is, and why:
 //! - `loader.rs` maps a library and trusts its table of functions, after the checks that are described there;
-//! - `call.rs` calls those functions; it alone pairs a plugin's instance with the states that it made;
+//! - `call.rs` calls those functions; it alone pairs a plugin's instance with the states that it made; `handover.rs` calls
+//!   those that hand state over;
 //! - `answer.rs` and `services.rs` are called by plugins, and turn the pointers that they get back into references.
 //!
 //! **A plugin that cannot answer refuses.** A panic, a state that panicked before, an answer that cannot be read: the
@@ -17,6 +18,7 @@ mod call;
 mod chain;
 mod error;
 mod generation;
+mod handover;
 mod loader;
 mod migrate;
 mod outcome;
@@ -34,7 +36,7 @@ pub use chain::Chain;
 pub use error::LoadError;
 pub use generation::{Busy, Flip, Plan, Trial};
 pub use loader::{Origin, Prepared, mapped};
-pub use migrate::CannotMove;
+pub use migrate::Conformed;
 pub use outcome::{
     AuthOutcome, ChangedMessage, ConnackOverrides, ConnectOutcome, Failed, InfoAction, InfoOutcome, OwnedMessage,
     PublishOutcome, SubscribeOutcome,
@@ -42,7 +44,7 @@ pub use outcome::{
 pub use plugin_api::{AckKind, AuthStep, Callback, Callbacks};
 pub use request::{
     AuthRequest, ConnectRequest, ConnectionInfo, DisconnectReason, InfoRequest, PublishRequest, SubscribeItem,
-    WillRequest,
+    SwapRequest, WillRequest,
 };
 pub use services::Services;
 pub use stats::{CallbackStats, PluginStats};

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use abi_stable::std_types::{RSlice, RStr};
-use plugin_api::abi::{RawAuth, RawConnect, RawConnectionInfo, RawDisconnect, RawInfo, RawPublish, RawSubscription};
+use plugin_api::abi::{
+    RawAuth, RawConnect, RawConnectionInfo, RawDisconnect, RawInfo, RawPublish, RawSubscription, RawSwapped,
+};
 use plugin_api::{AuthStep, DisconnectKind, InfoSender, QoS, ReasonCode};
 
 use crate::codec::SubscribeOptions;
@@ -28,6 +30,33 @@ impl ConnectionInfo<'_> {
             listener: self.listener.into(),
             connection: self.connection,
             peer: self.peer.into(),
+            extension: NO_EXTENSION,
+        }
+    }
+}
+
+/// A connection that goes over to another instance of a plugin.
+#[derive(Debug, Clone, Copy)]
+pub struct SwapRequest<'a> {
+    /// As when it was accepted.
+    pub info: ConnectionInfo<'a>,
+    /// Client Identifier.
+    pub client_id: &'a str,
+    /// Keep Alive in force, in seconds; 0 for none.
+    pub keep_alive: u16,
+    /// 3, 4 or 5.
+    pub version: u8,
+}
+
+impl SwapRequest<'_> {
+    pub(super) fn raw<'r>(&'r self, from_version: &'r str, is_rollback: bool) -> RawSwapped<'r> {
+        RawSwapped {
+            info: self.info.raw(),
+            client_id: self.client_id.into(),
+            from_version: from_version.into(),
+            keep_alive: self.keep_alive,
+            protocol_version: self.version,
+            flags: bits(&[(is_rollback, RawSwapped::ROLLBACK)]),
             extension: NO_EXTENSION,
         }
     }

@@ -12,6 +12,7 @@ const UNSAFE_FILES: [(&str, &str); 12] = [
     ("plugin-api/tests/abi/", "the word, as it is written in the types of functions"),
     ("host/src/plugin/answer.rs", "the sink that a plugin writes its answer into"),
     ("host/src/plugin/call.rs", "calls of a plugin's functions"),
+    ("host/src/plugin/handover.rs", "calls of the functions that hand state over"),
     ("host/src/plugin/loader.rs", "dlopen, and trust in a library's header"),
     ("host/src/plugin/services.rs", "the functions that a plugin calls"),
     ("host/tests/memory.rs", "an allocator that counts"),

@@ -1,0 +1,181 @@
+//! What one instance of a plugin knows, for another one: calls of the functions that export and import it.
+#![allow(unsafe_code)] // Foreign functions are called here.
+
+use plugin_api::Callback;
+use plugin_api::abi::{FLAG_SWAP_DISCONNECTS, Opaque, RawState, RawSwapped, Verdict};
+
+use super::answer::{Answer, unknown};
+use super::call::{Plugin, State};
+use super::request::{NO_EXTENSION, slice};
+use super::services::NO_CONNECTION;
+use super::stats::Entry;
+
+/// A state that a plugin has exported: the version of its schema, in the plugin's own counting, and its bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Exported {
+    pub(super) version: u32,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Exported {
+    fn raw(&self) -> RawState<'_> {
+        RawState { bytes: slice(&self.bytes), version: self.version, extension: NO_EXTENSION }
+    }
+}
+
+/// Why there is no exported state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotExported {
+    /// The plugin has no function for it.
+    NotOffered,
+    /// The state is with an asynchronous callback, and comes back later.
+    Away,
+    /// The plugin failed, which is logged. It is a connection's state that panicked: it cannot be used any more.
+    Failed,
+}
+
+impl Plugin {
+    /// Whether a connection whose state cannot be handed over to it is to be disconnected.
+    pub(super) fn disconnects_on_swap(&self) -> bool {
+        self.foreign().0.flags() & FLAG_SWAP_DISCONNECTS != 0
+    }
+
+    /// Calls `export_state`.
+    pub(super) fn export(&self, connection: u64, state: &State, who: &str) -> Result<Exported, NotExported> {
+        if !self.callbacks().contains(Callback::ExportState) {
+            return Err(NotExported::NotOffered);
+        }
+        let (table, instance) = self.foreign();
+        self.exported(Callback::ExportState, connection, who, |answer| {
+            // SAFETY: the caller passes a state of this instance that has not been dropped, and that only it can use.
+            unsafe { table.export_state()(instance, state.raw(), answer.sink()) }
+        })
+    }
+
+    /// Calls `export_plugin_state`.
+    fn export_all(&self) -> Result<Exported, NotExported> {
+        if !self.callbacks().contains(Callback::ExportPlugin) {
+            return Err(NotExported::NotOffered);
+        }
+        let (table, instance) = self.foreign();
+        self.exported(Callback::ExportPlugin, NO_CONNECTION, "", |answer| {
+            // SAFETY: the instance lives as long as the plugin.
+            unsafe { table.export_plugin_state()(instance, answer.sink()) }
+        })
+    }
+
+    fn exported(
+        &self,
+        callback: Callback,
+        connection: u64,
+        who: &str,
+        call: impl FnOnce(&mut Answer) -> Verdict,
+    ) -> Result<Exported, NotExported> {
+        let mut answer = Answer::default();
+        let entry = Entry::of(callback);
+        let (verdict, panics) = self.run(entry, connection, who, || call(&mut answer));
+        let read = match verdict {
+            Verdict::AWAY => return Err(NotExported::Away),
+            Verdict::PANICKED | Verdict::POISONED => {
+                self.log_panic(Entry::of(callback), who, panics, &answer);
+                return Err(NotExported::Failed);
+            }
+            Verdict::OK => answer.state(),
+            other => Err(unknown(other)),
+        };
+        self.log_caught(Entry::of(callback), who, panics);
+        read.map(|(version, bytes)| Exported { version, bytes: bytes.to_vec() }).map_err(|why| {
+            self.log_unreadable(callback, who, &why);
+            NotExported::Failed
+        })
+    }
+
+    /// Calls `import_state`. `None`: it refused or panicked, which is logged and counted. Only for a plugin that
+    /// implements it.
+    pub(super) fn import(&self, swapped: &RawSwapped<'_>, exported: &Exported) -> Option<State> {
+        let (table, instance) = self.foreign();
+        let (callback, who) = (Callback::ImportState, swapped.client_id.as_str());
+        let mut answer = Answer::default();
+        let (new, panics) = self.run(Entry::of(callback), swapped.info.connection, who, || {
+            // SAFETY: the instance lives as long as the plugin; the views as long as this call.
+            unsafe { table.import_state()(instance, swapped, &exported.raw(), answer.sink()) }
+        });
+        if !new.is_null() {
+            self.log_caught(Entry::of(callback), who, panics);
+            return Some(State::from_raw(new));
+        }
+        self.log_not_made(callback, who, panics, &answer);
+        None
+    }
+
+    /// Calls `import_plugin_state`.
+    fn import_all(&self, exported: &Exported) -> Result<(), String> {
+        let (table, instance) = self.foreign();
+        let mut answer = Answer::default();
+        let entry = Entry::of(Callback::ImportPlugin);
+        let (verdict, panics) = self.run(entry, NO_CONNECTION, "", || {
+            // SAFETY: the instance lives as long as the plugin; the view as long as this call.
+            unsafe { table.import_plugin_state()(instance, &exported.raw(), answer.sink()) }
+        });
+        let text = || answer.text().unwrap_or_default().1;
+        match verdict {
+            Verdict::OK => {
+                self.log_caught(entry, "", panics);
+                Ok(())
+            }
+            Verdict::ERROR => Err(format!("import_plugin_state returned an error: {}", text())),
+            Verdict::PANICKED => {
+                self.log_panic(entry, "", panics, &answer);
+                Err(format!("import_plugin_state panicked: {}", text()))
+            }
+            other => Err(format!("import_plugin_state: {}", unknown(other))),
+        }
+    }
+
+    /// Hands over what the plugin as a whole knows, if both sides have a function for it.
+    ///
+    /// # Errors
+    /// One of them failed; says how.
+    pub fn hand_over_all(&self, to: &Self) -> Result<(), String> {
+        if !to.callbacks().contains(Callback::ImportPlugin) {
+            return Ok(());
+        }
+        match self.export_all() {
+            Ok(exported) => to.import_all(&exported),
+            Err(NotExported::NotOffered) => Ok(()),
+            Err(NotExported::Away | NotExported::Failed) => {
+                Err("export_plugin_state of the version that runs failed; the log says how".to_owned())
+            }
+        }
+    }
+
+    /// Calls `handle_swapped`. `false`: it panicked, and the state cannot be used.
+    pub(super) fn swapped(&self, swapped: &RawSwapped<'_>, state: &State) -> bool {
+        if !self.callbacks().contains(Callback::Swapped) {
+            return true;
+        }
+        let (table, instance) = self.foreign();
+        let (callback, who) = (Callback::Swapped, swapped.client_id.as_str());
+        let mut answer = Answer::default();
+        let (verdict, panics) = self.run(Entry::of(callback), swapped.info.connection, who, || {
+            // SAFETY: the caller passes a state of this instance that has not been dropped, and that only it can use.
+            unsafe { table.swapped()(instance, state.raw(), swapped, answer.sink()) }
+        });
+        if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
+            self.log_panic(Entry::of(callback), who, panics, &answer);
+            return false;
+        }
+        self.log_caught(Entry::of(callback), who, panics);
+        true
+    }
+}
+
+impl State {
+    pub(super) fn from_raw(raw: Opaque) -> Self {
+        Self(raw)
+    }
+
+    fn raw(&self) -> Opaque {
+        self.0
+    }
+}
