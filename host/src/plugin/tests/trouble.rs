@@ -84,7 +84,8 @@ fn publish_to(chain: &Chain, handlers: &mut Handlers, topic: &str) -> String {
 }
 
 fn subscribe_to(chain: &Chain, handlers: &mut Handlers, filter: &str) -> String {
-    let items = [SubscribeItem { filter, share_name: None, options: SubscribeOptions::new(QoS::AtLeastOnce) }];
+    let options = SubscribeOptions::new(QoS::AtLeastOnce);
+    let items = [SubscribeItem { filter, share_name: None, options, again: false }];
     let mut codes = [ReasonCode(1)];
     match chain.subscribe(handlers, "me", &items, &[], &mut codes) {
         SubscribeOutcome::Done => hex(&codes),
