@@ -57,9 +57,11 @@ fn run(config: RunConfig) -> Result<(), Error> {
     let outcome = runtime.block_on(async {
         // Before anything starts, so that no signal is missed.
         let mut signals = Signals::catch().map_err(system("wait for signals"))?;
+        let hang_up = signal(SignalKind::hangup()).map_err(system("wait for signals"))?;
         let control = Control::bind(&config.control)?;
         let server = Arc::new(builder.start()?);
         let _served = control.serve(&server)?;
+        tokio::spawn(swap_at(hang_up, Arc::clone(&server)));
         tokio::select! {
             name = signals.next() => tracing::info!("{name}: stopping; once more to leave at once"),
             failed = on_thread(&server, ServerHandle::wait) => return failed,
@@ -82,6 +84,26 @@ fn run(config: RunConfig) -> Result<(), Error> {
 async fn on_thread(server: &Arc<ServerHandle>, wait: fn(&ServerHandle) -> Result<(), Error>) -> Result<(), Error> {
     let server = Arc::clone(server);
     tokio::task::spawn_blocking(move || wait(&server)).await.unwrap_or(Err(Error::WorkerFailed))
+}
+
+/// Swaps the plugins whose files have changed, whenever the signal comes. What comes meanwhile counts once.
+async fn swap_at(mut hang_up: Signal, server: Arc<ServerHandle>) {
+    while hang_up.recv().await.is_some() {
+        let server = Arc::clone(&server);
+        // On another thread, as it is the plugins' code that runs. A panic there has been printed.
+        let _ = tokio::task::spawn_blocking(move || swap_changed(&server)).await;
+    }
+}
+
+fn swap_changed(server: &ServerHandle) {
+    let swapped = server.swap_changed();
+    if swapped.is_empty() {
+        tracing::info!("SIGHUP: no plugin's file has changed");
+    }
+    // What has been swapped is in the log already.
+    for error in swapped.into_iter().filter_map(Result::err) {
+        tracing::error!(plugin = error.plugin, step = error.step.name(), "SIGHUP: {error}");
+    }
 }
 
 /// SIGINT and SIGTERM.

@@ -20,7 +20,7 @@ use crate::io::worker::{self, Seed, Workers};
 use crate::limits::Limits;
 use crate::plugin::{Busy, Chain, Flip, LoadError, Plugin, Services, Watch};
 use crate::report::Tally;
-use crate::swap::{self, Status, SwapError, SwapReport, SwapRequest};
+use crate::swap::{self, Role, Status, SwapError, SwapReport, SwapRequest};
 
 /// Time that the workers take at most to stop: their own bound, and some for a callback that is slow.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -391,6 +391,11 @@ impl ServerHandle {
     #[must_use]
     pub fn status(&self) -> Status {
         swap::status(&lock(&self.threads).chain.clone().unwrap_or_default())
+    }
+
+    /// The instances that connections have or can get back, in the order of the chain, those that decide first.
+    pub(crate) fn instances(&self) -> Vec<(Role, Arc<Plugin>)> {
+        swap::instances(&lock(&self.threads).chain.clone().unwrap_or_default())
     }
 
     /// The chain, and a thread that cares for it while it changes.

@@ -470,6 +470,22 @@ fn report_of(from: &Plugin, to: &Plugin, began: Instant) -> SwapReport {
     }
 }
 
+/// For each plugin the instance that decides, and the one that is on trial or that a rollback would go back to.
+pub(crate) fn instances(chain: &Chain) -> Vec<(Role, Arc<Plugin>)> {
+    let trials = chain.trials();
+    let mut all = Vec::new();
+    for (index, plugin) in chain.plugins().into_iter().enumerate() {
+        let trial = trials.iter().find(|trial| trial.index() == index);
+        let second = trial.map(|trial| match trial.per_mille {
+            Some(_) => (Role::Canary, Arc::clone(&trial.plugin)),
+            None => (Role::Previous, Arc::clone(&trial.previous)),
+        });
+        all.push((Role::Active, plugin));
+        all.extend(second);
+    }
+    all
+}
+
 /// See [`ServerHandle::status`](crate::ServerHandle::status).
 pub(crate) fn status(chain: &Chain) -> Status {
     let (trials, retired, now) = (chain.trials(), chain.retired(), Instant::now());

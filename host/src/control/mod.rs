@@ -14,6 +14,7 @@ mod place;
 pub mod protocol;
 mod serve;
 mod socket;
+mod supervised;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -65,11 +66,11 @@ impl Control {
     pub fn serve(self, server: &Arc<ServerHandle>) -> Result<Served, Error> {
         let Some(socket) = self.0 else { return Ok(Served(None)) };
         let path = socket.path().to_owned();
-        let server = Arc::downgrade(server);
+        let (server, calls) = (Arc::downgrade(server), Arc::default());
         let operator = move |request: Request| -> Answer {
             let ending = || Refusal::new("host", "the server is ending");
             let server = server.upgrade().ok_or_else(ending)?;
-            operations::carry_out(&server, request)
+            operations::carry_out(&server, &calls, request)
         };
         let started = Serving::start(socket, Arc::new(operator));
         let serving = started.map_err(|source| Error::System { what: "start the control thread", source })?;

@@ -1,19 +1,153 @@
 //! From requests to what a server does.
 
-use serde_json::json;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::protocol::{Answer, Refusal, Request};
+use plugin_api::Callback;
+use serde_json::{Value, json};
+
+use super::protocol::{self, Answer, Refusal, Request};
+use super::supervised::{Call, Calls};
+use crate::plugin::{Plugin, Unable};
 use crate::server::ServerHandle;
+use crate::swap::{Role, SwapError, SwapReport, SwapRequest};
+
+/// How long a plugin may take to answer the operator.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Carries out a request, on the thread of whoever asks.
-pub(super) fn carry_out(server: &ServerHandle, request: Request) -> Answer {
+pub(super) fn carry_out(server: &ServerHandle, calls: &Arc<Calls>, request: Request) -> Answer {
     match request {
         Request::Version => Ok(json!({
             "host": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
             "listeners": server.local_addrs().iter().map(ToString::to_string).collect::<Vec<_>>(),
         })),
-        Request::Plugins => Ok(json!({"plugins": []})),
-        other => Err(Refusal::new("request", other.command())),
+        Request::Swap(swap) => Ok(report(&server.swap(&swap_request(swap))?)),
+        Request::Promote(name) => Ok(report(&server.promote(name.as_deref())?)),
+        Request::Rollback(name) => Ok(report(&server.rollback(name.as_deref())?)),
+        Request::Plugins => Ok(server.status().to_json()),
+        Request::Configure { plugin, config } => configure(server, calls, &plugin, &config),
+        Request::Health(name) => health(server, calls, name.as_deref()),
+        Request::Metrics => Ok(json!({"metrics": []})),
     }
+}
+
+/// What was done, with a sentence for people.
+fn report(done: &SwapReport) -> Value {
+    let mut report = done.to_json();
+    report["summary"] = json!(done.to_string());
+    report
+}
+
+impl From<SwapError> for Refusal {
+    fn from(error: SwapError) -> Self {
+        Self { step: error.step.name().to_owned(), plugin: error.plugin, reason: error.reason }
+    }
+}
+
+fn swap_request(swap: protocol::Swap) -> SwapRequest {
+    let protocol::Swap { plugin, name, config, canary_per_mille, probation, error_budget } = swap;
+    let defaults = SwapRequest::new(plugin);
+    SwapRequest {
+        config,
+        name,
+        // Their ranges have been checked.
+        canary_per_mille: canary_per_mille.and_then(|share| u16::try_from(share).ok()),
+        probation: probation.unwrap_or(defaults.probation),
+        error_budget: error_budget.and_then(|budget| u32::try_from(budget).ok()).unwrap_or(defaults.error_budget),
+        ..defaults
+    }
+}
+
+/// The instances that a connection can have, or can get back: of one plugin, or of all.
+fn instances(server: &ServerHandle, name: Option<&str>) -> Result<Vec<(Role, Arc<Plugin>)>, Refusal> {
+    let all = server.instances();
+    let chosen: Vec<_> =
+        all.iter().filter(|(_, plugin)| name.is_none_or(|name| plugin.name() == name)).cloned().collect();
+    match name {
+        Some(name) if chosen.is_empty() => {
+            let names: Vec<_> =
+                all.iter().filter(|(role, _)| *role == Role::Active).map(|(_, plugin)| plugin.name()).collect();
+            let there_are = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            let reason = format!("no plugin of this server is called {name:?} (there are: {there_are})");
+            Err(Refusal { plugin: Some(name.to_owned()), ..Refusal::new("name", reason) })
+        }
+        _ => Ok(chosen),
+    }
+}
+
+/// Gives a plugin another configuration: the instance that decides first. If that one refuses, no other is asked.
+fn configure(server: &ServerHandle, calls: &Arc<Calls>, name: &str, config: &str) -> Answer {
+    let refuse = |step, reason| Refusal { plugin: Some(name.to_owned()), ..Refusal::new(step, reason) };
+    if let Err(error) = serde_json::from_str::<Value>(config) {
+        return Err(refuse("config", format!("the configuration is not JSON: {error}")));
+    }
+    let mut taken = Vec::new();
+    for (role, plugin) in instances(server, Some(name))? {
+        if !plugin.callbacks().contains(Callback::Config) {
+            let reason = format!(
+                "version {} has no handle_config: it takes its configuration only when it is loaded. Load it again with the \
+                 new one: host swap --plugin FILE --plugin-config JSON",
+                plugin.version()
+            );
+            return Err(refuse("config", with_taken(reason, &taken)));
+        }
+        let (deadline, text) = (Instant::now() + CALL_TIMEOUT, config.to_owned());
+        let call = calls.begin(&plugin, Callback::Config.name(), deadline, move |plugin| plugin.configure(&text))?;
+        match call.wait(deadline, CALL_TIMEOUT)? {
+            Ok(()) => {
+                tracing::info!(plugin = name, generation = plugin.generation(), "a plugin has another configuration");
+                taken
+                    .push(json!({"role": role.name(), "version": plugin.version(), "generation": plugin.generation()}));
+            }
+            Err(unable) => return Err(refuse("config", with_taken(unable.to_string(), &taken))),
+        }
+    }
+    Ok(json!({"plugin": name, "instances": taken}))
+}
+
+/// A refusal of one instance, where others have agreed.
+fn with_taken(reason: String, taken: &[Value]) -> String {
+    if taken.is_empty() {
+        return reason;
+    }
+    let versions: Vec<_> = taken.iter().map(|one| format!("generation {}", one["generation"])).collect();
+    format!("{reason} ({} has taken it)", versions.join(", "))
+}
+
+/// A call of `health`, or why there is none.
+type HealthCall = Result<Call<Result<String, Unable>>, Refusal>;
+
+/// Asks instances how they are, all at the same time.
+fn health(server: &ServerHandle, calls: &Arc<Calls>, name: Option<&str>) -> Answer {
+    let deadline = Instant::now() + CALL_TIMEOUT;
+    let begin = |plugin: &Arc<Plugin>| {
+        let implements = plugin.callbacks().contains(Callback::Health);
+        implements.then(|| calls.begin(plugin, Callback::Health.name(), deadline, Plugin::health))
+    };
+    let asked: Vec<_> = instances(server, name)?
+        .into_iter()
+        .map(|(role, plugin)| {
+            let call = begin(&plugin);
+            (role, plugin, call)
+        })
+        .collect();
+    let described = |(role, plugin, call): (Role, Arc<Plugin>, Option<HealthCall>)| {
+        let (is_ok, text) = match call.map(|call| call?.wait(deadline, CALL_TIMEOUT)) {
+            None => (true, None),
+            Some(Ok(Ok(text))) => (true, Some(text)),
+            Some(Ok(Err(unable))) => (false, Some(unable.to_string())),
+            Some(Err(refusal)) => (false, Some(refusal.reason)),
+        };
+        json!({
+            "plugin": plugin.name(),
+            "role": role.name(),
+            "version": plugin.version(),
+            "generation": plugin.generation(),
+            "ok": is_ok,
+            "text": text,
+        })
+    };
+    Ok(json!({"plugins": asked.into_iter().map(described).collect::<Vec<_>>()}))
 }

@@ -12,7 +12,7 @@ use plugin_api::abi::{
 };
 use plugin_api::{Callback, Callbacks, ReasonCode};
 
-use super::answer::Answer;
+use super::answer::{Answer, unknown};
 use super::generation::{Plan, Probation};
 use super::loader::Origin;
 use super::outcome::Failed;
@@ -54,6 +54,32 @@ unsafe impl Sync for Plugin {}
 pub(super) enum NotReady {
     Refused(String),
     Panicked(Panic),
+}
+
+/// Why a plugin has not done what the operator has asked of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unable {
+    /// It does not want to, and says why.
+    Refused(String),
+    /// The callback panicked; with the text.
+    Panicked(Callback, String),
+    /// Its answer makes no sense.
+    Unreadable(Callback, String),
+}
+
+impl fmt::Display for Unable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(text) if text.is_empty() => f.write_str("it refuses, and does not say why"),
+            Self::Refused(text) => f.write_str(text),
+            Self::Panicked(callback, text) => {
+                write!(f, "{} panicked: {text}. This is a fault in the plugin; the log says where", callback.name())
+            }
+            Self::Unreadable(callback, why) => {
+                write!(f, "the answer of {} cannot be used: {why}. This is a fault in the plugin", callback.name())
+            }
+        }
+    }
 }
 
 /// The panic that ended a call: the text is in the answer; among the reported ones it is found by that.
@@ -251,6 +277,49 @@ impl Plugin {
             // SAFETY: the instance lives as long as this plugin.
             unsafe { table.instance_stop()(instance, answer.sink()) }
         });
+    }
+
+    /// Calls `handle_config`. Where the plugin takes the configuration, the instance that replaces it gets it as well. Not
+    /// for a worker's thread.
+    pub(crate) fn configure(&self, config: &str) -> Result<(), Unable> {
+        self.ask(Callback::Config, |table, instance, answer| {
+            // SAFETY: the instance lives as long as this plugin.
+            unsafe { table.config()(instance, text(config), answer.sink()) }
+        })?;
+        self.set_config(config);
+        Ok(())
+    }
+
+    /// Calls `health`. Not for a worker's thread.
+    pub(crate) fn health(&self) -> Result<String, Unable> {
+        self.ask(Callback::Health, |table, instance, answer| {
+            // SAFETY: the instance lives as long as this plugin.
+            unsafe { table.health()(instance, answer.sink()) }
+        })
+    }
+
+    /// Runs a call that answers with a text or an error, and has no connection's state.
+    fn ask(
+        &self,
+        callback: Callback,
+        call: impl FnOnce(PluginVtRef, Opaque, &mut Answer) -> Verdict,
+    ) -> Result<String, Unable> {
+        let mut answer = Answer::default();
+        let (verdict, panics) = services::inside(NO_CONNECTION, || call(self.table, self.instance, &mut answer));
+        let text = answer.text().unwrap_or_default().1;
+        match verdict {
+            Verdict::OK => Ok(text),
+            Verdict::ERROR => Err(Unable::Refused(text)),
+            Verdict::PANICKED => {
+                self.log_panic(callback.name(), "", panics, &answer);
+                Err(Unable::Panicked(callback, text))
+            }
+            other => {
+                let why = unknown(other);
+                self.log_unreadable(callback, "", &why);
+                Err(Unable::Unreadable(callback, why))
+            }
+        }
     }
 
     /// Runs a call that has nothing to answer and no connection's state.

@@ -31,6 +31,7 @@ mod stats;
 mod tests;
 mod watch;
 
+pub(crate) use call::Unable;
 pub use call::{Handlers, Plugin};
 pub use chain::Chain;
 pub use error::LoadError;

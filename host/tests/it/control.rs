@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
-use crate::harness::{Process, TempDir, eventually, host_command, host_output, output};
+use crate::harness::{Process, TempDir, eventually, host_command, host_output, library, output};
 use crate::mqtt::{Client, V5};
 
 /// A host with a control socket of its own.
@@ -37,6 +38,60 @@ impl Host {
     fn command(&self, args: &[&str]) -> Output {
         command(&self.control(), args)
     }
+
+    /// Runs a command that is carried out, and gives its result.
+    #[track_caller]
+    fn result(&self, args: &[&str]) -> Value {
+        let output = self.command(&[args, &["--json"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+        let answer: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!(answer["ok"], true, "{answer}");
+        answer["result"].clone()
+    }
+
+    /// Runs a command that is refused, and gives the step and the reason, which stands on stderr as well.
+    #[track_caller]
+    fn refusal(&self, args: &[&str]) -> (String, String) {
+        let output = self.command(&[args, &["--json"]].concat());
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));
+        let answer: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!(answer["ok"], false, "{answer}");
+        let text = |key: &str| answer["error"][key].as_str().unwrap().to_owned();
+        assert!(stderr(&output).contains(&text("reason")), "{}", stderr(&output));
+        (text("step"), text("reason"))
+    }
+
+    /// The instances of the only plugin: role, generation and connections.
+    #[track_caller]
+    fn instances(&self) -> Vec<(String, u64, u64)> {
+        let plugins = self.result(&["plugins"]);
+        let number = |instance: &Value, key: &str| instance[key].as_u64().unwrap();
+        let instances = plugins["plugins"][0]["instances"].as_array().unwrap().iter();
+        instances
+            .map(|one| {
+                (one["role"].as_str().unwrap().to_owned(), number(one, "generation"), number(one, "connections"))
+            })
+            .collect()
+    }
+
+    /// A client that gets the answers to what it asks.
+    #[track_caller]
+    fn asking(&self, client_id: &str) -> Client {
+        let mut client = Client::connect(self.addr, V5, client_id);
+        client.subscribe("answer", 1);
+        client
+    }
+}
+
+/// The answer of the plugin that decides about this connection; of the others, which it hears as well, no one asks.
+#[track_caller]
+fn ask(client: &mut Client) -> String {
+    assert_eq!(client.publish("ask", "", 1), 0);
+    client.receive().text().to_owned()
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
 }
 
 #[track_caller]
@@ -156,7 +211,7 @@ fn host_that_hangs_is_not_waited_for() {
     host.process.signal(Signal::STOP);
     let output = host.command(&["plugins", "--timeout", "200ms", "--json"]);
     assert_failed(&output, 2, &["has not said who it is"]);
-    let answer: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let answer: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!((&answer["ok"], &answer["error"]["step"]), (&false.into(), &"reach".into()), "{answer}");
     host.process.signal(Signal::CONT);
     assert_eq!(host.command(&["plugins"]).status.code(), Some(0));
@@ -194,5 +249,215 @@ fn clients_of_the_socket_do_not_disturb_the_broker() {
     };
     assert!(line().contains("\"control\":1"));
     mqtt.ping();
+    host.process.stop();
+}
+
+#[test]
+fn swap_changes_the_answers_and_drops_nobody() {
+    for workers in ["1", "3"] {
+        let host = Host::start("control-swap", &["--workers", workers, "--plugin", path(&library("v1"))]);
+        let mut clients: Vec<_> =
+            (0..8).map(|number| Client::connect(host.addr, V5, format!("idle{number}"))).collect();
+        let mut client = host.asking("c");
+        assert_eq!(ask(&mut client), "v1");
+        let v2 = library("v2");
+        let result = host.result(&["swap", "--plugin", path(&v2)]);
+        assert_eq!(
+            [&result["plugin"], &result["generation"], &result["share_per_mille"], &result["path"]],
+            [&json!("versioned"), &json!(2), &json!(1000), &json!(v2)],
+            "{result}"
+        );
+        assert_eq!(ask(&mut client), "v2");
+        assert_eq!(host.instances(), [("active".to_owned(), 2, 9), ("previous".to_owned(), 1, 0)]);
+        let back = host.command(&["swap", "--rollback"]);
+        assert_eq!(back.status.code(), Some(0), "{}", stderr(&back));
+        assert!(stdout(&back).starts_with("plugin versioned: "), "{}", stdout(&back));
+        assert_eq!(ask(&mut client), "v1");
+        clients.iter_mut().for_each(Client::ping);
+        // Without probation, there is nothing to go back to.
+        host.result(&["swap", "--plugin", path(&v2), "--probation", "0s"]);
+        assert_eq!(ask(&mut client), "v2");
+        let (step, reason) = host.refusal(&["swap", "--rollback"]);
+        assert_eq!((step.as_str(), reason.as_str()), ("flip", "no plugin has a canary or is on probation"));
+        eventually("the old one is gone", || host.instances() == [("active".to_owned(), 3, 9)]);
+        let table = stdout(&host.command(&["plugins"]));
+        let lines: Vec<_> = table.lines().collect();
+        assert!(lines[0].starts_with("PLUGIN     VERSION  GEN  ROLE"), "{table}");
+        assert!(lines[1].starts_with("versioned") && lines[1].contains("100%"), "{table}");
+        clients.iter_mut().for_each(Client::ping);
+        host.process.stop();
+    }
+}
+
+#[test]
+fn swap_that_fails_changes_nothing_and_says_where() {
+    let host = Host::start("control-fails", &["--plugin", path(&library("v1"))]);
+    let mut client = host.asking("c");
+    let no_library = host.dir.file("no-library.so", "text");
+    let empty = host.dir.file("empty.so", "");
+    let (v2, unruly) = (library("v2"), library("unruly"));
+    let table: &[(&Path, &[&str], &str, &[&str])] = &[
+        (Path::new("/no/such.so"), &[], "copy", &["/no/such.so", "there is no such file"]),
+        (Path::new("/"), &[], "copy", &["cannot be read"]),
+        (&no_library, &[], "load", &["not a shared library"]),
+        (&empty, &[], "load", &["not a shared library"]),
+        (&library("no_symbol"), &[], "load", &["no entry symbol", "plugin_api::export!"]),
+        (&library("other_major"), &[], "abi", &["was built with plugin-api 2.0.0"]),
+        (&library("other_layout"), &[], "abi", &["expected", "found"]),
+        (&unruly, &[], "name", &["\"unruly\"", "there are: versioned"]),
+        (&v2, &["--name", "nobody"], "name", &["\"nobody\"", "there are: versioned"]),
+        (&v2, &["--plugin-config", "{"], "config", &["configuration is not JSON"]),
+        (&library("refuses_init"), &["--name", "versioned"], "init", &["refuses to start"]),
+        (
+            &unruly,
+            &["--name", "versioned", "--plugin-config", "{\"panic\":\"init\"}"],
+            "init",
+            &["panicked", "unruly: init"],
+        ),
+    ];
+    for (plugin, args, expected_step, parts) in table {
+        let (step, reason) = host.refusal(&[&["swap", "--plugin", path(plugin)], *args].concat());
+        assert_eq!(step, *expected_step, "{}: {reason}", plugin.display());
+        for part in *parts {
+            assert!(reason.contains(part), "{}: `{part}` in {reason}", plugin.display());
+        }
+        assert_eq!(ask(&mut client), "v1");
+    }
+    assert_eq!(host.instances(), [("active".to_owned(), 1, 1)]);
+    host.process.stop();
+}
+
+#[test]
+fn canary_is_promoted_or_rolled_back() {
+    let host = Host::start("control-canary", &["--plugin", path(&library("v1"))]);
+    let mut clients: Vec<_> = (0..40).map(|number| Client::connect(host.addr, V5, format!("c{number}"))).collect();
+    let v2 = library("v2");
+    let shown = host.command(&["swap", "--plugin", path(&v2), "--canary", "50%"]);
+    assert!(stdout(&shown).contains("`host swap --promote versioned`"), "{}", stdout(&shown));
+    let share = || {
+        let instances = host.instances();
+        assert_eq!((instances[0].0.as_str(), instances[1].0.as_str()), ("active", "canary"));
+        assert_eq!(instances[0].2 + instances[1].2, 40, "{instances:?}");
+        instances[1].2
+    };
+    assert!((1..40).contains(&share()), "{}", share());
+    let (step, reason) = host.refusal(&["swap", "--plugin", path(&v2)]);
+    assert!(step == "flip" && reason.contains("there is a canary of plugin versioned"), "{step}: {reason}");
+    let (step, reason) = host.refusal(&["swap", "--promote", "other"]);
+    assert!(step == "flip" && reason.contains("other has no canary"), "{step}: {reason}");
+    host.result(&["swap", "--rollback", "versioned"]);
+    eventually("the canary is gone", || host.instances() == [("active".to_owned(), 1, 40)]);
+    host.result(&["swap", "--plugin", path(&v2), "--canary", "0.1%"]);
+    let promoted = host.result(&["swap", "--promote"]);
+    assert_eq!(promoted["generation"], 3, "{promoted}");
+    assert_eq!(host.instances(), [("active".to_owned(), 3, 40), ("previous".to_owned(), 1, 0)]);
+    clients.iter_mut().for_each(Client::ping);
+    host.process.stop();
+}
+
+#[test]
+fn signal_swaps_what_has_changed() {
+    let dir = TempDir::new("control-signal-files");
+    let plugin = dir.path().join("handler.so");
+    std::fs::copy(library("v1"), &plugin).unwrap();
+    let host = Host::start("control-signal", &["--plugin", path(&plugin), "--plugin", path(&library("operated"))]);
+    let mut client = host.asking("c");
+    host.process.signal(Signal::HUP);
+    host.process.wait_log("SIGHUP: no plugin's file has changed");
+    assert_eq!(ask(&mut client), "v1");
+    std::fs::write(&plugin, "rubbish").unwrap();
+    host.process.signal(Signal::HUP);
+    host.process.wait_log("SIGHUP: nothing was swapped (load)");
+    assert_eq!(ask(&mut client), "v1");
+    std::fs::copy(library("v2"), &plugin).unwrap();
+    host.process.signal(Signal::HUP);
+    eventually("the new one answers", || ask(&mut client) == "v2");
+    client.ping();
+    host.process.stop();
+}
+
+#[test]
+fn two_hosts_are_told_apart_by_their_sockets() {
+    let v1 = library("v1");
+    let hosts = [0, 1].map(|number| Host::start(&format!("control-host{number}"), &["--plugin", path(&v1)]));
+    let mut clients = hosts.each_ref().map(|host| host.asking("c"));
+    hosts[1].result(&["swap", "--plugin", path(&library("v2"))]);
+    assert_eq!(clients.each_mut().map(ask), ["v1", "v2"]);
+    for host in hosts {
+        host.process.stop();
+    }
+}
+
+#[test]
+fn configuration_is_given_to_the_plugin_that_runs_and_to_its_successors() {
+    let operated = library("operated");
+    let v1 = library("v1");
+    let args = ["--plugin", path(&operated), "--plugin-config", "{\"answer\":\"a\"}", "--plugin", path(&v1)];
+    let host = Host::start("control-configure", &args);
+    let mut client = host.asking("c");
+    assert_eq!(ask(&mut client), "a");
+    let file = host.dir.file("b.json", "{\"answer\": \"b\"}");
+    let result = host.result(&["configure", "operated", &format!("@{}", path(&file))]);
+    assert_eq!(result["instances"][0]["generation"], 1, "{result}");
+    assert_eq!(ask(&mut client), "b");
+    let table = [
+        (["operated", "{\"refuse\":\"not today\"}"], "config", "not today"),
+        (["operated", "{"], "config", "the configuration is not JSON: EOF"),
+        (["operated", "{\"panic\":\"handle_config\"}"], "config", "handle_config panicked: operated: handle_config"),
+        (["versioned", "{}"], "config", "has no handle_config"),
+        (["nobody", "{}"], "name", "no plugin of this server is called \"nobody\" (there are: operated, versioned)"),
+    ];
+    for (args, expected_step, expected) in table {
+        let (step, reason) = host.refusal(&[&["configure"], &args[..]].concat());
+        assert_eq!(step, expected_step, "{args:?}: {reason}");
+        assert!(reason.contains(expected), "{args:?}: {reason}");
+        assert_eq!(ask(&mut client), "b");
+    }
+    // A swap takes over what was taken last, and the old one hears of what comes while it may return.
+    host.result(&["swap", "--plugin", path(&operated)]);
+    assert_eq!(ask(&mut client), "b");
+    let shown = stdout(&host.command(&["configure", "operated", "{\"answer\":\"c\"}"]));
+    assert!(shown.contains("was taken by 1.0.0 (generation 2), 1.0.0 (generation 1)"), "{shown}");
+    assert_eq!(ask(&mut client), "c");
+    host.result(&["swap", "--rollback"]);
+    assert_eq!(ask(&mut client), "c");
+    host.process.stop();
+}
+
+#[test]
+fn health_is_asked_and_a_plugin_that_does_not_return_holds_up_nobody_else() {
+    let operated = library("operated");
+    let v1 = library("v1");
+    let host = Host::start("control-health", &["--plugin", path(&operated), "--plugin", path(&v1)]);
+    let configure = |config: &Value| host.result(&["configure", "operated", &config.to_string()]);
+    configure(&json!({"answer": "a"}));
+    let health = host.result(&["health"]);
+    let plugin = |index: usize| {
+        [&health["plugins"][index]["plugin"], &health["plugins"][index]["ok"], &health["plugins"][index]["text"]]
+    };
+    assert_eq!(plugin(0), [&json!("operated"), &json!(true), &json!("answers a")]);
+    assert_eq!(plugin(1), [&json!("versioned"), &json!(true), &json!(null)]);
+    for (config, expected) in
+        [(json!({"sick": "no database"}), "no database"), (json!({"panic": "health"}), "health panicked")]
+    {
+        configure(&config);
+        let output = host.command(&["health"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stdout(&output).contains("NOT WELL") && stdout(&output).contains(expected), "{}", stdout(&output));
+    }
+    assert_eq!(host.command(&["health", "versioned"]).status.code(), Some(0));
+    let until = host.dir.path().join("until");
+    configure(&json!({"answer": "a", "block": "health", "until": until}));
+    let mut client = host.asking("c");
+    let output = host.command(&["health"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("health of generation 1 has not returned within 5 s"), "{}", stdout(&output));
+    host.process.wait_log("a plugin does not return");
+    assert_eq!(ask(&mut client), "a");
+    assert_eq!(host.command(&["health", "versioned"]).status.code(), Some(0));
+    let (step, reason) = host.refusal(&["configure", "operated", "{}"]);
+    assert!(step == "deadline" && reason.contains("health of generation 1 was called"), "{step}: {reason}");
+    std::fs::write(until, "").unwrap();
+    eventually("it has returned", || host.command(&["health"]).status.code() == Some(0));
     host.process.stop();
 }

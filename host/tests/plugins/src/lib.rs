@@ -29,7 +29,7 @@ impl<const VERSION: u8> Handler for Versioned<VERSION> {
 }
 
 /// A plugin's configuration: a JSON object.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Config(Value);
 
 impl Config {
