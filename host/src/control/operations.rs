@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use plugin_api::Callback;
 use serde_json::{Value, json};
 
 use super::protocol::{self, Answer, Refusal, Request};
 use super::supervised::{Call, Calls};
-use crate::plugin::{Plugin, Unable};
+use crate::plugin::{Callback, Plugin, Unable};
 use crate::server::ServerHandle;
 use crate::swap::{Role, SwapError, SwapReport, SwapRequest};
 
@@ -94,7 +93,7 @@ fn configure(server: &ServerHandle, calls: &Arc<Calls>, name: &str, config: &str
             return Err(refuse("config", with_taken(reason, &taken)));
         }
         let (deadline, text) = (Instant::now() + CALL_TIMEOUT, config.to_owned());
-        let call = calls.begin(&plugin, Callback::Config.name(), deadline, move |plugin| plugin.configure(&text))?;
+        let call = calls.begin(&plugin, Callback::Config, deadline, move |plugin| plugin.configure(&text))?;
         match call.wait(deadline, CALL_TIMEOUT)? {
             Ok(()) => {
                 tracing::info!(plugin = name, generation = plugin.generation(), "a plugin has another configuration");
@@ -124,7 +123,7 @@ fn health(server: &ServerHandle, calls: &Arc<Calls>, name: Option<&str>) -> Answ
     let deadline = Instant::now() + CALL_TIMEOUT;
     let begin = |plugin: &Arc<Plugin>| {
         let implements = plugin.callbacks().contains(Callback::Health);
-        implements.then(|| calls.begin(plugin, Callback::Health.name(), deadline, Plugin::health))
+        implements.then(|| calls.begin(plugin, Callback::Health, deadline, Plugin::health))
     };
     let asked: Vec<_> = instances(server, name)?
         .into_iter()

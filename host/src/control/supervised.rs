@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::protocol::Refusal;
-use crate::plugin::Plugin;
+use crate::plugin::{Callback, Plugin};
 
 /// The calls that have not returned.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(super) struct Calls {
 #[derive(Debug)]
 struct Running {
     instance: Instance,
-    callback: &'static str,
+    callback: Callback,
     since: Instant,
 }
 
@@ -29,8 +29,8 @@ type Instance = (String, u64);
 #[derive(Debug)]
 pub(super) struct Call<T> {
     answer: Receiver<T>,
-    instance: Instance,
-    callback: &'static str,
+    plugin: Arc<Plugin>,
+    callback: Callback,
 }
 
 impl Calls {
@@ -38,39 +38,41 @@ impl Calls {
     pub(super) fn begin<T: Send + 'static>(
         self: &Arc<Self>,
         plugin: &Arc<Plugin>,
-        callback: &'static str,
+        callback: Callback,
         deadline: Instant,
         run: impl FnOnce(&Plugin) -> T + Send + 'static,
     ) -> Result<Call<T>, Refusal> {
-        let instance = (plugin.name().to_owned(), plugin.generation());
+        let instance = instance_of(plugin);
         self.enter(&instance, callback, deadline)?;
         let (sender, answer) = mpsc::channel();
         let entered = Entered { calls: Arc::clone(self), instance: instance.clone() };
-        let plugin = Arc::clone(plugin);
+        let called = Arc::clone(plugin);
         let thread = std::thread::Builder::new().name("plugin-call".to_owned()).spawn(move || {
-            let answer = run(&plugin);
+            let answer = run(&called);
             // An instance that has been replaced may be dropped with this.
-            drop(plugin);
+            drop(called);
             drop(entered);
             // Nobody waits any more if it has come too late.
             let _ = sender.send(answer);
         });
         match thread {
-            Ok(_) => Ok(Call { answer, instance, callback }),
-            Err(error) => Err(refusal(&instance, "host", format!("{callback} gets no thread: {error}"))),
+            Ok(_) => Ok(Call { answer, plugin: Arc::clone(plugin), callback }),
+            Err(error) => Err(refusal(&instance, "host", format!("{} gets no thread: {error}", callback.name()))),
         }
     }
 
-    fn enter(&self, instance: &Instance, callback: &'static str, deadline: Instant) -> Result<(), Refusal> {
+    fn enter(&self, instance: &Instance, callback: Callback, deadline: Instant) -> Result<(), Refusal> {
         let mut running = self.running();
         while let Some(other) = running.iter().find(|other| other.instance == *instance) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let secs = other.since.elapsed().as_secs();
                 let reason = format!(
-                    "{callback} was not called, as {} of generation {} was called {secs} s ago and has not returned. A swap \
-                     puts another instance in its place",
-                    other.callback, instance.1
+                    "{} was not called, as {} of generation {} was called {secs} s ago and has not returned. A swap puts \
+                     another instance in its place",
+                    callback.name(),
+                    other.callback.name(),
+                    instance.1
                 );
                 return Err(refusal(instance, "deadline", reason));
             }
@@ -102,21 +104,29 @@ impl Drop for Entered {
 impl<T> Call<T> {
     /// Waits until it has returned, at the latest at `deadline`. Later it is left to itself.
     pub(super) fn wait(self, deadline: Instant, timeout: Duration) -> Result<T, Refusal> {
-        let Self { answer, instance, callback } = self;
+        let Self { answer, plugin, callback } = self;
+        let (instance, callback_name) = (instance_of(&plugin), callback.name());
         answer.recv_timeout(deadline.saturating_duration_since(Instant::now())).map_err(|error| match error {
             RecvTimeoutError::Timeout => {
                 let (name, generation) = &instance;
-                tracing::error!(plugin = name, generation, callback, "a plugin does not return");
+                tracing::error!(plugin = name, generation, callback = callback_name, "a plugin does not return");
+                plugin.count_late(callback);
                 let secs = timeout.as_secs_f32();
                 let reason = format!(
-                    "{callback} of generation {generation} has not returned within {secs} s. It is left to itself: what it \
-                     was asked for may happen yet"
+                    "{callback_name} of generation {generation} has not returned within {secs} s. It is left to itself: what \
+                     it was asked for may happen yet"
                 );
                 refusal(&instance, "deadline", reason)
             }
-            RecvTimeoutError::Disconnected => refusal(&instance, "host", format!("{callback} has ended without an answer")),
+            RecvTimeoutError::Disconnected => {
+                refusal(&instance, "host", format!("{callback_name} has ended without an answer"))
+            }
         })
     }
+}
+
+fn instance_of(plugin: &Plugin) -> Instance {
+    (plugin.name().to_owned(), plugin.generation())
 }
 
 fn refusal((name, _): &Instance, step: &str, reason: String) -> Refusal {

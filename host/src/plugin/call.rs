@@ -304,14 +304,22 @@ impl Plugin {
         callback: Callback,
         call: impl FnOnce(PluginVtRef, Opaque, &mut Answer) -> Verdict,
     ) -> Result<String, Unable> {
-        let mut answer = Answer::default();
-        let (verdict, panics) = services::inside(NO_CONNECTION, || call(self.table, self.instance, &mut answer));
+        let (entry, mut answer) = (Entry::of(callback), Answer::default());
+        let run = || call(self.table, self.instance, &mut answer);
+        let (verdict, panics) = self.run(entry, NO_CONNECTION, "", run);
         let text = answer.text().unwrap_or_default().1;
         match verdict {
-            Verdict::OK => Ok(text),
-            Verdict::ERROR => Err(Unable::Refused(text)),
+            Verdict::OK => {
+                self.log_caught(entry, "", panics);
+                Ok(text)
+            }
+            Verdict::ERROR => {
+                self.log_caught(entry, "", panics);
+                self.count_answer(entry, verdict, &answer);
+                Err(Unable::Refused(text))
+            }
             Verdict::PANICKED => {
-                self.log_panic(callback.name(), "", panics, &answer);
+                self.log_panic(entry, "", panics, &answer);
                 Err(Unable::Panicked(callback, text))
             }
             other => {
@@ -320,6 +328,12 @@ impl Plugin {
                 Err(Unable::Unreadable(callback, why))
             }
         }
+    }
+
+    /// Counts that it has not answered the operator in time.
+    pub(crate) fn count_late(&self, callback: Callback) {
+        self.monitor.count(Entry::of(callback), Trouble::Late);
+        self.count_failure();
     }
 
     /// Runs a call that has nothing to answer and no connection's state.

@@ -336,7 +336,7 @@ pub struct CallbackStats {
     pub unusable: u64,
     /// Panics that ended a call.
     pub panics: u64,
-    /// Deferred answers that did not come in time.
+    /// Deferred answers that did not come in time, and what the operator asked for and got no answer to in time.
     pub late: u64,
     /// Calls that took longer than their budget on a thread that serves clients.
     pub overstays: u64,
