@@ -6,6 +6,12 @@ use crate::{
     StateView, Subscribe, SubscribeVerdict, Swapped, Unsubscribe, UnsubscribeVerdict,
 };
 
+#[cfg(feature = "async")]
+use {
+    crate::{FirstPoll, Lent, Task, owned},
+    std::sync::Arc,
+};
+
 /// Any error. `?` makes one of whatever implements [`std::error::Error`], and `.into()` of a string.
 ///
 /// A callback that decides and returns an error has refused: the host logs the text and answers the client with
@@ -81,6 +87,11 @@ pub trait Handler: Send + Sync + Sized + 'static {
 
     /// Those of the callbacks that may block: the host calls them on threads of a pool.
     const BLOCKING: Callbacks = Callbacks::NONE;
+
+    /// Those of the callbacks that are `async fn`. `#[handler]` writes it.
+    #[cfg(feature = "async")]
+    #[doc(hidden)]
+    const ASYNC: Callbacks = Callbacks::NONE;
 
     /// Makes the handler, from the services of the host and the text of `--plugin-config`, which is JSON (`{}` if there
     /// was none).
@@ -295,4 +306,91 @@ pub trait Handler: Send + Sync + Sized + 'static {
 
     /// The host lets the plugin go: end threads, write what is to be kept. Called once; no connection has to have ended.
     fn stop(&self) {}
+
+    /// Gives what is left to do of an asynchronous callback to a runtime. By default that is the library's own small one;
+    /// a handler that has a runtime overrides this (and [`first_poll`](Handler::first_poll)):
+    ///
+    /// ```
+    /// # struct Mine { runtime: tokio::runtime::Runtime }
+    /// # impl Mine {
+    /// fn spawn(&self, task: plugin_api::Task) {
+    ///     self.runtime.spawn(task);
+    /// }
+    /// fn first_poll(&self, poll: plugin_api::FirstPoll<'_>) {
+    ///     let _context = self.runtime.enter();
+    ///     poll.run();
+    /// }
+    /// # }
+    /// ```
+    #[cfg(feature = "async")]
+    fn spawn(&self, task: Task) {
+        task.spawn_on_own_runtime();
+    }
+
+    /// Has an asynchronous callback polled for the first time: on the host's thread, as most are ready at once. By
+    /// default that happens in the context of the library's own runtime.
+    #[cfg(feature = "async")]
+    fn first_poll(&self, poll: FirstPoll<'_>) {
+        poll.run_in_own_runtime();
+    }
+
+    /// What `#[handler]` makes of an `async fn handle_connect`.
+    #[cfg(feature = "async")]
+    #[doc(hidden)]
+    fn handle_connect_async(
+        self: Arc<Self>,
+        connection: Lent<Self::Connection>,
+        connect: owned::Connect,
+    ) -> impl Future<Output = Result<ConnectVerdict, Error>> + Send + 'static {
+        let _ = (connection, connect);
+        std::future::ready(Ok(ConnectVerdict::accept()))
+    }
+
+    /// What `#[handler]` makes of an `async fn handle_auth`.
+    #[cfg(feature = "async")]
+    #[doc(hidden)]
+    fn handle_auth_async(
+        self: Arc<Self>,
+        connection: Lent<Self::Connection>,
+        auth: owned::Auth,
+    ) -> impl Future<Output = Result<AuthVerdict, Error>> + Send + 'static {
+        let _ = (connection, auth);
+        std::future::ready(Ok(AuthVerdict::error(ReasonCode::BAD_AUTHENTICATION_METHOD)))
+    }
+
+    /// What `#[handler]` makes of an `async fn handle_publish`.
+    #[cfg(feature = "async")]
+    #[doc(hidden)]
+    fn handle_publish_async(
+        self: Arc<Self>,
+        connection: Lent<Self::Connection>,
+        publish: owned::Publish,
+    ) -> impl Future<Output = Result<PublishVerdict, Error>> + Send + 'static {
+        let _ = (connection, publish);
+        std::future::ready(Ok(PublishVerdict::Forward))
+    }
+
+    /// What `#[handler]` makes of an `async fn handle_subscribe`.
+    #[cfg(feature = "async")]
+    #[doc(hidden)]
+    fn handle_subscribe_async(
+        self: Arc<Self>,
+        connection: Lent<Self::Connection>,
+        subscribe: owned::Subscribe,
+    ) -> impl Future<Output = Result<SubscribeVerdict, Error>> + Send + 'static {
+        let _ = (connection, subscribe);
+        std::future::ready(Ok(SubscribeVerdict::Grant))
+    }
+
+    /// What `#[handler]` makes of an `async fn handle_unsubscribe`.
+    #[cfg(feature = "async")]
+    #[doc(hidden)]
+    fn handle_unsubscribe_async(
+        self: Arc<Self>,
+        connection: Lent<Self::Connection>,
+        unsubscribe: owned::Unsubscribe,
+    ) -> impl Future<Output = Result<UnsubscribeVerdict, Error>> + Send + 'static {
+        let _ = (connection, unsubscribe);
+        std::future::ready(Ok(UnsubscribeVerdict::Allow))
+    }
 }

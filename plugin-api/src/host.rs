@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::abi::{RawField, RawHost, RawInfoRequest, RawMessage, RawPublish, RawTarget, Status};
+use crate::ticket::{self, Deferrable, Later, Ticket};
 use crate::{ConnectionId, Disconnect, Message, TimerId};
 
 /// The services of the host. [`Handler::init`](crate::Handler::init) gets them; they can be cloned, kept, and used on any
@@ -273,6 +274,30 @@ impl Host {
         result(self.raw.cancel_timer(timer.0))
     }
 
+    /// Takes a ticket, to answer the callback that runs on this thread later, on any thread: the callback returns the
+    /// verdict's `Later`, and the [`Ticket`] waits for the answer. See "Answering later" in the crate's documentation.
+    ///
+    /// ```
+    /// # use plugin_api::{Connect, ConnectVerdict, Error, Host};
+    /// # fn lookup(_: &str) -> bool { true }
+    /// fn handle_connect(host: &Host, connect: &Connect<'_>) -> Result<ConnectVerdict, Error> {
+    ///     let client_id = connect.client_id().to_owned();
+    ///     let (ticket, later) = host.ticket::<ConnectVerdict>()?;
+    ///     std::thread::spawn(move || match lookup(&client_id) {
+    ///         true => ticket.answer(ConnectVerdict::accept()),
+    ///         false => ticket.fail("nobody knows it"),
+    ///     });
+    ///     Ok(ConnectVerdict::Later(later))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// - [`HostError::NotHere`]: no callback that can be answered later runs on this thread.
+    /// - [`HostError::Full`]: too many of this plugin's tickets are open.
+    pub fn ticket<A: Deferrable>(&self) -> Result<(Ticket<A>, Later<A>), HostError> {
+        ticket::take(self.raw)
+    }
+
     /// Ends a connection, with a DISCONNECT packet for 5.0 clients. One that has ended already is left alone.
     ///
     /// # Errors
@@ -302,7 +327,7 @@ fn raw_message(message: &Message) -> RawMessage<'_> {
     }
 }
 
-const fn result(status: Status) -> Result<(), HostError> {
+pub(crate) const fn result(status: Status) -> Result<(), HostError> {
     match status {
         Status::OK => Ok(()),
         Status::INVALID => Err(HostError::Invalid),

@@ -10,14 +10,18 @@ mod export;
 mod handler;
 mod host;
 mod message;
+pub mod owned;
 mod properties;
 mod qos;
 mod reason_code;
+mod ticket;
 pub mod topic;
 mod verdict;
 mod view;
 
 pub use callbacks::{Callback, Callbacks};
+#[cfg(feature = "async")]
+pub use export::{FirstPoll, Lent, Task};
 pub use handler::{Error, Handler, State, SwapRule};
 pub use host::{Host, HostError, InfoTarget, Level};
 pub use message::Message;
@@ -25,6 +29,7 @@ pub use plugin_api_macros::handler;
 pub use properties::{Properties, PropertiesBuf, Property, PropertyError};
 pub use qos::QoS;
 pub use reason_code::ReasonCode;
+pub use ticket::{Deferrable, Later, Ticket};
 pub use verdict::{
     Accept, AuthVerdict, ConnectVerdict, DeliverVerdict, Disconnect, InfoAction, PublishVerdict, Reject,
     SubscribeVerdict, UnsubscribeVerdict,

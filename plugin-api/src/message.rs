@@ -1,6 +1,6 @@
 //! An Application Message that a handler makes.
 
-use crate::{PropertiesBuf, Property, Publish, QoS};
+use crate::{Properties, PropertiesBuf, Property, Publish, QoS};
 
 /// An Application Message.
 ///
@@ -90,19 +90,19 @@ impl Message {
 /// A copy, to change and to forward instead.
 impl From<&Publish<'_>> for Message {
     fn from(publish: &Publish<'_>) -> Self {
-        // A Topic Alias belongs to the connection that it came on, and must not stick to another topic.
-        let properties = publish
-            .properties()
-            .iter()
-            .filter(|property| !matches!(property, Property::TopicAlias(_)))
-            .fold(PropertiesBuf::new(), PropertiesBuf::with);
         Self {
             topic: publish.topic().to_owned(),
             payload: publish.payload().to_vec(),
             qos: publish.qos(),
             retain: publish.retain(),
-            properties,
+            properties: properties_to_forward(publish.properties()),
             token: 0,
         }
     }
+}
+
+/// A Topic Alias belongs to the connection that it came on, and must not stick to another topic.
+pub(crate) fn properties_to_forward(properties: Properties<'_>) -> PropertiesBuf {
+    let keeps = |property: &Property<'_>| !matches!(property, Property::TopicAlias(_));
+    properties.iter().filter(keeps).fold(PropertiesBuf::new(), PropertiesBuf::with)
 }

@@ -1,6 +1,6 @@
 //! What a handler can answer.
 
-use crate::{Message, PropertiesBuf, Property, ReasonCode};
+use crate::{Later, Message, PropertiesBuf, Property, ReasonCode};
 
 /// Makes a Reason Code with properties: a refusal and a disconnection differ in meaning, not in shape.
 macro_rules! reason_with_properties {
@@ -63,6 +63,8 @@ pub enum ConnectVerdict {
     Accept(Accept),
     /// Do not let it in: CONNACK with the Reason Code.
     Reject(Reject),
+    /// The answer comes later, by a ticket: see [`Host::ticket`](crate::Host::ticket).
+    Later(Later<ConnectVerdict>),
 }
 
 impl ConnectVerdict {
@@ -150,6 +152,8 @@ pub enum AuthVerdict {
     Continue(Vec<u8>),
     /// Refused. [`ReasonCode::BAD_AUTHENTICATION_METHOD`] at the start means: not my method, ask the next plugin.
     Error(Reject),
+    /// The answer comes later, by a ticket: see [`Host::ticket`](crate::Host::ticket).
+    Later(Later<AuthVerdict>),
 }
 
 impl AuthVerdict {
@@ -173,6 +177,8 @@ pub enum PublishVerdict {
     Reject(Reject),
     /// Do not deliver it, and end the connection.
     Disconnect(Disconnect),
+    /// The answer comes later, by a ticket: see [`Host::ticket`](crate::Host::ticket).
+    Later(Later<PublishVerdict>),
 }
 
 impl PublishVerdict {
@@ -199,6 +205,8 @@ pub enum SubscribeVerdict {
     Codes(Vec<ReasonCode>),
     /// End the connection.
     Disconnect(Disconnect),
+    /// The answer comes later, by a ticket: see [`Host::ticket`](crate::Host::ticket).
+    Later(Later<SubscribeVerdict>),
 }
 
 /// The answer of [`handle_unsubscribe`](crate::Handler::handle_unsubscribe).
@@ -211,6 +219,8 @@ pub enum UnsubscribeVerdict {
     Codes(Vec<ReasonCode>),
     /// End the connection.
     Disconnect(Disconnect),
+    /// The answer comes later, by a ticket: see [`Host::ticket`](crate::Host::ticket).
+    Later(Later<UnsubscribeVerdict>),
 }
 
 /// The answer of [`handle_deliver`](crate::Handler::handle_deliver).
@@ -234,4 +244,6 @@ pub enum InfoAction {
     /// Close the connection without one. The text, which says why, reaches
     /// [`handle_disconnect`](crate::Handler::handle_disconnect).
     Stop(String),
+    /// What to do is said later, by a ticket: see [`Host::ticket`](crate::Host::ticket). It stands alone in the list.
+    Later(Later<Vec<InfoAction>>),
 }
