@@ -5,7 +5,7 @@ mod setting;
 
 use std::time::Duration;
 
-use plugin_api::QoS;
+use plugin_api::{Callback, QoS};
 
 use self::setting::Field;
 pub use self::setting::{Kind, Setting, Value, parse_time};
@@ -198,6 +198,27 @@ limits! {
             "QoS 1 and 2, CONNECT of a new session and new subscriptions get 0x97, a close for 3.x PUBLISH; large packets \
              and new Topic Aliases: DISCONNECT 0x97; QoS 0 for who is slow is dropped and counted";
     }
+    "Plugins" {
+        /// Time that a plugin has for an answer that it gives later, from the call of its callback, about CONNECT and AUTH.
+        connect_answer_max: Duration = Duration::from_secs(5), Kind::Time, 1..=DAY_MS,
+            "CONNACK 0x88, return code 3 for 3.x; a re-authentication: DISCONNECT 0x83";
+        /// The same about PUBLISH and wills.
+        publish_answer_max: Duration = Duration::from_secs(5), Kind::Time, 1..=DAY_MS,
+            "as deadline says: PUBACK and PUBREC 0x83, 3.x as rejected_publish says; QoS 0 and wills are dropped";
+        /// The same about SUBSCRIBE and UNSUBSCRIBE.
+        subscribe_answer_max: Duration = Duration::from_secs(5), Kind::Time, 1..=DAY_MS,
+            "as deadline says: SUBACK and UNSUBACK 0x80 for every Topic Filter";
+        /// The same about a message for handle_info.
+        info_answer_max: Duration = Duration::from_secs(5), Kind::Time, 1..=DAY_MS,
+            "as deadline says: nothing is done";
+        /// What becomes of a client about whose packet a plugin has not answered in time: the packet is refused, or the client
+        /// is disconnected.
+        deadline: Deadline = Deadline::Refuse, Kind::Choice(&["refuse", "disconnect"]), 0..=1,
+            "disconnect: DISCONNECT 0x83, a close for 3.x";
+        /// Answers that one plugin may owe at one time.
+        tickets_max: usize = 1024, Kind::Count, 1..=1_000_000,
+            "the callback that asks for one more time is told so, and answers or fails at once";
+    }
     "What is offered" {
         /// Highest QoS that is accepted and granted; announced as Maximum QoS.
         maximum_qos: QoS = QoS::ExactlyOnce, Kind::Count, 0..=2,
@@ -272,6 +293,17 @@ impl Limits {
 }
 
 impl Limits {
+    /// Time that a plugin has for a later answer of a callback, in milliseconds.
+    pub(crate) fn answer_deadline_ms(&self, callback: Callback) -> u64 {
+        let max = match callback {
+            Callback::Connect | Callback::Auth => self.connect_answer_max,
+            Callback::Subscribe | Callback::Unsubscribe => self.subscribe_answer_max,
+            Callback::Info => self.info_answer_max,
+            _ => self.publish_answer_max,
+        };
+        u64::try_from(max.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Whether there is a bound on what one client publishes in a second.
     pub(crate) fn has_client_rates(&self) -> bool {
         self.message_rate_max != 0 || self.byte_rate_max != 0
@@ -297,6 +329,16 @@ impl std::fmt::Display for LimitError {
 }
 
 impl std::error::Error for LimitError {}
+
+/// What becomes of a client about whose packet a plugin has not answered in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Deadline {
+    /// The packet is refused.
+    #[default]
+    Refuse,
+    /// The client is disconnected.
+    Disconnect,
+}
 
 /// The answer to a 3.x PUBLISH that was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

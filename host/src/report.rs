@@ -47,6 +47,7 @@ macro_rules! tally {
 tally! {
     connections_refused,
     connects_refused,
+    answers_late,
     publishes_refused,
     dropped_slow,
     dropped_queue_full,

@@ -154,7 +154,9 @@ impl Builder {
         let mailboxes = Mailboxes::new(workers.wake());
         let clock = Clock::start();
         let watch = Watch::new(count, &self.limits);
-        let services = Services::new(mailboxes.clone(), clock, self.limits.packet_bytes_max).watched_by(watch.clone());
+        let services = Services::new(mailboxes.clone(), clock, self.limits.packet_bytes_max)
+            .watched_by(watch.clone())
+            .with_tickets_max(self.limits.tickets_max);
         let chain = load_all(self.plugins, &services)?;
         let addrs: Vec<SocketAddr> = listeners.iter().map(Listener::addr).collect();
         let exposed = addrs.iter().find(|addr| !addr.ip().to_canonical().is_loopback());

@@ -7,21 +7,33 @@ use plugin_api::{DisconnectKind, Properties, PropertiesBuf, Property, ReasonCode
 use super::Core;
 use super::connect::{Refusal, handler_failed};
 use super::connection::{Closing, PendingConnect, Phase};
+use super::deferred::{Came, Question};
 use super::inbound::{Next, protocol_error};
 use crate::codec::{self, DecodeError, Packet};
-use crate::plugin::{AuthOutcome, AuthRequest, AuthStep};
+use crate::plugin::{Answered, AuthOutcome, AuthRequest, AuthStep, Cursor};
 
 impl Core {
-    /// One step of an authentication exchange before CONNACK. `Ok(None)`: the client has to answer.
+    /// One step of an authentication exchange before CONNACK. `Ok(None)`: the client has to answer, or a plugin does.
     pub(super) fn authenticate(
         &mut self,
         slot: u32,
-        mut pending: Box<PendingConnect>,
+        pending: Box<PendingConnect>,
         step: AuthStep,
         data: Option<&[u8]>,
         properties: Properties<'_>,
     ) -> Result<Option<Box<PendingConnect>>, Refusal> {
-        match self.ask_auth(slot, &pending.client_id, step, data, properties) {
+        let outcome = self.ask_auth(slot, &pending.client_id, step, data, properties, None);
+        self.decide_auth(slot, pending, step, outcome)
+    }
+
+    fn decide_auth(
+        &mut self,
+        slot: u32,
+        mut pending: Box<PendingConnect>,
+        step: AuthStep,
+        outcome: AuthOutcome,
+    ) -> Result<Option<Box<PendingConnect>>, Refusal> {
+        match outcome {
             AuthOutcome::Ok { data } => {
                 pending.accepted = true;
                 pending.auth_data = data;
@@ -38,9 +50,48 @@ impl Core {
                 Err(Refusal { reason_code, properties, kind: DisconnectKind::Refused })
             }
             AuthOutcome::Failed => Err(handler_failed()),
+            AuthOutcome::Deferred(cursor) => {
+                self.wait_for(slot, cursor, Question::Auth { pending: Some(pending), step });
+                Ok(None)
+            }
         }
     }
 
+    /// Goes on with a step about which a plugin has answered later, or not in time.
+    pub(super) fn resume_auth(
+        &mut self,
+        slot: u32,
+        properties: Properties<'_>,
+        pending: Option<Box<PendingConnect>>,
+        step: AuthStep,
+        cursor: &Cursor,
+        came: Came,
+    ) {
+        let session = self.session_of(slot).map(|session| Arc::clone(&session.client_id));
+        let who = pending.as_ref().map(|pending| pending.client_id.as_str()).or(session.as_deref()).unwrap_or_default();
+        let outcome = match came {
+            Came::Answer(answered) => {
+                let data = properties.authentication_data();
+                self.ask_auth(slot, who, step, data, properties, Some((cursor, *answered)))
+            }
+            Came::Late => {
+                let reason_code = match pending {
+                    Some(_) => ReasonCode::SERVER_UNAVAILABLE,
+                    None => ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
+                };
+                AuthOutcome::Reject { reason_code, properties: PropertiesBuf::default() }
+            }
+        };
+        match pending {
+            Some(pending) => {
+                let decided = self.decide_auth(slot, pending, step, outcome);
+                self.settle(slot, decided);
+            }
+            None => self.settle_again(slot, step, outcome),
+        }
+    }
+
+    /// Asks the handlers, or goes on with what one of them has answered.
     fn ask_auth(
         &mut self,
         slot: u32,
@@ -48,6 +99,7 @@ impl Core {
         step: AuthStep,
         data: Option<&[u8]>,
         properties: Properties<'_>,
+        answered: Option<(&Cursor, Answered)>,
     ) -> AuthOutcome {
         let connection = &mut self.connections[slot as usize];
         let auth = connection.extra.as_mut().and_then(|extra| extra.auth.as_mut());
@@ -56,7 +108,12 @@ impl Core {
         };
         let connected = connection.phase == Phase::Connected;
         let request = AuthRequest { method: &auth.method, data, step, properties: properties.as_bytes(), connected };
-        self.shared.chain.auth(handlers, who, &mut auth.owner, &request)
+        match answered {
+            None => self.shared.chain.auth(handlers, who, &mut auth.owner, &request),
+            Some((cursor, answered)) => {
+                self.shared.chain.resume_auth(handlers, who, &mut auth.owner, &request, cursor, answered)
+            }
+        }
     }
 
     fn send_auth(&mut self, slot: u32, reason_code: ReasonCode, data: Option<&[u8]>) {
@@ -107,7 +164,11 @@ impl Core {
 
     fn re_authenticate(&mut self, slot: u32, step: AuthStep, data: Option<&[u8]>, properties: Properties<'_>) {
         let who = self.session_of(slot).map(|session| Arc::clone(&session.client_id)).expect("connected");
-        let outcome = self.ask_auth(slot, &who, step, data, properties);
+        let outcome = self.ask_auth(slot, &who, step, data, properties, None);
+        self.settle_again(slot, step, outcome);
+    }
+
+    fn settle_again(&mut self, slot: u32, step: AuthStep, outcome: AuthOutcome) {
         let goes_on = matches!(outcome, AuthOutcome::Continue { .. });
         if let Some(auth) = &mut self.connections[slot as usize].extra().auth {
             auth.again = goes_on;
@@ -121,6 +182,7 @@ impl Core {
                 self.close(slot, closing.with_properties(properties));
             }
             AuthOutcome::Failed => self.close_failed(slot),
+            AuthOutcome::Deferred(cursor) => self.wait_for(slot, cursor, Question::Auth { pending: None, step }),
         }
     }
 }

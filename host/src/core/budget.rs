@@ -287,7 +287,8 @@ impl Extra {
         let aliases = self.alias_bytes + self.aliases.capacity() * size_of::<Option<Box<str>>>();
         let outbound_aliases = self.outbound_aliases.as_ref().map_or(0, |aliases| aliases.bytes());
         let method = self.auth.as_ref().map_or(0, |auth| auth.method.len());
-        will + aliases + outbound_aliases + method + self.replays.messages_left() * REPLAYED_BYTES
+        let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.bytes());
+        waiting + will + aliases + outbound_aliases + method + self.replays.messages_left() * REPLAYED_BYTES
     }
 }
 

@@ -65,6 +65,9 @@ impl Core {
             connection.is_held || connection.partial.len() <= partial_max,
             "bytes of a packet that has not come completely"
         );
+        let waits = connection.extra.as_ref().is_some_and(|extra| extra.waiting.is_some());
+        assert_eq!(connection.is_waiting, waits, "an open question");
+        assert!(!waits || connection.is_held, "packets overtake an open question");
         if let Some(extra) = &connection.extra {
             assert!(extra.aliases.len() <= usize::from(limits.topic_alias_max), "Topic Aliases");
         }
@@ -109,6 +112,7 @@ impl Core {
         assert_eq!(self.by_connection.len(), 0, "connection ids");
         assert_eq!(self.replaying(), 0, "replays");
         assert_eq!(self.delayed_infos.len(), 0, "delayed messages for handle_info");
+        assert_eq!((self.farewells.len(), self.partings.len()), (0, 0), "connections whose plugins were not told");
         assert_eq!(self.early.len(), 0, "requests about connections on their way");
         assert_eq!(self.handovers.len(), 0, "handovers");
         assert_eq!(self.timers.len(), 0, "timers");

@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use plugin_api::{DisconnectKind, Properties, ReasonCode};
+use plugin_api::{DisconnectKind, ReasonCode};
 
 use super::Core;
-use super::budget::{Kept, session_bytes};
-use super::connection::{Closing, NONE, Phase, Will};
+use super::budget::session_bytes;
+use super::connection::{Closing, NONE, Phase};
+use super::deferred::Waiting;
+use super::farewell::Fate;
 use super::inbound::Next;
-use super::publish::forwarded;
 use super::route::{Outgoing, expiry};
 use super::session::EXPIRY_NEVER;
-use super::session::{AcceptedWill, DelayedWill};
+use super::session::{AcceptedWill, DelayedWill, WillBody};
 use super::timers::is_current;
 use crate::clock::Millis;
 use crate::codec::{Disconnect, Packet};
 use crate::message::MessageParts;
-use crate::plugin::{ChangedMessage, DisconnectReason, PublishOutcome, PublishRequest};
 use crate::router::SessionKey;
 
 impl Core {
@@ -65,6 +65,7 @@ impl Core {
         connection.phase = Phase::Closing;
         connection.is_held = false;
         connection.heard_at = self.now;
+        let id = connection.id;
         let session_slot = std::mem::replace(&mut connection.session, NONE);
         let is_v5 = connection.is_v5();
         drop(self.take_partial(slot));
@@ -72,27 +73,29 @@ impl Core {
             self.tell_disconnect(slot, &closing);
         }
         self.mark_dirty(slot);
+        let waiting = self.take_waiting(slot);
         let who: Arc<str> = match self.sessions.get_mut(session_slot as usize) {
             Some(session) => {
                 session.connection = NONE;
                 Arc::clone(&session.client_id)
             }
-            None => self.pending_client_id(slot),
+            None => self.pending_client_id(slot, waiting.as_deref()),
         };
         if session_slot != NONE {
             self.note_presence(session_slot);
         }
+        let mut extra = self.take_extra(slot);
+        let will = extra.as_mut().and_then(|extra| extra.will.take()).filter(|_| phase == Phase::Connected);
+        let handlers = self.connections[slot as usize].handlers.take();
         // Handlers are asked about the will first: after `handle_disconnect` they are asked nothing more.
-        let will = if phase == Phase::Connected { self.take_will(slot, &who) } else { None };
-        self.tell_handlers(slot, &who, &closing);
-        let extra = self.take_extra(slot);
+        let body = handlers.and_then(|handlers| self.bid_farewell(id, handlers, who, closing, will, waiting));
         if session_slot != NONE {
             if let Some(extra) = extra
                 && self.sessions[session_slot as usize].expiry_secs != 0
             {
                 self.park_replays(session_slot, extra.replays);
             }
-            self.detach(session_slot, will);
+            self.detach(session_slot, body);
         }
     }
 
@@ -101,7 +104,10 @@ impl Core {
         self.close(slot, Closing::telling(DisconnectKind::HandlerFailed, ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR));
     }
 
-    fn pending_client_id(&self, slot: u32) -> Arc<str> {
+    fn pending_client_id(&self, slot: u32, waiting: Option<&Waiting>) -> Arc<str> {
+        if let Some(client_id) = waiting.and_then(Waiting::client_id) {
+            return client_id.into();
+        }
         self.connections[slot as usize].pending().map_or_else(|| "".into(), |pending| pending.client_id.as_str().into())
     }
 
@@ -113,65 +119,21 @@ impl Core {
         });
     }
 
-    fn tell_handlers(&mut self, slot: u32, who: &str, closing: &Closing) {
-        if let Some(mut handlers) = self.connections[slot as usize].handlers.take() {
-            let reason =
-                DisconnectReason { kind: closing.kind, reason_code: closing.reason_code, text: closing.text() };
-            self.shared.chain.disconnect(&mut handlers, who, &reason);
-        }
-    }
-
-    /// Takes the Will Message out of a connection, as the handlers let it pass. `None` if there is none, or it must not
-    /// be published.
-    fn take_will(&mut self, slot: u32, who: &str) -> Option<(u32, AcceptedWill)> {
-        let will = self.connections[slot as usize].extra.as_mut()?.will.take()?;
-        let mut changed = std::mem::take(&mut self.changed);
-        let accepted = self.ask_will(slot, who, &will, &mut changed);
-        self.changed = changed;
-        accepted.map(|accepted| (will.delay_secs, accepted))
-    }
-
-    fn ask_will(&mut self, slot: u32, who: &str, will: &Will, changed: &mut ChangedMessage) -> Option<AcceptedWill> {
-        let handlers = self.connections[slot as usize].handlers.as_mut()?;
-        let request = PublishRequest {
-            topic: &will.topic,
-            payload: &will.payload,
-            properties: &will.properties,
-            qos: will.qos,
-            retain: will.retain,
-            dup: false,
-            packet_id: None,
-            will: true,
-        };
-        let (topic, payload, properties, qos, retain) =
-            match self.shared.chain.publish(handlers, who, &request, changed) {
-                // [MQTT-3.1.2-14] [MQTT-3.1.2-15]
-                PublishOutcome::Forward => (&*will.topic, &*will.payload, &*will.properties, will.qos, will.retain),
-                PublishOutcome::Changed => {
-                    (&*changed.topic, &*changed.payload, &*changed.properties, changed.qos, changed.retain)
-                }
-                PublishOutcome::Handled
-                | PublishOutcome::Reject { .. }
-                | PublishOutcome::Disconnect { .. }
-                | PublishOutcome::Failed => return None,
-            };
-        let given = Properties::from_trusted(properties);
-        let mut properties = Vec::new();
-        forwarded(given, &mut properties, self.now);
-        let parts = MessageParts { topic, payload, properties: &properties, qos, retain, expires_at: Millis::NEVER };
-        Some(AcceptedWill { message: Kept::new(&parts, &self.account), expiry_secs: given.message_expiry_interval() })
-    }
-
     /// A session has lost its connection: it ends, or waits for the client to come back.
-    fn detach(&mut self, session_slot: u32, will: Option<(u32, AcceptedWill)>) {
+    fn detach(&mut self, session_slot: u32, will: Option<(u32, WillBody)>) {
         let session = &mut self.sessions[session_slot as usize];
         let expiry_secs = session.expiry_secs;
         // Section 3.1.3.2.2: after the Will Delay Interval or at the end of the session, whichever comes first.
         match will {
-            Some((delay, will)) if delay == 0 || expiry_secs == 0 => self.publish_will(&will),
-            Some((delay, will)) => {
+            Some((delay, body)) if delay == 0 || expiry_secs == 0 => self.settle_will(&body, Fate::Now),
+            Some((delay, body)) => {
                 let at = self.now.plus_secs(delay);
-                session.will = Some(Box::new(DelayedWill { at, will }));
+                if let WillBody::Undecided(connection) = body {
+                    let key = session.key(session_slot);
+                    self.decide_later(connection, key);
+                }
+                let session = &mut self.sessions[session_slot as usize];
+                session.will = Some(Box::new(DelayedWill { at, body }));
                 self.arm_session(session_slot, at);
             }
             None => {}
@@ -185,7 +147,7 @@ impl Core {
         }
     }
 
-    fn publish_will(&mut self, will: &AcceptedWill) {
+    pub(super) fn publish_will(&mut self, will: &AcceptedWill) {
         let parts = MessageParts { expires_at: expiry(self.now, will.expiry_secs), ..will.message.parts() };
         if !self.retain_and_route(&mut Outgoing::new(parts)) {
             tracing::warn!(topic = will.message.topic(), "a will was not retained: there is no room for more");
@@ -203,7 +165,7 @@ impl Core {
         self.hand_on_all(&mut session);
         self.remove_subscriptions(key, session.subscriptions);
         if let Some(delayed) = session.will {
-            self.publish_will(&delayed.will);
+            self.settle_will(&delayed.body, Fate::Now);
         }
     }
 
@@ -236,7 +198,7 @@ impl Core {
             self.arm_session(key.slot, next);
         }
         if let Some(delayed) = due_will {
-            self.publish_will(&delayed.will);
+            self.settle_will(&delayed.body, Fate::Now);
         }
     }
 }
@@ -249,7 +211,7 @@ impl Closing {
     }
 
     /// What there is to say beyond kind and Reason Code.
-    fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         self.properties.as_properties().reason_string().unwrap_or("")
     }
 }

@@ -1,5 +1,6 @@
 //! From CONNECT to CONNACK: limits, handlers, the session's owner, takeover and resumption.
 
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +9,10 @@ use plugin_api::{DisconnectKind, PropertiesBuf, Property, QoS, ReasonCode};
 
 use super::budget::session_bytes;
 use super::connection::{Auth, Closing, Connection, Extra, NONE, PendingConnect, Phase, Will};
+use super::deferred::{Came, Question};
+use super::farewell::Fate;
 use super::inbound::Next;
+use super::mail::InfoMail;
 use super::publish::is_payload_as_indicated;
 use super::session::Session;
 use super::{Core, owner_of, slot_of};
@@ -16,7 +20,7 @@ use crate::clock::Millis;
 use crate::codec::{self, Connack, Connect, Packet, ProtocolVersion};
 use crate::limits::Limits;
 use crate::plugin::{
-    AuthStep, ConnackOverrides, ConnectOutcome, ConnectRequest, ConnectionInfo, Handlers, WillRequest,
+    AuthStep, ConnackOverrides, ConnectOutcome, ConnectRequest, ConnectionInfo, Cursor, Handlers, WillRequest,
 };
 
 /// A connection that handlers have let in, on its way to the worker that owns its session.
@@ -35,6 +39,8 @@ pub struct Handover {
     pub(super) unread: Vec<u8>,
     /// What has not been sent yet.
     unsent: Vec<u8>,
+    /// Messages for `handle_info` that have waited for its plugins.
+    pub(super) infos: VecDeque<Box<InfoMail>>,
 }
 
 impl std::fmt::Debug for Handover {
@@ -115,42 +121,67 @@ impl Core {
         }
     }
 
-    /// Asks whether a client may connect. `Ok(None)`: an authentication exchange has begun.
+    /// Asks whether a client may connect. `Ok(None)`: an authentication exchange has begun, or a plugin answers later.
     fn ask_about(&mut self, slot: u32, connect: &Connect<'_>) -> Result<Option<Box<PendingConnect>>, Refusal> {
-        let mut pending = self.pending(slot, connect)?;
-        let will = connect.will.as_ref();
+        let pending = self.pending(slot, connect)?;
         let connection = &mut self.connections[slot as usize];
         let info = ConnectionInfo { connection: connection.id, peer: connection.peer, listener: &connection.listener };
-        let handlers = connection.handlers.insert(self.plan.new_connection(&info).map_err(|_| handler_failed())?);
-        let request = ConnectRequest {
-            connection: connection.id,
-            client_id: &pending.client_id,
-            assigned: pending.assigned,
-            username: connect.username,
-            password: connect.password,
-            version: connect.version as u8,
-            keep_alive: connect.keep_alive,
-            clean_start: connect.clean_start,
-            peer: connection.peer,
-            listener: &connection.listener,
-            will: will.map(|will| WillRequest {
-                topic: will.topic,
-                payload: will.payload,
-                qos: will.qos,
-                retain: will.retain,
-                properties: will.properties.as_bytes(),
-            }),
-            properties: connect.properties.as_bytes(),
+        let mut handlers = self.plan.new_connection(&info).map_err(|_| handler_failed())?;
+        let outcome = self.shared.chain.connect(&mut handlers, &request(connection, &pending, connect));
+        connection.handlers = Some(handlers);
+        self.decide_connect(slot, pending, connect, outcome)
+    }
+
+    /// Goes on with a CONNECT about which a plugin has answered later, or not in time.
+    pub(super) fn resume_connect(
+        &mut self,
+        slot: u32,
+        connect: &Connect<'_>,
+        pending: Box<PendingConnect>,
+        cursor: Cursor,
+        came: Came,
+    ) {
+        let connection = &mut self.connections[slot as usize];
+        let outcome = match (came, connection.handlers.take()) {
+            (Came::Answer(answered), Some(mut handlers)) => {
+                let request = request(connection, &pending, connect);
+                let outcome = self.shared.chain.resume_connect(&mut handlers, &request, cursor, *answered);
+                connection.handlers = Some(handlers);
+                outcome
+            }
+            (Came::Late, handlers) => {
+                connection.handlers = handlers;
+                let (reason_code, properties) = (ReasonCode::SERVER_UNAVAILABLE, PropertiesBuf::default());
+                ConnectOutcome::Reject { reason_code, properties }
+            }
+            (_, None) => ConnectOutcome::Failed,
         };
-        match self.shared.chain.connect(handlers, &request) {
+        let decided = self.decide_connect(slot, pending, connect, outcome);
+        self.settle(slot, decided);
+    }
+
+    /// Takes over what the handlers have decided. `Ok(None)`: an authentication exchange has begun, or a plugin answers later.
+    fn decide_connect(
+        &mut self,
+        slot: u32,
+        mut pending: Box<PendingConnect>,
+        connect: &Connect<'_>,
+        outcome: ConnectOutcome,
+    ) -> Result<Option<Box<PendingConnect>>, Refusal> {
+        match outcome {
             ConnectOutcome::NoOpinion => {}
             ConnectOutcome::Accept(overrides) => pending.apply(overrides),
             ConnectOutcome::Reject { reason_code, properties } => {
                 return Err(Refusal { reason_code, properties, kind: DisconnectKind::Refused });
             }
             ConnectOutcome::Failed => return Err(handler_failed()),
+            ConnectOutcome::Deferred(cursor) => {
+                self.wait_for(slot, cursor, Question::Connect(pending));
+                return Ok(None);
+            }
         }
-        if let Some(will) = will {
+        let connection = &mut self.connections[slot as usize];
+        if let Some(will) = &connect.will {
             connection.extra().will = Some(Will::new(will));
         }
         let Some(method) = connect.properties.authentication_method() else {
@@ -272,9 +303,17 @@ impl Core {
             extra,
             unread: Vec::new(),
             unsent,
+            infos: VecDeque::new(),
         };
         self.handovers.push((slot, owner, Box::new(handover)));
         Next::Leave
+    }
+
+    /// Messages for `handle_info` that have waited go with a connection to another worker.
+    pub(super) fn leave_infos(&mut self, slot: u32, infos: VecDeque<Box<InfoMail>>) {
+        if let Some((_, _, handover)) = self.handovers.iter_mut().find(|(leaving, ..)| *leaving == slot) {
+            handover.infos = infos;
+        }
     }
 
     /// Takes on a connection from another worker. Register the socket under the slot; bytes that were read already are
@@ -294,6 +333,7 @@ impl Core {
             mut extra,
             unread,
             unsent,
+            infos,
         } = handover;
         let pending = extra.pending.take().expect("a handover comes with what CONNECT asked for");
         let slot = self.insert_connection(Connection {
@@ -318,6 +358,7 @@ impl Core {
         // The worker that accepted it may know another plan.
         self.look_at_plan();
         self.conform(slot);
+        self.release_infos(slot, infos);
         self.deliver_early(id);
         self.feed(slot, &unread, now);
         slot
@@ -352,8 +393,12 @@ impl Core {
         session.expiry_secs = pending.expiry_secs;
         session.expiry_secs_max = pending.expiry_secs_max;
         session.expires_at = Millis::NEVER;
-        session.will = None; // [MQTT-3.1.3-9]
+        let will = session.will.take(); // [MQTT-3.1.3-9]
         session.resend_all();
+        if let Some(will) = will {
+            self.settle_will(&will.body, Fate::Discarded);
+        }
+        let session = &mut self.sessions[session_slot as usize];
         let connection = &mut self.connections[slot as usize];
         connection.session = session_slot;
         connection.phase = Phase::Connected;
@@ -461,6 +506,34 @@ impl Core {
             }
         }
         properties
+    }
+}
+
+/// What handlers are shown of a CONNECT packet.
+fn request<'a>(
+    connection: &'a Connection,
+    pending: &'a PendingConnect,
+    connect: &'a Connect<'a>,
+) -> ConnectRequest<'a> {
+    ConnectRequest {
+        connection: connection.id,
+        client_id: &pending.client_id,
+        assigned: pending.assigned,
+        username: connect.username,
+        password: connect.password,
+        version: connect.version as u8,
+        keep_alive: connect.keep_alive,
+        clean_start: connect.clean_start,
+        peer: connection.peer,
+        listener: &connection.listener,
+        will: connect.will.as_ref().map(|will| WillRequest {
+            topic: will.topic,
+            payload: will.payload,
+            qos: will.qos,
+            retain: will.retain,
+            properties: will.properties.as_bytes(),
+        }),
+        properties: connect.properties.as_bytes(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use plugin_api::{PropertiesBuf, QoS, ReasonCode};
 
 use super::aliases::OutboundAliases;
+use super::deferred::Waiting;
 use super::rates::ClientRates;
 use super::replay::Replays;
 use super::timers::Armed;
@@ -48,6 +49,8 @@ pub(super) struct Connection {
     pub(super) dirty: bool,
     /// There are packets in `partial` that wait for the next turn.
     pub(super) is_held: bool,
+    /// A plugin has a question that it has not answered: what is in `partial` waits for that.
+    pub(super) is_waiting: bool,
     /// CONNECT asked for a session that ends with the connection.
     pub(super) asked_no_expiry: bool,
     /// Request Problem Information of the CONNECT packet.
@@ -97,6 +100,8 @@ pub(super) struct Extra {
     pub(super) outbound_aliases: Option<Box<OutboundAliases>>,
     /// Retained messages for new subscriptions.
     pub(super) replays: Replays,
+    /// What a plugin was asked and has not answered.
+    pub(super) waiting: Option<Box<Waiting>>,
     /// CONNECT while an authentication exchange decides about it.
     pub(super) pending: Option<Box<PendingConnect>>,
 }
@@ -160,6 +165,7 @@ impl Connection {
             version: ProtocolVersion::V3_1_1,
             dirty: false,
             is_held: false,
+            is_waiting: false,
             asked_no_expiry: true,
             problem_information: true,
             aliases_max: 0,
@@ -198,6 +204,7 @@ impl Connection {
             extra.will.is_none()
                 && extra.auth.is_none()
                 && extra.pending.is_none()
+                && extra.waiting.is_none()
                 && extra.rates == ClientRates::default()
                 && extra.aliases.is_empty()
                 && extra.outbound_aliases.is_none()

@@ -29,6 +29,8 @@ pub struct Counters {
     pub connections_refused: Counter,
     /// CONNECT packets refused, because too many came in a second.
     pub connects_refused: Counter,
+    /// Questions that a plugin has not answered before its deadline, and that were refused.
+    pub answers_late: Counter,
     /// PUBLISH packets received.
     pub publishes_received: Counter,
     /// PUBLISH packets put on their way to clients.

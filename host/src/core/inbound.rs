@@ -8,7 +8,7 @@ use crate::clock::Millis;
 use crate::codec::{self, Connack, DecodeError, Frame, Packet, ProtocolVersion};
 
 /// Packet types, as they stand in the first byte of a packet.
-const CONNECT: u8 = 1;
+pub(super) const CONNECT: u8 = 1;
 const DISCONNECT: u8 = 14;
 const AUTH: u8 = 15;
 
@@ -20,6 +20,8 @@ pub(super) enum Next {
     Stop,
     /// They go to another worker with the connection.
     Leave,
+    /// They wait: a plugin has not answered yet.
+    Wait,
 }
 
 impl Core {
@@ -102,10 +104,14 @@ impl Core {
                 Ok(Frame::Complete { header_bytes, total_bytes }) => {
                     used += total_bytes;
                     let packet = &rest[..total_bytes];
-                    self.packet(slot, packet, header_bytes).unwrap_or_else(|error| {
+                    let next = self.packet(slot, packet, header_bytes).unwrap_or_else(|error| {
                         self.refuse_packet(slot, packet, header_bytes, &error);
                         Next::Stop
-                    })
+                    });
+                    if let Next::Wait = next {
+                        self.keep_question(slot, packet, header_bytes);
+                    }
+                    next
                 }
                 Err(error) => {
                     // Of a CONNECT that is too large, its version may have come: it is answered in that.
@@ -117,7 +123,7 @@ impl Core {
             match next {
                 Next::Go => {}
                 Next::Stop => return bytes.len(),
-                Next::Leave => return used,
+                Next::Leave | Next::Wait => return used,
             }
         }
         used
@@ -135,7 +141,6 @@ impl Core {
     /// Whether a packet that has not come completely may go on: before CONNECT nobody gets memory for anything else.
     fn check_start(&self, slot: u32, start: &[u8]) -> Result<(), DecodeError> {
         // Its flags are looked at with its version: 3.1 does not use them.
-        const CONNECT: u8 = 1;
         if self.connections[slot as usize].phase == Phase::AwaitingConnect && start[0] >> 4 != CONNECT {
             return Err(not_connect());
         }
@@ -199,7 +204,11 @@ impl Core {
 
     /// Whether the bytes behind a packet are looked at.
     pub(super) fn next(&self, slot: u32) -> Next {
-        if self.is_closing(slot) { Next::Stop } else { Next::Go }
+        match self.connections.get(slot as usize) {
+            Some(connection) if connection.phase == Phase::Closing => Next::Stop,
+            Some(connection) if connection.is_waiting => Next::Wait,
+            _ => Next::Go,
+        }
     }
 
     /// Ends a connection whose peer has sent what it may not send [MQTT-4.13.1-1].

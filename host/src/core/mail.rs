@@ -9,6 +9,7 @@ use plugin_api::{QoS, ReasonCode};
 
 use crate::clock::Millis;
 use crate::message::{Message, MessageParts};
+use crate::plugin::Answered;
 use crate::router::SessionKey;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -31,6 +32,15 @@ pub enum Mail {
     },
     /// Look which plugins decide: that has changed.
     Plan,
+    /// A plugin answers a question that it was asked before.
+    Answer {
+        /// The connection that the question is about.
+        connection: u64,
+        /// The ticket that stands for it.
+        ticket: u64,
+        /// What it says.
+        answered: Box<Answered>,
+    },
     /// Leave: tell all clients, close, and end the worker.
     Stop,
 }
@@ -76,6 +86,7 @@ impl Mail {
                 Self::Publish(message) => message.bytes(),
                 Self::Info(info) => info.data.len() + info.kind.len(),
                 Self::Disconnect { properties, .. } => properties.len(),
+                Self::Answer { answered, .. } => answered.bytes(),
                 Self::Plan | Self::Stop => 0,
             }
     }
@@ -235,12 +246,12 @@ impl Mailbox {
         self.batch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a request in. `false` if the mailbox is full.
+    /// Puts a request in. `false` if the mailbox is full; answers are always taken, there is one for each open ticket.
     #[must_use]
     pub fn post(&self, mail: Mail) -> bool {
         let mut batch = self.batch();
         let (was_empty, bytes) = (batch.is_empty(), mail.bytes());
-        if batch.mail_bytes + bytes > REQUEST_BYTES_MAX && !matches!(mail, Mail::Stop) {
+        if batch.mail_bytes + bytes > REQUEST_BYTES_MAX && !matches!(mail, Mail::Stop | Mail::Answer { .. }) {
             return false;
         }
         batch.mail_bytes += bytes;

@@ -22,6 +22,8 @@ mod congestion;
 mod connect;
 mod connection;
 mod counters;
+mod deferred;
+mod farewell;
 mod inbound;
 pub mod mail;
 mod migrate;
@@ -57,6 +59,8 @@ use self::congestion::Congestion;
 pub use self::connect::Handover;
 use self::connection::{Closing, Connection, NONE, Phase};
 pub use self::counters::Counters;
+use self::deferred::Came;
+use self::farewell::Farewell;
 use self::mail::{Batch, Mail, Mailboxes};
 use self::migrate::Sweep;
 use self::requests::{DelayedInfo, EarlyMail};
@@ -186,6 +190,9 @@ pub struct Core {
     held: VecDeque<(u32, u64)>,
     /// Sessions that have ended and whose subscriptions have not been removed yet, oldest first.
     remains: VecDeque<Remains>,
+    /// Connections that have ended and whose plugins have not all been told, by their ids; and those that can go on.
+    farewells: HashMap<u64, Box<Farewell>, RandomState>,
+    partings: VecDeque<(u64, Came)>,
     /// Counts the calls of [`Core::take_dirty`].
     turn: u32,
     delayed_infos: HashMap<u64, DelayedInfo, RandomState>,
@@ -253,6 +260,8 @@ impl Core {
             work_left: UNITS_A_TURN,
             held: VecDeque::new(),
             remains: VecDeque::new(),
+            farewells: HashMap::default(),
+            partings: VecDeque::new(),
             turn: 1,
             delayed_infos: HashMap::default(),
             delayed_info_bytes: 0,
@@ -322,6 +331,7 @@ impl Core {
                 Subject::Retained => self.retained_due(at),
                 Subject::Early => self.early_due(),
                 Subject::Sweep => self.sweep_due(),
+                Subject::Farewell(connection) => self.farewell_due(connection),
             }
         }
         self.timers.next().is_some_and(|at| at <= now)
@@ -336,6 +346,7 @@ impl Core {
             || self.has_memory_again()
             || !self.remains.is_empty()
             || !self.held.is_empty()
+            || !self.partings.is_empty()
         {
             return Some(self.now);
         }
@@ -349,6 +360,7 @@ impl Core {
         self.continue_to_hand_on();
         self.continue_removing();
         self.continue_held();
+        self.continue_parting();
         self.continue_waiting();
         self.continue_sweep();
         into.append(&mut self.dirty);
@@ -418,6 +430,7 @@ impl Core {
         for slot in slots {
             self.close(slot, closing.clone());
         }
+        self.hasten_farewells();
     }
 
     /// Whether [`Core::shutdown`] was called, or asked for by [`mail::Mail::Stop`].
@@ -473,6 +486,10 @@ impl Core {
         if !is_current(&mut connection.armed, at) {
             return;
         }
+        if connection.is_waiting && self.deadline_due(slot) {
+            return;
+        }
+        let connection = &mut self.connections[slot as usize];
         if connection.is_held {
             connection.heard_at = self.now; // What it has sent has not been looked at.
         }

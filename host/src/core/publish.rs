@@ -5,6 +5,7 @@ use plugin_api::{DisconnectKind, Properties, PropertiesBuf, Property, QoS, Reaso
 use super::Core;
 use super::budget::{Kept, no_room};
 use super::connection::Closing;
+use super::deferred::{Came, Question};
 use super::inbound::{Next, protocol_error};
 use super::route::{Outgoing, expiry};
 use super::session::Session;
@@ -12,7 +13,7 @@ use crate::clock::Millis;
 use crate::codec::{Ack, DecodeError, Packet, PacketId, Publish};
 use crate::limits::RejectedPublish;
 use crate::message::MessageParts;
-use crate::plugin::{ChangedMessage, PublishOutcome, PublishRequest};
+use crate::plugin::{ChangedMessage, Cursor, PublishOutcome, PublishRequest};
 
 /// First bytes of acknowledgements.
 const PUBACK: u8 = 0x40;
@@ -104,11 +105,31 @@ impl Core {
             return Ok(self.next(slot));
         }
         let mut changed = std::mem::take(&mut self.changed);
-        if let Some(accepted) = self.ask_publish(slot, publish, topic, &mut changed) {
-            self.accept_publish(slot, publish, topic, accepted, &changed);
+        if let Some(outcome) = self.ask_publish(slot, publish, topic, &mut changed) {
+            self.settle_publish(slot, publish, topic, outcome, &changed);
         }
         self.changed = changed;
         Ok(self.next(slot))
+    }
+
+    /// Goes on with a message about which a plugin has answered later, or not in time.
+    pub(super) fn resume_publish(&mut self, slot: u32, publish: &Publish<'_>, topic: &str, cursor: Cursor, came: Came) {
+        let mut changed = std::mem::take(&mut self.changed);
+        let connection = &mut self.connections[slot as usize];
+        let who = self.sessions.get(connection.session as usize).map_or("", |session| &session.client_id);
+        let outcome = match (came, connection.handlers.as_mut()) {
+            (Came::Answer(answered), Some(handlers)) => {
+                let request = request(publish, topic);
+                self.shared.chain.resume_publish(handlers, who, &request, &mut changed, cursor, *answered)
+            }
+            (Came::Late, _) => PublishOutcome::Reject {
+                reason_code: ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
+                properties: PropertiesBuf::default(),
+            },
+            (_, None) => PublishOutcome::Failed,
+        };
+        self.settle_publish(slot, publish, topic, outcome, &changed);
+        self.changed = changed;
     }
 
     /// What only some servers ask of a PUBLISH packet, see `Shared::checks_publish`. Handlers have not been asked yet, and
@@ -169,45 +190,50 @@ impl Core {
         Ok(())
     }
 
-    /// Asks the handlers. `None`: it was answered, and goes no further.
+    /// Asks the handlers.
+    #[inline]
     fn ask_publish(
         &mut self,
         slot: u32,
         publish: &Publish<'_>,
         topic: &str,
         changed: &mut ChangedMessage,
-    ) -> Option<Accepted> {
+    ) -> Option<PublishOutcome> {
         let connection = &mut self.connections[slot as usize];
         let who = self.sessions.get(connection.session as usize).map_or("", |session| &session.client_id);
         let handlers = connection.handlers.as_mut()?;
-        let request = PublishRequest {
-            topic,
-            payload: publish.payload,
-            properties: publish.properties.as_bytes(),
-            qos: publish.qos,
-            retain: publish.retain,
-            dup: publish.dup,
-            packet_id: publish.packet_id.map(PacketId::get),
-            will: false,
-        };
-        match self.shared.chain.publish(handlers, who, &request, changed) {
-            PublishOutcome::Forward => Some(Accepted::AsItCame),
-            PublishOutcome::Changed => Some(Accepted::Changed),
-            PublishOutcome::Handled => Some(Accepted::Handled),
+        Some(self.shared.chain.publish(handlers, who, &request(publish, topic), changed))
+    }
+
+    /// Does with a message what the handlers have decided.
+    #[inline]
+    fn settle_publish(
+        &mut self,
+        slot: u32,
+        publish: &Publish<'_>,
+        topic: &str,
+        outcome: PublishOutcome,
+        changed: &ChangedMessage,
+    ) {
+        let accepted = match outcome {
+            PublishOutcome::Forward => Accepted::AsItCame,
+            PublishOutcome::Changed => Accepted::Changed,
+            PublishOutcome::Handled => Accepted::Handled,
             PublishOutcome::Reject { reason_code, properties } => {
-                self.reject_publish(slot, publish, reason_code, properties);
-                None
+                return self.reject_publish(slot, publish, reason_code, properties);
             }
             PublishOutcome::Disconnect { reason_code, properties } => {
                 let closing = Closing::telling(DisconnectKind::ServerDisconnect, reason_code);
-                self.close(slot, closing.with_properties(properties));
-                None
+                return self.close(slot, closing.with_properties(properties));
             }
-            PublishOutcome::Failed => {
-                self.close_failed(slot);
-                None
+            PublishOutcome::Failed => return self.close_failed(slot),
+            PublishOutcome::Deferred(cursor) => {
+                // The packet does not have it, and its alias may stand for another one later.
+                let topic = publish.topic.is_empty().then(|| topic.into());
+                return self.wait_for(slot, cursor, Question::Publish { topic });
             }
-        }
+        };
+        self.accept_publish(slot, publish, topic, accepted, changed);
     }
 
     fn reject_publish(&mut self, slot: u32, publish: &Publish<'_>, reason_code: ReasonCode, properties: PropertiesBuf) {
@@ -362,6 +388,21 @@ impl Core {
         let session_slot = self.connections[slot as usize].session;
         let publisher = self.sessions.get(session_slot as usize).map(|session| session.key(session_slot));
         if self.route(out, publisher) { ReasonCode::SUCCESS } else { ReasonCode::NO_MATCHING_SUBSCRIBERS }
+    }
+}
+
+/// What handlers are shown of a PUBLISH packet.
+#[inline]
+fn request<'a>(publish: &Publish<'a>, topic: &'a str) -> PublishRequest<'a> {
+    PublishRequest {
+        topic,
+        payload: publish.payload,
+        properties: publish.properties.as_bytes(),
+        qos: publish.qos,
+        retain: publish.retain,
+        dup: publish.dup,
+        packet_id: publish.packet_id.map(PacketId::get),
+        will: false,
     }
 }
 

@@ -4,13 +4,14 @@ use plugin_api::{ConnectionId, DisconnectKind, InfoSender, Properties, Propertie
 
 use super::budget::Kept;
 use super::connection::{Closing, NONE, Phase};
+use super::deferred::{Came, Question};
 use super::mail::{InfoMail, InfoTarget, Mail};
 use super::publish::forwarded;
 use super::session::{Origin, Queued};
 use super::{CONNECTION_ID_WORKER_SHIFT, Core, Subject};
 use crate::clock::Millis;
 use crate::message::MessageParts;
-use crate::plugin::{InfoAction, InfoOutcome, InfoRequest, OwnedMessage};
+use crate::plugin::{Cursor, InfoAction, InfoOutcome, InfoRequest, OwnedMessage};
 
 /// Messages for `handle_info` that wait for their moment in one worker, and their bytes; further ones are dropped and
 /// logged.
@@ -35,6 +36,7 @@ impl Core {
                 self.disconnect(connection, reason_code, &properties);
             }
             Mail::Plan => {} // It has woken the worker, which looks by itself.
+            Mail::Answer { connection, ticket, answered } => self.on_answer(connection, ticket, answered),
             Mail::Stop => self.shutdown(self.now),
         }
     }
@@ -142,7 +144,10 @@ impl Core {
         }
     }
 
-    fn info_to(&mut self, slot: u32, info: &InfoMail) {
+    pub(super) fn info_to(&mut self, slot: u32, info: &InfoMail) {
+        if self.keep_info(slot, info) {
+            return;
+        }
         // It may be from an instance that the connection has not gone over to yet.
         self.look_at_plan();
         if !self.conform(slot) {
@@ -156,16 +161,25 @@ impl Core {
         let Some(handlers) = connection.handlers.as_mut() else {
             return;
         };
-        // What was delayed comes from a timer, whoever set it.
-        let sender = match (info.delay_ms, info.from_connection) {
-            (0, 0) => InfoSender::Plugin,
-            (0, connection) => InfoSender::Connection(ConnectionId(connection)),
-            _ => InfoSender::Timer,
-        };
-        let request = InfoRequest { kind: &info.kind, data: &info.data, sender };
-        match self.shared.chain.info(handlers, who, Some(info.plugin), &request) {
+        match self.shared.chain.info(handlers, who, Some(info.plugin), &request(info)) {
             InfoOutcome::Actions(actions) => self.act(slot, actions),
             InfoOutcome::Failed => self.close_failed(slot),
+            InfoOutcome::Deferred(cursor) => self.wait_for(slot, cursor, Question::Info(Box::new(info.clone()))),
+        }
+    }
+
+    /// Goes on with a message about which a plugin has answered later, or not in time.
+    pub(super) fn resume_info(&mut self, slot: u32, info: Box<InfoMail>, cursor: Cursor, came: Came) {
+        let connection = &mut self.connections[slot as usize];
+        let who = self.sessions.get(connection.session as usize).map_or("", |session| &session.client_id);
+        let (Came::Answer(answered), Some(handlers)) = (came, connection.handlers.as_mut()) else {
+            return; // There is nothing to refuse.
+        };
+        let plugin = Some(info.plugin);
+        match self.shared.chain.resume_info(handlers, who, plugin, &request(&info), cursor, *answered) {
+            InfoOutcome::Actions(actions) => self.act(slot, actions),
+            InfoOutcome::Failed => self.close_failed(slot),
+            InfoOutcome::Deferred(cursor) => self.wait_for(slot, cursor, Question::Info(info)),
         }
     }
 
@@ -214,6 +228,17 @@ impl Core {
             self.send_or_queue(self.connections[slot as usize].session, delivery);
         }
     }
+}
+
+/// What a handler is shown of a message for `handle_info`.
+fn request(info: &InfoMail) -> InfoRequest<'_> {
+    // What was delayed comes from a timer, whoever set it.
+    let sender = match (info.delay_ms, info.from_connection) {
+        (0, 0) => InfoSender::Plugin,
+        (0, connection) => InfoSender::Connection(ConnectionId(connection)),
+        _ => InfoSender::Timer,
+    };
+    InfoRequest { kind: &info.kind, data: &info.data, sender }
 }
 
 /// A request about a connection that may be on its way to this worker.

@@ -76,7 +76,16 @@ pub(super) struct Subscription {
 #[derive(Debug)]
 pub(super) struct DelayedWill {
     pub(super) at: Millis,
-    pub(super) will: AcceptedWill,
+    pub(super) body: WillBody,
+}
+
+/// What is known of it.
+#[derive(Debug)]
+pub(super) enum WillBody {
+    /// The message.
+    Accepted(AcceptedWill),
+    /// A plugin has not decided yet about the will of the connection with this id.
+    Undecided(u64),
 }
 
 /// A Will Message that handlers have let pass.

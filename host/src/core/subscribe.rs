@@ -8,12 +8,13 @@ use plugin_api::{DisconnectKind, Properties, QoS, ReasonCode};
 use super::Core;
 use super::budget::subscription_bytes;
 use super::connection::Closing;
+use super::deferred::{Came, Question};
 use super::inbound::Next;
 use super::session::Subscription;
 use crate::codec::{
     DecodeError, Packet, ProtocolVersion, RetainHandling, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
 };
-use crate::plugin::{SubscribeItem, SubscribeOutcome};
+use crate::plugin::{Cursor, SubscribeItem, SubscribeOutcome};
 use crate::router::Left;
 
 /// One Topic Filter of a SUBSCRIBE packet.
@@ -40,25 +41,67 @@ impl Core {
             return Err(not_offered(ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED));
         }
         let is_v5 = self.connections[slot as usize].is_v5();
-        let mut asked = Vec::new();
+        let asked = asked(subscribe);
         let mut codes = Vec::new();
-        for item in subscribe.filters.iter() {
-            let (share_name, filter) = match topic::split_share(item.filter) {
-                Share::Group { share_name, filter } => (Some(share_name), filter),
-                Share::None | Share::Malformed => (None, item.filter),
-            };
-            let one = Asked { written: item.filter, filter, share_name, options: item.options };
-            let code = self.check_filter(slot, &one);
+        for one in &asked {
+            let code = self.check_filter(slot, one);
             if is_v5 && matches!(code, WILDCARDS_NOT_SUPPORTED | SHARED_NOT_SUPPORTED) {
                 return Err(not_offered(code));
             }
             codes.push(code);
-            asked.push(one);
         }
-        if !self.ask_subscribe(slot, subscribe.properties, &asked, &mut codes) {
-            return Ok(self.next(slot));
+        let items: Vec<SubscribeItem<'_>> = asked.iter().map(Asked::item).collect();
+        let connection = &mut self.connections[slot as usize];
+        let who = self.sessions.get(connection.session as usize).map_or("", |session| &session.client_id);
+        let Some(handlers) = connection.handlers.as_mut() else {
+            return Ok(Next::Stop);
+        };
+        let properties = subscribe.properties.as_bytes();
+        let outcome = self.shared.chain.subscribe(handlers, who, &items, properties, &mut codes);
+        self.settle_subscribe(slot, subscribe, &asked, codes, outcome);
+        Ok(self.next(slot))
+    }
+
+    /// Goes on with a packet about which a plugin has answered later, or not in time.
+    pub(super) fn resume_subscribe(
+        &mut self,
+        slot: u32,
+        subscribe: &Subscribe<'_>,
+        mut codes: Vec<ReasonCode>,
+        cursor: &Cursor,
+        came: Came,
+    ) {
+        let asked = asked(subscribe);
+        let items: Vec<SubscribeItem<'_>> = asked.iter().map(Asked::item).collect();
+        let connection = &mut self.connections[slot as usize];
+        let who = self.sessions.get(connection.session as usize).map_or("", |session| &session.client_id);
+        let (properties, chain) = (subscribe.properties.as_bytes(), &self.shared.chain);
+        let outcome = match (came, connection.handlers.as_mut()) {
+            (Came::Answer(answered), Some(handlers)) => {
+                chain.resume_subscribe(handlers, who, &items, properties, &mut codes, cursor, *answered)
+            }
+            (Came::Late, _) => fail_all(&mut codes),
+            (_, None) => SubscribeOutcome::Failed,
+        };
+        self.settle_subscribe(slot, subscribe, &asked, codes, outcome);
+    }
+
+    /// Does what the handlers have decided, and says so.
+    fn settle_subscribe(
+        &mut self,
+        slot: u32,
+        subscribe: &Subscribe<'_>,
+        asked: &[Asked<'_>],
+        mut codes: Vec<ReasonCode>,
+        outcome: SubscribeOutcome,
+    ) {
+        if let SubscribeOutcome::Deferred(cursor) = outcome {
+            return self.wait_for(slot, cursor, Question::Subscribe { codes });
         }
-        let identifier = identifier.unwrap_or(0);
+        if !self.is_done(slot, outcome) {
+            return;
+        }
+        let identifier = subscribe.properties.subscription_identifier().unwrap_or(0);
         for (asked, code) in asked.iter().zip(&mut codes) {
             if !code.is_error() {
                 *code = self.subscribe(slot, asked, *code, identifier);
@@ -74,7 +117,6 @@ impl Core {
         let suback =
             Suback { packet_id: subscribe.packet_id, properties: Properties::EMPTY, reason_codes: &reason_codes };
         self.answer(slot, &Packet::Suback(suback));
-        Ok(self.next(slot))
     }
 
     /// A packet is handled as a whole, so there is a bound to what it may ask for.
@@ -118,25 +160,8 @@ impl Core {
         ReasonCode(self.granted(asked.options.qos) as u8)
     }
 
-    /// Asks the handlers about the filters. `false`: the connection has ended.
-    fn ask_subscribe(
-        &mut self,
-        slot: u32,
-        properties: Properties<'_>,
-        asked: &[Asked<'_>],
-        codes: &mut [ReasonCode],
-    ) -> bool {
-        let items: Vec<SubscribeItem<'_>> = asked.iter().map(Asked::item).collect();
-        let connection = &mut self.connections[slot as usize];
-        let who = self.sessions.get(connection.session as usize).map_or("", |session| &session.client_id);
-        let Some(handlers) = connection.handlers.as_mut() else {
-            return false;
-        };
-        let outcome = self.shared.chain.subscribe(handlers, who, &items, properties.as_bytes(), codes);
-        self.settle_subscribe(slot, outcome)
-    }
-
-    fn settle_subscribe(&mut self, slot: u32, outcome: SubscribeOutcome) -> bool {
+    /// Whether the Reason Codes are decided. If not, the connection has ended.
+    fn is_done(&mut self, slot: u32, outcome: SubscribeOutcome) -> bool {
         match outcome {
             SubscribeOutcome::Done => true,
             SubscribeOutcome::Disconnect { reason_code, properties } => {
@@ -144,7 +169,7 @@ impl Core {
                 self.close(slot, closing.with_properties(properties));
                 false
             }
-            SubscribeOutcome::Failed => {
+            SubscribeOutcome::Failed | SubscribeOutcome::Deferred(_) => {
                 self.close_failed(slot);
                 false
             }
@@ -194,16 +219,54 @@ impl Core {
         let filters: Vec<&str> = unsubscribe.filters.iter().collect();
         let mut codes: Vec<ReasonCode> = filters.iter().map(|filter| self.check_unsubscribe(slot, filter)).collect();
         let connection = &mut self.connections[slot as usize];
-        let session_slot = connection.session;
-        let who = self.sessions.get(session_slot as usize).map_or("", |session| &session.client_id);
+        let who = self.sessions.get(connection.session as usize).map_or("", |session| &session.client_id);
         let Some(handlers) = connection.handlers.as_mut() else {
             return Ok(Next::Stop);
         };
-        let outcome =
-            self.shared.chain.unsubscribe(handlers, who, &filters, unsubscribe.properties.as_bytes(), &mut codes);
-        if !self.settle_subscribe(slot, outcome) {
-            return Ok(self.next(slot));
+        let properties = unsubscribe.properties.as_bytes();
+        let outcome = self.shared.chain.unsubscribe(handlers, who, &filters, properties, &mut codes);
+        self.settle_unsubscribe(slot, unsubscribe, &filters, codes, outcome);
+        Ok(self.next(slot))
+    }
+
+    /// See [`Core::resume_subscribe`].
+    pub(super) fn resume_unsubscribe(
+        &mut self,
+        slot: u32,
+        unsubscribe: &Unsubscribe<'_>,
+        mut codes: Vec<ReasonCode>,
+        cursor: &Cursor,
+        came: Came,
+    ) {
+        let filters: Vec<&str> = unsubscribe.filters.iter().collect();
+        let connection = &mut self.connections[slot as usize];
+        let who = self.sessions.get(connection.session as usize).map_or("", |session| &session.client_id);
+        let (properties, chain) = (unsubscribe.properties.as_bytes(), &self.shared.chain);
+        let outcome = match (came, connection.handlers.as_mut()) {
+            (Came::Answer(answered), Some(handlers)) => {
+                chain.resume_unsubscribe(handlers, who, &filters, properties, &mut codes, cursor, *answered)
+            }
+            (Came::Late, _) => fail_all(&mut codes),
+            (_, None) => SubscribeOutcome::Failed,
+        };
+        self.settle_unsubscribe(slot, unsubscribe, &filters, codes, outcome);
+    }
+
+    fn settle_unsubscribe(
+        &mut self,
+        slot: u32,
+        unsubscribe: &Unsubscribe<'_>,
+        filters: &[&str],
+        mut codes: Vec<ReasonCode>,
+        outcome: SubscribeOutcome,
+    ) {
+        if let SubscribeOutcome::Deferred(cursor) = outcome {
+            return self.wait_for(slot, cursor, Question::Unsubscribe { codes });
         }
+        if !self.is_done(slot, outcome) {
+            return;
+        }
+        let session_slot = self.connections[slot as usize].session;
         let mut left = Vec::new();
         for (filter, code) in filters.iter().zip(&mut codes) {
             // One filter may stand in the packet twice; the second time there is nothing to remove [MQTT-3.10.4-6].
@@ -220,7 +283,6 @@ impl Core {
         let unsuback =
             Unsuback { packet_id: unsubscribe.packet_id, properties: Properties::EMPTY, reason_codes: &reason_codes };
         self.answer(slot, &Packet::Unsuback(unsuback));
-        Ok(self.next(slot))
     }
 
     fn check_unsubscribe(&self, slot: u32, filter: &str) -> ReasonCode {
@@ -250,6 +312,24 @@ impl Core {
             true
         }
     }
+}
+
+/// The Topic Filters of a packet.
+fn asked<'a>(subscribe: &Subscribe<'a>) -> Vec<Asked<'a>> {
+    let asked = |written, options| {
+        let (share_name, filter) = match topic::split_share(written) {
+            Share::Group { share_name, filter } => (Some(share_name), filter),
+            Share::None | Share::Malformed => (None, written),
+        };
+        Asked { written, filter, share_name, options }
+    };
+    subscribe.filters.iter().map(|item| asked(item.filter, item.options)).collect()
+}
+
+/// Nobody has answered in time: nothing is granted.
+fn fail_all(codes: &mut [ReasonCode]) -> SubscribeOutcome {
+    codes.iter_mut().filter(|code| !code.is_error()).for_each(|code| *code = ReasonCode::UNSPECIFIED_ERROR);
+    SubscribeOutcome::Done
 }
 
 const WILDCARDS_NOT_SUPPORTED: ReasonCode = ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED;

@@ -25,6 +25,8 @@ pub(super) enum Subject {
     Early,
     /// Connections that could not go over to another plugin.
     Sweep,
+    /// The deadline of a question about a connection that has ended, by its id.
+    Farewell(u64),
 }
 
 impl From<SessionKey> for Subject {

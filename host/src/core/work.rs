@@ -92,6 +92,13 @@ impl Core {
             let Some(connection) = connection.filter(|connection| connection.is_held) else {
                 continue; // It has ended.
             };
+            if connection.is_waiting {
+                self.resume(slot);
+            }
+            let connection = &mut self.connections[slot as usize];
+            if connection.is_waiting || !connection.is_held {
+                continue;
+            }
             connection.is_held = false;
             let bytes = self.take_partial(slot);
             self.take_in(slot, &bytes);

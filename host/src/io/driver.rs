@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::listener::Accepted;
 use super::poller::{Poller, Readiness, watch};
-use super::sockets::{Sockets, Stage};
+use super::sockets::{Queued, Sockets, Stage};
 use super::worker::Workers;
 use crate::clock::{Clock, Millis};
 use crate::core::{Core, Handover};
@@ -241,8 +241,8 @@ impl Driver {
             };
             let Some(socket) = self.sockets.get(conn) else { continue };
             socket.ending |= ending;
-            if readable && !socket.queued {
-                socket.queued = true;
+            if readable && socket.queued == Queued::No {
+                socket.queued = Queued::Yes;
                 self.to_read.push(conn);
             }
             if writable && socket.blocked {
@@ -280,11 +280,15 @@ impl Driver {
     /// One `recv`. Returns the number of bytes.
     fn read_socket(&mut self, conn: u32, now: Millis) -> usize {
         let Some(socket) = self.sockets.get(conn) else { return 0 };
+        if self.core.is_waiting(conn) {
+            socket.queued = Queued::Waits;
+            return 0;
+        }
         if self.core.is_held(conn) {
             self.to_read.push(conn); // The core has not come to what it got in an earlier turn.
             return 0;
         }
-        socket.queued = false;
+        socket.queued = Queued::No;
         match net::recv(&socket.fd, &mut self.scratch[..], RecvFlags::empty()) {
             Ok((0, _)) => {
                 self.end(conn, now);
@@ -294,7 +298,7 @@ impl Driver {
                 // A short read has emptied the socket: what comes next is announced by an event, but for the end of the
                 // stream, if that was announced already.
                 if bytes == SCRATCH_BYTES || socket.ending {
-                    socket.queued = true;
+                    socket.queued = Queued::Yes;
                     self.to_read.push(conn);
                 }
                 if socket.stage == Stage::Open {
@@ -311,7 +315,7 @@ impl Driver {
                 0
             }
             Err(Errno::INTR) => {
-                socket.queued = true;
+                socket.queued = Queued::Yes;
                 self.to_read.push(conn);
                 0
             }
@@ -355,7 +359,7 @@ impl Driver {
         let over = |stop_by| self.clock.now() >= stop_by;
         // In this order: who gives away a connection does so before it is stopping.
         let nothing_comes = || self.workers.are_stopping() && self.workers.nothing_arrives(self.worker);
-        let nothing_left = || self.sockets.len() == 0 && nothing_comes();
+        let nothing_left = || self.sockets.len() == 0 && self.core.farewells() == 0 && nothing_comes();
         self.stop_by.is_some_and(|stop_by| nothing_left() || over(stop_by))
     }
 }

@@ -17,6 +17,17 @@ pub(super) enum Stage {
     Draining,
 }
 
+/// Whether there is something to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Queued {
+    /// An event will say so.
+    No,
+    /// It is on the list of sockets to read.
+    Yes,
+    /// It goes back to that list when a plugin has answered about its connection, or not in time.
+    Waits,
+}
+
 /// One socket. Small: it is paid for by every idle connection.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -28,8 +39,7 @@ pub(super) struct Socket {
     pub(super) stage: Stage,
     /// The send buffer is full; an event will say when it is not.
     pub(super) blocked: bool,
-    /// It is on the list of sockets to read.
-    pub(super) queued: bool,
+    pub(super) queued: Queued,
     /// The peer will send nothing more, so that the end has to be read: no further event announces it.
     pub(super) ending: bool,
 }
@@ -65,7 +75,7 @@ impl Sockets {
             discarded_bytes: 0,
             stage: Stage::Open,
             blocked: false,
-            queued: false,
+            queued: Queued::No,
             ending: false,
         });
     }

@@ -333,6 +333,7 @@ macro_rules! choices {
 }
 choices! {
     plugin_api::QoS: AtMostOnce, AtLeastOnce, ExactlyOnce;
+    super::Deadline: Refuse, Disconnect;
     super::QueueFull: DropNewest, DropOldest;
     super::RejectedPublish: Acknowledge, Close;
     super::SharedStrategy: RoundRobin, Random, Sticky, LeastInFlight;

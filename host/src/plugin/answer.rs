@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use abi_stable::std_types::RSlice;
-use plugin_api::abi::{ACTION_DISCONNECT, ACTION_PUBLISH, ACTION_STOP, AnswerKey, Opaque, Sink, Verdict};
+use plugin_api::abi::{ACTION_DISCONNECT, ACTION_PUBLISH, ACTION_STOP, AnswerKey, Opaque, RawPiece, Sink, Verdict};
 use plugin_api::{Properties, PropertiesBuf, QoS, ReasonCode};
 
 use super::outcome::{ConnackOverrides, InfoAction, OwnedMessage};
@@ -25,6 +25,8 @@ pub(super) struct Answer {
     pieces: Vec<Piece>,
     bytes: Vec<u8>,
     too_large: bool,
+    /// The ticket that stands for the answer, if the plugin gives it later.
+    pub(super) ticket: u64,
 }
 
 struct Piece {
@@ -105,6 +107,18 @@ impl Answer {
     pub(super) fn refuses_one(&self) -> bool {
         let codes = self.pieces.iter().filter(|piece| piece.key == AnswerKey::CODES);
         codes.flat_map(|piece| &self.bytes[piece.bytes.clone()]).any(|code| ReasonCode(*code).is_error())
+    }
+
+    /// An answer that was handed over as a whole.
+    pub(super) fn of(pieces: &[RawPiece<'_>]) -> Self {
+        let mut answer = Self::default();
+        pieces.iter().for_each(|piece| answer.push(piece.key, piece.number, piece.bytes.as_slice()));
+        answer
+    }
+
+    /// What its contents take, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.pieces.capacity() * size_of::<Piece>() + self.bytes.capacity()
     }
 
     /// All pieces, as key, number and bytes.

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+#[cfg(test)]
+use plugin_api::abi::{AnswerKey, Status};
 use plugin_api::abi::{
     Opaque, PluginVtRef, RawAck, RawAuth, RawConnect, RawDisconnect, RawInfo, RawPublish, RawSubscribe, RawUnsubscribe,
     Verdict,
@@ -18,8 +20,9 @@ use super::loader::Origin;
 use super::outcome::Failed;
 use super::request::{ConnectionInfo, text};
 use super::rules;
-use super::services::{self, NO_CONNECTION, Panic, Panics, PluginServices};
+use super::services::{self, Left, NO_CONNECTION, Panic, PluginServices};
 use super::stats::{Detour, Entry, Monitor, PluginStats, Trouble};
+use super::tickets::{Answered, NO_TICKET, Tickets};
 use super::watch::Watch;
 use crate::codec::PacketType;
 
@@ -83,9 +86,9 @@ impl fmt::Display for Unable {
 }
 
 /// The panic that ended a call: the text is in the answer; among the reported ones it is found by that.
-fn fatal(panics: Panics, answer: &Answer) -> Panic {
+fn fatal(left: Left, answer: &Answer) -> Panic {
     let text = answer.text().map(|(_, text)| text).unwrap_or_default();
-    let reported = panics.into_iter().flat_map(|panics| *panics).find(|panic| panic.text == text);
+    let reported = left.into_iter().flat_map(|left| left.panics).find(|panic| panic.text == text);
     reported.unwrap_or(Panic { text, location: String::new() })
 }
 
@@ -106,7 +109,7 @@ impl Plugin {
         let monitor = services.watch().monitor(&name);
         let services = PluginServices::leak(&name, services);
         let mut answer = Answer::default();
-        let (instance, panics) = services::inside(NO_CONNECTION, || {
+        let (instance, left) = services::inside(NO_CONNECTION, false, || {
             // SAFETY: the caller's promise; `raw` is valid until the process ends.
             unsafe { table.instance_new()(services.raw(), text(config), answer.sink()) }
         });
@@ -114,7 +117,7 @@ impl Plugin {
             services.close();
             let (number, text) = answer.text().unwrap_or_default();
             let panicked = number == u64::from(Verdict::PANICKED.0);
-            return Err(if panicked { NotReady::Panicked(fatal(panics, &answer)) } else { NotReady::Refused(text) });
+            return Err(if panicked { NotReady::Panicked(fatal(left, &answer)) } else { NotReady::Refused(text) });
         }
         Ok(Self {
             name,
@@ -336,6 +339,14 @@ impl Plugin {
         self.count_failure();
     }
 
+    /// Tells it that nobody waits for an answer any more.
+    fn cancelled(&self, ticket: u64) {
+        self.call(Entry::CANCELLED, "", |table, instance, answer| {
+            // SAFETY: the instance lives as long as this plugin.
+            unsafe { table.cancelled()(instance, ticket, answer.sink()) }
+        });
+    }
+
     /// Runs a call that has nothing to answer and no connection's state.
     fn call(&self, entry: Entry, who: &str, call: impl FnOnce(PluginVtRef, Opaque, &mut Answer) -> Verdict) {
         let mut answer = Answer::default();
@@ -350,7 +361,7 @@ impl Plugin {
 
     /// Makes a call: it is counted, seen by the watchdog, and timed now and then.
     #[inline]
-    pub(super) fn run<T>(&self, entry: Entry, connection: u64, who: &str, call: impl FnOnce() -> T) -> (T, Panics) {
+    pub(super) fn run<T>(&self, entry: Entry, connection: u64, who: &str, call: impl FnOnce() -> T) -> (T, Left) {
         let (monitor, seat) = (&*self.monitor, Watch::seat());
         let begun = monitor.begin(seat, entry).then(Instant::now);
         if let Some(seat) = seat {
@@ -358,7 +369,7 @@ impl Plugin {
             let is_early = entry == Entry::of(Callback::Connect) || connection == NO_CONNECTION;
             seat.enter(monitor, entry, connection, who, is_early || entry == Entry::NEW_CONNECTION);
         }
-        let outcome = services::inside(connection, call);
+        let outcome = services::inside(connection, entry.may_defer(), call);
         if let Some(seat) = seat {
             seat.leave();
         }
@@ -388,28 +399,28 @@ impl Plugin {
 
     /// The plugin has made no state.
     #[cold]
-    pub(super) fn log_not_made(&self, callback: Callback, client_id: &str, panics: Panics, answer: &Answer) {
+    pub(super) fn log_not_made(&self, callback: Callback, client_id: &str, left: Left, answer: &Answer) {
         match answer.text() {
             Some((number, _)) if number == u64::from(Verdict::ERROR.0) => {
                 self.monitor.count(Entry::of(callback), Trouble::Error);
                 self.log_error(callback, client_id, answer);
             }
-            _ => self.log_panic(Entry::of(callback), client_id, panics, answer),
+            _ => self.log_panic(Entry::of(callback), client_id, left, answer),
         }
     }
 
     #[cold]
-    pub(super) fn log_panic(&self, entry: Entry, client_id: &str, panics: Panics, answer: &Answer) {
-        let (Panic { text, location }, callback) = (fatal(panics, answer), entry.name());
+    pub(super) fn log_panic(&self, entry: Entry, client_id: &str, left: Left, answer: &Answer) {
+        let (Panic { text, location }, callback) = (fatal(left, answer), entry.name());
         tracing::error!(plugin = self.name, callback, client_id, text, location, "a plugin panicked");
         self.monitor.count_panic(entry, Instant::now());
         self.count_failure();
     }
 
     #[inline]
-    pub(super) fn log_caught(&self, entry: Entry, client_id: &str, panics: Panics) {
-        if let Some(panics) = panics {
-            self.log_panics(entry, client_id, &panics);
+    pub(super) fn log_caught(&self, entry: Entry, client_id: &str, left: Left) {
+        if let Some(left) = left {
+            self.log_panics(entry, client_id, &left.panics);
         }
     }
 
@@ -446,6 +457,14 @@ impl Plugin {
         self.services.packet_bytes_max()
     }
 
+    /// It has taken longer for an answer than it may.
+    #[cold]
+    fn log_late(&self, callback: Callback, client_id: &str) {
+        self.count_late(callback);
+        let callback = callback.name();
+        tracing::warn!(plugin = self.name, callback, client_id, "a plugin has not answered in time: refused");
+    }
+
     /// The callback returned an error.
     #[cold]
     pub(super) fn log_error(&self, callback: Callback, client_id: &str, answer: &Answer) {
@@ -453,6 +472,27 @@ impl Plugin {
         let callback = callback.name();
         tracing::warn!(plugin = self.name, callback, client_id, text, "a plugin returned an error: refused");
         self.count_failure();
+    }
+
+    /// The callback has taken a ticket: it is good for something if the callback says that it answers later.
+    #[cold]
+    fn note_ticket(&self, verdict: Verdict, ticket: u64, answer: &mut Answer) {
+        if verdict == Verdict::DEFERRED {
+            answer.ticket = ticket;
+        } else if ticket != NO_TICKET {
+            self.services.tickets.cancel(ticket);
+        }
+    }
+
+    /// Answers by a ticket in its place.
+    #[cfg(test)]
+    pub(crate) fn answer(&self, ticket: u64, verdict: Verdict, pieces: &[(AnswerKey, u64, &[u8])]) -> Status {
+        self.services.answer(ticket, verdict, pieces)
+    }
+
+    /// The tickets that it has taken.
+    pub(super) fn tickets(&self) -> &Tickets {
+        &self.services.tickets
     }
 
     /// Makes the state of a connection. `None`: it panicked, which is logged.
@@ -692,6 +732,47 @@ impl Handlers {
         self.kept.is_some()
     }
 
+    /// The number of the connection that they belong to.
+    pub(super) fn connection(&self) -> u64 {
+        self.connection
+    }
+
+    /// The tickets of one plugin.
+    pub(super) fn tickets(&self, index: usize) -> &Tickets {
+        self.plugins.list[index].tickets()
+    }
+
+    /// Takes in an answer that has come later than its callback returned.
+    pub(super) fn take_back(
+        &mut self,
+        index: usize,
+        callback: Callback,
+        who: &str,
+        answered: Answered,
+    ) -> Result<(Verdict, Answer), Failed> {
+        let Answered { verdict, answer } = answered;
+        if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
+            let plugins = Arc::clone(&self.plugins);
+            plugins.list[index].log_panic(Entry::of(callback), who, None, &answer);
+            plugins.list[index].count_connection(false);
+            plugins.list[index].drop_state(&mut self.states()[index], who);
+            return Err(Failed);
+        }
+        if verdict != Verdict::OK {
+            self.plugins.list[index].count_answer(Entry::of(callback), verdict, &answer);
+        }
+        Ok((verdict, answer))
+    }
+
+    /// An answer has not come in time.
+    pub(super) fn expire(&mut self, index: usize, callback: Callback, who: &str, ticket: u64) {
+        let plugin = &self.plugins.list[index];
+        plugin.log_late(callback, who);
+        if plugin.tickets().cancel(ticket) {
+            plugin.cancelled(ticket);
+        }
+    }
+
     /// Drops all states. A callback that comes after this fails.
     pub(super) fn end(&mut self, who: &str) {
         let plugins = Arc::clone(&self.plugins);
@@ -773,18 +854,30 @@ impl Handlers {
         if state.0.is_null() {
             return Err(Failed); // It was logged when it panicked.
         }
-        let run = || call(plugin.table, plugin.instance, state.0, answer);
-        let (verdict, panics) = plugin.run(entry, connection, who, run);
+        let run = || {
+            let verdict = call(plugin.table, plugin.instance, state.0, answer);
+            #[cfg(test)]
+            let verdict = super::tickets::double::defer(plugin.services).unwrap_or(verdict);
+            verdict
+        };
+        let (verdict, left) = plugin.run(entry, connection, who, run);
+        if let Some(left) = &left {
+            plugin.note_ticket(verdict, left.ticket, answer);
+        }
         if verdict != Verdict::OK {
             if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
-                plugin.log_panic(entry, who, panics, answer);
+                plugin.log_panic(entry, who, left, answer);
                 plugin.count_connection(false);
                 plugin.drop_state(state, who);
                 return Err(Failed);
             }
+            if verdict == Verdict::AWAY {
+                plugin.log_unreadable(callback, who, "its state is still with a callback that was cancelled");
+                return Err(Failed);
+            }
             plugin.count_answer(entry, verdict, answer);
         }
-        plugin.log_caught(entry, who, panics);
+        plugin.log_caught(entry, who, left);
         Ok(verdict)
     }
 }

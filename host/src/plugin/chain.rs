@@ -16,6 +16,7 @@ use plugin_api::{AckKind, Callback, DisconnectKind, PropertiesBuf, QoS, ReasonCo
 
 use super::answer::{Answer, Unreadable, unknown};
 use super::call::{Handlers, Plugin};
+use super::cursor::{Cursor, SoFar};
 use super::error::LoadError;
 use super::generation::{Cell, Plan};
 use super::outcome::{
@@ -26,6 +27,7 @@ use super::request::{
     SubscribeItem, slice,
 };
 use super::rules::{self, Place};
+use super::tickets::{Answered, NO_TICKET};
 use crate::codec::PacketType;
 
 /// Plugins that one chain may have.
@@ -87,43 +89,25 @@ impl Chain {
     /// May this client connect? Among overrides, the later plugin's win; the later plugin sees the Client Identifier that
     /// an earlier one gave.
     pub fn connect(&self, handlers: &mut Handlers, request: &ConnectRequest<'_>) -> ConnectOutcome {
-        let will = request.will.map(PublishRequest::from);
-        let will = will.as_ref().map(|will| will.raw(false));
-        let mut all = None::<ConnackOverrides>;
-        for index in implementing(handlers, Callback::Connect) {
-            if handlers.is_skipped(index) {
-                continue; // Nobody's opinion is not a consent.
-            }
-            let overrides = all.get_or_insert_default();
-            let client_id = overrides.client_id.as_deref().unwrap_or(request.client_id);
-            let raw = request.raw(client_id, will.as_ref());
-            let mut answer = Answer::default();
-            let Ok(verdict) = handlers.connect(index, request.client_id, &mut answer, &raw) else {
-                return ConnectOutcome::Failed;
-            };
-            let read = match verdict {
-                Verdict::OK => answer.overrides().map(|new| *overrides = merged(overrides, new)),
-                Verdict::REJECT => match answer.refusal(Place::Farewell) {
-                    Ok((code, properties)) => {
-                        let plugin = &handlers.plugins().list[index];
-                        let reason_code =
-                            plugin.fitting(Callback::Connect, request.client_id, PacketType::Connack, code);
-                        return ConnectOutcome::Reject { reason_code, properties };
-                    }
-                    Err(why) => Err(why),
-                },
-                Verdict::ERROR => {
-                    log_error(handlers, index, Callback::Connect, request.client_id, &answer);
-                    return ConnectOutcome::Reject { reason_code: ERROR, properties: PropertiesBuf::new() };
-                }
-                other => Err(unknown(other)),
-            };
-            if let Err(why) = read {
-                log_unreadable(handlers, index, Callback::Connect, request.client_id, &why);
-                return ConnectOutcome::Failed;
-            }
-        }
-        all.map_or(ConnectOutcome::NoOpinion, ConnectOutcome::Accept)
+        connect_from(handlers, 0, request, None)
+    }
+
+    /// Goes on after [`ConnectOutcome::Deferred`], with the same request.
+    pub fn resume_connect(
+        &self,
+        handlers: &mut Handlers,
+        request: &ConnectRequest<'_>,
+        cursor: Cursor,
+        answered: Answered,
+    ) -> ConnectOutcome {
+        let (index, SoFar::Connect(mut overrides)) = (cursor.index, cursor.so_far) else {
+            return ConnectOutcome::Failed;
+        };
+        let Ok((verdict, answer)) = handlers.take_back(index, Callback::Connect, request.client_id, answered) else {
+            return ConnectOutcome::Failed;
+        };
+        let end = fold_connect(handlers, index, request.client_id, verdict, &answer, &mut overrides);
+        end.unwrap_or_else(|| connect_from(handlers, index + 1, request, Some(overrides)))
     }
 
     /// One step of an authentication exchange. `owner` is kept by the caller, `None` before the first step: it is the
@@ -135,48 +119,25 @@ impl Chain {
         owner: &mut Option<usize>,
         request: &AuthRequest<'_>,
     ) -> AuthOutcome {
-        let raw = request.raw();
-        let starting = owner.is_none();
-        for index in implementing(handlers, Callback::Auth) {
-            if owner.is_some_and(|owner| owner != index) {
-                continue;
-            }
-            let mut answer = Answer::default();
-            let Ok(verdict) = handlers.auth(index, who, &mut answer, &raw) else {
-                return AuthOutcome::Failed;
-            };
-            let outcome = match verdict {
-                Verdict::OK => answer.auth_data().map(|data| AuthOutcome::Ok { data }),
-                Verdict::CONTINUE => {
-                    answer.auth_data().map(|data| AuthOutcome::Continue { data: data.unwrap_or_default() })
-                }
-                Verdict::REJECT => answer
-                    .refusal(Place::Farewell)
-                    .map(|(reason_code, properties)| AuthOutcome::Reject { reason_code, properties }),
-                Verdict::ERROR => {
-                    log_error(handlers, index, Callback::Auth, who, &answer);
-                    Ok(AuthOutcome::Reject { reason_code: ERROR, properties: PropertiesBuf::new() })
-                }
-                other => Err(unknown(other)),
-            };
-            match outcome {
-                Ok(AuthOutcome::Reject { reason_code: ReasonCode::BAD_AUTHENTICATION_METHOD, .. }) if starting => {} // Not its method: ask the next one.
-                Ok(mut outcome) => {
-                    *owner = Some(index);
-                    if let AuthOutcome::Reject { reason_code, .. } = &mut outcome {
-                        let packet = if request.connected { PacketType::Disconnect } else { PacketType::Connack };
-                        *reason_code =
-                            handlers.plugins().list[index].fitting(Callback::Auth, who, packet, *reason_code);
-                    }
-                    return outcome;
-                }
-                Err(why) => {
-                    log_unreadable(handlers, index, Callback::Auth, who, &why);
-                    return AuthOutcome::Failed;
-                }
-            }
-        }
-        AuthOutcome::Reject { reason_code: ReasonCode::BAD_AUTHENTICATION_METHOD, properties: PropertiesBuf::new() }
+        auth_from(handlers, 0, who, owner, request)
+    }
+
+    /// Goes on after [`AuthOutcome::Deferred`], with the same request.
+    pub fn resume_auth(
+        &self,
+        handlers: &mut Handlers,
+        who: &str,
+        owner: &mut Option<usize>,
+        request: &AuthRequest<'_>,
+        cursor: &Cursor,
+        answered: Answered,
+    ) -> AuthOutcome {
+        let index = cursor.index;
+        let Ok((verdict, answer)) = handlers.take_back(index, Callback::Auth, who, answered) else {
+            return AuthOutcome::Failed;
+        };
+        let end = fold_auth(handlers, index, who, owner, request, verdict, &answer);
+        end.unwrap_or_else(|| auth_from(handlers, index + 1, who, owner, request))
     }
 
     /// What may a client subscribe to? `codes` come in as what the server would grant, one for each entry, and go out
@@ -189,25 +150,27 @@ impl Chain {
         properties: &[u8],
         codes: &mut [ReasonCode],
     ) -> SubscribeOutcome {
-        debug_assert_eq!(items.len(), codes.len());
-        for index in implementing(handlers, Callback::Subscribe) {
-            let subscriptions: Vec<RawSubscription<'_>> =
-                items.iter().zip(&*codes).map(|(item, code)| item.raw(*code)).collect();
-            let raw = RawSubscribe {
-                subscriptions: slice(&subscriptions),
-                properties: slice(properties),
-                extension: NO_EXTENSION,
-            };
-            let mut answer = Answer::default();
-            let Ok(verdict) = handlers.subscribe(index, who, &mut answer, &raw) else {
-                return SubscribeOutcome::Failed;
-            };
-            let plugin = (index, Callback::Subscribe, who);
-            if let Some(end) = fold_codes(handlers, plugin, verdict, &answer, codes, PacketType::Suback) {
-                return end;
-            }
-        }
-        SubscribeOutcome::Done
+        subscribe_from(handlers, 0, who, items, properties, codes)
+    }
+
+    /// Goes on after [`SubscribeOutcome::Deferred`], with the same request and the codes as they were left.
+    #[expect(clippy::too_many_arguments, reason = "the request, and where it stands")]
+    pub fn resume_subscribe(
+        &self,
+        handlers: &mut Handlers,
+        who: &str,
+        items: &[SubscribeItem<'_>],
+        properties: &[u8],
+        codes: &mut [ReasonCode],
+        cursor: &Cursor,
+        answered: Answered,
+    ) -> SubscribeOutcome {
+        let plugin = (cursor.index, Callback::Subscribe, who);
+        let Ok((verdict, answer)) = handlers.take_back(cursor.index, Callback::Subscribe, who, answered) else {
+            return SubscribeOutcome::Failed;
+        };
+        let end = fold_codes(handlers, plugin, verdict, &answer, codes, PacketType::Suback);
+        end.unwrap_or_else(|| subscribe_from(handlers, cursor.index + 1, who, items, properties, codes))
     }
 
     /// May a client unsubscribe? `filters` as they were sent; `codes` as in [`Chain::subscribe`].
@@ -219,20 +182,43 @@ impl Chain {
         properties: &[u8],
         codes: &mut [ReasonCode],
     ) -> SubscribeOutcome {
-        debug_assert_eq!(filters.len(), codes.len());
-        let filters: Vec<_> = filters.iter().map(|filter| super::request::text(filter)).collect();
-        let raw = RawUnsubscribe { filters: slice(&filters), properties: slice(properties), extension: NO_EXTENSION };
-        for index in implementing(handlers, Callback::Unsubscribe) {
-            let mut answer = Answer::default();
-            let Ok(verdict) = handlers.unsubscribe(index, who, &mut answer, &raw) else {
-                return SubscribeOutcome::Failed;
-            };
-            let plugin = (index, Callback::Unsubscribe, who);
-            if let Some(end) = fold_codes(handlers, plugin, verdict, &answer, codes, PacketType::Unsuback) {
-                return end;
-            }
-        }
-        SubscribeOutcome::Done
+        unsubscribe_from(handlers, 0, who, filters, properties, codes)
+    }
+
+    /// Goes on after [`SubscribeOutcome::Deferred`], with the same request and the codes as they were left.
+    #[expect(clippy::too_many_arguments, reason = "the request, and where it stands")]
+    pub fn resume_unsubscribe(
+        &self,
+        handlers: &mut Handlers,
+        who: &str,
+        filters: &[&str],
+        properties: &[u8],
+        codes: &mut [ReasonCode],
+        cursor: &Cursor,
+        answered: Answered,
+    ) -> SubscribeOutcome {
+        let plugin = (cursor.index, Callback::Unsubscribe, who);
+        let Ok((verdict, answer)) = handlers.take_back(cursor.index, Callback::Unsubscribe, who, answered) else {
+            return SubscribeOutcome::Failed;
+        };
+        let end = fold_codes(handlers, plugin, verdict, &answer, codes, PacketType::Unsuback);
+        end.unwrap_or_else(|| unsubscribe_from(handlers, cursor.index + 1, who, filters, properties, codes))
+    }
+
+    /// From now on `worker` waits for the answer that a cursor is about, unless it is there already.
+    pub fn wait(&self, handlers: &Handlers, cursor: &Cursor, worker: usize) -> Option<Box<Answered>> {
+        handlers.tickets(cursor.index).wait(cursor.ticket, worker, handlers.connection())
+    }
+
+    /// That answer has not come in time, and nobody waits for it any more: the plugin is told.
+    pub fn expire(&self, handlers: &mut Handlers, callback: Callback, who: &str, cursor: &Cursor) {
+        handlers.expire(cursor.index, callback, who, cursor.ticket);
+    }
+
+    /// Takes in an answer that nobody waits for any more.
+    pub fn abandon(&self, handlers: &mut Handlers, callback: Callback, who: &str, cursor: &Cursor, answered: Answered) {
+        // What it says does not matter, but a state may come back with it.
+        let _ = handlers.take_back(cursor.index, callback, who, answered);
     }
 
     /// Tells the plugins of an acknowledgement.
@@ -265,39 +251,27 @@ impl Chain {
         plugin: Option<usize>,
         request: &InfoRequest<'_>,
     ) -> InfoOutcome {
-        let raw = request.raw();
-        let mut actions = Vec::new();
-        for index in implementing(handlers, Callback::Info) {
-            if plugin.is_some_and(|plugin| plugin != index) {
-                continue;
-            }
-            let mut answer = Answer::default();
-            let Ok(verdict) = handlers.info(index, who, &mut answer, &raw) else {
-                return InfoOutcome::Failed;
-            };
-            let plugin = &handlers.plugins().list[index];
-            let fitted = |mut action| {
-                if let InfoAction::Disconnect { reason_code, .. } = &mut action {
-                    *reason_code = plugin.fitting(Callback::Info, who, PacketType::Disconnect, *reason_code);
-                }
-                action
-            };
-            let read = match verdict {
-                Verdict::OK => {
-                    answer.actions(plugin.packet_bytes_max()).map(|more| actions.extend(more.into_iter().map(fitted)))
-                }
-                Verdict::ERROR => {
-                    log_error(handlers, index, Callback::Info, who, &answer);
-                    Ok(())
-                }
-                other => Err(unknown(other)),
-            };
-            if let Err(why) = read {
-                log_unreadable(handlers, index, Callback::Info, who, &why);
-                return InfoOutcome::Failed;
-            }
-        }
-        InfoOutcome::Actions(actions)
+        info_from(handlers, 0, who, plugin, request, Vec::new())
+    }
+
+    /// Goes on after [`InfoOutcome::Deferred`], with the same request.
+    pub fn resume_info(
+        &self,
+        handlers: &mut Handlers,
+        who: &str,
+        plugin: Option<usize>,
+        request: &InfoRequest<'_>,
+        cursor: Cursor,
+        answered: Answered,
+    ) -> InfoOutcome {
+        let (index, SoFar::Info(mut actions)) = (cursor.index, cursor.so_far) else {
+            return InfoOutcome::Failed;
+        };
+        let Ok((verdict, answer)) = handlers.take_back(index, Callback::Info, who, answered) else {
+            return InfoOutcome::Failed;
+        };
+        let end = fold_info(handlers, index, who, verdict, &answer, &mut actions);
+        end.unwrap_or_else(|| info_from(handlers, index + 1, who, plugin, request, actions))
     }
 
     /// Tells the plugins that the connection has ended, and drops its states: a second call does nothing. Plugins that
@@ -354,14 +328,275 @@ impl fmt::Debug for Chain {
     }
 }
 
+/// Asks the plugins from a place in the chain on.
+fn connect_from(
+    handlers: &mut Handlers,
+    from: usize,
+    request: &ConnectRequest<'_>,
+    mut all: Option<ConnackOverrides>,
+) -> ConnectOutcome {
+    let will = request.will.map(PublishRequest::from);
+    let will = will.as_ref().map(|will| will.raw(false));
+    for index in implementing_from(handlers, Callback::Connect, from) {
+        if handlers.is_skipped(index) {
+            continue; // Nobody's opinion is not a consent.
+        }
+        let overrides = all.get_or_insert_default();
+        let client_id = overrides.client_id.as_deref().unwrap_or(request.client_id);
+        let raw = request.raw(client_id, will.as_ref());
+        let mut answer = Answer::default();
+        let Ok(verdict) = handlers.connect(index, request.client_id, &mut answer, &raw) else {
+            return ConnectOutcome::Failed;
+        };
+        if is_later(verdict, &answer) {
+            let so_far = SoFar::Connect(std::mem::take(overrides));
+            return ConnectOutcome::Deferred(Cursor::new(index, &answer, so_far));
+        }
+        if let Some(end) = fold_connect(handlers, index, request.client_id, verdict, &answer, overrides) {
+            return end;
+        }
+    }
+    all.map_or(ConnectOutcome::NoOpinion, ConnectOutcome::Accept)
+}
+
+/// Takes one plugin's answer in. `Some`: asking ends here.
+fn fold_connect(
+    handlers: &Handlers,
+    index: usize,
+    who: &str,
+    verdict: Verdict,
+    answer: &Answer,
+    overrides: &mut ConnackOverrides,
+) -> Option<ConnectOutcome> {
+    let read = match verdict {
+        Verdict::OK => answer.overrides().map(|new| *overrides = merged(overrides, new)),
+        Verdict::REJECT => match answer.refusal(Place::Farewell) {
+            Ok((code, properties)) => {
+                let plugin = &handlers.plugins().list[index];
+                let reason_code = plugin.fitting(Callback::Connect, who, PacketType::Connack, code);
+                return Some(ConnectOutcome::Reject { reason_code, properties });
+            }
+            Err(why) => Err(why),
+        },
+        Verdict::ERROR => {
+            log_error(handlers, index, Callback::Connect, who, answer);
+            return Some(ConnectOutcome::Reject { reason_code: ERROR, properties: PropertiesBuf::new() });
+        }
+        other => Err(unknown(other)),
+    };
+    read.err().map(|why| {
+        log_unreadable(handlers, index, Callback::Connect, who, &why);
+        ConnectOutcome::Failed
+    })
+}
+
+fn auth_from(
+    handlers: &mut Handlers,
+    from: usize,
+    who: &str,
+    owner: &mut Option<usize>,
+    request: &AuthRequest<'_>,
+) -> AuthOutcome {
+    let raw = request.raw();
+    for index in implementing_from(handlers, Callback::Auth, from) {
+        if owner.is_some_and(|owner| owner != index) {
+            continue;
+        }
+        let mut answer = Answer::default();
+        let Ok(verdict) = handlers.auth(index, who, &mut answer, &raw) else {
+            return AuthOutcome::Failed;
+        };
+        if is_later(verdict, &answer) {
+            return AuthOutcome::Deferred(Cursor::new(index, &answer, SoFar::Nothing));
+        }
+        if let Some(end) = fold_auth(handlers, index, who, owner, request, verdict, &answer) {
+            return end;
+        }
+    }
+    AuthOutcome::Reject { reason_code: ReasonCode::BAD_AUTHENTICATION_METHOD, properties: PropertiesBuf::new() }
+}
+
+/// `None`: it is not this plugin's method, and the next one is asked.
+fn fold_auth(
+    handlers: &Handlers,
+    index: usize,
+    who: &str,
+    owner: &mut Option<usize>,
+    request: &AuthRequest<'_>,
+    verdict: Verdict,
+    answer: &Answer,
+) -> Option<AuthOutcome> {
+    let outcome = match verdict {
+        Verdict::OK => answer.auth_data().map(|data| AuthOutcome::Ok { data }),
+        Verdict::CONTINUE => answer.auth_data().map(|data| AuthOutcome::Continue { data: data.unwrap_or_default() }),
+        Verdict::REJECT => answer
+            .refusal(Place::Farewell)
+            .map(|(reason_code, properties)| AuthOutcome::Reject { reason_code, properties }),
+        Verdict::ERROR => {
+            log_error(handlers, index, Callback::Auth, who, answer);
+            Ok(AuthOutcome::Reject { reason_code: ERROR, properties: PropertiesBuf::new() })
+        }
+        other => Err(unknown(other)),
+    };
+    match outcome {
+        Ok(AuthOutcome::Reject { reason_code: ReasonCode::BAD_AUTHENTICATION_METHOD, .. }) if owner.is_none() => None,
+        Ok(mut outcome) => {
+            *owner = Some(index);
+            if let AuthOutcome::Reject { reason_code, .. } = &mut outcome {
+                let packet = if request.connected { PacketType::Disconnect } else { PacketType::Connack };
+                *reason_code = handlers.plugins().list[index].fitting(Callback::Auth, who, packet, *reason_code);
+            }
+            Some(outcome)
+        }
+        Err(why) => {
+            log_unreadable(handlers, index, Callback::Auth, who, &why);
+            Some(AuthOutcome::Failed)
+        }
+    }
+}
+
+fn subscribe_from(
+    handlers: &mut Handlers,
+    from: usize,
+    who: &str,
+    items: &[SubscribeItem<'_>],
+    properties: &[u8],
+    codes: &mut [ReasonCode],
+) -> SubscribeOutcome {
+    debug_assert_eq!(items.len(), codes.len());
+    for index in implementing_from(handlers, Callback::Subscribe, from) {
+        let subscriptions: Vec<RawSubscription<'_>> =
+            items.iter().zip(&*codes).map(|(item, code)| item.raw(*code)).collect();
+        let raw = RawSubscribe {
+            subscriptions: slice(&subscriptions),
+            properties: slice(properties),
+            extension: NO_EXTENSION,
+        };
+        let mut answer = Answer::default();
+        let Ok(verdict) = handlers.subscribe(index, who, &mut answer, &raw) else {
+            return SubscribeOutcome::Failed;
+        };
+        if is_later(verdict, &answer) {
+            return SubscribeOutcome::Deferred(Cursor::new(index, &answer, SoFar::Nothing));
+        }
+        let plugin = (index, Callback::Subscribe, who);
+        if let Some(end) = fold_codes(handlers, plugin, verdict, &answer, codes, PacketType::Suback) {
+            return end;
+        }
+    }
+    SubscribeOutcome::Done
+}
+
+fn unsubscribe_from(
+    handlers: &mut Handlers,
+    from: usize,
+    who: &str,
+    filters: &[&str],
+    properties: &[u8],
+    codes: &mut [ReasonCode],
+) -> SubscribeOutcome {
+    debug_assert_eq!(filters.len(), codes.len());
+    let filters: Vec<_> = filters.iter().map(|filter| super::request::text(filter)).collect();
+    let raw = RawUnsubscribe { filters: slice(&filters), properties: slice(properties), extension: NO_EXTENSION };
+    for index in implementing_from(handlers, Callback::Unsubscribe, from) {
+        let mut answer = Answer::default();
+        let Ok(verdict) = handlers.unsubscribe(index, who, &mut answer, &raw) else {
+            return SubscribeOutcome::Failed;
+        };
+        if is_later(verdict, &answer) {
+            return SubscribeOutcome::Deferred(Cursor::new(index, &answer, SoFar::Nothing));
+        }
+        let plugin = (index, Callback::Unsubscribe, who);
+        if let Some(end) = fold_codes(handlers, plugin, verdict, &answer, codes, PacketType::Unsuback) {
+            return end;
+        }
+    }
+    SubscribeOutcome::Done
+}
+
+fn info_from(
+    handlers: &mut Handlers,
+    from: usize,
+    who: &str,
+    plugin: Option<usize>,
+    request: &InfoRequest<'_>,
+    mut actions: Vec<InfoAction>,
+) -> InfoOutcome {
+    let raw = request.raw();
+    for index in implementing_from(handlers, Callback::Info, from) {
+        if plugin.is_some_and(|plugin| plugin != index) {
+            continue;
+        }
+        let mut answer = Answer::default();
+        let Ok(verdict) = handlers.info(index, who, &mut answer, &raw) else {
+            return InfoOutcome::Failed;
+        };
+        if is_later(verdict, &answer) {
+            return InfoOutcome::Deferred(Cursor::new(index, &answer, SoFar::Info(actions)));
+        }
+        if let Some(end) = fold_info(handlers, index, who, verdict, &answer, &mut actions) {
+            return end;
+        }
+    }
+    InfoOutcome::Actions(actions)
+}
+
+/// Adds one plugin's actions. `Some`: asking ends here.
+fn fold_info(
+    handlers: &Handlers,
+    index: usize,
+    who: &str,
+    verdict: Verdict,
+    answer: &Answer,
+    actions: &mut Vec<InfoAction>,
+) -> Option<InfoOutcome> {
+    let plugin = &handlers.plugins().list[index];
+    let fitted = |mut action| {
+        if let InfoAction::Disconnect { reason_code, .. } = &mut action {
+            *reason_code = plugin.fitting(Callback::Info, who, PacketType::Disconnect, *reason_code);
+        }
+        action
+    };
+    let read = match verdict {
+        Verdict::OK => {
+            answer.actions(plugin.packet_bytes_max()).map(|more| actions.extend(more.into_iter().map(fitted)))
+        }
+        Verdict::ERROR => {
+            log_error(handlers, index, Callback::Info, who, answer);
+            Ok(())
+        }
+        other => Err(unknown(other)),
+    };
+    read.err().map(|why| {
+        log_unreadable(handlers, index, Callback::Info, who, &why);
+        InfoOutcome::Failed
+    })
+}
+
+/// Whether a plugin answers later.
+fn is_later(verdict: Verdict, answer: &Answer) -> bool {
+    verdict == Verdict::DEFERRED && answer.ticket != NO_TICKET
+}
+
 /// The Reason Code of "any other error".
 pub(super) const ERROR: ReasonCode = ReasonCode::UNSPECIFIED_ERROR;
 
 /// The plugins that implement a callback, by their place in the chain.
 #[inline]
 pub(super) fn implementing(handlers: &Handlers, callback: Callback) -> impl Iterator<Item = usize> + use<> {
+    implementing_from(handlers, callback, 0)
+}
+
+/// Those of them from a place in the chain on; it may be one behind the last.
+#[inline]
+pub(super) fn implementing_from(
+    handlers: &Handlers,
+    callback: Callback,
+    from: usize,
+) -> impl Iterator<Item = usize> + use<> {
     // A copy of the set, so that the iterator does not borrow the handlers, which each call needs mutably.
-    let mut set = handlers.plugins().implementing(callback);
+    let set = handlers.plugins().implementing(callback);
+    let mut set = u32::try_from(from).ok().and_then(|from| u64::MAX.checked_shl(from)).map_or(0, |rest| set & rest);
     std::iter::from_fn(move || {
         let index = set.trailing_zeros();
         (index < 64).then(|| {

@@ -16,6 +16,7 @@
 mod answer;
 mod call;
 mod chain;
+mod cursor;
 mod error;
 mod generation;
 mod handover;
@@ -29,11 +30,13 @@ mod services;
 mod stats;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tickets;
 mod watch;
 
 pub(crate) use call::Unable;
 pub use call::{Handlers, Plugin};
 pub use chain::Chain;
+pub use cursor::Cursor;
 pub use error::LoadError;
 pub use generation::{Busy, Flip, Plan, Trial};
 pub use loader::{Origin, Prepared, mapped};
@@ -49,4 +52,5 @@ pub use request::{
 };
 pub use services::Services;
 pub use stats::{CallbackStats, PluginStats};
+pub use tickets::Answered;
 pub use watch::Watch;

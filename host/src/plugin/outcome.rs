@@ -2,6 +2,8 @@
 
 use plugin_api::{PropertiesBuf, QoS, ReasonCode};
 
+use super::cursor::Cursor;
+
 /// At least one plugin could not answer. The chain has logged why; the core closes the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failed;
@@ -22,6 +24,8 @@ pub enum ConnectOutcome {
     },
     /// See [`Failed`].
     Failed,
+    /// A plugin answers later.
+    Deferred(Box<Cursor>),
 }
 
 /// What the plugins change of what the client asked for.
@@ -59,6 +63,8 @@ pub enum AuthOutcome {
     },
     /// See [`Failed`].
     Failed,
+    /// A plugin answers later.
+    Deferred(Box<Cursor>),
 }
 
 /// What becomes of a message?
@@ -86,6 +92,8 @@ pub enum PublishOutcome {
     },
     /// See [`Failed`].
     Failed,
+    /// A plugin answers later.
+    Deferred(Box<Cursor>),
 }
 
 /// A message from a plugin. Topic Name and properties are valid for PUBLISH.
@@ -126,6 +134,8 @@ pub enum SubscribeOutcome {
     },
     /// See [`Failed`].
     Failed,
+    /// A plugin answers later.
+    Deferred(Box<Cursor>),
 }
 
 /// How `handle_info` ended.
@@ -135,6 +145,8 @@ pub enum InfoOutcome {
     Actions(Vec<InfoAction>),
     /// See [`Failed`].
     Failed,
+    /// A plugin answers later.
+    Deferred(Box<Cursor>),
 }
 
 /// One thing to be done to the connection.

@@ -5,10 +5,12 @@ use plugin_api::{Callback, PropertiesBuf};
 
 use super::answer::{Answer, MessageView, unknown};
 use super::call::Handlers;
-use super::chain::{Chain, ERROR, implementing, log_error, log_unreadable};
+use super::chain::{Chain, ERROR, implementing_from, log_error, log_unreadable};
+use super::cursor::{Cursor, SoFar};
 use super::outcome::{ChangedMessage, Failed, PublishOutcome};
 use super::request::PublishRequest;
 use super::rules::Place;
+use super::tickets::{Answered, NO_TICKET};
 use crate::codec::PacketType;
 
 impl Chain {
@@ -24,26 +26,93 @@ impl Chain {
         request: &PublishRequest<'_>,
         changed: &mut ChangedMessage,
     ) -> PublishOutcome {
-        let mut is_changed = false;
-        for index in implementing(handlers, Callback::Publish) {
-            let mut answer = Answer::default();
-            let raw = if is_changed { raw_changed(changed, request, false) } else { request.raw(false) };
-            match ask_publish(handlers, index, who, &raw, &mut answer) {
-                Asked::Forward => {}
-                Asked::Changed(message) => {
-                    let topic = if is_changed { &changed.topic } else { request.topic };
-                    let topic_changed = topic != message.topic;
-                    message.copy_to(changed);
-                    is_changed = true;
-                    let objection = topic_changed.then(|| ask_again(handlers, index, who, request, changed));
-                    if let Some(end) = objection.flatten() {
-                        return end;
-                    }
+        ask_from(handlers, 0, who, request, changed, false)
+    }
+
+    /// Goes on after [`PublishOutcome::Deferred`], with the same request.
+    pub fn resume_publish(
+        &self,
+        handlers: &mut Handlers,
+        who: &str,
+        request: &PublishRequest<'_>,
+        changed: &mut ChangedMessage,
+        cursor: Cursor,
+        answered: Answered,
+    ) -> PublishOutcome {
+        let index = cursor.index;
+        let (mut is_changed, changer) = match cursor.so_far {
+            SoFar::Publish(message) => (message.map(|message| *changed = message).is_some(), None),
+            SoFar::Again { changed: message, changer } => {
+                *changed = message;
+                (true, Some(changer))
+            }
+            _ => return PublishOutcome::Failed,
+        };
+        let Ok((verdict, answer)) = handlers.take_back(index, Callback::Publish, who, answered) else {
+            return PublishOutcome::Failed;
+        };
+        let asked =
+            if verdict == Verdict::OK { Asked::Forward } else { read_publish(handlers, index, who, verdict, &answer) };
+        let (end, from) = match changer {
+            None => (fold(handlers, index, who, request, changed, &mut is_changed, asked), index + 1),
+            Some(changer) => {
+                let objection = fold_again(handlers, index, who, changed, asked);
+                (objection.or_else(|| ask_again(handlers, index + 1, changer, who, request, changed)), changer + 1)
+            }
+        };
+        end.unwrap_or_else(|| ask_from(handlers, from, who, request, changed, is_changed))
+    }
+}
+
+/// Asks the plugins from a place in the chain on.
+#[inline]
+fn ask_from(
+    handlers: &mut Handlers,
+    from: usize,
+    who: &str,
+    request: &PublishRequest<'_>,
+    changed: &mut ChangedMessage,
+    mut is_changed: bool,
+) -> PublishOutcome {
+    for index in implementing_from(handlers, Callback::Publish, from) {
+        let mut answer = Answer::default();
+        let raw = if is_changed { raw_changed(changed, request, false) } else { request.raw(false) };
+        match ask_publish(handlers, index, who, &raw, &mut answer) {
+            Asked::Forward => {}
+            asked => {
+                if let Some(end) = fold(handlers, index, who, request, changed, &mut is_changed, asked) {
+                    return end;
                 }
-                Asked::End(end) => return end,
             }
         }
-        if is_changed { PublishOutcome::Changed } else { PublishOutcome::Forward }
+    }
+    if is_changed { PublishOutcome::Changed } else { PublishOutcome::Forward }
+}
+
+/// Takes one plugin's answer in. `Some`: asking ends here.
+fn fold(
+    handlers: &mut Handlers,
+    index: usize,
+    who: &str,
+    request: &PublishRequest<'_>,
+    changed: &mut ChangedMessage,
+    is_changed: &mut bool,
+    asked: Asked<'_>,
+) -> Option<PublishOutcome> {
+    match asked {
+        Asked::Forward => None,
+        Asked::Changed(message) => {
+            let topic = if *is_changed { &changed.topic } else { request.topic };
+            let topic_changed = topic != message.topic;
+            message.copy_to(changed);
+            *is_changed = true;
+            if topic_changed { ask_again(handlers, 0, index, who, request, changed) } else { None }
+        }
+        Asked::Later(ticket) => {
+            let so_far = SoFar::Publish(is_changed.then(|| std::mem::take(changed)));
+            Some(PublishOutcome::Deferred(Box::new(Cursor { ticket, index, so_far })))
+        }
+        Asked::End(end) => Some(end),
     }
 }
 
@@ -51,6 +120,8 @@ impl Chain {
 enum Asked<'a> {
     Forward,
     Changed(MessageView<'a>),
+    /// It answers later, by this ticket.
+    Later(u64),
     End(PublishOutcome),
 }
 
@@ -75,6 +146,7 @@ fn read_publish<'a>(handlers: &Handlers, index: usize, who: &str, verdict: Verdi
     let fitting = |packet, code| plugin.fitting(Callback::Publish, who, packet, code);
     let read = match verdict {
         Verdict::CHANGED => answer.message(plugin.packet_bytes_max()).map(Asked::Changed),
+        Verdict::DEFERRED if answer.ticket != NO_TICKET => Ok(Asked::Later(answer.ticket)),
         Verdict::HANDLED => answer.nothing().map(|()| Asked::End(PublishOutcome::Handled)),
         Verdict::REJECT => answer
             .refusal(Place::Acknowledgement)
@@ -98,31 +170,51 @@ fn read_publish<'a>(handlers: &Handlers, index: usize, who: &str, verdict: Verdi
     })
 }
 
-/// Asks the plugins before `changer` about the topic that it has given a message. `Some`: they object.
+/// Asks the plugins from a place on and before `changer` about the topic that this one has given a message. `Some`: they
+/// object, or one of them answers later.
 #[cold]
 fn ask_again(
     handlers: &mut Handlers,
+    from: usize,
     changer: usize,
     who: &str,
     request: &PublishRequest<'_>,
-    changed: &ChangedMessage,
+    changed: &mut ChangedMessage,
 ) -> Option<PublishOutcome> {
-    for index in implementing(handlers, Callback::Publish).take_while(|index| *index < changer) {
+    for index in implementing_from(handlers, Callback::Publish, from).take_while(|index| *index < changer) {
         let mut answer = Answer::default();
         let raw = raw_changed(changed, request, true);
-        match ask_publish(handlers, index, who, &raw, &mut answer) {
-            Asked::Forward => {}
-            // A plugin that rewrites whatever it sees in the same way has nothing to add.
-            Asked::Changed(message) if message.equals(changed) => {}
-            Asked::Changed(_) => {
-                let why = "it changes a message again that a later plugin has changed";
-                log_unreadable(handlers, index, Callback::Publish, who, why);
-                return Some(refused());
-            }
-            Asked::End(end) => return Some(end),
+        let asked = ask_publish(handlers, index, who, &raw, &mut answer);
+        if let Asked::Later(ticket) = asked {
+            let so_far = SoFar::Again { changed: std::mem::take(changed), changer };
+            return Some(PublishOutcome::Deferred(Box::new(Cursor { ticket, index, so_far })));
+        }
+        if let Some(end) = fold_again(handlers, index, who, changed, asked) {
+            return Some(end);
         }
     }
     None
+}
+
+/// What a plugin says that is asked again: it may only agree or refuse.
+fn fold_again(
+    handlers: &Handlers,
+    index: usize,
+    who: &str,
+    changed: &ChangedMessage,
+    asked: Asked<'_>,
+) -> Option<PublishOutcome> {
+    match asked {
+        Asked::Forward | Asked::Later(_) => None,
+        // A plugin that rewrites whatever it sees in the same way has nothing to add.
+        Asked::Changed(message) if message.equals(changed) => None,
+        Asked::Changed(_) => {
+            let why = "it changes a message again that a later plugin has changed";
+            log_unreadable(handlers, index, Callback::Publish, who, why);
+            Some(refused())
+        }
+        Asked::End(end) => Some(end),
+    }
 }
 
 fn refused() -> PublishOutcome {

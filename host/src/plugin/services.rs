@@ -11,13 +11,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use abi_stable::prefix_type::WithMetadata;
 use abi_stable::std_types::RSlice;
+#[cfg(test)]
+use plugin_api::abi::AnswerKey;
 use plugin_api::abi::{
     HostVt, HostVtRef, Opaque, RawField, RawHost, RawInfoRequest, RawMessage, RawPiece, RawPublish, RawQuery,
     RawSubscribeRequest, RawTarget, Reply, Sink, Status, Verdict,
 };
 use plugin_api::{PropertiesBuf, Property, QoS};
 
+use super::answer::Answer;
 use super::rules::{self, Place};
+use super::tickets::{Answered, Completed, NO_TICKET, Tickets};
 use super::watch::Watch;
 use crate::clock::{Clock, Millis};
 use crate::codec::{PACKET_BYTES_MAX, PacketType};
@@ -38,6 +42,9 @@ const REQUESTS_MAX: usize = 4096;
 /// Panics of one callback that are remembered: the one that ends it, and those that it caught itself.
 const PANICS_MAX: usize = 16;
 
+/// Tickets that one plugin may have open, if the server does not say otherwise.
+const TICKETS_MAX: usize = 1024;
+
 /// The connection number outside of a connection's callback; real ones begin at 1.
 pub(super) const NO_CONNECTION: u64 = 0;
 
@@ -48,6 +55,7 @@ pub struct Services {
     clock: Clock,
     packet_bytes_max: usize,
     watch: Arc<Watch>,
+    tickets_max: usize,
 }
 
 impl Services {
@@ -55,7 +63,7 @@ impl Services {
     /// `packet_bytes_max`.
     #[must_use]
     pub fn new(mailboxes: Mailboxes, clock: Clock, packet_bytes_max: usize) -> Self {
-        Self { mailboxes, clock, packet_bytes_max, watch: Watch::new(0, &Limits::default()) }
+        Self { mailboxes, clock, packet_bytes_max, tickets_max: TICKETS_MAX, watch: Watch::new(0, &Limits::default()) }
     }
 
     /// The same, for plugins whose calls this watchdog sees.
@@ -66,6 +74,12 @@ impl Services {
 
     pub(super) fn watch(&self) -> &Watch {
         &self.watch
+    }
+
+    /// The same with another bound of the tickets that one plugin may have open.
+    #[must_use]
+    pub fn with_tickets_max(self, tickets_max: usize) -> Self {
+        Self { tickets_max, ..self }
     }
 
     /// Services where no server runs (`host check`): plugins can log, and everything else is refused.
@@ -114,7 +128,7 @@ impl Services {
     /// Puts mail into the mailboxes of some workers; later, if a callback runs on this thread. `FULL` if not all of them
     /// took it: those that did have it, as `HostError::Full` says.
     fn post(&self, to: std::ops::Range<usize>, mail: &dyn Fn() -> Mail) -> Result<(), Status> {
-        if INSIDE.get() == Inside::No {
+        if INSIDE.get() == 0 {
             let refused = to.filter(|worker| !self.mailboxes.post(*worker, mail())).count();
             return if refused == 0 { Ok(()) } else { Err(Status::FULL) };
         }
@@ -122,7 +136,7 @@ impl Services {
             if later.requests.len() + to.len() > REQUESTS_MAX {
                 return Err(Status::FULL);
             }
-            INSIDE.set(Inside::Touched);
+            touch();
             later.requests.extend(to.map(|worker| (self.mailboxes.clone(), worker, mail())));
             Ok(())
         })
@@ -135,6 +149,7 @@ pub(super) struct PluginServices {
     /// Place in the chain; [`NOT_IN_A_CHAIN`] before there is one.
     index: AtomicUsize,
     packet_bytes_max: usize,
+    pub(super) tickets: Tickets,
     /// `None` once the instance is dropped.
     services: RwLock<Option<Services>>,
 }
@@ -147,6 +162,7 @@ impl PluginServices {
             plugin: plugin.to_owned(),
             index: AtomicUsize::new(NOT_IN_A_CHAIN),
             packet_bytes_max: services.packet_bytes_max,
+            tickets: Tickets::new(services.tickets_max),
             services: RwLock::new(Some(services.clone())),
         }))
     }
@@ -176,6 +192,46 @@ impl PluginServices {
         *self.services.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// Gives the callback that runs on this thread a ticket for its question. One is enough for it.
+    pub(super) fn ticket(&self) -> Result<u64, Status> {
+        LATER.with_borrow_mut(|later| {
+            if INSIDE.get() & MAY_DEFER == 0 {
+                return Err(Status::NOT_HERE);
+            }
+            if later.settled.ticket != NO_TICKET {
+                return Err(Status::INVALID);
+            }
+            later.settled.ticket = self.tickets.take().ok_or(Status::FULL)?;
+            touch();
+            Ok(later.settled.ticket)
+        })
+    }
+
+    /// The same as a plugin's call of it, for tests without a library.
+    #[cfg(test)]
+    pub(crate) fn answer(&self, ticket: u64, verdict: Verdict, pieces: &[(AnswerKey, u64, &[u8])]) -> Status {
+        let pieces: Vec<RawPiece<'_>> = pieces
+            .iter()
+            .map(|(key, number, bytes)| RawPiece { bytes: (*bytes).into(), number: *number, key: *key })
+            .collect();
+        self.complete(ticket, Box::new(Answered { verdict, answer: Answer::of(&pieces) }))
+    }
+
+    /// Answers a question that a ticket stands for, on any thread.
+    pub(super) fn complete(&self, ticket: u64, answered: Box<Answered>) -> Status {
+        match self.tickets.complete(ticket, answered) {
+            Completed::Kept => Status::OK,
+            Completed::Post { worker, connection, answered } => self.with(|services| {
+                let mail = Mail::Answer { connection, ticket, answered };
+                // There is room for answers: there are no more of them than open tickets.
+                if services.mailboxes.post(worker, mail) { Ok(()) } else { Err(Status::FULL) }
+            }),
+            Completed::Twice => Status::INVALID,
+            Completed::Unknown => Status::NOT_FOUND,
+            Completed::Gone => Status::GONE,
+        }
+    }
+
     fn with(&self, act: impl FnOnce(&Services) -> Result<(), Status>) -> Status {
         let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
         let result = match &*services {
@@ -186,19 +242,30 @@ impl PluginServices {
     }
 }
 
-/// Whether a callback runs on this thread.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Inside {
-    No,
-    Yes,
-    /// Yes, and there is something in [`LATER`].
-    Touched,
-}
+/// Whether a callback runs on this thread, as bits: it does,
+const RUNS: u8 = 1;
+/// there is something in [`LATER`],
+const TOUCHED: u8 = 2;
+/// it may take a ticket.
+const MAY_DEFER: u8 = 4;
 
 /// What has to wait for the end of the callback.
 struct Later {
     requests: Vec<(Mailboxes, usize, Mail)>,
-    panics: Vec<Panic>,
+    settled: Settled,
+}
+
+/// What a call into a plugin has left behind besides its answer.
+#[derive(Debug)]
+pub(super) struct Settled {
+    /// Panics that its hook reported, those that it caught itself included.
+    pub(super) panics: Vec<Panic>,
+    /// The ticket that it has taken.
+    pub(super) ticket: u64,
+}
+
+impl Settled {
+    const NOTHING: Self = Self { panics: Vec::new(), ticket: NO_TICKET };
 }
 
 /// A panic in a callback, as the plugin's hook reported it.
@@ -210,35 +277,40 @@ pub(super) struct Panic {
 
 thread_local! {
     // Two cells without a destructor, as they are set and read around every callback, and the rest apart.
-    static INSIDE: Cell<Inside> = const { Cell::new(Inside::No) };
+    static INSIDE: Cell<u8> = const { Cell::new(0) };
     static CONNECTION: Cell<u64> = const { Cell::new(NO_CONNECTION) };
-    static LATER: RefCell<Later> = const { RefCell::new(Later { requests: Vec::new(), panics: Vec::new() }) };
+    static LATER: RefCell<Later> = const { RefCell::new(Later { requests: Vec::new(), settled: Settled::NOTHING }) };
 }
 
-/// Panics that the plugin's hook reported in one call, if there were any. One word, as almost always there is none.
-pub(super) type Panics = Option<Box<Vec<Panic>>>;
+/// What a call into a plugin has left behind besides its answer, if there is anything. One word, as almost always there is
+/// not.
+pub(super) type Left = Option<Box<Settled>>;
 
-/// Runs a call into a plugin. What it asks for meanwhile is done when it has returned. Panics that its hook reported,
-/// those that it caught itself included, are returned as well.
+/// Runs a call into a plugin. What it asks for meanwhile is done when it has returned.
 #[inline]
-pub(super) fn inside<T>(connection: u64, call: impl FnOnce() -> T) -> (T, Panics) {
-    INSIDE.set(Inside::Yes);
+pub(super) fn inside<T>(connection: u64, may_defer: bool, call: impl FnOnce() -> T) -> (T, Left) {
+    INSIDE.set(if may_defer { RUNS | MAY_DEFER } else { RUNS });
     CONNECTION.set(connection);
     let result = call();
     CONNECTION.set(NO_CONNECTION);
-    let touched = INSIDE.replace(Inside::No) == Inside::Touched;
+    let touched = INSIDE.replace(0) & TOUCHED != 0;
     (result, if touched { settle() } else { None })
 }
 
+/// Notes that there is something in [`LATER`].
+fn touch() {
+    INSIDE.set(INSIDE.get() | TOUCHED);
+}
+
 #[cold]
-fn settle() -> Panics {
-    let Later { requests, panics } = LATER.replace(Later { requests: Vec::new(), panics: Vec::new() });
+fn settle() -> Left {
+    let Later { requests, settled } = LATER.replace(Later { requests: Vec::new(), settled: Settled::NOTHING });
     for (mailboxes, worker, mail) in requests {
         if !mailboxes.post(worker, mail) {
             tracing::warn!(worker, "a plugin's request was dropped: the worker's mailbox is full");
         }
     }
-    (!panics.is_empty()).then(|| Box::new(panics))
+    (!settled.panics.is_empty() || settled.ticket != NO_TICKET).then(|| Box::new(settled))
 }
 
 /// Writes a line for a plugin.
@@ -301,17 +373,17 @@ unsafe extern "C" fn log(
 unsafe extern "C" fn panicked(context: Opaque, text: RSlice<'_, u8>, location: RSlice<'_, u8>, thread: RSlice<'_, u8>) {
     service(context, (), |host| {
         let panic = Panic { text: lossy(text), location: lossy(location) };
-        if INSIDE.get() == Inside::No {
+        if INSIDE.get() == 0 {
             let Panic { text, location } = panic;
             // Only the plugin's own copy of `std` knows it.
             let thread = lossy(thread);
             let thread = if thread.is_empty() { "unnamed" } else { thread.as_str() };
             tracing::error!(plugin = host.plugin, thread, text, location, "a plugin panicked on a thread of its own");
         } else {
-            INSIDE.set(Inside::Touched);
+            touch();
             LATER.with_borrow_mut(|later| {
-                if later.panics.len() < PANICS_MAX {
-                    later.panics.push(panic);
+                if later.settled.panics.len() < PANICS_MAX {
+                    later.settled.panics.push(panic);
                 }
             });
         }
@@ -411,12 +483,27 @@ unsafe extern "C" fn cancel_timer(_: Opaque, _: u64) -> Status {
     Status::NOT_SUPPORTED
 }
 
-unsafe extern "C" fn ticket(_: Opaque, _: &mut u64) -> Status {
-    Status::NOT_SUPPORTED
+unsafe extern "C" fn ticket(context: Opaque, number: &mut u64) -> Status {
+    *number = NO_TICKET;
+    service(context, Status::FULL, |host| match host.ticket() {
+        Ok(ticket) => {
+            *number = ticket;
+            Status::OK
+        }
+        Err(status) => status,
+    })
 }
 
-unsafe extern "C" fn complete(_: Opaque, _: u64, _: Verdict, _: RSlice<'_, RawPiece<'_>>) -> Status {
-    Status::NOT_SUPPORTED
+unsafe extern "C" fn complete(
+    context: Opaque,
+    ticket: u64,
+    verdict: Verdict,
+    pieces: RSlice<'_, RawPiece<'_>>,
+) -> Status {
+    service(context, Status::FULL, |host| {
+        let answer = Answer::of(pieces.as_slice());
+        host.complete(ticket, Box::new(Answered { verdict, answer }))
+    })
 }
 
 unsafe extern "C" fn query(_: Opaque, _: &RawQuery<'_>, _: Reply) -> Status {

@@ -17,7 +17,7 @@ use crate::limits::{Limits, Quarantine, Stuck};
 /// Of how many calls on one thread one is timed, the first of them included.
 const SAMPLED_EVERY: u64 = 256;
 
-/// What can be called: the callbacks by their numbers, which stay below 29, and three that are none.
+/// What can be called: the callbacks by their numbers, which stay below 28, and four that are none.
 const ENTRIES: usize = 32;
 
 /// Times from 2^0 ns to 2^40 ns, which are 18 minutes; longer ones are counted as the longest.
@@ -28,6 +28,8 @@ const TIME_BUCKETS: usize = 41;
 pub(super) struct Entry(u8);
 
 impl Entry {
+    /// `cancelled`: nobody waits for an answer any more.
+    pub(super) const CANCELLED: Self = Self(28);
     /// The drop of the instance, which is the last call.
     pub(super) const DROP_INSTANCE: Self = Self(29);
     /// `new_connection`.
@@ -38,6 +40,18 @@ impl Entry {
     #[inline]
     pub(super) const fn of(callback: Callback) -> Self {
         Self(callback as u8)
+    }
+
+    /// Whether it may answer later: where there is something to wait with.
+    #[inline]
+    pub(super) const fn may_defer(self) -> bool {
+        const SET: u64 = Entry::of(Callback::Connect).bit()
+            | Entry::of(Callback::Auth).bit()
+            | Entry::of(Callback::Publish).bit()
+            | Entry::of(Callback::Subscribe).bit()
+            | Entry::of(Callback::Unsubscribe).bit()
+            | Entry::of(Callback::Info).bit();
+        SET & self.bit() != 0
     }
 
     pub(super) const fn from_number(number: u8) -> Self {
@@ -66,6 +80,7 @@ impl Entry {
 
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::CANCELLED => "cancelled",
             Self::DROP_INSTANCE => "drop",
             Self::NEW_CONNECTION => "new_connection",
             Self::DROP_CONNECTION => "drop of the connection's state",
@@ -383,7 +398,7 @@ mod tests {
         for callback in Callback::ALL {
             let entry = Entry::of(callback);
             assert_eq!((entry.callback(), Entry::from_number(entry.number())), (Some(callback), entry));
-            assert!(entry.number() < Entry::DROP_INSTANCE.number());
+            assert!(entry.number() < Entry::CANCELLED.number());
         }
     }
 }

@@ -298,6 +298,7 @@ fn connecting_is_folded() {
             ConnectOutcome::Accept(_) => "accept".to_owned(),
             ConnectOutcome::Reject { reason_code, .. } => format!("reject {:02x}", reason_code.0),
             ConnectOutcome::Failed => "failed".to_owned(),
+            ConnectOutcome::Deferred(_) => "deferred".to_owned(),
         };
         assert_eq!((got.as_str(), asked()), (expected, to_strings(questions)), "{scripts:?}");
     }
@@ -363,6 +364,7 @@ fn publishing_is_folded() {
             }
             PublishOutcome::Disconnect { reason_code, .. } => format!("disconnect {:02x}", reason_code.0),
             PublishOutcome::Failed => "failed".to_owned(),
+            PublishOutcome::Deferred(_) => "deferred".to_owned(),
         };
         assert_eq!((got.as_str(), asked()), (expected, to_strings(questions)), "{scripts:?}");
     }
@@ -397,6 +399,7 @@ fn authentication_belongs_to_the_plugin_that_accepts_the_method() {
                 }
                 AuthOutcome::Reject { reason_code, .. } => format!("reject {:02x}", reason_code.0),
                 AuthOutcome::Failed => "failed".to_owned(),
+                AuthOutcome::Deferred(_) => "deferred".to_owned(),
             }
         };
         let got = step(AuthStep::Start, &mut owner);
@@ -454,6 +457,7 @@ fn codes_are_only_lowered() {
             SubscribeOutcome::Done => format!("done {}", hex(&codes)),
             SubscribeOutcome::Disconnect { reason_code, .. } => format!("disconnect {:02x}", reason_code.0),
             SubscribeOutcome::Failed => "failed".to_owned(),
+            SubscribeOutcome::Deferred(_) => "deferred".to_owned(),
         };
         assert_eq!((got.as_str(), asked()), (expected, to_strings(questions)), "{scripts:?}");
     }
@@ -480,6 +484,7 @@ fn unsubscribing_can_only_be_refused() {
             SubscribeOutcome::Done => format!("done {}", hex(&codes)),
             SubscribeOutcome::Disconnect { reason_code, .. } => format!("disconnect {:02x}", reason_code.0),
             SubscribeOutcome::Failed => "failed".to_owned(),
+            SubscribeOutcome::Deferred(_) => "deferred".to_owned(),
         };
         assert_eq!(got, expected, "{scripts:?}");
         assert_eq!(asked()[0], "a x,$share/g/y");

@@ -13,6 +13,7 @@ mod auth;
 mod budget;
 mod conformance;
 mod connect;
+mod deferred;
 mod inbound;
 #[cfg(feature = "loom")]
 mod interleavings;

@@ -5,7 +5,7 @@ use rustix::net::{self, SendFlags, Shutdown};
 
 use super::Driver;
 use crate::clock::Millis;
-use crate::io::sockets::Stage;
+use crate::io::sockets::{Queued, Stage};
 
 /// Calls of `send` in a turn, before readiness is asked for again.
 const SENDS_PER_TURN: usize = 512;
@@ -50,9 +50,19 @@ impl Driver {
             let conn = self.to_flush[done];
             done += 1;
             sends += self.send_outbound(conn, now);
+            self.read_on(conn);
             self.close_if_done(conn, now);
         }
         self.to_flush.drain(..done);
+    }
+
+    /// A plugin has answered about a connection, or not in time: its socket is read again.
+    fn read_on(&mut self, conn: u32) {
+        let waits = self.core.is_waiting(conn);
+        if let Some(socket) = self.sockets.get(conn).filter(|socket| socket.queued == Queued::Waits && !waits) {
+            socket.queued = Queued::Yes;
+            self.to_read.push(conn);
+        }
     }
 
     /// Takes in who has something outbound. Packets that have waited are handled then: they may let a client in that
