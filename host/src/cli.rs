@@ -435,6 +435,7 @@ mod tests {
             ("swap --promote --json", Request::Promote(None)),
             ("swap --rollback acl --control /run/x", Request::Rollback(Some("acl".to_owned()))),
             ("plugins", Request::Plugins),
+            ("resume acl", Request::Resume("acl".to_owned())),
             ("health", Request::Health(None)),
             ("health acl", Request::Health(Some("acl".to_owned()))),
             ("metrics --timeout 5s", Request::Metrics),

@@ -26,7 +26,11 @@ pub(crate) enum LowCommand {
                                 host swap [OPTIONS] --rollback [<NAME>]"
     )]
     Swap(LowSwap),
-    /// Show the plugins of a running host: versions, connections, calls, refusals, failures, times.
+    /// Show the plugins of a running host: versions, connections, calls, times.
+    ///
+    /// FAILED are answers that could not be used, panics, and answers that came too late. SLOW are calls that took longer
+    /// than --callback-budget on a thread that serves clients. One call in 256 is timed: half of those were below the one
+    /// time, 99 % below the other.
     Plugins(LowPlain),
     /// Give a plugin of a running host another configuration, without loading it again.
     ///
@@ -34,6 +38,10 @@ pub(crate) enum LowCommand {
     Configure(LowConfigure),
     /// Ask the plugins of a running host how they are. Exits with 1 if one of them is not well.
     Health(LowHealth),
+    /// Ask a plugin of a running host again that is in quarantine.
+    ///
+    /// It is there because it has panicked too often: see --quarantine of the host.
+    Resume(LowResume),
     /// Show what the plugins of a running host count and measure.
     Metrics(LowPlain),
 }
@@ -111,6 +119,15 @@ pub(crate) struct LowHealth {
     reach: LowReach,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct LowResume {
+    /// The plugin's name.
+    #[arg(value_name = "NAME")]
+    plugin: String,
+    #[command(flatten)]
+    reach: LowReach,
+}
+
 /// What a running host is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CommandConfig {
@@ -127,6 +144,7 @@ impl LowCommand {
             Self::Plugins(LowPlain { reach }) => (Request::Plugins, reach),
             Self::Metrics(LowPlain { reach }) => (Request::Metrics, reach),
             Self::Health(LowHealth { plugin, reach }) => (Request::Health(plugin), reach),
+            Self::Resume(LowResume { plugin, reach }) => (Request::Resume(plugin), reach),
             Self::Configure(LowConfigure { plugin, config, reach }) => {
                 (Request::Configure { plugin, config: config_text(config)? }, reach)
             }

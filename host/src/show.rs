@@ -16,7 +16,8 @@ pub(crate) fn text(request: &Request, result: &Value) -> String {
     match request {
         Request::Plugins => plugins(result),
         Request::Health(_) => health(result),
-        Request::Configure { .. } => configured(result),
+        Request::Configure { .. } => instances(result, "the configuration was taken by"),
+        Request::Resume(_) => instances(result, "asked again are"),
         Request::Swap(_) | Request::Promote(_) | Request::Rollback(_) => swapped(request, result),
         Request::Version | Request::Metrics => format!("{result:#}\n"),
     }
@@ -26,9 +27,16 @@ fn plugins(result: &Value) -> String {
     if list(result, "plugins").next().is_none() {
         return "no plugins: everybody on this machine may connect, publish and subscribe\n".to_owned();
     }
-    let mut table = Table::new(&["PLUGIN", "VERSION", ">GEN", "ROLE", ">SHARE", ">CONNECTIONS", "FILE"]);
+    let headings =
+        ["PLUGIN", "VERSION", ">GEN", "ROLE", ">SHARE", ">CONNECTIONS", ">CALLS", ">REFUSED", ">FAILED", "FILE"];
+    let mut table = Table::new(&headings);
+    let mut calls = Table::new(&CALLS_HEADINGS);
     for plugin in list(result, "plugins") {
         for instance in list(plugin, "instances") {
+            let sum = |keys: &[&str]| {
+                let numbers = list(instance, "callbacks").flat_map(|one| keys.iter().map(|key| one[*key].as_u64()));
+                grouped(&numbers.flatten().sum::<u64>().into())
+            };
             table.row([
                 word(&plugin["plugin"]),
                 word(&instance["version"]),
@@ -36,19 +44,91 @@ fn plugins(result: &Value) -> String {
                 role(instance),
                 share(&instance["share_per_mille"]),
                 grouped(&instance["connections"]),
+                sum(&["calls"]),
+                sum(&["refusals", "errors"]),
+                sum(&["unusable", "panics", "late"]),
                 instance["path"].as_str().unwrap_or("linked in").to_owned(),
             ]);
+            for callback in list(instance, "callbacks") {
+                calls.row(callback_row(plugin, instance, callback));
+            }
         }
     }
     let mut text = table.to_string();
+    if !calls.is_empty() {
+        let _ = write!(text, "\n{calls}");
+    }
     let mib = result["mapped_bytes"].as_f64().unwrap_or_default() / f64::from(1 << 20);
     let _ = writeln!(text, "\nlibraries mapped: {} ({mib:.1} MiB)", word(&result["mapped_libraries"]));
     text
 }
 
+/// For each function of an instance that has been called. The times are those of one call in 256.
+const CALLS_HEADINGS: [&str; 12] = [
+    "PLUGIN",
+    ">GEN",
+    "CALLBACK",
+    ">CALLS",
+    ">REFUSED",
+    ">ERRORS",
+    ">UNUSABLE",
+    ">PANICS",
+    ">LATE",
+    ">SLOW",
+    ">HALF BELOW",
+    ">99% BELOW",
+];
+
+fn callback_row(plugin: &Value, instance: &Value, callback: &Value) -> [String; 12] {
+    let number = |key: &str| grouped(&callback[key]);
+    [
+        word(&plugin["plugin"]),
+        word(&instance["generation"]),
+        word(&callback["name"]),
+        number("calls"),
+        number("refusals"),
+        number("errors"),
+        number("unusable"),
+        number("panics"),
+        number("late"),
+        number("overstays"),
+        below(callback, 0.5),
+        below(callback, 0.99),
+    ]
+}
+
+/// The time below which a share of the calls was that were timed: the end of a range of times from a power of two to the
+/// next.
+fn below(callback: &Value, share: f64) -> String {
+    let times: Vec<(u64, u64)> =
+        list(callback, "times_ns").filter_map(|pair| Some((pair[0].as_u64()?, pair[1].as_u64()?))).collect();
+    let all: u64 = times.iter().map(|(_, count)| count).sum();
+    let mut seen = 0;
+    for (least, count) in times {
+        seen += count;
+        if seen as f64 >= all as f64 * share {
+            return time(least.saturating_mul(2));
+        }
+    }
+    String::new()
+}
+
+/// Nanoseconds in a unit in which there are not too many of them.
+fn time(ns: u64) -> String {
+    match ns as f64 {
+        ns if ns < 1e3 => format!("{ns:.0} ns"),
+        ns if ns < 1e6 => format!("{:.1} µs", ns / 1e3),
+        ns if ns < 1e9 => format!("{:.1} ms", ns / 1e6),
+        ns => format!("{:.1} s", ns / 1e9),
+    }
+}
+
 /// What an instance is there for, with what is left of its trial.
 fn role(instance: &Value) -> String {
     let mut text = word(&instance["role"]);
+    if instance["quarantined"] == true {
+        text.push_str(", IN QUARANTINE");
+    }
     let left = instance["probation_left_ms"].as_f64().map(|ms| format!("{:.0} s", (ms / 1e3).ceil()));
     let errors = instance["errors_left"].as_u64().map(|errors| format!("{errors} errors left"));
     let details: Vec<_> = left.into_iter().chain(errors).collect();
@@ -81,11 +161,11 @@ fn health(result: &Value) -> String {
     table.to_string()
 }
 
-fn configured(result: &Value) -> String {
+fn instances(result: &Value, what: &str) -> String {
     let generations: Vec<_> = list(result, "instances")
         .map(|one| format!("{} (generation {})", word(&one["version"]), word(&one["generation"])))
         .collect();
-    format!("plugin {}: the configuration was taken by {}\n", word(&result["plugin"]), generations.join(", "))
+    format!("plugin {}: {what} {}\n", word(&result["plugin"]), generations.join(", "))
 }
 
 fn swapped(request: &Request, result: &Value) -> String {
@@ -147,6 +227,10 @@ impl Table {
         Self { rows: vec![names], right }
     }
 
+    fn is_empty(&self) -> bool {
+        self.rows.len() == 1
+    }
+
     fn row(&mut self, row: impl IntoIterator<Item = String>) {
         self.rows.push(row.into_iter().collect());
     }
@@ -200,14 +284,27 @@ mod tests {
         let mut canary = instance("canary", "1.10.0", 25, 31);
         canary["errors_left"] = json!(10);
         canary["path"] = json!(null);
+        canary["quarantined"] = json!(true);
+        let callback = |name: &str, times: Value| {
+            json!({"name": name, "calls": 5120, "refusals": 3, "errors": 4, "unusable": 5, "panics": 6, "late": 7,
+                   "overstays": 8, "times_ns": times})
+        };
+        canary["callbacks"] = json!([
+            callback("handle_connect", json!([])),
+            callback("handle_publish", json!([[64, 15], [128, 4], [1_048_576, 1]])),
+        ]);
         let result = json!({
             "plugins": [{"plugin": "acl", "instances": [instance("active", "1.9.0", 975, 1_234_567), canary]}],
             "mapped_libraries": 2, "mapped_bytes": 1_572_864,
         });
         let expected = "\
-PLUGIN  VERSION  GEN  ROLE                     SHARE  CONNECTIONS  FILE
-acl     1.9.0      1  active                   97.5%    1,234,567  /srv/libacl.so
-acl     1.10.0     1  canary (10 errors left)   2.5%           31  linked in
+PLUGIN  VERSION  GEN  ROLE                                    SHARE  CONNECTIONS   CALLS  REFUSED  FAILED  FILE
+acl     1.9.0      1  active                                  97.5%    1,234,567       0        0       0  /srv/libacl.so
+acl     1.10.0     1  canary, IN QUARANTINE (10 errors left)   2.5%           31  10,240       14      36  linked in
+
+PLUGIN  GEN  CALLBACK        CALLS  REFUSED  ERRORS  UNUSABLE  PANICS  LATE  SLOW  HALF BELOW  99% BELOW
+acl       1  handle_connect  5,120        3       4         5       6     7     8
+acl       1  handle_publish  5,120        3       4         5       6     7     8      128 ns     2.1 ms
 
 libraries mapped: 2 (1.5 MiB)
 ";

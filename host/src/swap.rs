@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::plugin::{Busy, Chain, Flip, LoadError, Plugin, Prepared, Services, Trial, mapped};
+use crate::plugin::{
+    Busy, CallbackStats, Chain, Flip, LoadError, Plugin, PluginStats, Prepared, Services, Trial, mapped,
+};
 
 /// What is to be loaded, in whose place, and how careful that is to be.
 ///
@@ -265,6 +267,8 @@ pub struct InstanceStatus {
     pub errors_left: Option<u32>,
     /// What is left of its probation; `None` if it is not on probation, or has not begun it.
     pub probation_left: Option<Duration>,
+    /// How often its functions were called, and how that ended.
+    pub stats: PluginStats,
 }
 
 /// What an instance is there for.
@@ -321,6 +325,8 @@ impl Status {
                 "connections": instance.connections,
                 "errors_left": instance.errors_left,
                 "probation_left_ms": instance.probation_left.map(milliseconds),
+                "quarantined": instance.stats.is_quarantined,
+                "callbacks": instance.stats.callbacks.iter().map(CallbackStats::to_json).collect::<Vec<_>>(),
             })
         };
         let plugin = |plugin: &PluginStatus| {
@@ -499,6 +505,7 @@ pub(crate) fn status(chain: &Chain) -> Status {
         connections: plugin.connections(),
         errors_left: plugin.errors_left(),
         probation_left: trial.and_then(|trial| trial.until).map(|until| until.saturating_duration_since(now)),
+        stats: plugin.stats(),
     };
     let active = chain.plugins();
     let plugins = active.iter().enumerate().map(|(index, plugin)| {

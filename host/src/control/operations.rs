@@ -28,6 +28,7 @@ pub(super) fn carry_out(server: &ServerHandle, calls: &Arc<Calls>, request: Requ
         Request::Plugins => Ok(server.status().to_json()),
         Request::Configure { plugin, config } => configure(server, calls, &plugin, &config),
         Request::Health(name) => health(server, calls, name.as_deref()),
+        Request::Resume(name) => resume(server, &name),
         Request::Metrics => Ok(json!({"metrics": []})),
     }
 }
@@ -115,6 +116,25 @@ fn with_taken(reason: String, taken: &[Value]) -> String {
     format!("{reason} ({} has taken it)", versions.join(", "))
 }
 
+/// Has the instances of a plugin that are in quarantine asked again.
+fn resume(server: &ServerHandle, name: &str) -> Answer {
+    let resumed: Vec<_> = instances(server, Some(name))?
+        .into_iter()
+        .filter(|(_, plugin)| plugin.end_quarantine())
+        .map(described)
+        .collect();
+    if resumed.is_empty() {
+        let reason = "it is not in quarantine".to_owned();
+        return Err(Refusal { plugin: Some(name.to_owned()), ..Refusal::new("resume", reason) });
+    }
+    Ok(json!({"plugin": name, "instances": resumed}))
+}
+
+/// Which instance it is.
+fn described((role, plugin): (Role, Arc<Plugin>)) -> Value {
+    json!({"plugin": plugin.name(), "role": role.name(), "version": plugin.version(), "generation": plugin.generation()})
+}
+
 /// A call of `health`, or why there is none.
 type HealthCall = Result<Call<Result<String, Unable>>, Refusal>;
 
@@ -132,21 +152,17 @@ fn health(server: &ServerHandle, calls: &Arc<Calls>, name: Option<&str>) -> Answ
             (role, plugin, call)
         })
         .collect();
-    let described = |(role, plugin, call): (Role, Arc<Plugin>, Option<HealthCall>)| {
+    let report = |(role, plugin, call): (Role, Arc<Plugin>, Option<HealthCall>)| {
         let (is_ok, text) = match call.map(|call| call?.wait(deadline, CALL_TIMEOUT)) {
             None => (true, None),
             Some(Ok(Ok(text))) => (true, Some(text)),
             Some(Ok(Err(unable))) => (false, Some(unable.to_string())),
             Some(Err(refusal)) => (false, Some(refusal.reason)),
         };
-        json!({
-            "plugin": plugin.name(),
-            "role": role.name(),
-            "version": plugin.version(),
-            "generation": plugin.generation(),
-            "ok": is_ok,
-            "text": text,
-        })
+        let mut report = described((role, plugin));
+        report["ok"] = json!(is_ok);
+        report["text"] = json!(text);
+        report
     };
-    Ok(json!({"plugins": asked.into_iter().map(described).collect::<Vec<_>>()}))
+    Ok(json!({"plugins": asked.into_iter().map(report).collect::<Vec<_>>()}))
 }

@@ -49,6 +49,8 @@ pub enum Request {
     },
     /// What one plugin, or each, says of its health.
     Health(Option<String>),
+    /// A plugin that is in quarantine is asked again.
+    Resume(String),
     /// The counters, gauges and histograms of the plugins.
     Metrics,
 }
@@ -100,7 +102,8 @@ impl Refusal {
 /// What the host says.
 pub type Answer<T = Value> = Result<T, Refusal>;
 
-const COMMANDS: [&str; 8] = ["version", "swap", "promote", "rollback", "plugins", "configure", "health", "metrics"];
+const COMMANDS: [&str; 9] =
+    ["version", "swap", "promote", "rollback", "plugins", "configure", "health", "resume", "metrics"];
 
 impl Request {
     /// Its name.
@@ -114,6 +117,7 @@ impl Request {
             Self::Plugins => "plugins",
             Self::Configure { .. } => "configure",
             Self::Health(_) => "health",
+            Self::Resume(_) => "resume",
             Self::Metrics => "metrics",
         }
     }
@@ -130,6 +134,7 @@ impl Request {
         match self {
             Self::Version | Self::Plugins | Self::Metrics => {}
             Self::Promote(plugin) | Self::Rollback(plugin) | Self::Health(plugin) => put("plugin", json!(plugin)),
+            Self::Resume(plugin) => put("plugin", json!(plugin)),
             Self::Configure { plugin, config } => {
                 put("plugin", json!(plugin));
                 put("config", json!(config));
@@ -151,6 +156,7 @@ impl Request {
 
     /// Reads a line.
     pub(super) fn from_line(line: &[u8]) -> Result<Self, Refusal> {
+        const A_NAME: &str = "the name of a plugin";
         const EXAMPLE: &str = r#"{"control":1,"command":"plugins"}"#;
         let value: Value = serde_json::from_slice(line).map_err(|error| {
             Refusal::request(format!(
@@ -182,8 +188,9 @@ impl Request {
             "promote" => Self::Promote(fields.text("plugin")?),
             "rollback" => Self::Rollback(fields.text("plugin")?),
             "health" => Self::Health(fields.text("plugin")?),
+            "resume" => Self::Resume(fields.required("plugin", A_NAME)?),
             "configure" => Self::Configure {
-                plugin: fields.required("plugin", "the name of a plugin")?,
+                plugin: fields.required("plugin", A_NAME)?,
                 config: fields.required("config", "the configuration: JSON, as a string")?,
             },
             "swap" => Self::Swap(Swap::from_fields(&mut fields)?),
@@ -336,6 +343,7 @@ mod tests {
             Request::Rollback(named()),
             Request::Health(None),
             Request::Health(named()),
+            Request::Resume("acl".to_owned()),
             Request::Configure { plugin: "acl".to_owned(), config: "[1,\n2]".to_owned() },
             Request::Swap(swap),
             Request::Swap(plain),

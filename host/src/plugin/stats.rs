@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use plugin_api::Callback;
+use serde_json::{Value, json};
 
 use super::watch::{Seat, Watch};
 use crate::limits::{Limits, Quarantine, Stuck};
@@ -358,6 +359,24 @@ pub struct CallbackStats {
     /// How long calls took, by the powers of two: the least time of the range, in nanoseconds, and how many there were. One
     /// call in 256 is timed.
     pub times: Vec<(u64, u64)>,
+}
+
+impl CallbackStats {
+    /// The numbers as JSON, `times` as pairs of the least time of a range, in nanoseconds, and a count.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "calls": self.calls,
+            "refusals": self.refusals,
+            "errors": self.errors,
+            "unusable": self.unusable,
+            "panics": self.panics,
+            "late": self.late,
+            "overstays": self.overstays,
+            "times_ns": self.times,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{Process, TempDir, eventually, host_command, host_output, library, output};
-use crate::mqtt::{Client, V5};
+use crate::mqtt::{Client, Publish, V5};
 
 /// A host with a control socket of its own.
 struct Host {
@@ -373,6 +373,32 @@ fn signal_swaps_what_has_changed() {
     host.process.signal(Signal::HUP);
     eventually("the new one answers", || ask(&mut client) == "v2");
     client.ping();
+    host.process.stop();
+}
+
+#[test]
+fn calls_are_counted_and_quarantine_is_ended() {
+    let config = "{\"panic\":\"handle_publish\",\"times\":2}";
+    let unruly = library("unruly");
+    let args = ["--plugin", path(&unruly), "--plugin-config", config, "--quarantine-panics", "2"];
+    let host = Host::start("control-quarantine", &args);
+    let (step, reason) = host.refusal(&["resume", "unruly"]);
+    assert_eq!((step.as_str(), reason.as_str()), ("resume", "it is not in quarantine"));
+    for number in 0..2 {
+        let mut victim = Client::connect(host.addr, V5, format!("victim{number}"));
+        victim.send(Publish::new("t", "").qos(1, 1).bytes(V5));
+        victim.expect_disconnect(0x83);
+    }
+    let shown = stdout(&host.command(&["plugins"]));
+    assert!(shown.contains("active, IN QUARANTINE"), "{shown}");
+    let status = host.result(&["plugins"]);
+    let callbacks = status["plugins"][0]["instances"][0]["callbacks"].as_array().unwrap();
+    let publish = callbacks.iter().find(|one| one["name"] == "handle_publish").expect("it was called");
+    assert_eq!((&publish["calls"], &publish["panics"]), (&json!(2), &json!(2)), "{publish}");
+    let shown = stdout(&host.command(&["resume", "unruly"]));
+    assert!(shown.starts_with("plugin unruly: asked again are ") && shown.contains("(generation 1)"), "{shown}");
+    let mut victim = Client::connect(host.addr, V5, "victim");
+    assert_eq!(victim.publish("t", "", 1), 0x10);
     host.process.stop();
 }
 
