@@ -310,6 +310,7 @@ pub struct Subscription {
     no_local: bool,
     retain_as_published: bool,
     retain_handling: RetainHandling,
+    again: bool,
     reason_code: ReasonCode,
 }
 
@@ -322,6 +323,7 @@ impl From<&crate::Subscription<'_>> for Subscription {
             no_local: subscription.no_local(),
             retain_as_published: subscription.retain_as_published(),
             retain_handling: subscription.retain_handling(),
+            again: subscription.again(),
             reason_code: subscription.reason_code(),
         }
     }
@@ -367,6 +369,12 @@ impl Subscription {
     #[must_use]
     pub const fn retain_handling(&self) -> RetainHandling {
         self.retain_handling
+    }
+
+    /// Whether the subscription is there already; see [`Subscription::again`](crate::Subscription::again).
+    #[must_use]
+    pub const fn again(&self) -> bool {
+        self.again
     }
 
     /// The Reason Code as it stands; see [`Subscription::reason_code`](crate::Subscription::reason_code).

@@ -12,7 +12,7 @@ const UNSAFE_FILES: [(&str, &str); 16] = [
     ("plugin-api/src/export/shims.rs", "the functions that the host calls"),
     ("plugin-api/src/export/states.rs", "a connection's state, which futures share"),
     ("plugin-api/tests/abi/", "the word, as it is written in the types of functions"),
-    ("plugin-api/tests/later/fake_host.rs", "a host, made by hand"),
+    ("plugin-api/tests/later/", "a host made by hand, and an allocator that counts"),
     ("host/src/plugin/answer.rs", "the sink that a plugin writes its answer into"),
     ("host/src/plugin/call.rs", "calls of a plugin's functions"),
     ("host/src/plugin/handover.rs", "calls of the functions that hand state over"),
