@@ -207,9 +207,10 @@ impl SwapError {
         let step = match error {
             LoadError::NotFound { .. } | LoadError::Unreadable { .. } => SwapStep::Copy,
             LoadError::NotALibrary { .. } | LoadError::NoEntrySymbol { .. } => SwapStep::Load,
-            LoadError::OtherVersion { .. } | LoadError::OtherLayout { .. } | LoadError::PanicAbort { .. } => {
-                SwapStep::Abi
-            }
+            LoadError::OtherVersion { .. }
+            | LoadError::OtherLayout { .. }
+            | LoadError::BadName { .. }
+            | LoadError::PanicAbort { .. } => SwapStep::Abi,
             LoadError::BadConfig { .. } => SwapStep::Config,
             LoadError::InitRefused { .. } | LoadError::InitPanicked { .. } => SwapStep::Init,
             LoadError::DuplicateName { .. } | LoadError::TooManyPlugins { .. } => SwapStep::Name,

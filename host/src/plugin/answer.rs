@@ -7,6 +7,7 @@ use abi_stable::std_types::RSlice;
 use plugin_api::abi::{ACTION_DISCONNECT, ACTION_PUBLISH, ACTION_STOP, AnswerKey, Opaque, RawPiece, Sink, Verdict};
 use plugin_api::{Properties, PropertiesBuf, QoS, ReasonCode};
 
+use super::c;
 use super::outcome::{ConnackOverrides, InfoAction, OwnedMessage};
 use super::rules::{self, Place};
 
@@ -27,6 +28,8 @@ pub(super) struct Answer {
     too_large: bool,
     /// The ticket that stands for the answer, if the plugin gives it later.
     pub(super) ticket: u64,
+    /// A piece came with a length and without bytes.
+    has_null: bool,
 }
 
 struct Piece {
@@ -123,6 +126,9 @@ impl Answer {
 
     /// All pieces, as key, number and bytes.
     fn pieces(&self) -> Result<impl Iterator<Item = (AnswerKey, u64, &[u8])>, Unreadable> {
+        if self.has_null {
+            return Err("a piece has a length, and no bytes".to_owned());
+        }
         if self.too_large {
             return Err(format!("the answer has more than {ANSWER_PIECES_MAX} pieces or {ANSWER_BYTES_MAX} bytes"));
         }
@@ -350,7 +356,10 @@ unsafe extern "C" fn put(context: Opaque, key: AnswerKey, number: u64, bytes: RS
     // SAFETY: `Answer::sink` made the pointer from a mutable borrow that still lasts, and the plugin calls on the thread
     // that the borrow is on.
     let answer = unsafe { &mut *context.cast::<Answer>() };
-    answer.push(key, number, bytes.as_slice());
+    match c::checked(bytes) {
+        Some(bytes) => answer.push(key, number, bytes.as_slice()),
+        None => answer.has_null = true,
+    }
 }
 
 #[cfg(test)]

@@ -15,8 +15,9 @@ use plugin_api::abi::{
 use plugin_api::{Callback, Callbacks, ReasonCode};
 
 use super::answer::{Answer, unknown};
+use super::c::CHost;
 use super::generation::{Plan, Probation};
-use super::loader::Origin;
+use super::loader::{Language, Origin};
 use super::outcome::Failed;
 use super::request::{ConnectionInfo, text};
 use super::rules;
@@ -100,6 +101,7 @@ impl Plugin {
     /// ends.
     pub(super) unsafe fn init(
         table: PluginVtRef,
+        language: Language,
         api_version: String,
         origin: Option<Origin>,
         config: &str,
@@ -110,8 +112,12 @@ impl Plugin {
         let services = PluginServices::leak(&name, services);
         let mut answer = Answer::default();
         let (instance, left) = services::inside(NO_CONNECTION, false, || {
-            // SAFETY: the caller's promise; `raw` is valid until the process ends.
-            unsafe { table.instance_new()(services.raw(), text(config), answer.sink()) }
+            match language {
+                // SAFETY: the caller's promise; `raw` is valid until the process ends.
+                Language::Rust => unsafe { table.instance_new()(services.raw(), text(config), answer.sink()) },
+                // SAFETY: as above.
+                Language::C(new) => unsafe { new(CHost::new(services.context()), text(config), answer.sink()) },
+            }
         });
         if instance.is_null() {
             services.close();

@@ -51,6 +51,13 @@ pub enum LoadError {
         /// What the plugin has there.
         found: String,
     },
+    /// Its name or version cannot be used.
+    BadName {
+        /// The file, or the name if it is linked in.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// It was built with `panic = "abort"`.
     PanicAbort {
         /// The plugin.
@@ -117,7 +124,7 @@ impl fmt::Display for LoadError {
             Self::NoEntrySymbol { path } => write!(
                 f,
                 "plugin {}: it is a shared library, but not a plugin: it has no entry symbol. Does its source end in \
-                 plugin_api::export!(YourHandler);?",
+                 plugin_api::export!(YourHandler); (or, in C, define MQTT_PLUGIN_SYMBOL)?",
                 path.display()
             ),
             Self::OtherVersion { path, found, expected } => write!(
@@ -132,6 +139,11 @@ impl fmt::Display for LoadError {
                  was built with a plugin-api that differs from this host's ({}): build it with that one.",
                 path.display(),
                 super::loader::api_version()
+            ),
+            Self::BadName { path, reason } => write!(
+                f,
+                "plugin {}: {reason}. Logs and commands address a plugin by its name: give it one that people can read.",
+                path.display()
             ),
             Self::PanicAbort { plugin } => write!(
                 f,

@@ -33,6 +33,7 @@ use plugin_api::Handler;
 use plugin_api::abi::{FLAG_UNWINDS, PluginVtRef};
 use rustix::fs::{MemfdFlags, SealFlags};
 
+use super::c;
 use super::call::{NotReady, Plugin};
 use super::error::LoadError;
 use super::services::{Panic, Services};
@@ -42,6 +43,9 @@ const LIBRARY_BYTES_MAX: u64 = 1 << 30;
 
 /// Bytes at the beginning of a library within which its program headers are looked for.
 const HEADERS_BYTES_MAX: u64 = 64 * 1024;
+
+/// Bytes that the name and the version of a plugin may have: they stand in each line of the log.
+const NAME_BYTES_MAX: usize = 128;
 
 /// Libraries that are mapped, and the bytes of the copies that they are mapped from.
 static MAPPED: AtomicUsize = AtomicUsize::new(0);
@@ -113,9 +117,19 @@ fn are_equal(one: &File, other: &File) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Which of the two symbols a library has, and with it how its instance is made.
+#[derive(Clone, Copy)]
+pub(super) enum Language {
+    /// The one of `plugin_api::export!`, or none at all: the handler is linked in.
+    Rust,
+    /// The one of `mqtt_handler.h`.
+    C(c::InstanceNew),
+}
+
 /// A library that is mapped and fits, and whose handler has not been initialised.
 pub struct Prepared {
     table: PluginVtRef,
+    language: Language,
     api_version: String,
     origin: Option<Origin>,
 }
@@ -133,16 +147,23 @@ impl Prepared {
     /// See [`LoadError`]. A library that turned out not to fit stays mapped, as any other.
     pub fn read(path: &Path) -> Result<Self, LoadError> {
         let (library, origin) = map(path)?;
-        let header = header(path, library)?;
-        check_version(path, header)?;
-        check_layout(path, header)?;
-        // SAFETY: version and layout of everything behind the header have just been checked.
-        let table = unsafe { header.unchecked_layout::<PluginVtRef>() }.map_err(|error| not_a_library(path, &error))?;
-        let api_version = header.version_strings().version.as_str().to_owned();
-        if table.flags() & FLAG_UNWINDS == 0 {
-            return Err(LoadError::PanicAbort { plugin: table.name().as_str().to_owned() });
-        }
-        Ok(Self { table, api_version, origin: Some(origin) })
+        let (table, language, api_version) = match entry(path, library)? {
+            Entry::Rust(header) => {
+                check_version(path, header)?;
+                check_layout(path, header)?;
+                // SAFETY: version and layout of everything behind the header have just been checked.
+                let table = unsafe { header.unchecked_layout::<PluginVtRef>() };
+                let table = table.map_err(|error| not_a_library(path, &error))?;
+                (table, Language::Rust, header.version_strings().version.as_str().to_owned())
+            }
+            Entry::C(head) => {
+                // SAFETY: the library exports the symbol, and whoever wrote it has promised what the header says of it.
+                let plugin = unsafe { c::read(path, head) }?;
+                (plugin.table, Language::C(plugin.instance_new), plugin.api_version)
+            }
+        };
+        check_table(path, table, language)?;
+        Ok(Self { table, language, api_version, origin: Some(origin) })
     }
 
     /// The plugin's name.
@@ -157,7 +178,7 @@ impl Prepared {
     /// `config` is not JSON, or `init` returned an error or panicked.
     pub fn init(self, config: &str, services: &Services) -> Result<Plugin, LoadError> {
         // SAFETY: the layout is right, and the library is never unmapped.
-        unsafe { init(self.table, self.api_version, self.origin, config, services) }
+        unsafe { init(self.table, self.language, self.api_version, self.origin, config, services) }
     }
 }
 
@@ -181,8 +202,9 @@ impl Plugin {
         services: &Services,
     ) -> Result<Self, LoadError> {
         let table = plugin_api::__private::static_plugin::<H>(name, version);
+        check_table(Path::new(name), table, Language::Rust)?;
         // SAFETY: `static_plugin` makes a table of the very type, which is never freed.
-        unsafe { init(table, api_version().to_owned(), None, config, services) }
+        unsafe { init(table, Language::Rust, api_version().to_owned(), None, config, services) }
     }
 }
 
@@ -196,20 +218,18 @@ pub(super) fn api_version() -> &'static str {
 /// As [`Plugin::init`].
 unsafe fn init(
     table: PluginVtRef,
+    language: Language,
     api_version: String,
     origin: Option<Origin>,
     config: &str,
     services: &Services,
 ) -> Result<Plugin, LoadError> {
     let plugin = table.name().as_str().to_owned();
-    if table.flags() & FLAG_UNWINDS == 0 {
-        return Err(LoadError::PanicAbort { plugin });
-    }
     if let Err(error) = serde_json::from_str::<serde_json::Value>(config) {
         return Err(LoadError::BadConfig { plugin, reason: error.to_string() });
     }
     // SAFETY: the caller's promise.
-    unsafe { Plugin::init(table, api_version, origin, config, services) }.map_err(|error| match error {
+    unsafe { Plugin::init(table, language, api_version, origin, config, services) }.map_err(|error| match error {
         NotReady::Refused(reason) => LoadError::InitRefused { plugin, reason },
         NotReady::Panicked(Panic { text, location }) => LoadError::InitPanicked { plugin, text, location },
     })
@@ -361,18 +381,50 @@ fn dlopen(path: &Path) -> Result<Library, libloading::Error> {
     unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }
 }
 
-/// Finds the header, and leaves the library mapped whatever comes next.
-fn header(path: &Path, library: Library) -> Result<&'static LibHeader, LoadError> {
+/// What a library shows of itself.
+enum Entry {
+    Rust(&'static LibHeader),
+    C(*const c::Head),
+}
+
+/// Finds one of the two symbols, and leaves the library mapped whatever comes next.
+fn entry(path: &Path, library: Library) -> Result<Entry, LoadError> {
     // SAFETY: a library that has this symbol was made by abi_stable, whose headers begin in the same way in all versions.
-    let symbol = unsafe { library.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes()) };
-    let header = symbol.map(|symbol| *symbol);
+    let header = unsafe { library.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes()) };
+    let header = header.map(|symbol| *symbol).ok();
+    // SAFETY: only the address is taken.
+    let table = unsafe { library.get::<*const c::Head>(c::SYMBOL) };
+    let table = table.map(|symbol| symbol.as_raw_ptr().cast_const().cast::<c::Head>()).ok();
     std::mem::forget(library);
-    let header = header.map_err(|_| LoadError::NoEntrySymbol { path: path.into() })?;
-    header.upgrade().map_err(|_| LoadError::OtherVersion {
-        path: path.into(),
-        found: "of an unknown version (its header was made by another abi_stable)".into(),
-        expected: api_version().into(),
-    })
+    match (header, table) {
+        (Some(header), _) => header.upgrade().map(Entry::Rust).map_err(|_| LoadError::OtherVersion {
+            path: path.into(),
+            found: "of an unknown version (its header was made by another abi_stable)".into(),
+            expected: api_version().into(),
+        }),
+        (None, Some(table)) => Ok(Entry::C(table)),
+        (None, None) => Err(LoadError::NoEntrySymbol { path: path.into() }),
+    }
+}
+
+/// Checks what a table says in words and numbers.
+fn check_table(path: &Path, table: PluginVtRef, language: Language) -> Result<(), LoadError> {
+    for (what, text, least) in [("name", table.name(), 1), ("version", table.version(), 0)] {
+        let bad = |why: String| LoadError::BadName { path: path.into(), reason: format!("its {what} {why}") };
+        let bytes = text.as_rslice().as_slice(); // A table that was written by hand may have anything there.
+        if !(least..=NAME_BYTES_MAX).contains(&bytes.len()) {
+            return Err(bad(format!("has {} bytes; {least} to {NAME_BYTES_MAX} are possible", bytes.len())));
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| bad("is not UTF-8".into()))?;
+        if text.chars().any(char::is_control) {
+            return Err(bad(format!("has control characters: {text:?}")));
+        }
+    }
+    // Only what Rust has built can unwind, and only that is asked whether it does.
+    if matches!(language, Language::Rust) && table.flags() & FLAG_UNWINDS == 0 {
+        return Err(LoadError::PanicAbort { plugin: table.name().as_str().to_owned() });
+    }
+    Ok(())
 }
 
 fn check_version(path: &Path, header: &LibHeader) -> Result<(), LoadError> {

@@ -14,6 +14,7 @@
 //! outcome is `Failed`, the reason is in the log with plugin, callback and client, and the core closes the connection.
 
 mod answer;
+mod c;
 mod call;
 mod chain;
 mod cursor;

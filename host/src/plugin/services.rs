@@ -171,7 +171,12 @@ impl PluginServices {
     pub(super) fn raw(&'static self) -> RawHost {
         let services = const { &WithMetadata::new(TABLE) };
         // SAFETY: the functions below expect a `PluginServices`, which is `Sync` and lives until the process ends.
-        unsafe { RawHost::new(std::ptr::from_ref(self).cast_mut().cast(), HostVtRef(services.static_as_prefix())) }
+        unsafe { RawHost::new(self.context(), HostVtRef(services.static_as_prefix())) }
+    }
+
+    /// The first argument of the functions below.
+    pub(super) fn context(&'static self) -> Opaque {
+        std::ptr::from_ref(self).cast_mut().cast()
     }
 
     pub(super) fn set_index(&self, index: usize) {
@@ -452,7 +457,7 @@ unsafe extern "C" fn disconnect(
 }
 
 /// What plugins get.
-const TABLE: HostVt = HostVt {
+pub(super) const TABLE: HostVt = HostVt {
     log_enabled,
     log,
     panicked,
