@@ -5,15 +5,57 @@ use plugin_api::QoS;
 use crate::clock::Millis;
 use crate::sync::atomic::{AtomicBool, Ordering};
 
+/// Who published a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Source {
+    /// A client.
+    #[default]
+    Client,
+    /// A plugin.
+    Plugin {
+        /// Its place in the chain, which no swap changes; [`Source::NO_PLACE`] before it has one.
+        index: u8,
+        /// How many publishes of plugins, each one made because of the one before, have led to it: 1 or more.
+        hops: u8,
+    },
+    /// The server, for a client that was lost: a Will Message.
+    Will,
+    /// The server itself.
+    Server,
+}
+
+impl Source {
+    /// The place of a plugin that publishes while it is being initialised.
+    pub const NO_PLACE: u8 = u8::MAX;
+
+    /// How many publishes of plugins have led to it.
+    #[must_use]
+    pub fn hops(self) -> u8 {
+        match self {
+            Self::Plugin { hops, .. } => hops,
+            Self::Client | Self::Will | Self::Server => 0,
+        }
+    }
+
+    /// Whether this plugin published it.
+    #[must_use]
+    pub fn is_plugin(self, place: usize) -> bool {
+        matches!(self, Self::Plugin { index, .. } if usize::from(index) == place)
+    }
+}
+
 /// Topic, payload and properties of one Application Message, immutable and shared by every queue that holds it.
 #[derive(Debug)]
 pub struct Message {
-    /// Topic, properties and payload, one after the other: one allocation whatever the message has.
+    /// Topic, properties, payload and, if there is one, the token, one after the other: one allocation whatever the message
+    /// has.
     bytes: Box<[u8]>,
     topic_bytes: u16,
     properties_bytes: u32,
     qos: QoS,
     retain: bool,
+    has_token: bool,
+    source: Source,
     /// [`Millis::NEVER`] for a message that does not expire.
     expires_at: Millis,
     /// Set when a newer retained message of its topic has taken its place, so that a replay under way skips it.
@@ -36,16 +78,35 @@ pub struct MessageParts<'a> {
     pub retain: bool,
     /// When it expires, [`Millis::NEVER`] if it does not.
     pub expires_at: Millis,
+    /// Who published it.
+    pub source: Source,
 }
 
 impl MessageParts<'_> {
+    /// What is left of its Message Expiry Interval, in seconds; `None` if it does not expire [MQTT-3.3.2-6].
+    #[must_use]
+    pub fn secs_left(&self, now: Millis) -> Option<u32> {
+        (self.expires_at != Millis::NEVER)
+            .then(|| u32::try_from(self.expires_at.since(now).div_ceil(1000)).unwrap_or(u32::MAX))
+    }
+
     /// Copies the parts into a message that can be kept.
     #[must_use]
     pub fn to_message(&self) -> Message {
-        let mut bytes = Vec::with_capacity(self.topic.len() + self.properties.len() + self.payload.len());
+        self.to_message_with_token(0)
+    }
+
+    /// The same with a token of the plugin that sends it to one client; 0 for none.
+    #[must_use]
+    pub fn to_message_with_token(&self, token: u64) -> Message {
+        let token = (token != 0).then(|| token.to_le_bytes());
+        let token_bytes = token.as_ref().map_or(&[][..], |token| &token[..]);
+        let length = self.topic.len() + self.properties.len() + self.payload.len() + token_bytes.len();
+        let mut bytes = Vec::with_capacity(length);
         bytes.extend_from_slice(self.topic.as_bytes());
         bytes.extend_from_slice(self.properties);
         bytes.extend_from_slice(self.payload);
+        bytes.extend_from_slice(token_bytes);
         Message {
             bytes: bytes.into_boxed_slice(),
             topic_bytes: u16::try_from(self.topic.len()).expect("a topic has at most 65,535 bytes"),
@@ -53,6 +114,8 @@ impl MessageParts<'_> {
                 .expect("properties are part of a packet, which is smaller than 256 MiB"),
             qos: self.qos,
             retain: self.retain,
+            has_token: token.is_some(),
+            source: self.source,
             expires_at: self.expires_at,
             superseded: AtomicBool::new(false),
         }
@@ -76,7 +139,24 @@ impl Message {
     /// Application payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        &self.bytes[usize::from(self.topic_bytes) + self.properties_bytes as usize..]
+        &self.bytes[usize::from(self.topic_bytes) + self.properties_bytes as usize..self.payload_end()]
+    }
+
+    fn payload_end(&self) -> usize {
+        self.bytes.len() - if self.has_token { size_of::<u64>() } else { 0 }
+    }
+
+    /// The token that its plugin sent it with; 0 for none.
+    #[must_use]
+    pub fn token(&self) -> u64 {
+        // There are no bytes where there is no token.
+        <[u8; 8]>::try_from(&self.bytes[self.payload_end()..]).map_or(0, u64::from_le_bytes)
+    }
+
+    /// Who published it.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        self.source
     }
 
     /// QoS that it was published with.
@@ -103,7 +183,7 @@ impl Message {
         self.expires_at <= now
     }
 
-    /// Topic, properties and payload together, in bytes: what a queue counts.
+    /// Topic, properties, payload and token together, in bytes: what a queue counts.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes.len()
@@ -130,6 +210,35 @@ impl Message {
             qos: self.qos,
             retain: self.retain,
             expires_at: self.expires_at,
+            source: self.source,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_takes_room_only_where_there_is_one() {
+        let source = Source::Plugin { index: 3, hops: 1 };
+        let parts = MessageParts {
+            topic: "t",
+            payload: b"abc",
+            properties: b"\x01\x01",
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            expires_at: Millis::NEVER,
+            source,
+        };
+        assert_eq!(size_of::<Message>(), 40);
+        for (token, bytes) in [(0, 6), (u64::MAX, 14)] {
+            let message = parts.to_message_with_token(token);
+            assert_eq!((message.token(), message.bytes(), message.source()), (token, bytes, source));
+            assert_eq!(
+                (message.topic(), message.properties(), message.payload()),
+                ("t", &b"\x01\x01"[..], &b"abc"[..])
+            );
         }
     }
 }

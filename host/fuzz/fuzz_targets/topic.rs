@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use host::clock::Millis;
 use host::codec::SubscribeOptions;
-use host::message::{Message, MessageParts};
+use host::message::{Message, MessageParts, Source};
 use host::router::{Interest, Retained, Router, SessionKey};
 use libfuzzer_sys::fuzz_target;
 use plugin_api::{QoS, topic};
@@ -113,7 +113,7 @@ impl Model {
 
 fn message(topic: &str, payload: &[u8]) -> Message {
     let (qos, retain, expires_at) = (QoS::AtMostOnce, true, Millis::NEVER);
-    MessageParts { topic, payload, properties: &[], qos, retain, expires_at }.to_message()
+    MessageParts { topic, payload, properties: &[], qos, retain, expires_at, source: Source::Client }.to_message()
 }
 
 /// What holds for a text by itself.

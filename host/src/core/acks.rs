@@ -6,6 +6,7 @@ use super::Core;
 use super::inbound::{Next, protocol_error};
 use super::session::Awaiting;
 use crate::codec::{Ack, DecodeError, Packet, PacketId};
+use crate::message::Source;
 use crate::plugin::{AckKind, Callback};
 
 const PUBREL: u8 = 0x62;
@@ -34,7 +35,10 @@ impl Core {
             if session.in_flight[place].awaiting == Awaiting::Puback {
                 return Err(wrong_acknowledgement());
             }
-            session.note_received(place);
+            let (all, source) =
+                (self.callbacks.contains(Callback::Acknowledged), self.callbacks.contains(Callback::Puback));
+            // Its token is told with PUBCOMP.
+            session.note_received(place, |queued| all || source && queued.message.token() != 0);
         }
         if known || !self.connections[slot as usize].is_v5() {
             self.acknowledge(slot, PUBREL, ack.packet_id);
@@ -62,8 +66,9 @@ impl Core {
         if session.in_flight[place].awaiting != awaiting {
             return Err(wrong_acknowledgement());
         }
-        session.remove_in_flight(place);
-        if !self.tell_puback(slot, ack.packet_id, kind, ack.reason_code) {
+        let delivery = session.remove_in_flight(place);
+        self.tell_acknowledged(ack.reason_code, session_slot, delivery.as_ref(), ack.packet_id);
+        if !self.tell_puback(slot, ack.packet_id, kind, ack.reason_code, Self::token_of(delivery.as_ref())) {
             self.close_failed(slot);
             return Ok(Next::Stop);
         }
@@ -72,7 +77,14 @@ impl Core {
         Ok(self.next(slot))
     }
 
-    fn tell_puback(&mut self, slot: u32, packet_id: PacketId, kind: AckKind, reason_code: ReasonCode) -> bool {
+    fn tell_puback(
+        &mut self,
+        slot: u32,
+        packet_id: PacketId,
+        kind: AckKind,
+        reason_code: ReasonCode,
+        token: (Source, u64),
+    ) -> bool {
         let connection = &mut self.connections[slot as usize];
         let who = self.sessions.get(connection.session as usize).map_or("", |session| &session.client_id);
         let Some(handlers) = connection.handlers.as_mut() else {
@@ -81,7 +93,7 @@ impl Core {
         if !handlers.implements(Callback::Puback) {
             return true;
         }
-        self.shared.chain.puback(handlers, who, packet_id.get(), kind, reason_code).is_ok()
+        self.shared.chain.puback(handlers, who, packet_id.get(), kind, reason_code, token).is_ok()
     }
 }
 

@@ -86,7 +86,12 @@ struct Counted {
 
 impl Kept {
     pub(super) fn new(parts: &MessageParts<'_>, account: &Account) -> Self {
-        let message = parts.to_message();
+        Self::with_token(parts, 0, account)
+    }
+
+    /// A message to one client, with the token of the plugin that sent it; 0 for none.
+    pub(super) fn with_token(parts: &MessageParts<'_>, token: u64, account: &Account) -> Self {
+        let message = parts.to_message_with_token(token);
         account.add(MESSAGE_BYTES + REFERENCE_BYTES + message.bytes());
         Self(Rc::new(Counted { message, account: account.clone() }))
     }

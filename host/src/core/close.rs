@@ -17,6 +17,7 @@ use super::timers::is_current;
 use crate::clock::Millis;
 use crate::codec::{Disconnect, Packet};
 use crate::message::MessageParts;
+use crate::plugin::{Callback, Handlers, LastStates};
 use crate::router::SessionKey;
 
 impl Core {
@@ -86,7 +87,11 @@ impl Core {
         }
         let mut extra = self.take_extra(slot);
         let will = extra.as_mut().and_then(|extra| extra.will.take()).filter(|_| phase == Phase::Connected);
-        let handlers = self.connections[slot as usize].handlers.take();
+        let mut handlers = self.connections[slot as usize].handlers.take();
+        let expiry_secs = self.sessions.get(session_slot as usize).map_or(0, |session| session.expiry_secs);
+        if expiry_secs != 0 && expiry_secs != EXPIRY_NEVER {
+            self.keep_last_states(session_slot, handlers.as_mut(), &who);
+        }
         // Handlers are asked about the will first: after `handle_disconnect` they are asked nothing more.
         let body = handlers.and_then(|handlers| self.bid_farewell(id, handlers, who, closing, will, waiting));
         if session_slot != NONE {
@@ -101,7 +106,30 @@ impl Core {
 
     /// Ends the connection of a client about which a plugin could not answer. The chain has logged why.
     pub(super) fn close_failed(&mut self, slot: u32) {
-        self.close(slot, Closing::telling(DisconnectKind::HandlerFailed, ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR));
+        self.close(slot, Closing::failed());
+    }
+
+    /// Keeps what handlers want to know again when the session expires.
+    fn keep_last_states(&mut self, session_slot: u32, handlers: Option<&mut Handlers>, who: &str) {
+        let wanted = [Callback::ExportState, Callback::SessionExpired];
+        let Some(handlers) = handlers.filter(|handlers| wanted.iter().all(|one| handlers.implements(*one))) else {
+            return;
+        };
+        if let Some(states) = self.shared.chain.last_states(handlers, who) {
+            if self.is_full() {
+                tracing::warn!(client_id = who, "a state is not kept for handle_session_expired: the worker is full");
+                return;
+            }
+            self.account.add(states.bytes());
+            self.sessions[session_slot as usize].last_states = Some(Box::new(states));
+        }
+    }
+
+    /// Forgets it: the client is back, or the session ends.
+    pub(super) fn take_last_states(&mut self, session_slot: u32) -> Option<Box<LastStates>> {
+        let states = self.sessions[session_slot as usize].last_states.take()?;
+        self.account.sub(states.bytes());
+        Some(states)
     }
 
     fn pending_client_id(&self, slot: u32, waiting: Option<&Waiting>) -> Arc<str> {
@@ -156,6 +184,8 @@ impl Core {
 
     /// Discards a session. It has no connection, and its will, if it waits, is published now.
     pub(super) fn end_session(&mut self, session_slot: u32) {
+        self.tell_what_ends_with(session_slot);
+        drop(self.take_last_states(session_slot));
         let mut session = self.sessions.remove(session_slot as usize);
         debug_assert_eq!(session.connection, NONE);
         Self::leave_all_groups(&session);
@@ -188,9 +218,9 @@ impl Core {
         }
         if session.expires_at <= now {
             let client_id = Arc::clone(&session.client_id);
+            let states = self.take_last_states(key.slot);
             self.end_session(key.slot);
-            self.shared.chain.session_expired(&client_id);
-            return;
+            return self.plan.session_expired(&client_id, states.as_deref());
         }
         let due_will = session.will.take_if(|will| will.at <= now);
         let next = session.will.as_ref().map_or(Millis::NEVER, |will| will.at).min(session.expires_at);

@@ -370,8 +370,10 @@ impl Core {
             return self.refuse(slot, &ReasonCode::PACKET_TOO_LARGE.into());
         };
         let existing = self.by_client.get(pending.client_id.as_str()).copied();
+        let mut took_over = false;
         if let Some(session_slot) = existing {
             let before = self.sessions[session_slot as usize].connection;
+            took_over = before != NONE;
             if before != NONE {
                 // [MQTT-3.1.4-3]
                 self.close(before, Closing::telling(DisconnectKind::TakenOver, ReasonCode::SESSION_TAKEN_OVER));
@@ -398,6 +400,7 @@ impl Core {
         if let Some(will) = will {
             self.settle_will(&will.body, Fate::Discarded);
         }
+        drop(self.take_last_states(session_slot));
         let session = &mut self.sessions[session_slot as usize];
         let connection = &mut self.connections[slot as usize];
         connection.session = session_slot;
@@ -415,6 +418,9 @@ impl Core {
         let properties = connack.as_properties();
         let connack = Connack { session_present: resumed.is_some(), reason_code: ReasonCode::SUCCESS, properties };
         self.write(slot, |out| Packet::Connack(connack).encode(pending.version, out));
+        if !self.tell_connected(slot, resumed.is_some(), took_over) {
+            return self.close_failed(slot);
+        }
         self.pump(session_slot);
         self.resume_replays(slot, session_slot);
     }

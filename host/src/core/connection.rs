@@ -247,6 +247,11 @@ impl Closing {
         Self { kind, reason_code, properties: PropertiesBuf::default(), tell: true }
     }
 
+    /// A plugin could not answer. The chain has logged why.
+    pub(super) fn failed() -> Self {
+        Self::telling(plugin_api::DisconnectKind::HandlerFailed, ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR)
+    }
+
     /// The peer has ended it, or there is nothing to say.
     pub(super) fn silent(kind: plugin_api::DisconnectKind, reason_code: ReasonCode) -> Self {
         Self { tell: false, ..Self::telling(kind, reason_code) }

@@ -50,6 +50,8 @@ pub struct Counters {
     pub dropped_not_retained: Counter,
     /// Messages dropped because they exceed the Maximum Packet Size of their receiver.
     pub dropped_too_large: Counter,
+    /// Messages that a plugin's `handle_deliver` has dropped for one receiver.
+    pub dropped_by_handler: Counter,
     /// Messages dropped because their Message Expiry Interval had passed.
     pub dropped_expired: Counter,
 }

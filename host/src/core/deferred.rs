@@ -236,6 +236,11 @@ impl Core {
         }
         self.keep_question(slot, &packet, header_bytes);
         self.release_infos(slot, infos);
+        // What plugins could not be asked about meanwhile, as the state was with the one that answers.
+        let session_slot = self.connections[slot as usize].session;
+        if self.sessions.contains(session_slot as usize) {
+            self.pump(session_slot);
+        }
         if !self.is_waiting(slot)
             && let Some(patience) = self.patience(slot)
         {

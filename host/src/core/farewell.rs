@@ -16,7 +16,7 @@ use super::publish::forwarded;
 use super::session::{AcceptedWill, WillBody};
 use super::timers::Subject;
 use crate::clock::Millis;
-use crate::message::MessageParts;
+use crate::message::{MessageParts, Source};
 use crate::plugin::{Answered, Cursor, DisconnectReason, Handlers, OwnedMessage, PublishOutcome, PublishRequest};
 use crate::router::SessionKey;
 
@@ -152,7 +152,8 @@ impl Core {
         let given = Properties::from_trusted(properties);
         let mut properties = Vec::new();
         forwarded(given, &mut properties, self.now);
-        let parts = MessageParts { topic, payload, properties: &properties, qos, retain, expires_at: Millis::NEVER };
+        let (expires_at, source) = (Millis::NEVER, Source::Will);
+        let parts = MessageParts { topic, payload, properties: &properties, qos, retain, expires_at, source };
         let message = Kept::new(&parts, &self.account);
         (Some(AcceptedWill { message, expiry_secs: given.message_expiry_interval() }), None)
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use plugin_api::{QoS, ReasonCode};
 
 use crate::clock::Millis;
-use crate::message::{Message, MessageParts};
+use crate::message::{Message, MessageParts, Source};
 use crate::plugin::Answered;
 use crate::router::SessionKey;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +19,13 @@ use crate::sync::{Mutex, MutexGuard};
 pub enum Mail {
     /// Route a message that a plugin published.
     Publish(Arc<Message>),
+    /// Send a message to one connection or client, if this worker has it.
+    Send {
+        /// Who gets it.
+        target: SendTarget,
+        /// The message, with its plugin's token.
+        message: Arc<Message>,
+    },
     /// Hand a message to `handle_info`.
     Info(Box<InfoMail>),
     /// Disconnect one Network Connection, if this worker has it.
@@ -43,6 +50,15 @@ pub enum Mail {
     },
     /// Leave: tell all clients, close, and end the worker.
     Stop,
+}
+
+/// Who gets a message that a plugin sends to one client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SendTarget {
+    /// The connection with this id.
+    Connection(u64),
+    /// The client with this Client Identifier, connected or not.
+    Client(Box<str>),
 }
 
 /// A message for `handle_info`.
@@ -83,7 +99,7 @@ impl Mail {
     fn bytes(&self) -> usize {
         MAIL_OVERHEAD_BYTES
             + match self {
-                Self::Publish(message) => message.bytes(),
+                Self::Publish(message) | Self::Send { message, .. } => message.bytes(),
                 Self::Info(info) => info.data.len() + info.kind.len(),
                 Self::Disconnect { properties, .. } => properties.len(),
                 Self::Answer { answered, .. } => answered.bytes(),
@@ -117,6 +133,11 @@ pub enum Destination {
 
 const MEMBER: u8 = 0x80;
 const RETAIN: u8 = 0x04;
+/// Who published a message, in two bits. For a plugin there are two bytes more; a client's message has none.
+const FROM_PLUGIN: u8 = 0x08;
+const FROM_WILL: u8 = 0x10;
+const FROM_SERVER: u8 = 0x18;
+const FROM: u8 = 0x18;
 
 impl Batch {
     /// Whether there is nothing in it.
@@ -137,8 +158,17 @@ impl Batch {
         if let Destination::Member { .. } = destination {
             flags |= MEMBER;
         }
+        flags |= match parts.source {
+            Source::Client => 0,
+            Source::Plugin { .. } => FROM_PLUGIN,
+            Source::Will => FROM_WILL,
+            Source::Server => FROM_SERVER,
+        };
         let out = &mut self.encoded;
         out.push(flags);
+        if let Source::Plugin { index, hops } = parts.source {
+            out.extend_from_slice(&[index, hops]);
+        }
         out.extend_from_slice(&parts.expires_at.0.to_le_bytes());
         for length in [parts.topic.len(), parts.properties.len(), parts.payload.len()] {
             let length = u32::try_from(length).expect("part of a packet, which is smaller than 256 MiB");
@@ -205,6 +235,15 @@ impl<'a> Reader<'a> {
 
     fn message(&mut self) -> (Destination, MessageParts<'a>) {
         let flags = self.take(1)[0];
+        let source = match flags & FROM {
+            0 => Source::Client,
+            FROM_PLUGIN => {
+                let numbers = self.take(2);
+                Source::Plugin { index: numbers[0], hops: numbers[1] }
+            }
+            FROM_WILL => Source::Will,
+            _ => Source::Server,
+        };
         let expires_at = Millis(self.long_number());
         let (topic, properties, payload) = (self.number(), self.number(), self.number());
         let destination = if flags & MEMBER == 0 {
@@ -223,6 +262,7 @@ impl<'a> Reader<'a> {
             qos: qos(flags),
             retain: flags & RETAIN != 0,
             expires_at,
+            source,
         };
         (destination, parts)
     }
@@ -360,7 +400,23 @@ mod tests {
             qos: QoS::AtLeastOnce,
             retain: true,
             expires_at: Millis(77),
+            source: Source::Client,
         }
+    }
+
+    #[test]
+    fn messages_keep_who_published_them() {
+        let sources = [Source::Client, Source::Plugin { index: 63, hops: 7 }, Source::Will, Source::Server];
+        let mut batch = Batch::default();
+        for source in sources {
+            batch.push(Destination::Matching, &MessageParts { source, ..parts("t", b"x") });
+        }
+        assert!(
+            batch
+                .messages()
+                .map(|(_, parts)| (parts.source, parts.payload))
+                .eq(sources.map(|source| (source, &b"x"[..])))
+        );
     }
 
     #[test]

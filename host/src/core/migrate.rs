@@ -41,6 +41,7 @@ impl Core {
     #[cold]
     fn fetch_plan(&mut self) {
         self.plan = self.shared.chain.plan();
+        self.callbacks = self.plan.callbacks();
         self.sweep.at = Some(0);
         self.sweep.late.clear();
     }
@@ -56,11 +57,21 @@ impl Core {
 
     #[cold]
     fn go_over(&mut self, slot: u32) -> bool {
+        let end = self.move_over(slot);
+        let goes_on = end.is_none();
+        if let Some(closing) = end {
+            self.close(slot, closing);
+        }
+        goes_on
+    }
+
+    /// The same; how the connection has to end is returned.
+    pub(super) fn move_over(&mut self, slot: u32) -> Option<Closing> {
         let connection = &mut self.connections[slot as usize];
         if !connection.may_go_over() {
-            return true;
+            return None;
         }
-        let Some(handlers) = connection.handlers.as_mut() else { return true };
+        let handlers = connection.handlers.as_mut().filter(|handlers| handlers.epoch() != self.plan.epoch())?;
         let who: Arc<str> = self
             .sessions
             .get(connection.session as usize)
@@ -72,14 +83,10 @@ impl Core {
             version: connection.version as u8,
         };
         match handlers.conform(&self.plan, &request) {
-            Conformed::Yes | Conformed::Later => true,
-            Conformed::Failed => {
-                self.close_failed(slot);
-                false
-            }
+            Conformed::Yes | Conformed::Later => None,
+            Conformed::Failed => Some(Closing::failed()),
             Conformed::Disconnect => {
-                self.close(slot, Closing::telling(DisconnectKind::ServerDisconnect, ReasonCode::ADMINISTRATIVE_ACTION));
-                false
+                Some(Closing::telling(DisconnectKind::ServerDisconnect, ReasonCode::ADMINISTRATIVE_ACTION))
             }
         }
     }

@@ -23,10 +23,12 @@ mod connect;
 mod connection;
 mod counters;
 mod deferred;
+mod deliver;
 mod farewell;
 mod inbound;
 pub mod mail;
 mod migrate;
+mod notices;
 mod outbound;
 mod publish;
 mod rates;
@@ -71,7 +73,7 @@ use self::timers::{Armed, Subject, Timers, is_current};
 use self::work::{Remains, TIMER_UNITS, UNITS_A_TURN};
 use crate::clock::Millis;
 use crate::limits::Limits;
-use crate::plugin::{Chain, ChangedMessage, Plan};
+use crate::plugin::{Callbacks, Chain, ChangedMessage, Plan};
 use crate::router::{Chooser, Interest, Retained, Router, SessionKey};
 
 /// What all workers of a server share. Immutable, or with its own documented rule for threads.
@@ -146,6 +148,14 @@ pub fn owner_of(name: &str, workers: usize) -> usize {
     usize::try_from(hash % workers as u64).expect("less than the number of workers")
 }
 
+/// Whether a connection may have this id, where there are so many workers.
+#[must_use]
+pub fn may_exist(connection: u64, workers: usize) -> bool {
+    let (worker, number) =
+        (connection >> CONNECTION_ID_WORKER_SHIFT, connection & ((1 << CONNECTION_ID_WORKER_SHIFT) - 1));
+    number != 0 && worker < workers as u64
+}
+
 /// The broker of one worker. See the module for the order of calls.
 pub struct Core {
     worker: usize,
@@ -207,7 +217,13 @@ pub struct Core {
     /// Which plugins decide, as far as this worker knows.
     plan: Plan,
     sweep: Sweep,
+    /// The callbacks that at least one plugin of the plan implements.
+    callbacks: Callbacks,
     changed: ChangedMessage,
+    /// What handlers have made of a message for one client.
+    delivered: ChangedMessage,
+    /// Connections, by slot and id, to be closed at the end of the turn.
+    closing_soon: Vec<(u32, u64, Closing)>,
     /// Reused for the properties of a message that is routed.
     properties: Vec<u8>,
     next_connection: u64,
@@ -230,11 +246,13 @@ impl Core {
         let workers = shared.mailboxes.workers();
         let free_bytes = outbound::free_bytes(shared.limits.outbound_bytes_max);
         assert!(worker < workers, "worker {worker} of {workers}");
+        let plan = shared.chain.plan();
         Self {
             worker,
             router: Router::new(worker, Arc::clone(&shared.interest)),
             chooser: Chooser::new(shared.limits.shared_strategy, worker),
-            plan: shared.chain.plan(),
+            callbacks: plan.callbacks(),
+            plan,
             sweep: Sweep::default(),
             shared,
             now,
@@ -270,6 +288,8 @@ impl Core {
             pool: Vec::new(),
             templates: Templates::default(),
             changed: ChangedMessage::default(),
+            delivered: ChangedMessage::default(),
+            closing_soon: Vec::new(),
             properties: Vec::new(),
             next_connection: (worker as u64) << CONNECTION_ID_WORKER_SHIFT | 1,
             next_serial: 1,
@@ -363,6 +383,7 @@ impl Core {
         self.continue_parting();
         self.continue_waiting();
         self.continue_sweep();
+        self.close_late();
         into.append(&mut self.dirty);
         for &slot in into.iter() {
             if let Some(connection) = self.connections.get_mut(slot as usize) {

@@ -1,15 +1,18 @@
 //! From a session's messages to the bytes that wait for its socket.
 
-use plugin_api::{Properties, QoS};
+use plugin_api::{Callback, DropReason, Properties, QoS};
 
 use super::budget::FREE_BYTES;
 use super::connection::{NONE, Phase};
+use super::deliver::{Asked, How};
+use super::notices::Meant;
 use super::session::Queued;
 use super::templates::{Class, Own, encode};
 use super::{Closing, Core};
 use crate::codec::{Ack, Packet, PacketId};
 use crate::limits::QueueFull;
 use crate::message::MessageParts;
+use crate::plugin::{Cause, Fate};
 
 /// Outbound buffers that the worker keeps, and the most bytes that one of them may have.
 const POOL_BUFFERS_MAX: usize = 64;
@@ -156,16 +159,48 @@ impl Core {
     }
 
     /// Sends a QoS 0 message, or drops it if its receiver does not keep up.
-    pub(super) fn send_at_most_once(&mut self, slot: u32, retain: bool, identifiers: &[u32], parts: &MessageParts<'_>) {
+    pub(super) fn send_at_most_once(&mut self, slot: u32, how: How, identifiers: &[u32], parts: &MessageParts<'_>) {
         let connection = &self.connections[slot as usize];
         let waiting = connection.waiting_bytes();
         if waiting + parts.payload.len() > self.free_bytes && !self.has_room(waiting, parts.payload.len()) {
-            self.counters().dropped_slow.add(1);
-            return self.note_presence(self.connections[slot as usize].session);
+            return self.drop_slow(slot, how.retain, parts);
         }
-        let class = Class { v5: connection.is_v5(), qos: QoS::AtMostOnce, retain };
-        let sent = self.append(slot, class, parts, identifiers, None, false);
-        debug_assert!(sent.is_ok() || self.connections[slot as usize].packet_bytes_max != u32::MAX);
+        if self.wants(Callback::Deliver) {
+            return self.send_if_allowed(slot, how, identifiers, parts);
+        }
+        let class = Class { v5: connection.is_v5(), qos: QoS::AtMostOnce, retain: how.retain };
+        self.append_at_most_once(slot, class, parts, identifiers);
+    }
+
+    #[inline]
+    pub(super) fn append_at_most_once(
+        &mut self,
+        slot: u32,
+        class: Class,
+        parts: &MessageParts<'_>,
+        identifiers: &[u32],
+    ) {
+        if self.append(slot, class, parts, identifiers, None, false).is_err() {
+            debug_assert!(self.connections[slot as usize].packet_bytes_max != u32::MAX);
+            self.tell_dropped(DropReason::TooLarge, &self.meant_for(slot, class.retain, parts));
+        }
+    }
+
+    /// A receiver does not keep up, or there is no memory for what it has not read.
+    #[cold]
+    fn drop_slow(&mut self, slot: u32, retain: bool, parts: &MessageParts<'_>) {
+        self.counters().dropped_slow.add(1);
+        let waiting = self.connections[slot as usize].waiting_bytes() + parts.payload.len();
+        let is_slow = waiting > self.shared.limits.outbound_bytes_max;
+        let reason = if is_slow { DropReason::Slow } else { DropReason::ServerFull };
+        self.tell_dropped(reason, &self.meant_for(slot, retain, parts));
+        self.note_presence(self.connections[slot as usize].session);
+    }
+
+    /// A QoS 0 message for a connection.
+    fn meant_for<'a>(&self, slot: u32, retain: bool, parts: &'a MessageParts<'a>) -> Meant<'a> {
+        let (session, qos) = (self.connections[slot as usize].session, QoS::AtMostOnce);
+        Meant { session, parts, token: 0, packet_id: None, qos, retain }
     }
 
     /// Whether there is room for a message with QoS 0 behind what waits for a socket.
@@ -178,15 +213,15 @@ impl Core {
     }
 
     /// Sends a QoS 1 or 2 message if its turn has come, or puts it into the session's queue.
-    pub(super) fn send_or_queue(&mut self, session_slot: u32, delivery: Queued) {
+    pub(super) fn send_or_queue(&mut self, session_slot: u32, delivery: Queued, cause: Cause) {
         let bytes = delivery.message.bytes();
         if self.is_overfull(bytes) {
             self.counters().dropped_queue_full.add(1);
-            return;
+            return self.tell_queued_dropped(DropReason::ServerFull, session_slot, &delivery);
         }
         let session = &self.sessions[session_slot as usize];
         let at_once = session.queue.is_empty() && self.may_send(session_slot) && !self.has_to_wait(session_slot, bytes);
-        let left = if at_once { self.send(session_slot, delivery).err() } else { Some(delivery) };
+        let left = if at_once { self.send(session_slot, delivery, cause).err() } else { Some(delivery) };
         let Some(delivery) = left else {
             return self.note_presence(session_slot);
         };
@@ -199,18 +234,20 @@ impl Core {
         let is_at_most_once = delivery.qos == QoS::AtMostOnce;
         if self.is_overfull(delivery.message.bytes()) || is_at_most_once && self.is_full() {
             self.counters().dropped_queue_full.add(1);
-            return;
+            return self.tell_queued_dropped(DropReason::ServerFull, session_slot, &delivery);
         }
         let limits = &self.shared.limits;
-        let session = &mut self.sessions[session_slot as usize];
-        while let Err(refused) = session.enqueue(delivery, limits.queue_messages_max, limits.queue_bytes_max) {
+        let (messages_max, bytes_max, full) = (limits.queue_messages_max, limits.queue_bytes_max, limits.queue_full);
+        loop {
+            let session = &mut self.sessions[session_slot as usize];
+            let Err(refused) = session.enqueue(delivery, messages_max, bytes_max) else { break };
             // Nothing makes room for what is larger than the whole queue.
-            let may_make_room =
-                limits.queue_full == QueueFull::DropOldest && refused.message.bytes() <= limits.queue_bytes_max;
+            let may_make_room = full == QueueFull::DropOldest && refused.message.bytes() <= bytes_max;
             let oldest = if may_make_room { session.dequeue() } else { None };
             let dropped = oldest.as_ref().unwrap_or(&refused);
             tracing::debug!(topic = dropped.message.topic(), "a message was dropped: its session's queue is full");
-            self.shared.counters[self.worker].dropped_queue_full.add(1);
+            self.counters().dropped_queue_full.add(1);
+            self.tell_queued_dropped(DropReason::QueueFull, session_slot, dropped);
             if oldest.is_none() {
                 break;
             }
@@ -233,25 +270,42 @@ impl Core {
     }
 
     /// Sends a message that could wait. Gives it back if there is no Packet Identifier for it now.
-    fn send(&mut self, session_slot: u32, delivery: Queued) -> Result<(), Queued> {
-        let session = &mut self.sessions[session_slot as usize];
-        let slot = session.connection;
-        if delivery.qos == QoS::AtMostOnce {
-            let class =
-                Class { v5: self.connections[slot as usize].is_v5(), qos: delivery.qos, retain: delivery.retain };
-            // What is too large is dropped as if it had been sent.
-            let _ = self.append(slot, class, &delivery.message.parts(), delivery.origin.identifiers(), None, false);
+    fn send(&mut self, session_slot: u32, delivery: Queued, cause: Cause) -> Result<(), Queued> {
+        if delivery.qos != QoS::AtMostOnce && !self.sessions[session_slot as usize].has_packet_id() {
+            return Err(delivery);
+        }
+        if !self.wants(Callback::Deliver) {
+            self.send_kept(session_slot, delivery);
             return Ok(());
         }
-        let Some(packet_id) = session.take_packet_id() else {
-            return Err(delivery);
-        };
-        let class = Class { v5: self.connections[slot as usize].is_v5(), qos: delivery.qos, retain: delivery.retain };
-        let parts = delivery.message.parts();
-        if self.append(slot, class, &parts, delivery.origin.identifiers(), Some(packet_id), false).is_ok() {
-            self.sessions[session_slot as usize].add_in_flight(packet_id, delivery);
+        match self.ask_about_queued(session_slot, delivery, cause) {
+            Asked::Send(delivery) => self.send_kept(session_slot, delivery),
+            Asked::Changed(delivery) => {
+                let receivers = self.templates.alone();
+                self.send_kept(session_slot, delivery);
+                self.templates.together(receivers);
+            }
+            Asked::Dropped => {}
+            Asked::Later(delivery) => return Err(delivery),
         }
         Ok(())
+    }
+
+    /// Sends a message that a session keeps. There is a Packet Identifier for it. What is too large is dropped as if it had
+    /// been sent.
+    #[inline]
+    fn send_kept(&mut self, session_slot: u32, delivery: Queued) {
+        let session = &mut self.sessions[session_slot as usize];
+        let slot = session.connection;
+        let packet_id = if delivery.qos == QoS::AtMostOnce { None } else { session.take_packet_id() };
+        let class = Class { v5: self.connections[slot as usize].is_v5(), qos: delivery.qos, retain: delivery.retain };
+        let parts = delivery.message.parts();
+        let sent = self.append(slot, class, &parts, delivery.origin.identifiers(), packet_id, false);
+        match packet_id {
+            _ if sent.is_err() => self.tell_queued_dropped(DropReason::TooLarge, session_slot, &delivery),
+            Some(packet_id) => self.sessions[session_slot as usize].add_in_flight(packet_id, delivery),
+            None => {}
+        }
     }
 
     /// Appends a PUBLISH packet. `Err`: it is larger than the client takes, and is dropped as if it had been sent
@@ -316,13 +370,16 @@ impl Core {
             // [MQTT-3.3.2-5]
             if delivery.message.is_expired(self.now) {
                 self.counters().dropped_expired.add(1);
+                if self.wants(Callback::Expired) {
+                    self.tell_queued(Fate::Expired, session_slot, &delivery, None);
+                }
                 continue;
             }
             self.templates.begin(1);
             let left = if self.has_to_wait(session_slot, delivery.message.bytes()) {
                 Some(delivery)
             } else {
-                self.send(session_slot, delivery).err()
+                self.send(session_slot, delivery, Cause::Queued).err()
             };
             if let Some(delivery) = left {
                 self.sessions[session_slot as usize].put_back(delivery);
@@ -349,19 +406,26 @@ impl Core {
             let (slot, version) = (session.connection, connection.version);
             let waiting_bytes = connection.waiting_bytes();
             let sent = &session.in_flight[place];
-            let bytes = sent.delivery.as_ref().map_or(0, |delivery| delivery.message.bytes());
+            let bytes = sent.unsent().map_or(0, |delivery| delivery.message.bytes());
             if waiting_bytes > FREE_BYTES && self.is_full() || self.has_to_wait(session_slot, bytes) {
                 return;
             }
             let session = &self.sessions[session_slot as usize];
             let (connection, sent) = (&self.connections[slot as usize], &session.in_flight[place]);
             let packet_id = sent.packet_id;
-            let fits = match sent.delivery.clone() {
+            let fits = match sent.unsent().cloned() {
                 Some(delivery) => {
                     let class = Class { v5: connection.is_v5(), qos: delivery.qos, retain: delivery.retain };
                     let parts = delivery.message.parts();
                     // [MQTT-3.3.1-1]
-                    self.append(slot, class, &parts, delivery.origin.identifiers(), Some(packet_id), true).is_ok()
+                    let sent = self.append(slot, class, &parts, delivery.origin.identifiers(), Some(packet_id), true);
+                    if sent.is_err() {
+                        let (session, token) = (session_slot, delivery.message.token());
+                        let (parts, packet_id, qos, retain) = (&parts, Some(packet_id), delivery.qos, delivery.retain);
+                        let meant = Meant { session, parts, token, packet_id, qos, retain };
+                        self.tell_dropped(DropReason::TooLarge, &meant);
+                    }
+                    sent.is_ok()
                 }
                 None => {
                     self.write(slot, |out| Packet::Pubrel(Ack::success(packet_id)).encode(version, out));

@@ -1,6 +1,6 @@
 //! PUBLISH and PUBREL from a client: limits, handlers, acknowledgement, retained messages, routing.
 
-use plugin_api::{DisconnectKind, Properties, PropertiesBuf, Property, QoS, ReasonCode};
+use plugin_api::{DisconnectKind, Properties, PropertiesBuf, Property, QoS, ReasonCode, RetainChange};
 
 use super::Core;
 use super::budget::{Kept, no_room};
@@ -12,7 +12,7 @@ use super::session::Session;
 use crate::clock::Millis;
 use crate::codec::{Ack, DecodeError, Packet, PacketId, Publish};
 use crate::limits::RejectedPublish;
-use crate::message::MessageParts;
+use crate::message::{MessageParts, Source};
 use crate::plugin::{ChangedMessage, Cursor, PublishOutcome, PublishRequest};
 
 /// First bytes of acknowledgements.
@@ -296,6 +296,7 @@ impl Core {
                     qos: publish.qos,
                     retain: publish.retain,
                     expires_at,
+                    source: Source::Client,
                 })
             }
             Accepted::Changed => {
@@ -307,6 +308,7 @@ impl Core {
                     qos: changed.qos,
                     retain: changed.retain,
                     expires_at,
+                    source: Source::Client,
                 })
             }
         };
@@ -379,7 +381,9 @@ impl Core {
     /// There was no room for a message that cannot be refused: its subscribers get it all the same, but what was retained
     /// before does not outlive it [MQTT-3.3.1-7@3.1.1].
     pub(super) fn not_retained(&mut self, out: &Outgoing<'_>) {
-        self.shared.retained.clear(out.parts.topic);
+        if self.shared.retained.clear(out.parts.topic) {
+            self.tell_retained(RetainChange::Cleared, &out.parts);
+        }
         self.counters().dropped_not_retained.add(1);
         tracing::debug!(topic = out.parts.topic, "a message was not retained: there is no room for more");
     }

@@ -4,14 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use plugin_api::QoS;
+use plugin_api::{DropReason, QoS};
 
 use super::Core;
 use super::budget::Kept;
 use super::connection::Phase;
+use super::deliver::How;
 use super::outbound::NEXT_TO_NOTHING;
 use super::session::{Origin, Queued};
 use crate::message::Message;
+use crate::plugin::Cause;
 
 /// The replays of one connection stop for this turn after so many messages,
 const MESSAGES_A_TURN: usize = 64;
@@ -115,6 +117,7 @@ impl Core {
     /// been looked up wait in the queue, as any others do; the rest is looked up when the client is back.
     pub(super) fn park_replays(&mut self, session_slot: u32, replays: Replays) {
         let limits = &self.shared.limits;
+        let (messages_max, bytes_max) = (limits.queue_messages_max, limits.queue_bytes_max);
         for message in replays.current.into_iter().flat_map(|Current { replay, messages, .. }| {
             let messages = messages.filter_map(|message| message.upgrade());
             messages.map(move |message| (message.qos().min(replay.qos), replay.identifier, message))
@@ -123,16 +126,19 @@ impl Core {
             if qos == QoS::AtMostOnce || message.is_superseded() || message.is_expired(self.now) {
                 continue;
             }
-            if self.is_overfull(message.bytes()) {
-                self.counters().dropped_queue_full.add(1);
-                break;
-            }
+            let is_overfull = self.is_overfull(message.bytes());
             let message = Kept::new(&message.parts(), &self.account);
             let origin = Origin::new(None, &[identifier], &self.account);
             let delivery = Queued { message, qos, retain: true, origin };
-            let session = &mut self.sessions[session_slot as usize];
-            if session.enqueue(delivery, limits.queue_messages_max, limits.queue_bytes_max).is_err() {
+            let left = if is_overfull {
+                Err((DropReason::ServerFull, delivery))
+            } else {
+                let left = self.sessions[session_slot as usize].enqueue(delivery, messages_max, bytes_max);
+                left.map_err(|delivery| (DropReason::QueueFull, delivery))
+            };
+            if let Err((reason, delivery)) = left {
                 self.counters().dropped_queue_full.add(1);
+                self.tell_queued_dropped(reason, session_slot, &delivery);
                 break;
             }
         }
@@ -226,11 +232,12 @@ impl Core {
         let qos = message.qos().min(replay.qos);
         let origin = Origin::new(None, &[replay.identifier], &self.account);
         if qos == QoS::AtMostOnce {
-            self.send_at_most_once(slot, true, origin.identifiers(), &message.parts());
+            let how = How { retain: true, shared: false, cause: Cause::Retained };
+            self.send_at_most_once(slot, how, origin.identifiers(), &message.parts());
         } else {
             let message = Kept::new(&message.parts(), &self.account);
             let delivery = Queued { message, qos, retain: true, origin };
-            self.send_or_queue(self.connections[slot as usize].session, delivery);
+            self.send_or_queue(self.connections[slot as usize].session, delivery, Cause::Retained);
         }
     }
 

@@ -1,17 +1,23 @@
 //! What plugins ask for: messages for `handle_info`, and disconnecting.
 
-use plugin_api::{ConnectionId, DisconnectKind, InfoSender, Properties, PropertiesBuf, Property, QoS, ReasonCode};
+use std::sync::Arc;
+
+use plugin_api::{
+    ConnectionId, DisconnectKind, DropReason, InfoSender, Properties, PropertiesBuf, Property, QoS, ReasonCode,
+};
 
 use super::budget::Kept;
 use super::connection::{Closing, NONE, Phase};
 use super::deferred::{Came, Question};
-use super::mail::{InfoMail, InfoTarget, Mail};
+use super::deliver::How;
+use super::mail::{InfoMail, InfoTarget, Mail, SendTarget};
+use super::notices::Meant;
 use super::publish::forwarded;
 use super::session::{Origin, Queued};
 use super::{CONNECTION_ID_WORKER_SHIFT, Core, Subject};
 use crate::clock::Millis;
-use crate::message::MessageParts;
-use crate::plugin::{Cursor, InfoAction, InfoOutcome, InfoRequest, OwnedMessage};
+use crate::message::{Message, MessageParts, Source};
+use crate::plugin::{Cause, Cursor, InfoAction, InfoOutcome, InfoRequest, OwnedMessage};
 
 /// Messages for `handle_info` that wait for their moment in one worker, and their bytes; further ones are dropped and
 /// logged.
@@ -28,6 +34,7 @@ impl Core {
     pub(super) fn on_request(&mut self, mail: Mail) {
         match mail {
             Mail::Publish(message) => self.publish_from_plugin(&message),
+            Mail::Send { ref target, ref message } => self.on_send(target, message),
             Mail::Info(info) => self.on_info(info),
             Mail::Disconnect { connection, .. } if !self.by_connection.contains_key(&connection) => {
                 self.keep_early(connection, mail);
@@ -162,7 +169,7 @@ impl Core {
             return;
         };
         match self.shared.chain.info(handlers, who, Some(info.plugin), &request(info)) {
-            InfoOutcome::Actions(actions) => self.act(slot, actions),
+            InfoOutcome::Actions(actions) => self.act(slot, info.plugin, actions),
             InfoOutcome::Failed => self.close_failed(slot),
             InfoOutcome::Deferred(cursor) => self.wait_for(slot, cursor, Question::Info(Box::new(info.clone()))),
         }
@@ -177,17 +184,17 @@ impl Core {
         };
         let plugin = Some(info.plugin);
         match self.shared.chain.resume_info(handlers, who, plugin, &request(&info), cursor, *answered) {
-            InfoOutcome::Actions(actions) => self.act(slot, actions),
+            InfoOutcome::Actions(actions) => self.act(slot, info.plugin, actions),
             InfoOutcome::Failed => self.close_failed(slot),
             InfoOutcome::Deferred(cursor) => self.wait_for(slot, cursor, Question::Info(info)),
         }
     }
 
     /// Does what `handle_info` has answered, in order, until the connection ends.
-    fn act(&mut self, slot: u32, actions: Vec<InfoAction>) {
+    fn act(&mut self, slot: u32, plugin: usize, actions: Vec<InfoAction>) {
         for action in actions {
             match action {
-                InfoAction::Publish(message) => self.publish_to_client(slot, &message),
+                InfoAction::Publish(message) => self.publish_to_client(slot, plugin, &message),
                 InfoAction::Disconnect { reason_code, properties } => {
                     let closing = Closing::telling(DisconnectKind::ServerDisconnect, reason_code);
                     return self.close(slot, closing.with_properties(properties));
@@ -203,8 +210,8 @@ impl Core {
         }
     }
 
-    /// Sends a message to one client, whatever it has subscribed to.
-    fn publish_to_client(&mut self, slot: u32, message: &OwnedMessage) {
+    /// Sends a message to the client of a connection, whatever it has subscribed to.
+    fn publish_to_client(&mut self, slot: u32, plugin: usize, message: &OwnedMessage) {
         let mut properties = Vec::new();
         let expires_at = forwarded(Properties::from_trusted(&message.properties), &mut properties, self.now);
         let parts = MessageParts {
@@ -214,18 +221,61 @@ impl Core {
             qos: message.qos,
             retain: message.retain,
             expires_at,
+            source: Source::Plugin { index: u8::try_from(plugin).unwrap_or(Source::NO_PLACE), hops: 1 },
         };
+        self.send_to_session(self.connections[slot as usize].session, &parts, message.token);
+    }
+
+    /// Sends a message that a plugin has for one connection or client. One for a client whose session is not here is
+    /// dropped: it has none.
+    fn on_send(&mut self, target: &SendTarget, message: &Arc<Message>) {
+        let session = match target {
+            SendTarget::Connection(id) => match self.by_connection.get(id) {
+                Some(&slot) => Some(self.connections[slot as usize].session).filter(|session| *session != NONE),
+                None => {
+                    let mail = Mail::Send { target: target.clone(), message: Arc::clone(message) };
+                    return self.keep_early(*id, mail);
+                }
+            },
+            SendTarget::Client(client_id) => self.by_client.get(&**client_id).copied(),
+        };
+        let (parts, token) = (message.parts(), message.token());
+        match session {
+            _ if message.is_expired(self.now) => {
+                self.counters().dropped_expired.add(1); // [MQTT-3.3.2-5]
+                let session = session.unwrap_or(NONE);
+                self.tell_expired(&Meant { session, token, ..Meant::for_anybody(&parts) });
+            }
+            Some(session) => self.send_to_session(session, &parts, token),
+            None => self.tell_dropped(DropReason::SessionEnded, &Meant { token, ..Meant::for_anybody(&parts) }),
+        }
+    }
+
+    /// Sends a message to one session, at once or when its client is there. With QoS 0 it does not wait for a client,
+    /// unless the server keeps such messages.
+    fn send_to_session(&mut self, session_slot: u32, parts: &MessageParts<'_>, token: u64) {
+        let session = &self.sessions[session_slot as usize];
+        let slot = session.connection;
+        let waits = self.shared.limits.queue_qos0 && (slot == NONE || !session.queue.is_empty());
         self.templates.begin(1);
-        if message.qos == QoS::AtMostOnce {
-            self.send_at_most_once(slot, message.retain, &[], &parts);
+        if parts.qos == QoS::AtMostOnce && !waits {
+            if slot == NONE {
+                let meant = Meant { session: session_slot, token, ..Meant::for_anybody(parts) };
+                return self.tell_dropped(DropReason::SessionEnded, &meant);
+            }
+            let how = How { retain: parts.retain, shared: false, cause: Cause::Sent };
+            return self.send_at_most_once(slot, how, &[], parts);
+        }
+        let delivery = Queued {
+            message: Kept::with_token(parts, token, &self.account),
+            qos: parts.qos,
+            retain: parts.retain,
+            origin: Origin::Sent,
+        };
+        if parts.qos == QoS::AtMostOnce {
+            self.enqueue(session_slot, delivery);
         } else {
-            let delivery = Queued {
-                message: Kept::new(&parts, &self.account),
-                qos: message.qos,
-                retain: message.retain,
-                origin: Origin::Sent,
-            };
-            self.send_or_queue(self.connections[slot as usize].session, delivery);
+            self.send_or_queue(session_slot, delivery, Cause::Sent);
         }
     }
 }

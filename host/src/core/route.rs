@@ -3,17 +3,20 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use plugin_api::QoS;
+use plugin_api::{DropReason, QoS, RetainChange};
 
 use super::Core;
 use super::budget::{Account, Kept};
 use super::connection::NONE;
+use super::deliver::How;
 use super::mail::Destination;
+use super::notices::Meant;
 use super::session::{Origin, Queued};
 use super::timers::{Subject, is_current};
 use super::work::DELIVERY_BYTES_A_UNIT;
 use crate::clock::Millis;
 use crate::message::{Message, MessageParts};
+use crate::plugin::Cause;
 use crate::router::{SessionKey, Target};
 
 /// A message that is being routed. It is copied at most once, when the first session has to keep it.
@@ -73,12 +76,17 @@ impl Core {
         }
         if out.parts.payload.is_empty() {
             // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
-            self.shared.retained.clear(out.parts.topic);
+            if self.shared.retained.clear(out.parts.topic) {
+                self.tell_retained(RetainChange::Cleared, &out.parts);
+            }
             return true;
         }
         let kept = self.shared.retained.set(Arc::new(out.parts.to_message())).is_ok(); // [MQTT-3.3.1-5]
         if kept && out.parts.expires_at != Millis::NEVER {
             self.timers.arm_once(&mut self.retained_armed, self.now, out.parts.expires_at, Subject::Retained);
+        }
+        if kept {
+            self.tell_retained(RetainChange::Set, &out.parts);
         }
         kept
     }
@@ -95,7 +103,10 @@ impl Core {
             return;
         }
         let removed = self.shared.retained.remove_expired(self.now);
-        self.spend(removed * RETAINED_UNITS);
+        self.spend(removed.len() * RETAINED_UNITS);
+        for message in &removed {
+            self.tell_retained(RetainChange::Expired, &message.parts());
+        }
         // Another worker may have stored the next one; looking at it twice does no harm.
         if let Some(next) = self.shared.retained.next_expiry() {
             self.timers.arm_once(&mut self.retained_armed, self.now, next, Subject::Retained);
@@ -117,6 +128,7 @@ impl Core {
     pub(super) fn send_to_worker(&mut self, worker: usize, destination: Destination, out: &Outgoing<'_>) -> bool {
         if self.is_shed(worker, out.parts.qos == QoS::AtMostOnce) {
             self.counters().dropped_slow.add(1);
+            self.tell_dropped(DropReason::Slow, &Meant::for_anybody(&out.parts));
             return false;
         }
         self.outbox[worker].push(destination, &out.parts);
@@ -138,12 +150,13 @@ impl Core {
                 let origin = Origin::new(wanted.group, wanted.identifiers, &self.account);
                 self.enqueue(key.slot, Queued { message: out.keep(&self.account), qos, retain, origin });
             } else if slot != NONE {
-                self.send_at_most_once(slot, retain, wanted.identifiers, &out.parts);
+                let how = How { retain, shared: wanted.group.is_some(), cause: Cause::Published };
+                self.send_at_most_once(slot, how, wanted.identifiers, &out.parts);
             }
         } else {
             let origin = Origin::new(wanted.group, wanted.identifiers, &self.account);
             let delivery = Queued { message: out.keep(&self.account), qos, retain, origin };
-            self.send_or_queue(key.slot, delivery);
+            self.send_or_queue(key.slot, delivery, Cause::Published);
         }
         true
     }
@@ -194,7 +207,10 @@ impl Core {
 
     fn deliver_from_worker(&mut self, destination: Destination, parts: MessageParts<'_>) {
         match destination {
-            Destination::Matching if parts.expires_at <= self.now => self.counters().dropped_expired.add(1), // [MQTT-3.3.2-5]
+            Destination::Matching if parts.expires_at <= self.now => {
+                self.counters().dropped_expired.add(1); // [MQTT-3.3.2-5]
+                self.tell_expired(&Meant::for_anybody(&parts));
+            }
             Destination::Matching => {
                 // The other worker has served the rest of the world; here only our own subscriptions are looked at.
                 let targets = self.router.targets(parts.topic);

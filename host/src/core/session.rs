@@ -17,6 +17,7 @@ use crate::clock::Millis;
 use crate::codec::{PacketId, SubscribeOptions};
 use crate::limits::Limits;
 use crate::message::MessageParts;
+use crate::plugin::LastStates;
 use crate::router::SessionKey;
 
 /// A Session Expiry Interval that means "never", section 3.1.2.11.2.
@@ -59,6 +60,8 @@ pub(super) struct Session {
     pub(super) subscriptions: BTreeMap<Box<str>, Subscription>,
     /// For its Shared Subscriptions; few sessions have any.
     pub(super) shared: Option<Box<SharedPart>>,
+    /// What handlers exported when its last connection ended, if they want to hear of its expiry.
+    pub(super) last_states: Option<Box<LastStates>>,
     /// A Will Message that waits for its Will Delay Interval.
     pub(super) will: Option<Box<DelayedWill>>,
     /// Retained messages that its subscriptions still have coming.
@@ -110,8 +113,21 @@ pub(super) enum Awaiting {
 pub(super) struct InFlight {
     pub(super) packet_id: PacketId,
     pub(super) awaiting: Awaiting,
-    /// `None` once PUBREC has come: it is never sent again [MQTT-4.3.3-6].
+    /// `None` once PUBREC has come, as it is never sent again [MQTT-4.3.3-6]; unless somebody wants to hear that it has been
+    /// acknowledged completely.
     pub(super) delivery: Option<Queued>,
+}
+
+impl InFlight {
+    /// The message, as long as the client may not have it.
+    pub(super) fn unsent(&self) -> Option<&Queued> {
+        self.delivery.as_ref().filter(|_| self.awaiting != Awaiting::Pubcomp)
+    }
+
+    /// The same, taken out.
+    pub(super) fn into_unsent(self) -> Option<Queued> {
+        self.delivery.filter(|_| self.awaiting != Awaiting::Pubcomp)
+    }
 }
 
 /// A message for one session.
@@ -216,6 +232,7 @@ impl Session {
             received: HashMap::default(),
             subscriptions: BTreeMap::new(),
             shared: None,
+            last_states: None,
             will: None,
             parked_replays: None,
         }
@@ -225,13 +242,18 @@ impl Session {
         SessionKey { slot, serial: self.serial }
     }
 
-    /// A Packet Identifier that is not in use [MQTT-2.2.1-4]. `None` while the next one still is: identifiers are given
-    /// in order, so that this is the oldest message in flight, and sending goes on when it is acknowledged.
+    /// Whether there is a Packet Identifier for one more message: the next one is not in use. Identifiers are given in
+    /// order, so that this would be the oldest message in flight, and sending goes on when it is acknowledged.
+    pub(super) fn has_packet_id(&self) -> bool {
+        self.in_flight.front().is_none_or(|oldest| oldest.packet_id.get() != self.next_packet_id)
+    }
+
+    /// A Packet Identifier that is not in use [MQTT-2.2.1-4].
     pub(super) fn take_packet_id(&mut self) -> Option<PacketId> {
-        let next = PacketId::new(self.next_packet_id).expect("starts at 1 and skips 0");
-        if self.in_flight.front().is_some_and(|oldest| oldest.packet_id == next) {
+        if !self.has_packet_id() {
             return None;
         }
+        let next = PacketId::new(self.next_packet_id).expect("starts at 1 and skips 0");
         self.next_packet_id = self.next_packet_id.checked_add(1).unwrap_or(1);
         Some(next)
     }
@@ -241,16 +263,15 @@ impl Session {
         self.in_flight.iter().position(|sent| sent.packet_id == packet_id)
     }
 
-    /// Ends the in-flight state of the message at a place.
-    pub(super) fn remove_in_flight(&mut self, place: usize) {
+    /// Ends the in-flight state of the message at a place, and returns it if it was kept so long.
+    pub(super) fn remove_in_flight(&mut self, place: usize) -> Option<Queued> {
         // A client may acknowledge what it was sent on an earlier connection before it is sent again.
         if place >= self.first_to_resend() {
             self.to_resend -= 1;
         }
-        let sent = self.in_flight.remove(place);
-        if let Some(delivery) = sent.and_then(|sent| sent.delivery) {
-            self.in_flight_bytes -= narrow(delivery.message.bytes());
-        }
+        let delivery = self.in_flight.remove(place)?.delivery?;
+        self.in_flight_bytes -= narrow(delivery.message.bytes());
+        Some(delivery)
     }
 
     /// The place in flight of the first message that is to be sent again.
@@ -270,10 +291,14 @@ impl Session {
         self.in_flight.push_back(InFlight { packet_id, awaiting, delivery: Some(delivery) });
     }
 
-    /// The client has the message at a place in flight, so that it is never sent again [MQTT-4.3.3-6].
-    pub(super) fn note_received(&mut self, place: usize) {
+    /// The client has the message at a place in flight, so that it is never sent again [MQTT-4.3.3-6]. It is kept until
+    /// PUBCOMP if somebody wants it.
+    pub(super) fn note_received(&mut self, place: usize, is_wanted: impl Fn(&Queued) -> bool) {
         let sent = &mut self.in_flight[place];
         sent.awaiting = Awaiting::Pubcomp;
+        if sent.delivery.as_ref().is_some_and(is_wanted) {
+            return;
+        }
         if let Some(delivery) = sent.delivery.take() {
             self.in_flight_bytes -= narrow(delivery.message.bytes());
         }

@@ -6,15 +6,16 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use plugin_api::QoS;
 use plugin_api::topic::{self, Share};
+use plugin_api::{DropReason, QoS};
 
 use super::Core;
 use super::budget::Kept;
 use super::connection::Phase;
 use super::mail::Destination;
+use super::notices::Meant;
 use super::route::{Outgoing, Wanted, delivery_units};
-use super::session::{Queued, Session};
+use super::session::{InFlight, Queued, Session};
 use crate::clock::Millis;
 use crate::codec::SubscribeOptions;
 use crate::message::MessageParts;
@@ -131,7 +132,13 @@ impl Core {
             }
             member.presence.set_gone();
         }
+        self.no_member(out);
+    }
+
+    /// A message of a Shared Subscription has nobody to go to.
+    fn no_member(&self, out: &Outgoing<'_>) {
         self.counters().dropped_no_member.add(1);
+        self.tell_dropped(DropReason::SessionEnded, &Meant::for_anybody(&out.parts));
     }
 
     fn send_to_member(&mut self, group: &Group, member: &Member, out: &Outgoing<'_>) {
@@ -151,7 +158,8 @@ impl Core {
             shared.presence.arrived();
         }
         if out.parts.expires_at <= self.now {
-            return self.counters().dropped_expired.add(1); // [MQTT-3.3.2-5]
+            self.counters().dropped_expired.add(1); // [MQTT-3.3.2-5]
+            return self.tell_expired(&Meant { session: key.slot, ..Meant::for_anybody(&out.parts) });
         }
         // As it is now: the subscription may have been replaced since.
         let Some(&Membership { options, identifier }) = shared.and_then(|shared| shared.memberships.get(&number))
@@ -175,7 +183,7 @@ impl Core {
         let targets = self.router.targets(out.parts.topic);
         match targets.groups.iter().find(|group| group.number() == number) {
             Some(group) => self.deliver_to_group(group, out),
-            None => self.counters().dropped_no_member.add(1),
+            None => self.no_member(out),
         }
     }
 
@@ -192,7 +200,7 @@ impl Core {
         if session.shared.is_none() {
             return;
         }
-        let unacknowledged = std::mem::take(&mut session.in_flight).into_iter().filter_map(|sent| sent.delivery);
+        let unacknowledged = std::mem::take(&mut session.in_flight).into_iter().filter_map(InFlight::into_unsent);
         for sent in unacknowledged {
             match sent.origin.group() {
                 Some(_) if sent.qos == QoS::ExactlyOnce => self.counters().dropped_no_member.add(1),
@@ -250,7 +258,7 @@ impl Core {
         let bytes = message.bytes();
         if self.handed_on_bytes + bytes > self.shared.limits.queue_bytes_max {
             self.counters().dropped_queue_full.add(1);
-            return;
+            return self.tell_dropped(DropReason::QueueFull, &Meant::for_anybody(&message.parts()));
         }
         self.handed_on_bytes += bytes;
         self.handed_on.push_back(HandedOn { message, group });
@@ -280,6 +288,7 @@ impl Core {
             self.handed_on_bytes -= message.bytes();
             if message.is_expired(self.now) {
                 self.counters().dropped_expired.add(1); // [MQTT-3.3.2-5]
+                self.tell_expired(&Meant::for_anybody(&message.parts()));
             } else {
                 self.choose_again(group, &mut Outgoing::of(&message));
             }

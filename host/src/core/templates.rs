@@ -79,6 +79,16 @@ impl Templates {
         }
     }
 
+    /// The next packet is one receiver's own. Give what this returns to [`Templates::together`] behind it.
+    pub(super) fn alone(&mut self) -> usize {
+        std::mem::replace(&mut self.receivers, 1)
+    }
+
+    /// The next packets are those of all again.
+    pub(super) fn together(&mut self, receivers: usize) {
+        self.receivers = receivers;
+    }
+
     /// Whether a template is worth making: for a single receiver it would only be one more copy.
     pub(super) fn pay_off(&self) -> bool {
         self.receivers > 1
@@ -119,9 +129,8 @@ pub(super) fn encode(out: &mut Vec<u8>, class: Class, parts: &MessageParts<'_>, 
     }
     // Message Expiry Interval and Topic Alias.
     let (mut short, mut short_bytes) = ([0; 8], 0);
-    if parts.expires_at != Millis::NEVER {
-        // [MQTT-3.3.2-6] What is left of it. A message that has not waited keeps the interval it came with.
-        let left = u32::try_from(parts.expires_at.since(now).div_ceil(1000)).unwrap_or(u32::MAX);
+    if let Some(left) = parts.secs_left(now) {
+        // [MQTT-3.3.2-6] A message that has not waited keeps the interval it came with.
         short[0] = EXPIRY_ID;
         short[1..5].copy_from_slice(&left.to_be_bytes());
         short_bytes = 5;

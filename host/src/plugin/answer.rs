@@ -45,6 +45,7 @@ pub(super) struct MessageView<'a> {
     properties: Properties<'a>,
     qos: QoS,
     retain: bool,
+    token: u64,
 }
 
 impl MessageView<'_> {
@@ -67,6 +68,7 @@ impl MessageView<'_> {
         message.properties.extend_from_slice(self.properties.as_bytes());
         message.qos = self.qos;
         message.retain = self.retain;
+        message.token = self.token;
     }
 }
 
@@ -279,6 +281,7 @@ struct Parts<'a> {
     properties: &'a [u8],
     qos: u64,
     retain: u64,
+    token: u64,
     reason_code: Option<u64>,
     text: &'a [u8],
 }
@@ -291,6 +294,7 @@ impl<'a> Parts<'a> {
             AnswerKey::PROPERTIES => self.properties = bytes,
             AnswerKey::QOS => self.qos = number,
             AnswerKey::RETAIN => self.retain = number,
+            AnswerKey::TOKEN => self.token = number,
             AnswerKey::REASON_CODE => self.reason_code = Some(number),
             AnswerKey::TEXT => self.text = bytes,
             _ => return Err(unexpected(key)),
@@ -314,6 +318,7 @@ impl<'a> Parts<'a> {
             properties: rules::properties(Place::Message, self.properties)?,
             qos,
             retain,
+            token: self.token,
         })
     }
 

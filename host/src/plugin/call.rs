@@ -9,8 +9,8 @@ use std::time::Instant;
 #[cfg(test)]
 use plugin_api::abi::{AnswerKey, Status};
 use plugin_api::abi::{
-    Opaque, PluginVtRef, RawAck, RawAuth, RawConnect, RawDisconnect, RawInfo, RawPublish, RawSubscribe, RawUnsubscribe,
-    Verdict,
+    Opaque, PluginVtRef, RawAck, RawAuth, RawConnect, RawConnected, RawDeliver, RawDisconnect, RawInfo,
+    RawMessageNotice, RawPublish, RawRetained, RawState, RawSubscribe, RawUnsubscribe, Verdict,
 };
 use plugin_api::{Callback, Callbacks, ReasonCode};
 
@@ -262,14 +262,43 @@ impl Plugin {
     }
 
     /// Calls `handle_session_expired`.
-    pub(super) fn session_expired(&self, client_id: &str) {
+    pub(super) fn session_expired(&self, client_id: &str, state: Option<&RawState<'_>>) {
         let entry = Entry::of(Callback::SessionExpired);
         if self.detour(entry).is_some() {
             return; // There is nothing to refuse.
         }
         self.call(entry, client_id, |table, instance, answer| {
             // SAFETY: the instance lives as long as this plugin.
-            unsafe { table.session_expired()(instance, text(client_id), None, answer.sink()) }
+            unsafe { table.session_expired()(instance, text(client_id), state, answer.sink()) }
+        });
+    }
+
+    /// Calls `handle_message_dropped`, `handle_message_acknowledged` or `handle_message_expired`.
+    pub(super) fn message_notice(&self, callback: Callback, notice: &RawMessageNotice<'_>) {
+        let entry = Entry::of(callback);
+        if self.detour(entry).is_some() {
+            return;
+        }
+        self.call(entry, notice.client_id.as_str(), |table, instance, answer| {
+            let tell = match callback {
+                Callback::Acknowledged => table.message_acknowledged(),
+                Callback::Expired => table.message_expired(),
+                _ => table.message_dropped(),
+            };
+            // SAFETY: the instance lives as long as this plugin.
+            unsafe { tell(instance, notice, answer.sink()) }
+        });
+    }
+
+    /// Calls `handle_retained`.
+    pub(super) fn retained(&self, notice: &RawRetained<'_>) {
+        let entry = Entry::of(Callback::Retained);
+        if self.detour(entry).is_some() {
+            return;
+        }
+        self.call(entry, "", |table, instance, answer| {
+            // SAFETY: the instance lives as long as this plugin.
+            unsafe { table.retained()(instance, notice, answer.sink()) }
         });
     }
 
@@ -390,7 +419,7 @@ impl Plugin {
     fn count_answer(&self, entry: Entry, verdict: Verdict, answer: &Answer) {
         let trouble = match verdict {
             Verdict::REJECT if entry == Entry::of(Callback::Auth) && answer.is_not_my_method() => return,
-            Verdict::REJECT | Verdict::DISCONNECT => Trouble::Refusal,
+            Verdict::REJECT | Verdict::DISCONNECT | Verdict::DROP => Trouble::Refusal,
             Verdict::CODES if answer.refuses_one() => Trouble::Refusal,
             Verdict::ERROR => Trouble::Error,
             _ => return,
@@ -934,6 +963,11 @@ callbacks! {
     puback(RawAck): Puback, |_, _, _| Verdict::OK;
     info(RawInfo<'_>): Info, |_, _, _| Verdict::OK;
     disconnect(RawDisconnect<'_>): Disconnect, |_, _, _| Verdict::OK;
+    connected(RawConnected<'_>): Connected, |_, _, _| Verdict::OK;
+    #[inline] deliver(RawDeliver<'_>): Deliver, |_, detour, _| match detour {
+        Detour::Skip => Verdict::OK,
+        Detour::Refuse => Verdict::DROP,
+    };
 }
 
 impl Handlers {

@@ -29,6 +29,7 @@ use super::request::{
 use super::rules::{self, Place};
 use super::tickets::{Answered, NO_TICKET};
 use crate::codec::PacketType;
+use crate::message::Source;
 
 /// Plugins that one chain may have.
 const PLUGINS_MAX: usize = 64;
@@ -221,7 +222,7 @@ impl Chain {
         let _ = handlers.take_back(cursor.index, callback, who, answered);
     }
 
-    /// Tells the plugins of an acknowledgement.
+    /// Tells the plugins of an acknowledgement. The token is for the plugin that sent the message with it.
     ///
     /// # Errors
     /// A plugin panicked; the others have been told all the same.
@@ -232,12 +233,14 @@ impl Chain {
         packet_id: u16,
         kind: AckKind,
         reason_code: ReasonCode,
+        (source, token): (Source, u64),
     ) -> Result<(), Failed> {
         let (kind, reason_code) = (kind as u8, reason_code.0);
-        let raw = RawAck { packet_id, kind, reason_code, token: 0, extension: NO_EXTENSION };
         let mut result = Ok(());
         for index in implementing(handlers, Callback::Puback) {
             let mut answer = Answer::default();
+            let token = if source.is_plugin(index) { token } else { 0 };
+            let raw = RawAck { packet_id, kind, reason_code, token, extension: NO_EXTENSION };
             result = handlers.puback(index, who, &mut answer, &raw).map(|_| ()).and(result);
         }
         result
@@ -278,15 +281,6 @@ impl Chain {
     /// have panicked on it are left out.
     pub fn disconnect(&self, handlers: &mut Handlers, who: &str, reason: &DisconnectReason<'_>) {
         tell_end(handlers, who, reason);
-    }
-
-    /// Tells the plugins that a session has expired.
-    pub fn session_expired(&self, client_id: &str) {
-        for plugin in
-            self.plan().plugins().iter().filter(|plugin| plugin.callbacks().contains(Callback::SessionExpired))
-        {
-            plugin.session_expired(client_id);
-        }
     }
 }
 

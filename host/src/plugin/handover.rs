@@ -18,7 +18,7 @@ pub(super) struct Exported {
 }
 
 impl Exported {
-    fn raw(&self) -> RawState<'_> {
+    pub(super) fn raw(&self) -> RawState<'_> {
         RawState { bytes: slice(&self.bytes), version: self.version, extension: NO_EXTENSION }
     }
 }

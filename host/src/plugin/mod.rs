@@ -18,11 +18,13 @@ mod c;
 mod call;
 mod chain;
 mod cursor;
+mod deliver;
 mod error;
 mod generation;
 mod handover;
 mod loader;
 mod migrate;
+mod notices;
 mod outcome;
 mod publish;
 mod request;
@@ -38,13 +40,15 @@ pub(crate) use call::Unable;
 pub use call::{Handlers, Plugin};
 pub use chain::Chain;
 pub use cursor::Cursor;
+pub use deliver::{Cause, DeliverRequest};
 pub use error::LoadError;
 pub use generation::{Busy, Flip, Plan, Trial};
 pub use loader::{Origin, Prepared, mapped};
 pub use migrate::Conformed;
+pub use notices::{ConnectedNotice, Fate, LastStates, MessageNotice};
 pub use outcome::{
-    AuthOutcome, ChangedMessage, ConnackOverrides, ConnectOutcome, Failed, InfoAction, InfoOutcome, OwnedMessage,
-    PublishOutcome, SubscribeOutcome,
+    AuthOutcome, ChangedMessage, ConnackOverrides, ConnectOutcome, DeliverOutcome, Failed, InfoAction, InfoOutcome,
+    OwnedMessage, PublishOutcome, SubscribeOutcome,
 };
 pub use plugin_api::{AckKind, AuthStep, Callback, Callbacks};
 pub use request::{

@@ -96,6 +96,21 @@ pub enum PublishOutcome {
     Deferred(Box<Cursor>),
 }
 
+/// May a client get a message?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliverOutcome {
+    /// Send it.
+    Send,
+    /// Send the [`ChangedMessage`] instead.
+    Changed,
+    /// It does not get it.
+    Drop,
+    /// A plugin cannot say now: the state of the connection is with an answer that has not come.
+    Later,
+    /// See [`Failed`]. It does not get it.
+    Failed,
+}
+
 /// A message from a plugin. Topic Name and properties are valid for PUBLISH.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnedMessage {
@@ -109,14 +124,23 @@ pub struct OwnedMessage {
     pub qos: QoS,
     /// RETAIN.
     pub retain: bool,
+    /// A number of the plugin's own, 0 for none. It counts for a message to one client only.
+    pub token: u64,
 }
 
-/// What [`PublishOutcome::Changed`] speaks of: filled by the chain, kept by the caller, so that its buffers are reused.
+/// What [`PublishOutcome::Changed`] and [`DeliverOutcome::Changed`] speak of: filled by the chain, kept by the caller, so that its buffers are reused.
 pub type ChangedMessage = OwnedMessage;
 
 impl Default for OwnedMessage {
     fn default() -> Self {
-        Self { topic: String::new(), payload: Vec::new(), properties: Vec::new(), qos: QoS::AtMostOnce, retain: false }
+        Self {
+            topic: String::new(),
+            payload: Vec::new(),
+            properties: Vec::new(),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            token: 0,
+        }
     }
 }
 

@@ -25,10 +25,10 @@ use super::tickets::{Answered, Completed, NO_TICKET, Tickets};
 use super::watch::Watch;
 use crate::clock::{Clock, Millis};
 use crate::codec::{PACKET_BYTES_MAX, PacketType};
-use crate::core::mail::{InfoMail, InfoTarget, Mail, Mailboxes};
-use crate::core::owner_of;
+use crate::core::mail::{InfoMail, InfoTarget, Mail, Mailboxes, SendTarget};
+use crate::core::{may_exist, owner_of};
 use crate::limits::Limits;
-use crate::message::MessageParts;
+use crate::message::{Message, MessageParts, Source};
 
 /// Bytes of kind and data together in one message for `handle_info`.
 const INFO_BYTES_MAX: usize = 64 * 1024;
@@ -38,6 +38,10 @@ const LOG_BYTES_MAX: usize = 64 * 1024;
 
 /// Requests that one callback may make.
 const REQUESTS_MAX: usize = 4096;
+
+/// Publishes of plugins of which each was made because of the one before, in a callback about its message: the next one is
+/// refused, so that plugins which answer each other do not go on for ever.
+const HOPS_MAX: u8 = 8;
 
 /// Panics of one callback that are remembered: the one that ends it, and those that it caught itself.
 const PANICS_MAX: usize = 16;
@@ -88,7 +92,16 @@ impl Services {
         Self::new(Mailboxes::new(Vec::new()), Clock::start(), PACKET_BYTES_MAX)
     }
 
-    fn post_publish(&self, message: &RawMessage<'_>) -> Result<(), Status> {
+    /// A message of a plugin, checked. The host keeps it until it is routed or sent.
+    fn message(&self, message: &RawMessage<'_>, plugin: &PluginServices) -> Result<Message, Status> {
+        let hops = HOPS.get() + 1;
+        if hops > HOPS_MAX {
+            tracing::warn!(
+                plugin = plugin.plugin,
+                "a plugin's message was refused: {HOPS_MAX} publishes of plugins have led to it, each to the next"
+            );
+            return Err(Status::NOT_HERE);
+        }
         let (topic, payload) = (message.topic.as_slice(), message.payload.as_slice());
         let properties = message.properties.as_slice();
         let qos = QoS::from_u8(message.qos).ok_or(Status::INVALID)?;
@@ -108,9 +121,36 @@ impl Services {
             qos,
             retain: message.flags & RawPublish::RETAIN != 0,
             expires_at,
+            source: Source::Plugin { index: plugin.place(), hops },
         };
-        let owner = owner_of(topic, self.mailboxes.workers());
-        self.post(owner..owner + 1, &|| Mail::Publish(Arc::new(parts.to_message())))
+        Ok(parts.to_message_with_token(message.token))
+    }
+
+    fn post_publish(&self, message: Message) -> Result<(), Status> {
+        let owner = owner_of(message.topic(), self.mailboxes.workers());
+        let message = Arc::new(message);
+        self.post(owner..owner + 1, &|| Mail::Publish(Arc::clone(&message)))
+    }
+
+    fn post_send(&self, target: &RawTarget<'_>, message: Message) -> Result<(), Status> {
+        let workers = self.mailboxes.workers();
+        let (to, target) = match target.kind {
+            RawTarget::CONNECTION => {
+                // The number says who accepted it, and no worker has accepted what does not exist.
+                if !may_exist(target.connection, workers) {
+                    return Err(Status::NOT_FOUND);
+                }
+                (0..workers, SendTarget::Connection(target.connection))
+            }
+            RawTarget::CLIENT => {
+                let client_id = std::str::from_utf8(target.client_id.as_slice()).map_err(|_| Status::INVALID)?;
+                let owner = owner_of(client_id, workers);
+                (owner..owner + 1, SendTarget::Client(client_id.into()))
+            }
+            _ => return Err(Status::INVALID),
+        };
+        let message = Arc::new(message);
+        self.post(to, &|| Mail::Send { target: target.clone(), message: Arc::clone(&message) })
     }
 
     fn post_info(&self, info: &InfoMail) -> Result<(), Status> {
@@ -177,6 +217,11 @@ impl PluginServices {
     /// The first argument of the functions below.
     pub(super) fn context(&'static self) -> Opaque {
         std::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// The same as the source of a message.
+    fn place(&self) -> u8 {
+        u8::try_from(self.index.load(Ordering::Acquire)).unwrap_or(Source::NO_PLACE)
     }
 
     pub(super) fn set_index(&self, index: usize) {
@@ -284,6 +329,8 @@ thread_local! {
     // Two cells without a destructor, as they are set and read around every callback, and the rest apart.
     static INSIDE: Cell<u8> = const { Cell::new(0) };
     static CONNECTION: Cell<u64> = const { Cell::new(NO_CONNECTION) };
+    /// How many publishes of plugins have led to the message that a callback is about.
+    static HOPS: Cell<u8> = const { Cell::new(0) };
     static LATER: RefCell<Later> = const { RefCell::new(Later { requests: Vec::new(), settled: Settled::NOTHING }) };
 }
 
@@ -300,6 +347,15 @@ pub(super) fn inside<T>(connection: u64, may_defer: bool, call: impl FnOnce() ->
     CONNECTION.set(NO_CONNECTION);
     let touched = INSIDE.replace(0) & TOUCHED != 0;
     (result, if touched { settle() } else { None })
+}
+
+/// Runs calls about a message: what plugins publish in them is one publish of a plugin further from its origin.
+#[inline]
+pub(super) fn because_of<T>(source: Source, calls: impl FnOnce() -> T) -> T {
+    HOPS.set(source.hops());
+    let result = calls();
+    HOPS.set(0);
+    result
 }
 
 /// Notes that there is something in [`LATER`].
@@ -396,7 +452,13 @@ unsafe extern "C" fn panicked(context: Opaque, text: RSlice<'_, u8>, location: R
 }
 
 unsafe extern "C" fn publish(context: Opaque, message: &RawMessage<'_>) -> Status {
-    service(context, Status::FULL, |host| host.with(|services| services.post_publish(message)))
+    service(context, Status::FULL, |host| host.with(|services| services.post_publish(services.message(message, host)?)))
+}
+
+unsafe extern "C" fn send(context: Opaque, target: &RawTarget<'_>, message: &RawMessage<'_>) -> Status {
+    service(context, Status::FULL, |host| {
+        host.with(|services| services.post_send(target, services.message(message, host)?))
+    })
 }
 
 unsafe extern "C" fn send_info(context: Opaque, request: &RawInfoRequest<'_>, timer: &mut u64) -> Status {
@@ -479,10 +541,6 @@ pub(super) const TABLE: HostVt = HostVt {
     metric,
     metric_record,
 };
-
-unsafe extern "C" fn send(_: Opaque, _: &RawTarget<'_>, _: &RawMessage<'_>) -> Status {
-    Status::NOT_SUPPORTED
-}
 
 unsafe extern "C" fn cancel_timer(_: Opaque, _: u64) -> Status {
     Status::NOT_SUPPORTED

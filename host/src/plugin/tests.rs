@@ -15,6 +15,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::codec::SubscribeOptions;
 use crate::core::mail::{Batch, Mail, Mailboxes};
+use crate::message::Source;
 
 thread_local! {
     /// What the handlers of this test were asked, in order.
@@ -526,7 +527,7 @@ fn a_state_that_panicked_is_not_entered_again_and_others_hear_of_the_end() {
     assert_eq!(publish(&chain, &mut handlers).0, PublishOutcome::Failed);
     assert_eq!(asked(), ["a t"]);
     // Where there is nothing to refuse, the others are told all the same.
-    let ack = chain.puback(&mut handlers, "me", 5, AckKind::Puback, ReasonCode::SUCCESS);
+    let ack = chain.puback(&mut handlers, "me", 5, AckKind::Puback, ReasonCode::SUCCESS, (Source::Client, 0));
     assert_eq!((ack, asked()), (Err(Failed), to_strings(&["b 5", "c 5"])));
     let reason = DisconnectReason { kind: DisconnectKind::HandlerFailed, reason_code: ReasonCode::SUCCESS, text: "x" };
     chain.disconnect(&mut handlers, "me", &reason);
@@ -540,7 +541,7 @@ fn a_state_that_panicked_is_not_entered_again_and_others_hear_of_the_end() {
 fn panics_where_nothing_is_answered_are_contained() {
     let (chain, handlers) = chain(&["session_expired:panic;stop:panic;new:drop", "new:drop"]);
     drop(handlers);
-    chain.session_expired("me");
+    chain.plan().session_expired("me", None);
     chain.stop();
     assert_eq!(asked(), ["a me", "b me", "a stop", "b stop"]);
     let services = Services::detached();

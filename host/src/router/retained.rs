@@ -75,7 +75,7 @@ impl Retained {
     /// Removes the retained message of `topic` [MQTT-3.3.1-6], marks it as superseded, and returns whether there was
     /// one.
     pub fn clear(&self, topic: &str) -> bool {
-        self.write().remove(topic)
+        self.write().remove(topic).is_some()
     }
 
     /// The messages that match `filter` (valid, and without `$share/…`), in no order, as they are at this moment.
@@ -90,20 +90,14 @@ impl Retained {
     #[must_use]
     pub fn matching_before(&self, filter: &str, now: Millis, mark: u64) -> (Vec<Arc<Message>>, usize) {
         let mut found = Vec::new();
-        let mut expired = false;
         let searched = self.read().for_each_match(filter, |leaf| {
             let Some(message) = leaf.message.as_ref().filter(|_| leaf.number < mark) else {
                 return;
             };
-            if message.is_expired(now) {
-                expired = true;
-            } else {
+            if !message.is_expired(now) {
                 found.push(Arc::clone(message));
             }
         });
-        if expired {
-            self.remove_expired(now);
-        }
         (found, searched)
     }
 
@@ -113,22 +107,21 @@ impl Retained {
         self.read().next_number
     }
 
-    /// Removes messages whose Message Expiry Interval has passed, and returns their number: at most
-    /// [`EXPIRED_AT_ONCE`], so that nobody waits for the lock for long. For a timer, which asks
-    /// [`next_expiry`](Self::next_expiry) whether there are more: without it they go when a subscription matches one.
-    pub fn remove_expired(&self, now: Millis) -> usize {
+    /// Removes messages whose Message Expiry Interval has passed, and returns them: at most [`EXPIRED_AT_ONCE`], so that
+    /// nobody waits for the lock for long. For a timer, which asks [`next_expiry`](Self::next_expiry) whether there are
+    /// more.
+    pub fn remove_expired(&self, now: Millis) -> Vec<Arc<Message>> {
         // Nearly always there is nothing to do: that much is found out without keeping the readers out.
         if self.read().next_expiry().is_none_or(|at| at > now) {
-            return 0;
+            return Vec::new();
         }
         let mut store = self.write();
-        let mut removed = 0;
-        while removed < EXPIRED_AT_ONCE
+        let mut removed = Vec::new();
+        while removed.len() < EXPIRED_AT_ONCE
             && let Some(&(at, node)) = store.expiring.first()
             && at <= now
         {
-            store.take(node);
-            removed += 1;
+            removed.extend(store.take(node));
         }
         removed
     }
@@ -262,12 +255,12 @@ impl Store {
         self.next_number += 1;
     }
 
-    fn remove(&mut self, topic: &str) -> bool {
-        self.node(topic).is_some_and(|node| self.take(node))
+    fn remove(&mut self, topic: &str) -> Option<Arc<Message>> {
+        self.node(topic).and_then(|node| self.take(node))
     }
 
     /// Removes the message of `node`, and the nodes that this leaves empty.
-    fn take(&mut self, mut node: u32) -> bool {
+    fn take(&mut self, mut node: u32) -> Option<Arc<Message>> {
         let removed = self.supersede(node);
         while node != ROOT && !self.arena.has_children(node) && self.arena.get(node).message.is_none() {
             let parent = self.arena.parent(node);
@@ -278,17 +271,15 @@ impl Store {
     }
 
     /// Takes the message of `node` out, if it has one, so that a replay under way skips it.
-    fn supersede(&mut self, node: u32) -> bool {
-        let Some(old) = self.arena.get_mut(node).message.take() else {
-            return false;
-        };
+    fn supersede(&mut self, node: u32) -> Option<Arc<Message>> {
+        let old = self.arena.get_mut(node).message.take()?;
         old.supersede();
         self.messages -= 1;
         self.bytes -= counted_bytes(old.topic(), old.bytes());
         if let Some(at) = old.expires_at() {
             self.expiring.remove(&(at, node));
         }
-        true
+        Some(old)
     }
 
     fn add_child(&mut self, parent: u32, level: &str) -> u32 {

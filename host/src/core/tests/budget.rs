@@ -4,7 +4,7 @@ use super::net::{bytes, connect_packet};
 use super::*;
 use crate::clock::Millis;
 use crate::core::budget::{Account, FREE_BYTES, Kept};
-use crate::message::MessageParts;
+use crate::message::{MessageParts, Source};
 
 const ONE: Mode = MODES[0];
 
@@ -320,6 +320,7 @@ fn references_are_counted_in_steps() {
         qos: plugin_api::QoS::AtLeastOnce,
         retain: false,
         expires_at: Millis::NEVER,
+        source: Source::Client,
     };
     let first = Kept::new(&parts, &account);
     let one = account.bytes();

@@ -14,7 +14,7 @@ use crate::codec::{RetainHandling, SubscribeOptions};
 use crate::core::admission::Admission;
 use crate::core::mail::{Batch, Destination, Mail, Mailboxes};
 use crate::limits::{Limits, SharedStrategy};
-use crate::message::{Message, MessageParts};
+use crate::message::{Message, MessageParts, Source};
 use crate::router::{Chooser, Interest, Presence, Retained, Router, SessionKey, Standing};
 
 /// Runs something in all orders in which its threads are interrupted at most so often.
@@ -26,7 +26,7 @@ fn interleave(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
 
 fn parts<'a>(topic: &'a str, payload: &'a [u8]) -> MessageParts<'a> {
     let (qos, retain, expires_at) = (QoS::AtLeastOnce, true, Millis::NEVER);
-    MessageParts { topic, payload, properties: &[], qos, retain, expires_at }
+    MessageParts { topic, payload, properties: &[], qos, retain, expires_at, source: Source::Client }
 }
 
 fn message(payload: &[u8]) -> Arc<Message> {

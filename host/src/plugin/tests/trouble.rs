@@ -145,7 +145,7 @@ fn every_call_and_how_it_ended_is_counted() {
             }
             let reason = DisconnectReason { kind: DisconnectKind::Closed, reason_code: ReasonCode(0), text: "" };
             chain.disconnect(&mut handlers, "me", &reason);
-            chain.session_expired("me");
+            chain.plan().session_expired("me", None);
             let expected: [Row; 8] = [
                 ("handle_connect", 1, 0, 0, 0, 0, 1),
                 ("handle_auth", 2, 0, 0, 0, 0, 1),

@@ -11,7 +11,7 @@ use proptest::test_runner::Config;
 
 use super::*;
 use crate::clock::Millis;
-use crate::message::MessageParts;
+use crate::message::{MessageParts, Source};
 
 fn level() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -83,7 +83,7 @@ proptest! {
                 }
                 Change::Retain(name) => {
                     let (topic, qos, expires_at) = (name.get(&names).as_str(), QoS::AtMostOnce, Millis::NEVER);
-                    let parts = MessageParts { topic, payload: b"x", properties: &[], qos, retain: true, expires_at };
+                    let parts = MessageParts { topic, payload: b"x", properties: &[], qos, retain: true, expires_at, source: Source::Client };
                     prop_assert_eq!(retained.set(Arc::new(parts.to_message())), Ok(()));
                     kept.insert(topic);
                 }
