@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use plugin_api::{
     Ack, Auth, AuthVerdict, Connect, ConnectVerdict, ConnectionInfo, DisconnectReason, Error, Handler, Host, Info,
-    InfoAction, Publish, PublishVerdict, Subscribe, SubscribeVerdict, Unsubscribe, UnsubscribeVerdict, handler,
+    InfoAction, Publish, PublishVerdict, State, StateView, Subscribe, SubscribeVerdict, Swapped, Unsubscribe,
+    UnsubscribeVerdict, handler,
 };
 
 use super::net::lock;
@@ -40,6 +41,8 @@ pub(in crate::core) struct Script {
     pub(in crate::core) unsubscribe: Answer<Result<UnsubscribeVerdict, Error>>,
     pub(in crate::core) puback: Answer<()>,
     pub(in crate::core) info: Answer<Result<Vec<InfoAction>, Error>>,
+    pub(in crate::core) export: Answer<()>,
+    pub(in crate::core) import: Answer<Result<(), Error>>,
     /// What was asked and told, one line each.
     pub(in crate::core) calls: Vec<String>,
     /// States of connections that exist.
@@ -85,11 +88,16 @@ impl Scripted {
         let Some(scripted) = scripted else {
             return Chain::default();
         };
+        Chain::new(vec![scripted.plugin("1.0.0", mailboxes)]).expect("one plugin")
+    }
+
+    /// The scripted plugin.
+    pub(super) fn plugin(&self, version: &'static str, mailboxes: &Mailboxes) -> Plugin {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        lock(&SCRIPTS).push((number, Arc::clone(&scripted.0)));
+        lock(&SCRIPTS).push((number, Arc::clone(&self.0)));
         let services = Services::new(mailboxes.clone(), Clock::start(), 1 << 20);
-        let plugin = Plugin::from_static::<Puppet>("puppet", "1.0.0", &number.to_string(), &services);
-        Chain::new(vec![plugin.expect("it accepts its configuration")]).expect("one plugin")
+        let plugin = Plugin::from_static::<Puppet>("puppet", version, &number.to_string(), &services);
+        plugin.expect("it accepts its configuration")
     }
 }
 
@@ -99,6 +107,8 @@ struct Puppet(Arc<Mutex<Script>>);
 struct Strings {
     script: Arc<Mutex<Script>>,
     client: String,
+    /// How often it was asked about a message; goes over to the next version.
+    published: u32,
 }
 
 impl Drop for Strings {
@@ -143,7 +153,7 @@ impl Handler for Puppet {
             answer(&asked);
         }
         script.live += 1;
-        Strings { script: Arc::clone(&self.0), client: String::new() }
+        Strings { script: Arc::clone(&self.0), client: String::new(), published: 0 }
     }
 
     fn handle_connect(&self, state: &mut Strings, connect: &Connect<'_>) -> Result<ConnectVerdict, Error> {
@@ -171,6 +181,7 @@ impl Handler for Puppet {
     }
 
     fn handle_publish(&self, state: &mut Strings, publish: &Publish<'_>) -> Result<PublishVerdict, Error> {
+        state.published += 1;
         let line = format!(
             "publish {} {} q{} retain={} dup={} id={:?} will={}",
             state.client,
@@ -217,6 +228,26 @@ impl Handler for Puppet {
         let line =
             format!("disconnect {} {:?} {:02X} {}", state.client, reason.kind(), reason.reason_code().0, reason.text());
         lock(&self.0).calls.push(line.trim_end().to_owned());
+    }
+
+    fn export_state(&self, state: &mut Strings) -> State {
+        let asked = Asked { connection: None, line: state.client.clone(), message: None, data: None };
+        if let Some(answer) = &mut lock(&self.0).export {
+            answer(&asked);
+        }
+        State::new(1, format!("{} {}", state.published, state.client))
+    }
+
+    fn import_state(&self, swapped: &Swapped<'_>, exported: StateView<'_>) -> Result<Strings, Error> {
+        let text = std::str::from_utf8(exported.bytes())?;
+        let (published, client) = text.split_once(' ').ok_or("no state of ours")?;
+        assert!(swapped.client_id().ends_with(client), "{swapped:?}: {client}");
+        let (from, back) = (swapped.from_version(), if swapped.is_rollback() { " back" } else { "" });
+        let line = format!("import {client} {published} from {from}{back}");
+        self.answer(line, |_| {}, |script| &mut script.import).transpose()?;
+        lock(&self.0).live += 1;
+        let published = published.parse()?;
+        Ok(Strings { script: Arc::clone(&self.0), client: client.to_owned(), published })
     }
 
     fn handle_session_expired(&self, client_id: &str, _state: Option<plugin_api::StateView<'_>>) {

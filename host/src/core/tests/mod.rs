@@ -29,6 +29,7 @@ mod session;
 mod shared;
 mod sim;
 mod subscribe;
+mod swap;
 mod v3;
 mod verdicts;
 mod wills;

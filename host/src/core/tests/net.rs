@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::handler::{Script, Scripted};
 use super::{Mode, ProtocolVersion, V3_1, V5};
@@ -13,6 +14,7 @@ use crate::codec::{self, Frame};
 use crate::core::mail::Mailboxes;
 use crate::core::{Core, Shared};
 use crate::limits::Limits;
+use crate::plugin::Flip;
 
 /// CONNACK of a new session, and of one that was resumed, with the default bounds.
 pub(in crate::core) const CONNACK: &str = "20: 00 00 [{21 0400 27 01000000 22 0040}]";
@@ -67,6 +69,8 @@ pub(in crate::core) struct Net {
     pub(in crate::core) shared: Arc<Shared>,
     pub(in crate::core) now: Millis,
     scripted: Option<Scripted>,
+    /// The plugins that were there before, oldest first.
+    former: Vec<Scripted>,
     clients: Vec<Client>,
     by_slot: HashMap<(usize, u32), usize>,
     /// Workers whose mailbox has woken them.
@@ -96,6 +100,7 @@ impl Net {
             shared,
             now,
             scripted,
+            former: Vec::new(),
             clients: Vec::new(),
             by_slot: HashMap::new(),
             rung,
@@ -107,6 +112,24 @@ impl Net {
     /// What the handlers answer, and what they were asked.
     pub(in crate::core) fn script(&self) -> MutexGuard<'_, Script> {
         self.scripted.as_ref().expect("there is a plugin").script()
+    }
+
+    /// The same of a plugin that was there before: 0 is the first one.
+    pub(in crate::core) fn former(&self, number: usize) -> MutexGuard<'_, Script> {
+        self.former[number].script()
+    }
+
+    pub(in crate::core) fn has_former(&self, number: usize) -> bool {
+        number < self.former.len()
+    }
+
+    /// Puts another plugin into the place of the one that is there, without looking what comes of it.
+    pub(in crate::core) fn flip(&mut self, version: &'static str, how: &Flip, script: impl FnOnce(&mut Script)) {
+        let new = Scripted::default();
+        script(&mut new.script());
+        let plugin = new.plugin(version, &self.shared.mailboxes);
+        self.shared.chain.flip(0, &Arc::new(plugin), how, Instant::now()).expect("nothing is in the way");
+        self.former.extend(self.scripted.replace(new));
     }
 
     pub(in crate::core) fn workers(&self) -> usize {
@@ -350,11 +373,14 @@ impl Net {
                 self.lose(client);
             }
         }
+        let _ = self.shared.chain.settle(Instant::now() + Duration::from_secs(24 * 3600));
         self.advance(31 * 24 * 3600 * 1000);
+        assert!(!self.shared.chain.retire(), "a plugin that was replaced is still used");
         self.cores.iter().for_each(Core::assert_nothing_left);
         self.shared.assert_nothing_left();
         if let Some(scripted) = &self.scripted {
             assert_eq!(scripted.script().live, 0, "states of connections");
+            self.former.iter().for_each(|former| assert_eq!(former.script().live, 0, "states of connections"));
         }
     }
 }
