@@ -415,8 +415,7 @@ mod tests {
             let plugin = here.join("a.so").display().to_string();
             Request::Swap(Swap { plugin, ..swap })
         };
-        let all =
-            "swap --plugin ./a.so --name acl --plugin-config {} --canary 2.5% --probation 1min --error-budget 3 --json";
+        let all = "swap --plugin ./a.so --name acl --plugin-config {} --canary 2.5% --ready-within 5s --probation 1min --error-budget 3 --json";
         let table = [
             ("swap --plugin a.so", swap(Swap::default())),
             (
@@ -425,6 +424,7 @@ mod tests {
                     name: Some("acl".to_owned()),
                     config: Some("{}".to_owned()),
                     canary_per_mille: Some(25),
+                    ready_within: Some(std::time::Duration::from_secs(5)),
                     probation: Some(std::time::Duration::from_secs(60)),
                     error_budget: Some(3),
                     ..Swap::default()
@@ -476,6 +476,7 @@ mod tests {
             ("swap --promote --canary 10%", "cannot be used with"),
             ("swap --plugin a.so --canary 10", "expected a share of the connections from 0.1% to 100%, such as 10%"),
             ("swap --plugin a.so --probation 10", "expected a time up to 1d, such as 10s"),
+            ("swap --plugin a.so --ready-within 0s", "expected a time from 1ms to 1d"),
             ("swap --plugin a.so --error-budget -1", "unexpected argument '-1'"),
             ("swap --plugin a.so --error-budget x", "invalid digit"),
             ("swap --plugin a.so --plugin-config @/no/such.json", "cannot read the plugin configuration /no/such.json"),

@@ -5,12 +5,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand};
-use host::control::protocol::{ERROR_BUDGET_MAX, PROBATION_MAX, Refusal, Request, Swap, answer_json};
+use host::SwapRequest;
+use host::control::protocol::{ERROR_BUDGET_MAX, Refusal, Request, Swap, TIME_MAX, answer_json};
 use host::control::{Place, ask};
 use host::limits::parse_time;
 
 use crate::cli::{config_text, usage};
 use crate::show;
+
+/// What an answer may take beside what a plugin takes to get ready, unless it is said otherwise.
+const BESIDES: Duration = Duration::from_secs(30);
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -55,9 +59,9 @@ struct LowReach {
     /// Print the answer as one JSON object: {"ok":true,"result":…}, or {"ok":false,"error":{"step":…,"plugin":…,"reason":…}}.
     #[arg(long)]
     json: bool,
-    /// How long to wait for the answer.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = timeout)]
-    timeout: Duration,
+    /// How long to wait for the answer. [default: 60s; for a swap 30s more than it may take]
+    #[arg(long, value_name = "TIME", value_parser = positive_time)]
+    timeout: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -81,8 +85,11 @@ pub(crate) struct LowSwap {
     /// The share of connections that get it at first, such as 10%, until --promote or --rollback. [default: all]
     #[arg(long, value_name = "SHARE", conflicts_with_all = ["promote", "rollback"], value_parser = share)]
     canary: Option<u64>,
+    /// How long it may take to load it, and for its `init`. [default: 30s]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["promote", "rollback"], value_parser = positive_time)]
+    ready_within: Option<Duration>,
     /// How long its errors are counted. [default: 10s]
-    #[arg(long, value_name = "TIME", conflicts_with_all = ["promote", "rollback"], value_parser = probation)]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["promote", "rollback"], value_parser = time)]
     probation: Option<Duration>,
     /// How many errors (panics, errors returned, deadlines missed) it may make in that time; with one more, the old one is
     /// put back. [default: 10]
@@ -158,6 +165,7 @@ impl LowCommand {
                         name: swap.name,
                         config: swap.plugin_config.map(config_text).transpose()?,
                         canary_per_mille: swap.canary,
+                        ready_within: swap.ready_within,
                         probation: swap.probation,
                         error_budget: swap.error_budget,
                     }),
@@ -169,7 +177,12 @@ impl LowCommand {
         if place == Place::None {
             return Err(usage("--control none: a host without a control socket takes no commands".to_owned()));
         }
-        Ok(CommandConfig { request, place, json: reach.json, timeout: reach.timeout })
+        let takes = match &request {
+            Request::Swap(swap) => swap.ready_within.unwrap_or(SwapRequest::READY_WITHIN),
+            _ => SwapRequest::READY_WITHIN,
+        };
+        let timeout = reach.timeout.unwrap_or(takes + BESIDES);
+        Ok(CommandConfig { request, place, json: reach.json, timeout })
     }
 }
 
@@ -225,15 +238,13 @@ fn per_mille(typed: &str) -> Option<u64> {
     Some(whole.parse::<u64>().ok()? * 10 + tenths.parse::<u64>().ok()?)
 }
 
-fn probation(typed: &str) -> Result<Duration, String> {
-    parse_time(typed)
-        .filter(|time| *time <= PROBATION_MAX)
-        .ok_or_else(|| "expected a time up to 1d, such as 10s or 5min".to_owned())
+fn time(typed: &str) -> Result<Duration, String> {
+    let time = parse_time(typed).filter(|time| *time <= TIME_MAX);
+    time.ok_or_else(|| "expected a time up to 1d, such as 10s or 5min".to_owned())
 }
 
-fn timeout(typed: &str) -> Result<Duration, String> {
-    let longest = Duration::from_secs(24 * 3600);
-    let time = parse_time(typed).filter(|time| !time.is_zero() && *time <= longest);
+fn positive_time(typed: &str) -> Result<Duration, String> {
+    let time = parse_time(typed).filter(|time| !time.is_zero() && *time <= TIME_MAX);
     time.ok_or_else(|| "expected a time from 1ms to 1d, such as 500ms, 10s or 5min".to_owned())
 }
 

@@ -345,7 +345,7 @@ impl ServerHandle {
     /// For [`SwapRequest::probation`] the failures of the new one are counted: with more than
     /// [`SwapRequest::error_budget`] of them, all connections go back to the old one, by themselves.
     ///
-    /// This runs the authors' code on the thread that calls it, and takes as long as that does.
+    /// This waits for the authors' code, for [`SwapRequest::ready_within`] at most.
     ///
     /// # Errors
     /// See [`SwapStep`](crate::SwapStep). Nothing has changed then.

@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError, SendError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -34,6 +35,8 @@ pub struct SwapRequest {
     pub probation: Duration,
     /// The failures that it may have in this time (and before, as a canary): one more, and it is rolled back.
     pub error_budget: u32,
+    /// How long it may take until it is ready: loaded, initialised, and with the state of the plugin as a whole.
+    pub ready_within: Duration,
     /// How long to wait for the connections to go over.
     pub wait: Duration,
 }
@@ -44,6 +47,9 @@ impl SwapRequest {
 
     /// Its error budget unless it is said otherwise.
     pub const ERROR_BUDGET: u32 = 10;
+
+    /// How long it may take to get ready unless it is said otherwise.
+    pub const READY_WITHIN: Duration = Duration::from_secs(30);
 
     /// How long is waited for the connections unless it is said otherwise.
     pub const WAIT: Duration = Duration::from_secs(5);
@@ -58,6 +64,7 @@ impl SwapRequest {
             canary_per_mille: None,
             probation: Self::PROBATION,
             error_budget: Self::ERROR_BUDGET,
+            ready_within: Self::READY_WITHIN,
             wait: Self::WAIT,
         }
     }
@@ -353,25 +360,15 @@ pub(crate) fn swap(
     request: &SwapRequest,
 ) -> Result<SwapReport, SwapError> {
     let began = Instant::now();
-    let named = request.name.as_deref();
-    let _change = chain.change().map_err(|busy| SwapError::busy(named, &busy))?;
-    let prepared = Prepared::read(&request.path).map_err(|error| SwapError::load(named, &error))?;
-    let index = place(chain, named, &prepared, &request.path)?;
-    let name = prepared.name().to_owned();
-    let running = Arc::clone(&chain.plugins()[index]);
-    let config = request.config.clone().unwrap_or_else(|| running.config());
-    let plugin = prepared.init(&config, services).map_err(|error| SwapError::load(Some(&name), &error))?;
-    let plugin = Arc::new(plugin);
-    let (version, path) = (plugin.version().to_owned(), request.path.clone());
-    let epoch = match hand_over_state(&running, &plugin).and_then(|()| {
-        let flipped = chain.flip(index, &plugin, &request.flip(), Instant::now());
-        flipped.map_err(|busy| SwapError::busy(Some(&name), &busy))
-    }) {
+    let _change = chain.change().map_err(|busy| SwapError::busy(request.name.as_deref(), &busy))?;
+    let Ready { index, running, plugin } = prepare(chain, services, request)?;
+    let (name, version, path) = (plugin.name().to_owned(), plugin.version().to_owned(), request.path.clone());
+    let epoch = match chain.flip(index, &plugin, &request.flip(), Instant::now()) {
         Ok(epoch) => epoch,
-        Err(error) => {
+        Err(busy) => {
             // It has been initialised, and may have threads to end.
             plugin.let_go();
-            return Err(error);
+            return Err(SwapError::busy(Some(&name), &busy));
         }
     };
     let mut report = SwapReport {
@@ -388,6 +385,68 @@ pub(crate) fn swap(
     wait(chain, workers, epoch, request.wait, &mut report);
     tracing::info!("{report}");
     Ok(report)
+}
+
+/// An instance that can take its place, and the one that has it.
+struct Ready {
+    index: usize,
+    running: Arc<Plugin>,
+    plugin: Arc<Plugin>,
+}
+
+/// How far a preparation is: the step, and the plugin once it is known.
+type Progress = Mutex<(SwapStep, Option<String>)>;
+
+/// Makes an instance on a thread of its own: what runs there is the authors' code, and who waits for it holds up all
+/// swaps, and the end of the server.
+fn prepare(chain: &Chain, services: &Services, request: &SwapRequest) -> Result<Ready, SwapError> {
+    // Who takes it has taken it; otherwise it comes back.
+    let (sender, receiver) = mpsc::sync_channel(0);
+    let progress = Arc::new(Mutex::new((SwapStep::Copy, request.name.clone())));
+    let (chain, services, owned, noted) = (chain.clone(), services.clone(), request.clone(), Arc::clone(&progress));
+    let thread = std::thread::Builder::new().name("plugin-load".to_owned()).spawn(move || {
+        let ready = load(&chain, &services, &owned, &noted);
+        if let Err(SendError(Ok(late))) = sender.send(ready) {
+            tracing::warn!(plugin = late.plugin.name(), "a plugin has got ready after its time, and is let go");
+            late.plugin.let_go();
+        }
+    });
+    thread.map_err(|error| SwapError::no_thread(request.name.as_deref(), &error))?;
+    receiver.recv_timeout(request.ready_within).unwrap_or_else(|error| {
+        let (step, plugin) = progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let reason = match error {
+            RecvTimeoutError::Timeout => format!(
+                "{} has not got ready within {} s, and is let go as soon as it returns. What does it wait for in `init`, or \
+                 in the functions that hand over its state?",
+                plugin.as_deref().map_or("the library".to_owned(), |name| format!("plugin {name}")),
+                request.ready_within.as_secs_f32()
+            ),
+            RecvTimeoutError::Disconnected => "a fault in the host: the log says where it panicked".to_owned(),
+        };
+        Err(SwapError { step, plugin, reason })
+    })
+}
+
+/// Loads, checks and initialises, and hands over what the plugin as a whole knows.
+fn load(chain: &Chain, services: &Services, request: &SwapRequest, progress: &Progress) -> Result<Ready, SwapError> {
+    let note = |step, name: Option<&str>| {
+        *progress.lock().unwrap_or_else(PoisonError::into_inner) = (step, name.map(str::to_owned));
+    };
+    let named = request.name.as_deref();
+    let prepared = Prepared::read(&request.path).map_err(|error| SwapError::load(named, &error))?;
+    let index = place(chain, named, &prepared, &request.path)?;
+    let name = prepared.name().to_owned();
+    let running = Arc::clone(&chain.plugins()[index]);
+    let config = request.config.clone().unwrap_or_else(|| running.config());
+    note(SwapStep::Init, Some(&name));
+    let plugin = prepared.init(&config, services).map_err(|error| SwapError::load(Some(&name), &error))?;
+    note(SwapStep::State, Some(&name));
+    let plugin = Arc::new(plugin);
+    if let Err(error) = hand_over_state(&running, &plugin) {
+        plugin.let_go();
+        return Err(error);
+    }
+    Ok(Ready { index, running, plugin })
 }
 
 /// Hands over what the plugin as a whole knows.

@@ -47,13 +47,14 @@ impl From<SwapError> for Refusal {
 }
 
 fn swap_request(swap: protocol::Swap) -> SwapRequest {
-    let protocol::Swap { plugin, name, config, canary_per_mille, probation, error_budget } = swap;
+    let protocol::Swap { plugin, name, config, canary_per_mille, ready_within, probation, error_budget } = swap;
     let defaults = SwapRequest::new(plugin);
     SwapRequest {
         config,
         name,
         // Their ranges have been checked.
         canary_per_mille: canary_per_mille.and_then(|share| u16::try_from(share).ok()),
+        ready_within: ready_within.unwrap_or(defaults.ready_within),
         probation: probation.unwrap_or(defaults.probation),
         error_budget: error_budget.and_then(|budget| u32::try_from(budget).ok()).unwrap_or(defaults.error_budget),
         ..defaults

@@ -21,8 +21,8 @@ pub const VERSION: u64 = 1;
 /// Bytes that a request may have, its configuration of a plugin included.
 pub const REQUEST_BYTES_MAX: usize = 1 << 20;
 
-/// The longest probation that can be asked for.
-pub const PROBATION_MAX: Duration = Duration::from_secs(24 * 3600);
+/// The longest time that can be asked for.
+pub const TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The largest error budget that can be asked for.
 pub const ERROR_BUDGET_MAX: u64 = 1_000_000_000;
@@ -66,6 +66,8 @@ pub struct Swap {
     pub config: Option<String>,
     /// The share of connections that get it at first, in thousandths; `None` for all, at once.
     pub canary_per_mille: Option<u64>,
+    /// How long it may take to get ready; `None` for the default.
+    pub ready_within: Option<Duration>,
     /// How long what it does counts against its error budget; `None` for the default.
     pub probation: Option<Duration>,
     /// How many errors are one too many, less one; `None` for the default.
@@ -144,10 +146,8 @@ impl Request {
                 put("name", json!(swap.name));
                 put("config", json!(swap.config));
                 put("canary_per_mille", json!(swap.canary_per_mille));
-                put(
-                    "probation_ms",
-                    json!(swap.probation.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))),
-                );
+                put("ready_within_ms", json!(swap.ready_within.map(milliseconds)));
+                put("probation_ms", json!(swap.probation.map(milliseconds)));
                 put("error_budget", json!(swap.error_budget));
             }
         }
@@ -206,13 +206,13 @@ impl Request {
 
 impl Swap {
     fn from_fields(fields: &mut Fields) -> Result<Self, Refusal> {
-        let most = u64::try_from(PROBATION_MAX.as_millis()).unwrap_or(u64::MAX);
         let swap = Self {
             plugin: fields.required("plugin", "the absolute path of a library")?,
             name: fields.text("name")?,
             config: fields.text("config")?,
             canary_per_mille: fields.number("canary_per_mille", 1..=1000)?,
-            probation: fields.number("probation_ms", 0..=most)?.map(Duration::from_millis),
+            ready_within: fields.number("ready_within_ms", 1..=milliseconds(TIME_MAX))?.map(Duration::from_millis),
+            probation: fields.number("probation_ms", 0..=milliseconds(TIME_MAX))?.map(Duration::from_millis),
             error_budget: fields.number("error_budget", 0..=ERROR_BUDGET_MAX)?,
         };
         if !swap.plugin.starts_with('/') {
@@ -276,6 +276,10 @@ impl Fields {
     }
 }
 
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -328,6 +332,7 @@ mod tests {
             name: Some("acl".to_owned()),
             config: Some("{\"big\": 12345678901234567890123, \"a\": 1, \"a\": 2}".to_owned()),
             canary_per_mille: Some(5),
+            ready_within: Some(Duration::from_millis(250)),
             probation: Some(Duration::from_millis(1500)),
             error_budget: Some(0),
         };

@@ -328,6 +328,25 @@ fn swap_that_fails_changes_nothing_and_says_where() {
 }
 
 #[test]
+fn plugin_that_does_not_get_ready_holds_up_nobody() {
+    let operated = library("operated");
+    let host = Host::start("control-ready", &["--plugin", path(&operated), "--plugin-config", "{\"answer\":\"a\"}"]);
+    let until = host.dir.path().join("until");
+    let config = json!({"answer": "b", "block": "init", "until": until}).to_string();
+    let swap = ["swap", "--plugin", path(&operated), "--ready-within", "2s", "--plugin-config", &config];
+    let (step, reason) = host.refusal(&swap);
+    assert!(step == "init" && reason.contains("has not got ready within 2 s"), "{step}: {reason}");
+    let mut client = host.asking("c");
+    assert_eq!(ask(&mut client), "a");
+    host.result(&["swap", "--plugin", path(&operated), "--plugin-config", "{\"answer\":\"c\"}"]);
+    assert_eq!(ask(&mut client), "c");
+    std::fs::write(until, "").unwrap();
+    host.process.wait_log("a plugin has got ready after its time");
+    assert_eq!(ask(&mut client), "c");
+    host.process.stop();
+}
+
+#[test]
 fn canary_is_promoted_or_rolled_back() {
     let host = Host::start("control-canary", &["--plugin", path(&library("v1"))]);
     let mut clients: Vec<_> = (0..40).map(|number| Client::connect(host.addr, V5, format!("c{number}"))).collect();

@@ -3,7 +3,8 @@
 //! - `"answer"`: the payload of the message to `answer` that a message to `ask` becomes.
 //! - `"refuse"`: the configuration is refused with this text.
 //! - `"sick"`: `health` is an error with this text; otherwise it is `answers <answer>`.
-//! - `"block"`: `"handle_config"` or `"health"`, which does not return while the file with the name `"until"` is not there.
+//! - `"block"`: `"init"`, `"handle_config"` or `"health"`, which does not return while there is no file with the name
+//!   `"until"`.
 //! - `"panic"`: `"handle_config"` or `"health"`, which panics.
 
 use std::path::Path;
@@ -36,7 +37,9 @@ impl Handler for Operated {
     type Connection = ();
 
     fn init(_: Host, config: &str) -> Result<Self, Error> {
-        Ok(Self(RwLock::new(check(config)?)))
+        let config = check(config)?;
+        misbehave(&config, "init");
+        Ok(Self(RwLock::new(config)))
     }
 
     fn new_connection(&self, _: &ConnectionInfo<'_>) {}
