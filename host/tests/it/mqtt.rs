@@ -289,6 +289,13 @@ impl Client {
         Connack { session_present, code, properties }
     }
 
+    /// Its socket; nothing that was sent may be unread.
+    #[track_caller]
+    pub(crate) fn into_socket(self) -> TcpStream {
+        assert!(self.read.is_empty() && self.publishes.is_empty());
+        self.socket
+    }
+
     #[track_caller]
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.socket.write_all(bytes.as_ref()).expect("the server reads");

@@ -1,7 +1,11 @@
 //! What the libraries under `examples/` share.
 
+mod counting;
+
 use plugin_api::{ConnectionInfo, Error, Handler, Host, Message, Publish, PublishVerdict, handler};
 use serde_json::Value;
+
+pub use counting::Counting;
 
 /// A handler of which there are two versions, `v1` and `v2`: a message to `ask` is forwarded to `answer` with the version
 /// (`v1` or `v2`) as its payload, everything else as it is.

@@ -1,0 +1,3 @@
+//! See [`test_plugins::Counting`].
+
+plugin_api::export!(test_plugins::Counting<1>, "counting");
