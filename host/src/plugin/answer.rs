@@ -341,7 +341,10 @@ impl<'a> Parts<'a> {
 
 /// A verdict that the callback does not have.
 pub(super) fn unknown(verdict: Verdict) -> Unreadable {
-    format!("the verdict {} is not one of this callback", verdict.0)
+    match verdict {
+        Verdict::AWAY => "the state is still with an earlier callback, which was cancelled".to_owned(),
+        Verdict(number) => format!("the verdict {number} is not one of this callback"),
+    }
 }
 
 fn unexpected(key: AnswerKey) -> Unreadable {

@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-#[cfg(test)]
-use plugin_api::abi::{AnswerKey, Status};
 use plugin_api::abi::{
     Opaque, PluginVtRef, RawAck, RawAuth, RawConnect, RawConnected, RawDeliver, RawDisconnect, RawInfo,
     RawMessageNotice, RawPublish, RawRetained, RawState, RawSubscribe, RawUnsubscribe, Verdict,
@@ -519,12 +517,6 @@ impl Plugin {
         }
     }
 
-    /// Answers by a ticket in its place.
-    #[cfg(test)]
-    pub(crate) fn answer(&self, ticket: u64, verdict: Verdict, pieces: &[(AnswerKey, u64, &[u8])]) -> Status {
-        self.services.answer(ticket, verdict, pieces)
-    }
-
     /// The tickets that it has taken.
     pub(super) fn tickets(&self) -> &Tickets {
         &self.services.tickets
@@ -889,12 +881,7 @@ impl Handlers {
         if state.0.is_null() {
             return Err(Failed); // It was logged when it panicked.
         }
-        let run = || {
-            let verdict = call(plugin.table, plugin.instance, state.0, answer);
-            #[cfg(test)]
-            let verdict = super::tickets::double::defer(plugin.services).unwrap_or(verdict);
-            verdict
-        };
+        let run = || call(plugin.table, plugin.instance, state.0, answer);
         let (verdict, left) = plugin.run(entry, connection, who, run);
         if let Some(left) = &left {
             plugin.note_ticket(verdict, left.ticket, answer);
@@ -904,10 +891,6 @@ impl Handlers {
                 plugin.log_panic(entry, who, left, answer);
                 plugin.count_connection(false);
                 plugin.drop_state(state, who);
-                return Err(Failed);
-            }
-            if verdict == Verdict::AWAY {
-                plugin.log_unreadable(callback, who, "its state is still with a callback that was cancelled");
                 return Err(Failed);
             }
             plugin.count_answer(entry, verdict, answer);

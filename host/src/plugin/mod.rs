@@ -33,7 +33,7 @@ mod services;
 mod stats;
 #[cfg(test)]
 mod tests;
-pub(crate) mod tickets;
+mod tickets;
 mod watch;
 
 pub(crate) use call::Unable;

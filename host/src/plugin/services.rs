@@ -11,8 +11,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use abi_stable::prefix_type::WithMetadata;
 use abi_stable::std_types::RSlice;
-#[cfg(test)]
-use plugin_api::abi::AnswerKey;
 use plugin_api::abi::{
     HostVt, HostVtRef, Opaque, RawField, RawHost, RawInfoRequest, RawMessage, RawPiece, RawPublish, RawQuery,
     RawSubscribeRequest, RawTarget, Reply, Sink, Status, Verdict,
@@ -255,16 +253,6 @@ impl PluginServices {
             touch();
             Ok(later.settled.ticket)
         })
-    }
-
-    /// The same as a plugin's call of it, for tests without a library.
-    #[cfg(test)]
-    pub(crate) fn answer(&self, ticket: u64, verdict: Verdict, pieces: &[(AnswerKey, u64, &[u8])]) -> Status {
-        let pieces: Vec<RawPiece<'_>> = pieces
-            .iter()
-            .map(|(key, number, bytes)| RawPiece { bytes: (*bytes).into(), number: *number, key: *key })
-            .collect();
-        self.complete(ticket, Box::new(Answered { verdict, answer: Answer::of(&pieces) }))
     }
 
     /// Answers a question that a ticket stands for, on any thread.

@@ -150,40 +150,6 @@ impl Tickets {
     }
 }
 
-/// A plugin that defers, for tests that have a chain and no library.
-#[cfg(test)]
-pub(crate) mod double {
-    use std::cell::{Cell, RefCell};
-
-    use super::super::services::PluginServices;
-    use super::Verdict;
-
-    thread_local! {
-        static DEFER: Cell<bool> = const { Cell::new(false) };
-        static GIVEN: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
-    }
-
-    /// Called by a callback: it answers later.
-    pub(crate) fn later() {
-        DEFER.set(true);
-    }
-
-    /// The tickets that were given on this thread since this was asked last.
-    pub(crate) fn given() -> Vec<u64> {
-        GIVEN.take()
-    }
-
-    pub(in crate::plugin) fn defer(services: &PluginServices) -> Option<Verdict> {
-        DEFER.take().then(|| match services.ticket() {
-            Ok(ticket) => {
-                GIVEN.with_borrow_mut(|given| given.push(ticket));
-                Verdict::DEFERRED
-            }
-            Err(_) => Verdict::ERROR,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -84,18 +84,18 @@ impl Scripted {
     }
 
     /// A chain with the scripted plugin, or without any.
-    pub(super) fn chain(scripted: Option<&Self>, mailboxes: &Mailboxes) -> Chain {
+    pub(super) fn chain(scripted: Option<&Self>, mailboxes: &Mailboxes, tickets_max: usize) -> Chain {
         let Some(scripted) = scripted else {
             return Chain::default();
         };
-        Chain::new(vec![scripted.plugin("1.0.0", mailboxes)]).expect("one plugin")
+        Chain::new(vec![scripted.plugin("1.0.0", mailboxes, tickets_max)]).expect("one plugin")
     }
 
     /// The scripted plugin.
-    pub(super) fn plugin(&self, version: &'static str, mailboxes: &Mailboxes) -> Plugin {
+    pub(super) fn plugin(&self, version: &'static str, mailboxes: &Mailboxes, tickets_max: usize) -> Plugin {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         lock(&SCRIPTS).push((number, Arc::clone(&self.0)));
-        let services = Services::new(mailboxes.clone(), Clock::start(), 1 << 20);
+        let services = Services::new(mailboxes.clone(), Clock::start(), 1 << 20).with_tickets_max(tickets_max);
         let plugin = Plugin::from_static::<Puppet>("puppet", version, &number.to_string(), &services);
         plugin.expect("it accepts its configuration")
     }

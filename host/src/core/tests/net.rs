@@ -92,7 +92,7 @@ impl Net {
                 .collect(),
         );
         let scripted = setup.plugin.then(Scripted::default);
-        let chain = Scripted::chain(scripted.as_ref(), &mailboxes);
+        let chain = Scripted::chain(scripted.as_ref(), &mailboxes, setup.limits.tickets_max);
         let shared = Arc::new(Shared::new(setup.limits.clone(), chain, mailboxes, setup.allow_anonymous));
         let now = Millis(1_000_000);
         Self {
@@ -127,7 +127,7 @@ impl Net {
     pub(in crate::core) fn flip(&mut self, version: &'static str, how: &Flip, script: impl FnOnce(&mut Script)) {
         let new = Scripted::default();
         script(&mut new.script());
-        let plugin = new.plugin(version, &self.shared.mailboxes);
+        let plugin = new.plugin(version, &self.shared.mailboxes, self.shared.limits.tickets_max);
         self.shared.chain.flip(0, &Arc::new(plugin), how, Instant::now()).expect("nothing is in the way");
         self.former.extend(self.scripted.replace(new));
     }
@@ -258,6 +258,12 @@ impl Net {
 
     pub(in crate::core) fn is_connected(&self, client: usize) -> bool {
         self.clients[client].at.is_some()
+    }
+
+    /// Connections that plugins have a state for.
+    pub(in crate::core) fn clients_with_state(&self) -> usize {
+        let connections = self.cores.iter().flat_map(|core| &core.connections);
+        connections.filter(|(_, connection)| connection.handlers.is_some()).count()
     }
 
     /// The number by which handlers know the client's connection.

@@ -64,7 +64,7 @@ impl World {
         };
         let mailboxes = Mailboxes::new(rung.iter().map(ring).collect());
         let scripted = Scripted::default();
-        let chain = Scripted::chain(Some(&scripted), &mailboxes);
+        let chain = Scripted::chain(Some(&scripted), &mailboxes, config.limits.tickets_max);
         plugin::script(&scripted);
         let shared = Arc::new(Shared::new(config.limits.clone(), chain, mailboxes, false));
         let now = Millis(1_000_000);
