@@ -363,7 +363,7 @@ pub(crate) fn swap(
     let _change = chain.change().map_err(|busy| SwapError::busy(request.name.as_deref(), &busy))?;
     let Ready { index, running, plugin } = prepare(chain, services, request)?;
     let (name, version, path) = (plugin.name().to_owned(), plugin.version().to_owned(), request.path.clone());
-    let epoch = match chain.flip(index, &plugin, &request.flip(), Instant::now()) {
+    let epoch = match chain.flip(index, &plugin, &request.flip()) {
         Ok(epoch) => epoch,
         Err(busy) => {
             // It has been initialised, and may have threads to end.
@@ -481,7 +481,7 @@ fn place(chain: &Chain, named: Option<&str>, prepared: &Prepared, path: &Path) -
 
 fn wait(chain: &Chain, workers: usize, epoch: u32, patience: Duration, report: &mut SwapReport) {
     let began = Instant::now();
-    if let Some(late) = chain.wait_conformed(workers, epoch, began + patience) {
+    if let Some(late) = chain.wait_conformed(workers, epoch, patience) {
         report.migration = Some(began.elapsed());
         report.late = late;
     }
@@ -498,7 +498,7 @@ pub(crate) fn promote(
     let began = Instant::now();
     let busy = |busy| SwapError::busy(name, &busy);
     let _change = chain.change().map_err(busy)?;
-    let (trial, epoch) = chain.promote(name, request, began).map_err(busy)?;
+    let (trial, epoch) = chain.promote(name, request).map_err(busy)?;
     let mut report = report_of(&trial.previous, &trial.plugin, began);
     wait(chain, workers, epoch, patience, &mut report);
     tracing::info!("promoted: {report}");

@@ -334,7 +334,7 @@ impl Chain {
     ///
     /// # Errors
     /// There is a canary in the way.
-    pub fn flip(&self, index: usize, plugin: &Arc<Plugin>, how: &Flip, now: Instant) -> Result<u32, Busy> {
+    pub fn flip(&self, index: usize, plugin: &Arc<Plugin>, how: &Flip) -> Result<u32, Busy> {
         let mut state = self.0.state();
         let canary = state.trials.iter().find(|trial| trial.per_mille.is_some());
         if let Some(canary) = canary.filter(|canary| canary.index == index || how.per_mille.is_some()) {
@@ -354,7 +354,7 @@ impl Chain {
             state.retired.push(previous);
         } else {
             plugin.probation().begin(&self.0, how.budget, &previous);
-            let until = how.per_mille.is_none().then(|| now + how.probation);
+            let until = how.per_mille.is_none().then(|| Instant::now() + how.probation);
             let plugin = Arc::clone(plugin);
             state.trials.push(Trial { index, plugin, previous, per_mille: how.per_mille, until });
         }
@@ -365,7 +365,7 @@ impl Chain {
     ///
     /// # Errors
     /// There is none, or none with this name.
-    pub fn promote(&self, name: Option<&str>, how: &Flip, now: Instant) -> Result<(Trial, u32), Busy> {
+    pub fn promote(&self, name: Option<&str>, how: &Flip) -> Result<(Trial, u32), Busy> {
         let mut state = self.0.state();
         let at = state.trial(name, |trial| trial.per_mille.is_some())?;
         state.plan.candidate = None;
@@ -377,7 +377,7 @@ impl Chain {
             plugin.probation().begin(&self.0, how.budget, &state.trials[at].previous.clone());
             let trial = &mut state.trials[at];
             trial.per_mille = None;
-            trial.until = Some(now + how.probation);
+            trial.until = Some(Instant::now() + how.probation);
             trial.clone()
         };
         Ok((trial, self.0.publish(state)))
@@ -413,11 +413,21 @@ impl Chain {
     }
 
     /// Ends the probations that are over by now. Returns when the next one is.
-    pub fn settle(&self, now: Instant) -> Option<Instant> {
+    fn settle(&self) -> Option<Instant> {
+        let now = Instant::now();
+        self.settle_if(|trial| trial.until.is_some_and(|until| until <= now))
+    }
+
+    /// Ends all probations.
+    #[cfg(test)]
+    pub(crate) fn settle_all(&self) {
+        let _ = self.settle_if(|trial| trial.until.is_some());
+    }
+
+    fn settle_if(&self, is_over: impl Fn(&Trial) -> bool) -> Option<Instant> {
         let mut state = self.0.state();
-        let is_over = |trial: &Trial| trial.until.is_some_and(|until| until <= now);
         let mut any = false;
-        while let Some(at) = state.trials.iter().position(is_over) {
+        while let Some(at) = state.trials.iter().position(&is_over) {
             let trial = state.settle(at);
             any = true;
             tracing::info!(
@@ -460,7 +470,7 @@ impl Chain {
         /// How often it is looked whether an instance that has been replaced is still used.
         const LOOK_MS: u64 = 20;
         loop {
-            let next = self.settle(Instant::now());
+            let next = self.settle();
             let look = self.retire().then(|| Instant::now() + Duration::from_millis(LOOK_MS));
             let state = self.0.state();
             if state.closed {
@@ -506,10 +516,11 @@ impl Chain {
         self.0.changed.notify_all();
     }
 
-    /// Waits until all connections conform to a plan or a later one. `None` if they do not at `deadline`; otherwise the
-    /// number of those that cannot yet, as they are in an authentication exchange or wait for an answer.
+    /// Waits until all connections conform to a plan or a later one. `None` if that takes longer than `patience`; otherwise
+    /// the number of those that cannot yet, as they are in an authentication exchange or wait for an answer.
     #[must_use]
-    pub fn wait_conformed(&self, workers: usize, epoch: u32, deadline: Instant) -> Option<usize> {
+    pub fn wait_conformed(&self, workers: usize, epoch: u32, patience: Duration) -> Option<usize> {
+        let deadline = Instant::now() + patience;
         let mut state = self.0.state();
         loop {
             let done = state.workers.iter().filter(|(reached, _)| *reached >= epoch).count();

@@ -14,7 +14,7 @@ use crate::pump::Pump;
 
 /// Swaps the plugin that counts to the other version.
 fn swap(server: &ServerHandle, number: usize) -> SwapReport {
-    let version = if number % 2 == 0 { "counting_v2" } else { "counting_v1" };
+    let version = if number.is_multiple_of(2) { "counting_v2" } else { "counting_v1" };
     let report = server.swap(&SwapRequest::new(library(version))).expect("it fits");
     assert!(report.migration.is_some() && report.late == 0, "{report}");
     report

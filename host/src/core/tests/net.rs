@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use super::handler::{Script, Scripted};
 use super::{Mode, ProtocolVersion, V3_1, V5};
@@ -128,7 +127,7 @@ impl Net {
         let new = Scripted::default();
         script(&mut new.script());
         let plugin = new.plugin(version, &self.shared.mailboxes, self.shared.limits.tickets_max);
-        self.shared.chain.flip(0, &Arc::new(plugin), how, Instant::now()).expect("nothing is in the way");
+        self.shared.chain.flip(0, &Arc::new(plugin), how).expect("nothing is in the way");
         self.former.extend(self.scripted.replace(new));
     }
 
@@ -379,7 +378,7 @@ impl Net {
                 self.lose(client);
             }
         }
-        let _ = self.shared.chain.settle(Instant::now() + Duration::from_secs(24 * 3600));
+        self.shared.chain.settle_all();
         self.advance(31 * 24 * 3600 * 1000);
         assert!(!self.shared.chain.retire(), "a plugin that was replaced is still used");
         self.cores.iter().for_each(Core::assert_nothing_left);
