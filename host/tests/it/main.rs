@@ -25,4 +25,5 @@ mod swap;
 mod swap_load;
 mod tidy;
 mod unruly;
+mod versions;
 mod watch;
