@@ -293,6 +293,7 @@ impl Host {
     ///
     /// # Errors
     /// - [`HostError::NotHere`]: no callback that can be answered later runs on this thread.
+    /// - [`HostError::Invalid`]: the callback has taken its ticket already.
     /// - [`HostError::Full`]: too many of this plugin's tickets are open.
     pub fn ticket<A: Deferrable>(&self) -> Result<(Ticket<A>, Later<A>), HostError> {
         ticket::take(self.raw)

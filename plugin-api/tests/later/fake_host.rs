@@ -45,7 +45,8 @@ pub(crate) struct FakeHost {
 }
 
 thread_local! {
-    /// Whether a callback runs on this thread.
+    /// Whether a callback runs on this thread that has not taken its ticket.
+    static MAY_DEFER: Cell<bool> = const { Cell::new(false) };
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -99,6 +100,9 @@ unsafe extern "C" fn ticket(context: Opaque, number: &mut u64) -> Status {
     let host = host(context);
     if !INSIDE.get() {
         return Status::NOT_HERE;
+    }
+    if !MAY_DEFER.replace(false) {
+        return Status::INVALID;
     }
     let status = Status(host.refuses_tickets.load(Ordering::Relaxed));
     if status == Status::OK {
@@ -219,6 +223,7 @@ fn call(call: impl FnOnce(Sink<'_>) -> Verdict) -> Answer {
     // SAFETY: `put` gets the list back, and the sink is not used after the call.
     let sink = unsafe { Sink::new((&raw mut pieces).cast(), put) };
     INSIDE.set(true);
+    MAY_DEFER.set(true);
     let verdict = call(sink);
     INSIDE.set(false);
     Answer { verdict, pieces }

@@ -26,6 +26,7 @@ struct Kept {
     unsubscribe: Option<Ticket<UnsubscribeVerdict>>,
     info: Option<Ticket<Vec<InfoAction>>>,
     later: Option<Later<PublishVerdict>>,
+    host: Option<Host>,
 }
 
 thread_local! {
@@ -49,6 +50,7 @@ impl Handler for Waits {
     type Connection = ();
 
     fn init(host: Host, _: &str) -> Result<Self, Error> {
+        with_kept(|kept| kept.host = Some(host.clone()));
         Ok(Self { host })
     }
 
@@ -77,6 +79,12 @@ impl Handler for Waits {
             "swapped" => {
                 let _mine = self.host.ticket::<PublishVerdict>()?;
                 Ok(PublishVerdict::Later(with_kept(|kept| kept.later.clone()).ok_or("kept")?))
+            }
+            "two" => {
+                let (ticket, later) = self.host.ticket::<PublishVerdict>()?;
+                assert_eq!(self.host.ticket::<PublishVerdict>().map(drop), Err(HostError::Invalid));
+                with_kept(|kept| kept.publish = Some(ticket));
+                Ok(PublishVerdict::Later(later))
             }
             "panic" => {
                 let _ticket = self.host.ticket::<PublishVerdict>()?;
@@ -189,6 +197,18 @@ fn later_without_the_ticket_of_the_call_refuses() {
     // Another call, with a ticket of its own and without one.
     refuses(&plugin.publish(&mut state, "swapped", b""), "another call's ticket");
     refuses(&plugin.publish(&mut state, "old", b""), "another call's ticket");
+    plugin.drop_connection(state);
+}
+
+#[test]
+fn a_call_has_one_ticket_and_no_other_code_has_one() {
+    let (plugin, mut state) = start();
+    defers(&plugin.publish(&mut state, "two", b""));
+    assert_eq!(plugin.host.tickets(), 1);
+    let ticket = with_kept(|kept| kept.publish.take()).expect("taken");
+    ticket.answer(PublishVerdict::Forward).expect("taken by the host");
+    let host = with_kept(|kept| kept.host.clone()).expect("kept by init");
+    assert_eq!(host.ticket::<PublishVerdict>().map(drop), Err(HostError::NotHere));
     plugin.drop_connection(state);
 }
 
