@@ -56,9 +56,10 @@ const REQUEST: PublishRequest<'_> = PublishRequest {
 /// A chain, and the states of one connection.
 fn chain<const N: usize>(load: impl Fn(&'static str, &Services) -> Plugin) -> (Chain, Handlers) {
     // As on a worker's thread.
-    let watch = Watch::new(1, &host::Limits::default());
+    let limits = host::Limits::default();
+    let watch = Watch::new(1, &limits);
     watch.sit(0);
-    let services = Services::detached().watched_by(watch);
+    let services = Services::detached().watched_by(watch, &limits);
     let plugins = ["a", "b", "c"][..N].iter().map(|name| load(name, &services)).collect();
     let chain = Chain::new(plugins).expect("a chain");
     let peer = "192.0.2.7:1883".parse().expect("an address");

@@ -218,6 +218,41 @@ limits! {
         /// Answers that one plugin may owe at one time.
         tickets_max: usize = 1024, Kind::Count, 1..=1_000_000,
             "the callback that asks for one more time is told so, and answers or fails at once";
+        /// Time that a callback may take on a worker's thread, where it holds up all clients of that worker. 0s: no such
+        /// bound.
+        callback_budget: Duration = Duration::from_millis(100), Kind::Time, 0..=DAY_MS,
+            "logged while it runs, with plugin, callback and client, and counted";
+        /// What becomes of a callback that has taken longer than callback_budget: nothing more, or from then on it runs on
+        /// a thread of the pool for callbacks that block, where it holds up nobody but its own connection. Callbacks that
+        /// are answered at once (handle_deliver), and other ones of a plugin that has one of those, cannot be moved.
+        callback_overstay: Overstay = Overstay::Pool, Kind::Choice(&["log", "pool"]), 0..=1,
+            "as chosen, until the plugin is swapped";
+        /// Time after which a callback on a worker's thread is taken for one that never returns. 0s: never.
+        callback_stuck_after: Duration = Duration::from_secs(30), Kind::Time, 0..=DAY_MS,
+            "logged as an error; see callback_stuck";
+        /// What becomes of a server with a worker that a callback does not return from: it goes on, though nobody serves
+        /// that worker's clients, or the process is aborted, so that whoever watches over it starts it anew.
+        callback_stuck: Stuck = Stuck::Log, Kind::Choice(&["log", "abort"]), 0..=1,
+            "as chosen; what is only in memory is lost with the process";
+        /// What becomes of a plugin that panics again and again: the host refuses in its place everything that it would have
+        /// to allow; it is left out, as if it had no opinion; or it is called all the same.
+        quarantine: Quarantine = Quarantine::Refuse, Kind::Choice(&["refuse", "skip", "off"]), 0..=2,
+            "refuse: CONNACK 0x88, PUBACK, PUBREC, SUBACK and UNSUBACK 0x83, each as its version can say it";
+        /// Panics of one plugin within quarantine_period that put it into quarantine.
+        quarantine_panics: usize = 100, Kind::Count, 1..=1_000_000,
+            "see quarantine";
+        /// See quarantine_panics.
+        quarantine_period: Duration = Duration::from_secs(60), Kind::Time, 1..=DAY_MS,
+            "panics that are longer ago do not count";
+        /// Threads for callbacks that may block, all plugins together. They come with the work and go without it.
+        pool_threads_max: usize = 64, Kind::Count, 1..=4096,
+            "what plugins are asked waits";
+        /// The same for one plugin.
+        pool_threads_a_plugin_max: usize = 32, Kind::Count, 1..=4096,
+            "what it is asked waits";
+        /// Callbacks of one plugin that may wait for a thread.
+        pool_jobs_max: usize = 10_000, Kind::Count, 1..=ANY,
+            "refused as in quarantine; what it would only be told is dropped; both logged. The end of a connection is always told";
     }
     "What is offered" {
         /// Highest QoS that is accepted and granted; announced as Maximum QoS.
@@ -244,29 +279,6 @@ limits! {
         /// precedence. Clients that ask for them and hand messages on without their topic (mqtt.js 5.16.0 with QoS 2) need 0.
         outbound_topic_aliases_max: u16 = 16, Kind::Count, 0..=255,
             "the Topic Name is sent";
-    }
-    "Plugins" {
-        /// Time that a callback may take on a worker's thread, where it holds up all clients of that worker. 0s: no such
-        /// bound.
-        callback_budget: Duration = Duration::from_millis(100), Kind::Time, 0..=DAY_MS,
-            "logged while it runs, with plugin, callback and client, and counted";
-        /// Time after which a callback on a worker's thread is taken for one that never returns. 0s: never.
-        callback_stuck_after: Duration = Duration::from_secs(30), Kind::Time, 0..=DAY_MS,
-            "logged as an error; see callback_stuck";
-        /// What becomes of a server with a worker that a callback does not return from: it goes on, though nobody serves
-        /// that worker's clients, or the process is aborted, so that whoever watches over it starts it anew.
-        callback_stuck: Stuck = Stuck::Log, Kind::Choice(&["log", "abort"]), 0..=1,
-            "as chosen; what is only in memory is lost with the process";
-        /// What becomes of a plugin that panics again and again: the host refuses in its place everything that it would have
-        /// to allow; it is left out, as if it had no opinion; or it is called all the same.
-        quarantine: Quarantine = Quarantine::Refuse, Kind::Choice(&["refuse", "skip", "off"]), 0..=2,
-            "refuse: CONNACK 0x88, PUBACK, PUBREC, SUBACK and UNSUBACK 0x83, each as its version can say it";
-        /// Panics of one plugin within quarantine_period that put it into quarantine.
-        quarantine_panics: usize = 100, Kind::Count, 1..=1_000_000,
-            "see quarantine";
-        /// See quarantine_panics.
-        quarantine_period: Duration = Duration::from_secs(60), Kind::Time, 1..=DAY_MS,
-            "panics that are longer ago do not count";
     }
 }
 
@@ -373,6 +385,16 @@ pub enum SharedStrategy {
     Sticky,
     /// The one with the fewest messages in flight and queued.
     LeastInFlight,
+}
+
+/// What becomes of a callback that takes too long on a worker's thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overstay {
+    /// It is logged.
+    Log,
+    /// From then on it runs on a thread of the pool.
+    #[default]
+    Pool,
 }
 
 /// What becomes of a server that has a worker which a callback does not return from.

@@ -155,7 +155,7 @@ impl Builder {
         let clock = Clock::start();
         let watch = Watch::new(count, &self.limits);
         let services = Services::new(mailboxes.clone(), clock, self.limits.packet_bytes_max)
-            .watched_by(watch.clone())
+            .watched_by(watch.clone(), &self.limits)
             .with_tickets_max(self.limits.tickets_max);
         let chain = load_all(self.plugins, &services)?;
         let addrs: Vec<SocketAddr> = listeners.iter().map(Listener::addr).collect();

@@ -35,9 +35,9 @@ macro_rules! export {
     };
     ($handler:ty, $name:expr $(,)?) => {
         const _: () = {
-            struct Library;
+            struct __Exported;
 
-            impl $crate::__private::Library for Library {
+            impl $crate::__private::Library for __Exported {
                 type Handler = $handler;
                 const NAME: &'static str = $name;
                 const VERSION: &'static str = ::core::env!("CARGO_PKG_VERSION");
@@ -48,7 +48,7 @@ macro_rules! export {
             #[allow(unsafe_code)]
             // SAFETY: the name is that of abi_stable's root module (plugin-api checks that), and the value has its type.
             #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
-            pub static HEADER: $crate::__private::LibHeader = $crate::__private::header::<Library>();
+            pub static HEADER: $crate::__private::LibHeader = $crate::__private::header::<__Exported>();
         };
     };
 }

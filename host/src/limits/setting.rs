@@ -337,6 +337,7 @@ choices! {
     super::QueueFull: DropNewest, DropOldest;
     super::RejectedPublish: Acknowledge, Close;
     super::SharedStrategy: RoundRobin, Random, Sticky, LeastInFlight;
+    super::Overstay: Log, Pool;
     super::Stuck: Log, Abort;
     super::Quarantine: Refuse, Skip, Off;
 }

@@ -16,11 +16,14 @@ use super::answer::{Answer, unknown};
 use super::c::CHost;
 use super::generation::{Plan, Probation};
 use super::loader::{Language, Origin};
+use super::offload::Question;
 use super::outcome::Failed;
+use super::owned::{Own, Request};
+use super::pool::{Cell, Pool};
 use super::request::{ConnectionInfo, text};
 use super::rules;
 use super::services::{self, Left, NO_CONNECTION, Panic, PluginServices};
-use super::stats::{Detour, Entry, Monitor, PluginStats, Trouble};
+use super::stats::{Detour, Entry, Kind, Monitor, PluginStats, Trouble};
 use super::tickets::{Answered, NO_TICKET, Tickets};
 use super::watch::Watch;
 use crate::codec::PacketType;
@@ -44,6 +47,7 @@ pub struct Plugin {
     connections: AtomicUsize,
     probation: Probation,
     monitor: Arc<Monitor>,
+    pool: Arc<Pool>,
 }
 
 // SAFETY: the contract of `PluginVt`: functions that take no connection's state may be called by several threads at once,
@@ -106,7 +110,9 @@ impl Plugin {
         services: &services::Services,
     ) -> Result<Self, NotReady> {
         let name = table.name().as_str().to_owned();
-        let monitor = services.watch().monitor(&name);
+        let callbacks = Callbacks::from_bits(table.callbacks());
+        let kind = Kind { implements: callbacks, may_block: Callbacks::from_bits(table.blocking()) };
+        let (monitor, pool) = (services.watch().monitor(&name, kind), Arc::clone(services.pool()));
         let services = PluginServices::leak(&name, services);
         let mut answer = Answer::default();
         let (instance, left) = services::inside(NO_CONNECTION, false, || {
@@ -127,7 +133,7 @@ impl Plugin {
             name,
             version: table.version().as_str().to_owned(),
             api_version,
-            callbacks: Callbacks::from_bits(table.callbacks()),
+            callbacks,
             table,
             instance,
             services,
@@ -137,6 +143,7 @@ impl Plugin {
             connections: AtomicUsize::new(0),
             probation: Probation::default(),
             monitor,
+            pool,
         })
     }
 
@@ -250,8 +257,34 @@ impl Plugin {
 
     /// What is to be done instead of calling it, if it is not to be called.
     #[inline]
-    fn detour(&self, entry: Entry) -> Option<Detour> {
-        if self.monitor.has_detour(entry) { self.monitor.detour() } else { None }
+    pub(super) fn detour(&self, entry: Entry) -> Option<Detour> {
+        if self.monitor.has_detour(entry) { self.monitor.detour(entry) } else { None }
+    }
+
+    /// Whether the states of connections are made on the pool.
+    pub(super) fn begins_on_pool(&self) -> bool {
+        self.detour(Entry::NEW_CONNECTION) == Some(Detour::Pool)
+    }
+
+    /// Which one it is among all that the server has had.
+    pub(super) fn number(&self) -> u32 {
+        self.monitor.number()
+    }
+
+    /// Counts what it was not asked or told, as it has too much to do already.
+    #[cold]
+    pub(super) fn count_full(&self, entry: Entry) {
+        self.monitor.count_full(entry);
+    }
+
+    /// The threads for what may block.
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// What it may ask of the host.
+    pub(super) fn services(&self) -> &'static PluginServices {
+        self.services
     }
 
     /// Has it asked again though it has panicked too often. `false` if it is not in quarantine.
@@ -260,43 +293,43 @@ impl Plugin {
     }
 
     /// Calls `handle_session_expired`.
-    pub(super) fn session_expired(&self, client_id: &str, state: Option<&RawState<'_>>) {
-        let entry = Entry::of(Callback::SessionExpired);
-        if self.detour(entry).is_some() {
-            return; // There is nothing to refuse.
-        }
-        self.call(entry, client_id, |table, instance, answer| {
-            // SAFETY: the instance lives as long as this plugin.
-            unsafe { table.session_expired()(instance, text(client_id), state, answer.sink()) }
+    pub(super) fn session_expired(self: &Arc<Self>, client_id: &str, state: Option<&RawState<'_>>) {
+        let callback = Callback::SessionExpired;
+        let later = || Request::session_expired(client_id, state);
+        self.notify(client_id, callback, later, || {
+            self.call(Entry::of(callback), client_id, |table, instance, answer| {
+                // SAFETY: the instance lives as long as this plugin.
+                unsafe { table.session_expired()(instance, text(client_id), state, answer.sink()) }
+            });
         });
     }
 
     /// Calls `handle_message_dropped`, `handle_message_acknowledged` or `handle_message_expired`.
-    pub(super) fn message_notice(&self, callback: Callback, notice: &RawMessageNotice<'_>) {
-        let entry = Entry::of(callback);
-        if self.detour(entry).is_some() {
-            return;
-        }
-        self.call(entry, notice.client_id.as_str(), |table, instance, answer| {
-            let tell = match callback {
-                Callback::Acknowledged => table.message_acknowledged(),
-                Callback::Expired => table.message_expired(),
-                _ => table.message_dropped(),
-            };
-            // SAFETY: the instance lives as long as this plugin.
-            unsafe { tell(instance, notice, answer.sink()) }
+    pub(super) fn message_notice(self: &Arc<Self>, callback: Callback, notice: &RawMessageNotice<'_>) {
+        let client_id = notice.client_id.as_str();
+        let later = || Request::Message(callback, Box::new(notice.into()));
+        self.notify(client_id, callback, later, || {
+            self.call(Entry::of(callback), client_id, |table, instance, answer| {
+                let tell = match callback {
+                    Callback::Acknowledged => table.message_acknowledged(),
+                    Callback::Expired => table.message_expired(),
+                    _ => table.message_dropped(),
+                };
+                // SAFETY: the instance lives as long as this plugin.
+                unsafe { tell(instance, notice, answer.sink()) }
+            });
         });
     }
 
     /// Calls `handle_retained`.
-    pub(super) fn retained(&self, notice: &RawRetained<'_>) {
-        let entry = Entry::of(Callback::Retained);
-        if self.detour(entry).is_some() {
-            return;
-        }
-        self.call(entry, "", |table, instance, answer| {
-            // SAFETY: the instance lives as long as this plugin.
-            unsafe { table.retained()(instance, notice, answer.sink()) }
+    pub(super) fn retained(self: &Arc<Self>, notice: &RawRetained<'_>) {
+        let callback = Callback::Retained;
+        let later = || Request::Retained(notice.into());
+        self.notify("", callback, later, || {
+            self.call(Entry::of(callback), "", |table, instance, answer| {
+                // SAFETY: the instance lives as long as this plugin.
+                unsafe { table.retained()(instance, notice, answer.sink()) }
+            });
         });
     }
 
@@ -381,7 +414,7 @@ impl Plugin {
     }
 
     /// Runs a call that has nothing to answer and no connection's state.
-    fn call(&self, entry: Entry, who: &str, call: impl FnOnce(PluginVtRef, Opaque, &mut Answer) -> Verdict) {
+    pub(super) fn call(&self, entry: Entry, who: &str, call: impl FnOnce(PluginVtRef, Opaque, &mut Answer) -> Verdict) {
         let mut answer = Answer::default();
         let run = || call(self.table, self.instance, &mut answer);
         let (verdict, panics) = self.run(entry, NO_CONNECTION, who, run);
@@ -535,18 +568,7 @@ impl Plugin {
             return None;
         }
         self.log_caught(entry, "", panics);
-        Some(State(new))
-    }
-
-    /// Drops a state that it has made, if it has not been dropped.
-    pub(super) fn drop_state(&self, state: &mut State, who: &str) {
-        let state = std::mem::replace(&mut state.0, std::ptr::null_mut());
-        if !state.is_null() {
-            self.call(Entry::DROP_CONNECTION, who, |table, _, answer| {
-                // SAFETY: `connection_new` of this table made the state, and it is forgotten here.
-                unsafe { table.connection_drop()(state, answer.sink()) }
-            });
-        }
+        Some(State::Here(new))
     }
 }
 
@@ -602,18 +624,30 @@ impl Plugins {
     }
 }
 
-/// What one plugin remembers of one connection; null once it has panicked or the connection has ended.
-pub(super) struct State(pub(super) Opaque);
+/// What one plugin remembers of one connection.
+pub(super) enum State {
+    /// Nothing: it has panicked, the connection has ended, or there never was anything.
+    None,
+    /// What the plugin has made, here.
+    Here(Opaque),
+    /// The same, or what will be, with the pool.
+    Pooled(Arc<Cell>),
+}
 
 impl State {
-    pub(super) const NONE: Self = Self(std::ptr::null_mut());
+    pub(super) const NONE: Self = Self::None;
 
+    /// Whether there is nothing left of it.
     pub(super) fn is_none(&self) -> bool {
-        self.0.is_null()
+        match self {
+            Self::None => true,
+            Self::Here(_) => false,
+            Self::Pooled(cell) => !cell.is_sound(),
+        }
     }
 
     pub(super) fn take(&mut self) -> Self {
-        std::mem::replace(self, Self::NONE)
+        std::mem::replace(self, Self::None)
     }
 }
 
@@ -665,9 +699,9 @@ impl Handlers {
             match plugin.detour(Entry::NEW_CONNECTION) {
                 Some(Detour::Refuse) => return Err(handlers),
                 Some(Detour::Skip) => continue,
-                None => {}
+                Some(Detour::Pool) | None => {}
             }
-            if let Some(state) = plugin.new_state(info) {
+            if let Some(state) = plugin.begin(info) {
                 handlers.states()[index] = state;
                 plugin.count_connection(true);
             } else if !handlers.begin_again(index, info) {
@@ -682,7 +716,7 @@ impl Handlers {
     #[cold]
     fn begin_again(&mut self, index: usize, info: &ConnectionInfo<'_>) -> bool {
         let Some(previous) = self.plugins.list[index].probation.previous() else { return false };
-        let Some(state) = previous.new_state(info) else { return false };
+        let Some(state) = previous.begin(info) else { return false };
         self.put(index, &previous, state);
         true
     }
@@ -726,7 +760,7 @@ impl Handlers {
     /// Gives one place another instance and its state. The state that it had with the one before is returned.
     pub(super) fn put(&mut self, index: usize, plugin: &Arc<Plugin>, state: State) -> State {
         let before = std::mem::replace(&mut self.states()[index], state);
-        if !before.is_none() {
+        if !matches!(before, State::None) {
             self.plugins.list[index].count_connection(false);
         }
         plugin.count_connection(true);
@@ -780,7 +814,9 @@ impl Handlers {
         let Answered { verdict, answer } = answered;
         if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
             let plugins = Arc::clone(&self.plugins);
-            plugins.list[index].log_panic(Entry::of(callback), who, None, &answer);
+            if verdict == Verdict::PANICKED {
+                plugins.list[index].log_panic(Entry::of(callback), who, None, &answer);
+            }
             plugins.list[index].count_connection(false);
             plugins.list[index].drop_state(&mut self.states()[index], who);
             return Err(Failed);
@@ -804,7 +840,7 @@ impl Handlers {
     pub(super) fn end(&mut self, who: &str) {
         let plugins = Arc::clone(&self.plugins);
         for (plugin, state) in plugins.list.iter().zip(self.states()) {
-            if !state.is_none() {
+            if !matches!(state, State::None) {
                 plugin.count_connection(false);
                 plugin.drop_state(state, who);
             }
@@ -821,20 +857,22 @@ impl Handlers {
 
     /// Calls one plugin with its instance and its state. `instead` answers in its place if it is not to be called.
     #[inline]
+    #[expect(clippy::too_many_arguments, reason = "as above")]
     fn enter(
         &mut self,
         index: usize,
         callback: Callback,
         who: &str,
         answer: &mut Answer,
+        view: &impl Own,
         call: impl FnOnce(PluginVtRef, Opaque, Opaque, &mut Answer) -> Verdict + Copy,
         instead: impl FnOnce(Detour, &mut Answer) -> Verdict + Copy,
     ) -> Result<Verdict, Failed> {
-        match self.enter_once(index, callback, who, answer, call, instead) {
+        match self.enter_once(index, callback, who, answer, view, call, instead) {
             Err(Failed) if self.fall_back(index) => {
                 *answer = Answer::default();
                 if self.plugins.list[index].callbacks.contains(callback) {
-                    self.enter_once(index, callback, who, answer, call, instead)
+                    self.enter_once(index, callback, who, answer, view, call, instead)
                 } else if matches!(callback, Callback::Auth | Callback::Connect) {
                     Err(Failed) // It has no opinion on who may connect: nobody has let the client in.
                 } else {
@@ -860,28 +898,58 @@ impl Handlers {
         true
     }
 
+    /// What is to be done where a plugin is not simply called.
+    #[cold]
+    fn look_aside(&mut self, index: usize, detour: Option<Detour>) -> Aside {
+        match detour {
+            Some(Detour::Pool) => return Aside::Pool,
+            Some(detour) => return Aside::Instead(detour),
+            None => {}
+        }
+        // What is under way there comes first.
+        if !self.settle(index) {
+            return Aside::Pool;
+        }
+        match self.states()[index] {
+            State::Here(raw) => Aside::Here(raw),
+            State::None | State::Pooled(_) => Aside::Failed,
+        }
+    }
+
     #[inline]
+    #[expect(clippy::too_many_arguments, reason = "a question, and all that can become of it")]
     fn enter_once(
         &mut self,
         index: usize,
         callback: Callback,
         who: &str,
         answer: &mut Answer,
+        view: &impl Own,
         call: impl FnOnce(PluginVtRef, Opaque, Opaque, &mut Answer) -> Verdict,
         instead: impl FnOnce(Detour, &mut Answer) -> Verdict,
     ) -> Result<Verdict, Failed> {
         let (plugin, connection, entry) = (&self.plugins.list[index], self.connection, Entry::of(callback));
-        if let Some(detour) = plugin.detour(entry) {
-            return Ok(instead(detour, answer));
-        }
+        let detour = plugin.detour(entry);
         let state = match &mut self.states {
             States::One(state) => state,
             States::Any(states) => &mut states[index],
         };
-        if state.0.is_null() {
-            return Err(Failed); // It was logged when it panicked.
-        }
-        let run = || call(plugin.table, plugin.instance, state.0, answer);
+        let raw = match (&*state, detour) {
+            (State::Here(raw), None) => *raw,
+            _ => match self.look_aside(index, detour) {
+                Aside::Here(raw) => raw,
+                Aside::Instead(detour) => return Ok(instead(detour, answer)),
+                Aside::Pool => {
+                    // A delivery waits until the state is back.
+                    let Some(request) = view.own() else { return Ok(Verdict::AWAY) };
+                    let question = Question { entry, who, request };
+                    return self.offload(index, question, answer, |answer| instead(Detour::Pool, answer));
+                }
+                Aside::Failed => return Err(Failed), // It was logged when it panicked.
+            },
+        };
+        let plugin = &self.plugins.list[index];
+        let run = || call(plugin.table, plugin.instance, raw, answer);
         let (verdict, left) = plugin.run(entry, connection, who, run);
         if let Some(left) = &left {
             plugin.note_ticket(verdict, left.ticket, answer);
@@ -890,7 +958,8 @@ impl Handlers {
             if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
                 plugin.log_panic(entry, who, left, answer);
                 plugin.count_connection(false);
-                plugin.drop_state(state, who);
+                let plugin = Arc::clone(plugin);
+                plugin.drop_state(&mut self.states()[index], who);
                 return Err(Failed);
             }
             plugin.count_answer(entry, verdict, answer);
@@ -898,6 +967,18 @@ impl Handlers {
         plugin.log_caught(entry, who, left);
         Ok(verdict)
     }
+}
+
+/// What is done where a plugin is not simply called.
+enum Aside {
+    /// It is, with this state.
+    Here(Opaque),
+    /// The host answers in its place.
+    Instead(Detour),
+    /// It is called on the pool.
+    Pool,
+    /// It has failed on this connection before.
+    Failed,
 }
 
 /// Makes a method of [`Handlers`] for each callback that has a connection's state.
@@ -919,7 +1000,7 @@ macro_rules! callbacks {
                         unsafe { table.$name()(instance, state, view, answer.sink()) }
                     };
                     let instead: fn(&$view, Detour, &mut Answer) -> Verdict = $instead;
-                    self.enter(index, Callback::$callback, who, answer, call, |detour, answer| {
+                    self.enter(index, Callback::$callback, who, answer, view, call, |detour, answer| {
                         instead(view, detour, answer)
                     })
                 }
@@ -932,16 +1013,16 @@ callbacks! {
     auth(RawAuth<'_>): Auth, |_, detour, answer| match detour {
         // Not its method: the next plugin is asked, and if it was this one's, nobody lets the client in.
         Detour::Skip => answer.refuse(ReasonCode::BAD_AUTHENTICATION_METHOD),
-        Detour::Refuse => answer.refuse(REFUSED_IN_PLACE),
+        Detour::Refuse | Detour::Pool => answer.refuse(REFUSED_IN_PLACE),
     };
     #[inline] publish(RawPublish<'_>): Publish, |_, detour, answer| refuse_in_place(detour, REFUSED_IN_PLACE, answer);
     subscribe(RawSubscribe<'_>): Subscribe, |view, detour, answer| match detour {
         Detour::Skip => Verdict::OK,
-        Detour::Refuse => answer.refuse_each(view.subscriptions.len(), REFUSED_IN_PLACE),
+        Detour::Refuse | Detour::Pool => answer.refuse_each(view.subscriptions.len(), REFUSED_IN_PLACE),
     };
     unsubscribe(RawUnsubscribe<'_>): Unsubscribe, |view, detour, answer| match detour {
         Detour::Skip => Verdict::OK,
-        Detour::Refuse => answer.refuse_each(view.filters.len(), REFUSED_IN_PLACE),
+        Detour::Refuse | Detour::Pool => answer.refuse_each(view.filters.len(), REFUSED_IN_PLACE),
     };
     puback(RawAck): Puback, |_, _, _| Verdict::OK;
     info(RawInfo<'_>): Info, |_, _, _| Verdict::OK;
@@ -949,7 +1030,7 @@ callbacks! {
     connected(RawConnected<'_>): Connected, |_, _, _| Verdict::OK;
     #[inline] deliver(RawDeliver<'_>): Deliver, |_, detour, _| match detour {
         Detour::Skip => Verdict::OK,
-        Detour::Refuse => Verdict::DROP,
+        Detour::Refuse | Detour::Pool => Verdict::DROP,
     };
 }
 
@@ -968,7 +1049,7 @@ impl Handlers {
             unsafe { table.connect()(instance, state, view, answer.sink()) }
         };
         let instead = |detour, answer: &mut Answer| refuse_in_place(detour, ReasonCode::SERVER_UNAVAILABLE, answer);
-        let outcome = self.enter(index, Callback::Connect, who, answer, ask, instead);
+        let outcome = self.enter(index, Callback::Connect, who, answer, view, ask, instead);
         let (peer, listener) = (view.peer.into(), view.listener.as_str());
         let info = ConnectionInfo { connection: view.connection, peer, listener };
         if outcome.is_ok() || !self.begin_again(index, &info) {
@@ -978,7 +1059,7 @@ impl Handlers {
         if !self.plugins.list[index].callbacks.contains(Callback::Connect) {
             return Err(Failed); // It has no opinion: nobody has let the client in.
         }
-        self.enter_once(index, Callback::Connect, who, answer, ask, instead)
+        self.enter_once(index, Callback::Connect, who, answer, view, ask, instead)
     }
 }
 
@@ -989,7 +1070,7 @@ const REFUSED_IN_PLACE: ReasonCode = ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR;
 fn refuse_in_place(detour: Detour, reason_code: ReasonCode, answer: &mut Answer) -> Verdict {
     match detour {
         Detour::Skip => Verdict::OK,
-        Detour::Refuse => answer.refuse(reason_code),
+        Detour::Refuse | Detour::Pool => answer.refuse(reason_code),
     }
 }
 

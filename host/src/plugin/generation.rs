@@ -502,6 +502,8 @@ impl Chain {
             }
         }
         drop(state);
+        // They share one pool, and are told what there is to tell of their connections before.
+        all.first().inspect(|plugin| plugin.pool().drain());
         all.iter().for_each(|plugin| plugin.let_go());
     }
 

@@ -28,7 +28,7 @@ impl Exported {
 pub(super) enum NotExported {
     /// The plugin has no function for it.
     NotOffered,
-    /// The state is with an asynchronous callback, and comes back later.
+    /// The state is with an asynchronous callback, or with the pool, and comes back later.
     Away,
     /// The plugin failed, which is logged. It is a connection's state that panicked: it cannot be used any more.
     Failed,
@@ -45,10 +45,13 @@ impl Plugin {
         if !self.callbacks().contains(Callback::ExportState) {
             return Err(NotExported::NotOffered);
         }
+        let State::Here(raw) = *state else {
+            return Err(NotExported::Away);
+        };
         let (table, instance) = self.foreign();
         self.exported(Callback::ExportState, connection, who, |answer| {
             // SAFETY: the caller passes a state of this instance that has not been dropped, and that only it can use.
-            unsafe { table.export_state()(instance, state.raw(), answer.sink()) }
+            unsafe { table.export_state()(instance, raw, answer.sink()) }
         })
     }
 
@@ -154,12 +157,15 @@ impl Plugin {
         if !self.callbacks().contains(Callback::Swapped) {
             return true;
         }
+        let State::Here(raw) = *state else {
+            return false;
+        };
         let (table, instance) = self.foreign();
         let (callback, who) = (Callback::Swapped, swapped.client_id.as_str());
         let mut answer = Answer::default();
         let (verdict, panics) = self.run(Entry::of(callback), swapped.info.connection, who, || {
             // SAFETY: the caller passes a state of this instance that has not been dropped, and that only it can use.
-            unsafe { table.swapped()(instance, state.raw(), swapped, answer.sink()) }
+            unsafe { table.swapped()(instance, raw, swapped, answer.sink()) }
         });
         if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
             self.log_panic(Entry::of(callback), who, panics, &answer);
@@ -172,10 +178,6 @@ impl Plugin {
 
 impl State {
     pub(super) fn from_raw(raw: Opaque) -> Self {
-        Self(raw)
-    }
-
-    fn raw(&self) -> Opaque {
-        self.0
+        if raw.is_null() { Self::None } else { Self::Here(raw) }
     }
 }

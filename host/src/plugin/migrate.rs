@@ -13,7 +13,7 @@ use plugin_api::Callback;
 pub enum Conformed {
     /// It has, or what it has instead is to stay until the next plan.
     Yes,
-    /// A state is with an asynchronous callback: try again.
+    /// A state is with an asynchronous callback, or with the pool: try again.
     Later,
     /// The connection has to end: the new instance could not make a state for it.
     Failed,
@@ -67,6 +67,9 @@ impl Handlers {
         let old = Arc::clone(&self.plugins().list[index]);
         let raw = request.raw(old.version(), new.generation() < old.generation());
         let refused = || if new.is_on_probation() { Taken::Nothing } else { Taken::Not(Conformed::Failed) };
+        if !self.settle(index) {
+            return Taken::Not(Conformed::Later);
+        }
         let is_imported = new.callbacks().contains(Callback::ImportState);
         let state = &self.states()[index];
         if is_imported && !state.is_none() {
@@ -88,6 +91,9 @@ impl Handlers {
         }
         if new.disconnects_on_swap() {
             return Taken::Not(Conformed::Disconnect);
+        }
+        if new.begins_on_pool() {
+            return new.begin_swapped(request, &old).map_or_else(refused, Taken::State);
         }
         let Some(mut state) = new.new_state(&request.info) else { return refused() };
         if new.swapped(&raw, &state) {

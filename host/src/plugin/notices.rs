@@ -95,6 +95,7 @@ impl Chain {
         for index in implementing(handlers, Callback::SessionExpired) {
             let plugin = Arc::clone(&handlers.plugins().list[index]);
             let connection = handlers.connection();
+            handlers.settle(index);
             let state = &handlers.states()[index];
             if state.is_none() || !plugin.callbacks().contains(Callback::ExportState) {
                 continue;

@@ -18,6 +18,7 @@ use plugin_api::abi::{
 use plugin_api::{PropertiesBuf, Property, QoS};
 
 use super::answer::Answer;
+use super::pool::Pool;
 use super::rules::{self, Place};
 use super::tickets::{Answered, Completed, NO_TICKET, Tickets};
 use super::watch::Watch;
@@ -57,6 +58,7 @@ pub struct Services {
     clock: Clock,
     packet_bytes_max: usize,
     watch: Arc<Watch>,
+    pool: Arc<Pool>,
     tickets_max: usize,
 }
 
@@ -65,13 +67,21 @@ impl Services {
     /// `packet_bytes_max`.
     #[must_use]
     pub fn new(mailboxes: Mailboxes, clock: Clock, packet_bytes_max: usize) -> Self {
-        Self { mailboxes, clock, packet_bytes_max, tickets_max: TICKETS_MAX, watch: Watch::new(0, &Limits::default()) }
+        let limits = Limits::default();
+        let watch = Watch::new(0, &limits);
+        let pool = Pool::new(&limits, Arc::clone(&watch));
+        Self { mailboxes, clock, packet_bytes_max, tickets_max: TICKETS_MAX, watch, pool }
     }
 
-    /// The same, for plugins whose calls this watchdog sees.
+    /// The same, for plugins whose calls this watchdog sees, and that have a pool with these limits.
     #[must_use]
-    pub fn watched_by(self, watch: Arc<Watch>) -> Self {
-        Self { watch, ..self }
+    pub fn watched_by(self, watch: Arc<Watch>, limits: &Limits) -> Self {
+        let pool = Pool::new(limits, Arc::clone(&watch));
+        Self { watch, pool, ..self }
+    }
+
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
     }
 
     pub(super) fn watch(&self) -> &Watch {
@@ -249,7 +259,10 @@ impl PluginServices {
             if later.settled.ticket != NO_TICKET {
                 return Err(Status::INVALID);
             }
-            later.settled.ticket = self.tickets.take().ok_or(Status::FULL)?;
+            later.settled.ticket = match GIVEN.take() {
+                NO_TICKET => self.tickets.take().ok_or(Status::FULL)?,
+                given => given,
+            };
             touch();
             Ok(later.settled.ticket)
         })
@@ -319,12 +332,23 @@ thread_local! {
     static CONNECTION: Cell<u64> = const { Cell::new(NO_CONNECTION) };
     /// How many publishes of plugins have led to the message that a callback is about.
     static HOPS: Cell<u8> = const { Cell::new(0) };
+    // The ticket that the question has already; see `with_ticket`.
+    static GIVEN: Cell<u64> = const { Cell::new(NO_TICKET) };
     static LATER: RefCell<Later> = const { RefCell::new(Later { requests: Vec::new(), settled: Settled::NOTHING }) };
 }
 
 /// What a call into a plugin has left behind besides its answer, if there is anything. One word, as almost always there is
 /// not.
 pub(super) type Left = Option<Box<Settled>>;
+
+/// Runs a call into a plugin, on a thread of the pool, whose question has a ticket: it is the one that the plugin gets if it
+/// takes one.
+pub(super) fn with_ticket<T>(ticket: u64, call: impl FnOnce() -> T) -> T {
+    GIVEN.set(ticket);
+    let outcome = call();
+    GIVEN.set(NO_TICKET);
+    outcome
+}
 
 /// Runs a call into a plugin. What it asks for meanwhile is done when it has returned.
 #[inline]
@@ -342,6 +366,19 @@ pub(super) fn inside<T>(connection: u64, may_defer: bool, call: impl FnOnce() ->
 pub(super) fn because_of<T>(source: Source, calls: impl FnOnce() -> T) -> T {
     HOPS.set(source.hops());
     let result = calls();
+    HOPS.set(0);
+    result
+}
+
+/// How far from its origin is what plugins publish on this thread now.
+pub(super) fn hops() -> u8 {
+    HOPS.get()
+}
+
+/// Runs a call that belongs to another thread's, as far as it is from the origin.
+pub(super) fn with_hops<T>(hops: u8, call: impl FnOnce() -> T) -> T {
+    HOPS.set(hops);
+    let result = call();
     HOPS.set(0);
     result
 }

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use plugin_api::Callback;
+use plugin_api::{Callback, Callbacks};
 use serde_json::{Value, json};
 
 use super::watch::{Seat, Watch};
-use crate::limits::{Limits, Quarantine, Stuck};
+use crate::limits::{Limits, Overstay, Quarantine, Stuck};
 
 /// Of how many calls on one thread one is timed, the first of them included.
 const SAMPLED_EVERY: u64 = 256;
@@ -98,6 +98,7 @@ pub(super) enum Trouble {
     Unusable,
     Panic,
     Late,
+    Full,
 }
 
 /// One thread's numbers for one function. They fill a cache line.
@@ -105,7 +106,7 @@ pub(super) enum Trouble {
 #[repr(align(64))]
 struct Counts {
     calls: AtomicU64,
-    troubles: [AtomicU64; 5],
+    troubles: [AtomicU64; 6],
 }
 
 /// One thread's numbers.
@@ -116,6 +117,7 @@ type Slot = [Counts; ENTRIES];
 pub(super) struct Policy {
     /// What a call on a worker's thread may take.
     pub(super) budget: Duration,
+    overstay: Overstay,
     /// After which time a call is taken for one that never returns.
     pub(super) stuck_after: Duration,
     pub(super) stuck: Stuck,
@@ -128,6 +130,7 @@ impl From<&Limits> for Policy {
     fn from(limits: &Limits) -> Self {
         Self {
             budget: limits.callback_budget,
+            overstay: limits.callback_overstay,
             stuck_after: limits.callback_stuck_after,
             stuck: limits.callback_stuck,
             quarantine: limits.quarantine,
@@ -144,6 +147,35 @@ pub(super) enum Detour {
     Refuse,
     /// Quarantine: as if the plugin had no opinion.
     Skip,
+    /// On a thread of the pool, as it may block.
+    Pool,
+}
+
+/// What the pool can do: whatever a connection or the server as a whole asks or tells, but for what is answered at once
+/// (deliveries), what belongs to a swap, and what control asks on its own thread.
+const POOLABLE: u64 = Entry::of(Callback::Connect).bit()
+    | Entry::of(Callback::Auth).bit()
+    | Entry::of(Callback::Publish).bit()
+    | Entry::of(Callback::Subscribe).bit()
+    | Entry::of(Callback::Unsubscribe).bit()
+    | Entry::of(Callback::Puback).bit()
+    | Entry::of(Callback::Info).bit()
+    | Entry::of(Callback::Disconnect).bit()
+    | Entry::of(Callback::SessionExpired).bit()
+    | Entry::of(Callback::Connected).bit()
+    | Entry::of(Callback::Dropped).bit()
+    | Entry::of(Callback::Acknowledged).bit()
+    | Entry::of(Callback::Expired).bit()
+    | Entry::of(Callback::Retained).bit()
+    | Entry::of(Callback::Event).bit()
+    | Entry::NEW_CONNECTION.bit()
+    | Entry::DROP_CONNECTION.bit();
+
+/// What a plugin says of itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Kind {
+    pub(super) implements: Callbacks,
+    pub(super) may_block: Callbacks,
 }
 
 /// Watches one generation of a plugin.
@@ -154,6 +186,10 @@ pub(super) struct Monitor {
     policy: Policy,
     /// The functions that are not called as usual, as a set of bits. Zero is the fast path.
     detours: AtomicU64,
+    /// Those of them that run on the pool.
+    pooled: AtomicU64,
+    /// Whether it has a callback that cannot wait for a state that a thread of the pool has.
+    is_fixed: bool,
     is_quarantined: AtomicBool,
     /// One for each worker, and the last for all other threads.
     slots: Box<[Slot]>,
@@ -165,12 +201,19 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    pub(super) fn new(number: u32, plugin: &str, workers: usize, policy: Policy) -> Self {
+    /// `may_block`: the callbacks that the plugin says may.
+    pub(super) fn new(number: u32, plugin: &str, kind: Kind, workers: usize, policy: Policy) -> Self {
+        let Kind { implements, may_block } = kind;
+        // What is made for a connection and what is left of it have no bits of their own: they may block if anything may.
+        let ends = Entry::NEW_CONNECTION.bit() | Entry::DROP_CONNECTION.bit();
+        let pooled = (may_block.bits() | if may_block == Callbacks::NONE { 0 } else { ends }) & POOLABLE;
         Self {
             number,
             plugin: plugin.to_owned(),
             policy,
-            detours: AtomicU64::new(0),
+            detours: AtomicU64::new(pooled),
+            pooled: AtomicU64::new(pooled),
+            is_fixed: implements.contains(Callback::Deliver),
             is_quarantined: AtomicBool::new(false),
             slots: (0..=workers).map(|_| Slot::default()).collect(),
             overstays: Default::default(),
@@ -195,9 +238,17 @@ impl Monitor {
     }
 
     #[cold]
-    pub(super) fn detour(&self) -> Option<Detour> {
-        let quarantined = self.is_quarantined.load(Relaxed);
-        quarantined.then_some(if self.policy.quarantine == Quarantine::Skip { Detour::Skip } else { Detour::Refuse })
+    pub(super) fn detour(&self, entry: Entry) -> Option<Detour> {
+        if self.is_quarantined.load(Relaxed) {
+            let skips = self.policy.quarantine == Quarantine::Skip;
+            return Some(if skips { Detour::Skip } else { Detour::Refuse });
+        }
+        self.is_pooled(entry).then_some(Detour::Pool)
+    }
+
+    /// Whether it runs on the pool.
+    pub(super) fn is_pooled(&self, entry: Entry) -> bool {
+        self.pooled.load(Relaxed) & entry.bit() != 0
     }
 
     /// Counts a call. `true` if it is to be timed.
@@ -241,8 +292,34 @@ impl Monitor {
         }
     }
 
-    pub(super) fn count_overstay(&self, entry: Entry) {
+    /// A call takes longer than its budget on a worker's thread. `true` if the next ones run on the pool.
+    pub(super) fn overstayed(&self, entry: Entry) -> bool {
         self.overstays[entry.index()].fetch_add(1, Relaxed);
+        if self.policy.overstay == Overstay::Log || self.is_fixed || POOLABLE & entry.bit() == 0 {
+            return false;
+        }
+        self.pooled.fetch_or(entry.bit(), Relaxed);
+        self.set_detours();
+        true
+    }
+
+    /// Counts what the plugin was not asked or told, and says so now and then.
+    pub(super) fn count_full(&self, entry: Entry) {
+        self.count(entry, Trouble::Full);
+        let times = self.sum(entry, Trouble::Full);
+        if times.is_power_of_two() {
+            let (plugin, callback) = (&*self.plugin, entry.name());
+            tracing::warn!(
+                plugin,
+                callback,
+                times,
+                "a plugin has so much to do that it is not asked: refused, or not told"
+            );
+        }
+    }
+
+    fn sum(&self, entry: Entry, trouble: Trouble) -> u64 {
+        self.slots.iter().map(|slot| slot[entry.index()].troubles[trouble as usize].load(Relaxed)).sum()
     }
 
     /// Counts a panic, and puts the plugin into quarantine if there have been too many.
@@ -288,7 +365,10 @@ impl Monitor {
     }
 
     fn set_detours(&self) {
-        self.detours.store(if self.is_quarantined.load(Relaxed) { u64::MAX } else { 0 }, Relaxed);
+        // Under a lock, so that what was changed last is in what is stored last.
+        let _changing = self.panics.lock().unwrap_or_else(PoisonError::into_inner);
+        let quarantine = if self.is_quarantined.load(Relaxed) { u64::MAX } else { 0 };
+        self.detours.store(quarantine | self.pooled.load(Relaxed), Relaxed);
     }
 
     pub(super) fn is_quarantined(&self) -> bool {
@@ -300,16 +380,18 @@ impl Monitor {
         let sum = |count: &dyn Fn(&Slot) -> u64| self.slots.iter().map(count).sum::<u64>();
         let entry = |entry: Entry| {
             let index = entry.index();
-            let trouble = |trouble: Trouble| sum(&|slot| slot[index].troubles[trouble as usize].load(Relaxed));
+            let trouble = |trouble| self.sum(entry, trouble);
             let times = self.times[index].iter().map(|count| count.load(Relaxed)).enumerate();
             CallbackStats {
                 name: entry.name(),
+                is_pooled: self.is_pooled(entry),
                 calls: sum(&|slot| slot[index].calls.load(Relaxed)),
                 refusals: trouble(Trouble::Refusal),
                 errors: trouble(Trouble::Error),
                 unusable: trouble(Trouble::Unusable),
                 panics: trouble(Trouble::Panic),
                 late: trouble(Trouble::Late),
+                full: trouble(Trouble::Full),
                 overstays: self.overstays[index].load(Relaxed),
                 times: times.filter(|(_, count)| *count != 0).map(|(log2, count)| (1 << log2, count)).collect(),
             }
@@ -342,6 +424,8 @@ pub struct PluginStats {
 pub struct CallbackStats {
     /// The name of the method.
     pub name: &'static str,
+    /// Whether it runs on the pool: because the plugin says that it may block, or because it has overstayed.
+    pub is_pooled: bool,
     /// Calls, those that still run included.
     pub calls: u64,
     /// Answers that refused something, or ended the connection of who asked.
@@ -354,6 +438,8 @@ pub struct CallbackStats {
     pub panics: u64,
     /// Deferred answers that did not come in time, and what the operator asked for and got no answer to in time.
     pub late: u64,
+    /// Calls that were not made, as the plugin had too much to do on the pool: refused, or not told.
+    pub full: u64,
     /// Calls that took longer than their budget on a thread that serves clients.
     pub overstays: u64,
     /// How long calls took, by the powers of two: the least time of the range, in nanoseconds, and how many there were. One
@@ -387,7 +473,7 @@ mod tests {
     fn panics_that_are_long_ago_do_not_count() {
         let limits = Limits { quarantine_panics: 3, quarantine_period: Duration::from_secs(10), ..Limits::default() };
         let (begin, entry) = (Instant::now(), Entry::of(Callback::Publish));
-        let monitor = Monitor::new(1, "p", 0, Policy::from(&limits));
+        let monitor = Monitor::new(1, "p", Kind::default(), 0, Policy::from(&limits));
         for (secs, quarantined) in [(0, false), (5, false), (11, false), (16, false), (21, true)] {
             monitor.count_panic(entry, begin + Duration::from_secs(secs));
             assert_eq!(monitor.is_quarantined(), quarantined, "{secs}");
@@ -402,7 +488,7 @@ mod tests {
 
     #[test]
     fn times_are_counted_by_powers_of_two() {
-        let monitor = Monitor::new(1, "p", 0, Policy::from(&Limits::default()));
+        let monitor = Monitor::new(1, "p", Kind::default(), 0, Policy::from(&Limits::default()));
         let entry = Entry::of(Callback::Publish);
         monitor.begin(None, entry);
         for ns in [0, 1, 2, 3, 1023, 1024, 1 << 39, u64::MAX] {

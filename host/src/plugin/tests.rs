@@ -626,8 +626,8 @@ fn plugins_hear_that_a_connection_ends_though_a_later_one_made_no_state() {
 
 #[test]
 fn a_chain_is_small_for_one_plugin() {
-    assert_eq!(size_of::<Handlers>(), 6 * size_of::<usize>());
-    assert_eq!(size_of::<Option<Handlers>>(), 6 * size_of::<usize>());
+    assert_eq!(size_of::<Handlers>(), 7 * size_of::<usize>());
+    assert_eq!(size_of::<Option<Handlers>>(), 7 * size_of::<usize>());
 }
 
 fn hex(codes: &[ReasonCode]) -> String {

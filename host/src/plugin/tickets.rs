@@ -91,6 +91,11 @@ impl Tickets {
         Some(ticket)
     }
 
+    /// Whether an answer is still waited for.
+    pub(super) fn is_open(&self, ticket: u64) -> bool {
+        self.shard(ticket).contains_key(&ticket)
+    }
+
     /// How many are open.
     #[cfg(test)]
     pub(super) fn open(&self) -> usize {

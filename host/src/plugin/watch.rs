@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::stats::{Entry, Monitor, Policy};
+use super::stats::{Entry, Kind, Monitor, Policy};
 use crate::limits::{Limits, Stuck};
 
 /// How often the watchdog looks: in this part of the budget, within the bounds below.
@@ -105,11 +105,35 @@ impl Seat {
     }
 }
 
+/// The worker of a seat in the pool.
+const NO_WORKER: usize = usize::MAX;
+
+#[derive(Default)]
+struct PoolSeats {
+    all: Vec<&'static Seat>,
+    free: Vec<&'static Seat>,
+}
+
+/// The seat of a thread of the pool.
+pub(super) struct PoolSeat {
+    watch: Arc<Watch>,
+    seat: &'static Seat,
+}
+
+impl Drop for PoolSeat {
+    fn drop(&mut self) {
+        SEAT.set(None);
+        lock(&self.watch.pool).free.push(self.seat);
+    }
+}
+
 /// The watchdog of a server, and what it needs to know. Dropping it ends its thread.
 pub struct Watch {
     policy: Policy,
     /// Never freed: a thread of a worker that does not return may outlive the server.
     seats: Box<[&'static Seat]>,
+    /// Those of the pool's threads; one that is left is taken again.
+    pool: Mutex<PoolSeats>,
     monitors: Mutex<HashMap<u32, Weak<Monitor>>>,
     next_monitor: AtomicU32,
     stop: Arc<(Mutex<bool>, Condvar)>,
@@ -124,6 +148,7 @@ impl Watch {
         Arc::new(Self {
             policy: limits.into(),
             seats: (0..workers).map(seat).collect(),
+            pool: Mutex::default(),
             monitors: Mutex::default(),
             next_monitor: AtomicU32::new(1),
             stop: Arc::default(),
@@ -140,6 +165,18 @@ impl Watch {
         }
     }
 
+    /// Makes the calling thread one of the pool's, until what is returned is dropped: what does not return there is seen.
+    pub(super) fn sit_in_pool(self: &Arc<Self>) -> PoolSeat {
+        let mut pool = lock(&self.pool);
+        let seat = pool.free.pop().unwrap_or_else(|| {
+            let seat = &*Box::leak(Box::new(Seat { worker: NO_WORKER, ..Seat::default() }));
+            pool.all.push(seat);
+            seat
+        });
+        SEAT.set(Some(seat));
+        PoolSeat { watch: Arc::clone(self), seat }
+    }
+
     /// The seat of the calling thread.
     #[inline]
     pub(super) fn seat() -> Option<&'static Seat> {
@@ -147,9 +184,9 @@ impl Watch {
     }
 
     /// A monitor for one more generation of a plugin.
-    pub(super) fn monitor(&self, plugin: &str) -> Arc<Monitor> {
+    pub(super) fn monitor(&self, plugin: &str, kind: Kind) -> Arc<Monitor> {
         let number = self.next_monitor.fetch_add(1, Relaxed) % (1 << PLUGIN_BITS);
-        let monitor = Arc::new(Monitor::new(number, plugin, self.seats.len(), self.policy.clone()));
+        let monitor = Arc::new(Monitor::new(number, plugin, kind, self.seats.len(), self.policy.clone()));
         let mut monitors = lock(&self.monitors);
         monitors.retain(|_, monitor| monitor.strong_count() > 0);
         monitors.insert(number, Arc::downgrade(&monitor));
@@ -183,8 +220,9 @@ impl Watch {
 
     /// Looks at every seat once. `passed`: the time since it was last done.
     fn look(&self, looks: &mut Vec<Look>, passed: Duration) {
-        looks.resize_with(self.seats.len(), Look::default);
-        for (seat, look) in self.seats.iter().zip(looks) {
+        let seats: Vec<&'static Seat> = self.seats.iter().chain(&lock(&self.pool).all).copied().collect();
+        looks.resize_with(seats.len(), Look::default);
+        for (seat, look) in seats.into_iter().zip(looks) {
             let running = seat.running();
             if look.call != running.map_or(NOTHING, |(call, ..)| call) {
                 look.report_end(seat.worker);
@@ -204,7 +242,8 @@ impl Watch {
     fn judge(&self, seat: &Seat, look: &mut Look, call: u64, monitor: &Monitor, entry: Entry) {
         let Policy { budget, stuck_after, stuck, .. } = &self.policy;
         let (plugin, callback) = (monitor.plugin(), entry.name());
-        if look.overstayed.is_none() && !budget.is_zero() && look.lasted >= *budget {
+        let is_worker = seat.worker != NO_WORKER;
+        if is_worker && look.overstayed.is_none() && !budget.is_zero() && look.lasted >= *budget {
             // A busy machine lets threads wait that would have returned long ago.
             let kept_waiting = waited(seat).zip(look.waited).map(|(now, then)| now.saturating_sub(then));
             if look.lasted.saturating_sub(kept_waiting.unwrap_or_default()) < *budget {
@@ -212,16 +251,24 @@ impl Watch {
             }
             let Some(client_id) = seat.client(call) else { return };
             let (worker, ms) = (seat.worker, look.lasted.as_millis());
-            monitor.count_overstay(entry);
-            tracing::warn!(plugin, callback, client_id, worker, ms, "a callback holds up all clients of its worker");
+            let then = if monitor.overstayed(entry) { ". From now on it runs on the pool" } else { "" };
+            tracing::warn!(
+                plugin,
+                callback,
+                client_id,
+                worker,
+                ms,
+                "a callback holds up all clients of its worker{then}"
+            );
             look.overstayed = Some((plugin.to_owned(), callback));
         }
         if !look.is_stuck && !stuck_after.is_zero() && look.lasted >= *stuck_after {
             let Some(client_id) = seat.client(call) else { return };
             look.is_stuck = true;
-            let (worker, secs) = (seat.worker, look.lasted.as_secs());
+            let (worker, secs) = (is_worker.then_some(seat.worker), look.lasted.as_secs());
             tracing::error!(plugin, callback, client_id, worker, secs, "a callback does not return");
-            if *stuck == Stuck::Abort {
+            // On the pool it holds up nobody but its own connection.
+            if is_worker && *stuck == Stuck::Abort {
                 tracing::error!("callback_stuck is abort: the process ends");
                 std::process::abort();
             }
@@ -305,7 +352,7 @@ mod tests {
     fn a_call_that_is_seen_again_and_again_overstays_once() {
         let limits = Limits { callback_budget: Duration::from_millis(100), ..Limits::default() };
         let watch = Watch::new(2, &limits);
-        let (monitor, seat, mut looks) = (watch.monitor("p"), watch.seats[1], Vec::new());
+        let (monitor, seat, mut looks) = (watch.monitor("p", Kind::default()), watch.seats[1], Vec::new());
         let mut look = |ms| watch.look(&mut looks, Duration::from_millis(ms));
         monitor.begin(Some(seat), PUBLISH);
         look(50);
@@ -339,7 +386,7 @@ mod tests {
     fn no_budget_is_no_bound() {
         let limits = Limits { callback_budget: Duration::ZERO, ..Limits::default() };
         let watch = Watch::new(1, &limits);
-        let (monitor, mut looks) = (watch.monitor("p"), Vec::new());
+        let (monitor, mut looks) = (watch.monitor("p", Kind::default()), Vec::new());
         monitor.begin(Some(watch.seats[0]), PUBLISH);
         watch.seats[0].enter(&monitor, PUBLISH, 7, "somebody", false);
         for _ in 0..3 {
@@ -351,7 +398,7 @@ mod tests {
     #[test]
     fn the_client_of_a_call_is_known_while_it_lasts() {
         let watch = Watch::new(1, &Limits::default());
-        let (monitor, seat) = (watch.monitor("p"), watch.seats[0]);
+        let (monitor, seat) = (watch.monitor("p", Kind::default()), watch.seats[0]);
         let long = "x".repeat(100);
         for (connection, who, anew, expected) in [
             (1, "", true, ""),

@@ -17,6 +17,7 @@ mod loader;
 mod memory;
 mod mqtt;
 mod plugins;
+mod pool;
 mod protocol;
 mod pump;
 mod restart;

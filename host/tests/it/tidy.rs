@@ -17,6 +17,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("host/src/plugin/c.rs", "the table of a plugin in C is read"),
     ("host/src/plugin/c/", "the functions that such a plugin calls"),
     ("host/src/plugin/call.rs", "calls of a plugin's functions"),
+    ("host/src/plugin/offload.rs", "the same on threads of the pool"),
     ("host/src/plugin/handover.rs", "calls of the functions that hand state over"),
     ("host/src/plugin/loader.rs", "dlopen, and trust in a library's header"),
     ("host/src/plugin/services.rs", "the functions that a plugin calls"),

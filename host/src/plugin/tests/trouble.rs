@@ -61,7 +61,7 @@ impl Handler for Told {
 }
 
 fn told_chain(watch: &Arc<Watch>) -> Chain {
-    let services = Services::detached().watched_by(Arc::clone(watch));
+    let services = Services::detached().watched_by(Arc::clone(watch), &Limits::default());
     Chain::new(vec![Plugin::from_static::<Told>("told", "1.2.3", "{}", &services).expect("loads")]).expect("a chain")
 }
 

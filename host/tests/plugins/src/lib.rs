@@ -6,6 +6,7 @@ use plugin_api::{ConnectionInfo, Error, Handler, Host, Message, Publish, Publish
 use serde_json::Value;
 
 pub use counting::Counting;
+pub mod sleeper;
 
 /// A handler of which there are two versions, `v1` and `v2`: a message to `ask` is forwarded to `answer` with the version
 /// (`v1` or `v2`) as its payload, everything else as it is.

@@ -1,0 +1,286 @@
+//! Requests that outlive the packet that they are about: copies of views, for calls on other threads.
+
+use abi_stable::std_types::RStr;
+use plugin_api::Callback;
+use plugin_api::abi::{
+    RawAck, RawAuth, RawConnect, RawConnected, RawConnectionInfo, RawDeliver, RawDisconnect, RawInfo, RawMessageNotice,
+    RawPeer, RawPublish, RawRetained, RawState, RawSubscribe, RawSubscription, RawSwapped, RawUnsubscribe,
+};
+
+use super::request::NO_EXTENSION;
+
+/// Makes the owned counterpart of a view from its fields: text, bytes, and what is copied as it is.
+macro_rules! owned {
+    ($($name:ident: $raw:ident { text: $($text:ident)*; bytes: $($bytes:ident)*; copied: $($copied:ident: $type:ty)*; })+) => {$(
+        pub(super) struct $name {
+            $($text: Box<str>,)*
+            $($bytes: Box<[u8]>,)*
+            $($copied: $type,)*
+        }
+
+        impl From<&$raw<'_>> for $name {
+            fn from(raw: &$raw<'_>) -> Self {
+                Self {
+                    $($text: raw.$text.as_str().into(),)*
+                    $($bytes: raw.$bytes.as_slice().into(),)*
+                    $($copied: raw.$copied,)*
+                }
+            }
+        }
+
+        impl $name {
+            pub(super) fn raw(&self) -> $raw<'_> {
+                $raw {
+                    $($text: (&*self.$text).into(),)*
+                    $($bytes: (&*self.$bytes).into(),)*
+                    $($copied: self.$copied,)*
+                    extension: NO_EXTENSION,
+                }
+            }
+        }
+    )+};
+}
+
+owned! {
+    OwnedInfo: RawConnectionInfo { text: listener; bytes: ; copied: connection: u64 peer: RawPeer; }
+    OwnedAuth: RawAuth { text: method; bytes: data properties; copied: step: u8 flags: u8; }
+    OwnedPublish: RawPublish { text: topic; bytes: payload properties; copied: packet_id: u16 qos: u8 flags: u8; }
+    OwnedSubscription: RawSubscription {
+        text: filter share_name; bytes: ; copied: qos: u8 retain_handling: u8 flags: u8 reason_code: u8;
+    }
+    OwnedMessageForInfo: RawInfo { text: kind; bytes: data; copied: connection: u64 timer: u64 sender: u8; }
+    OwnedDisconnect: RawDisconnect { text: text; bytes: ; copied: kind: u8 reason_code: u8; }
+    OwnedConnected: RawConnected {
+        text: client_id; bytes: ; copied: connection: u64 session_expiry: u32 keep_alive: u16 flags: u8;
+    }
+    OwnedMessageNotice: RawMessageNotice {
+        text: client_id topic; bytes: payload properties;
+        copied: token: u64 packet_id: u16 qos: u8 flags: u8 reason: u8 reason_code: u8;
+    }
+    OwnedRetained: RawRetained { text: topic; bytes: payload properties; copied: qos: u8 change: u8; }
+}
+
+pub(super) struct OwnedConnect {
+    client_id: Box<str>,
+    username: Box<str>,
+    password: Box<[u8]>,
+    properties: Box<[u8]>,
+    will: Option<OwnedPublish>,
+    listener: Box<str>,
+    connection: u64,
+    peer: RawPeer,
+    keep_alive: u16,
+    protocol_version: u8,
+    flags: u8,
+}
+
+/// A connection that comes from another instance.
+pub(super) struct OwnedSwapped {
+    info: OwnedInfo,
+    client_id: Box<str>,
+    from_version: Box<str>,
+    keep_alive: u16,
+    protocol_version: u8,
+    flags: u8,
+}
+
+impl From<&RawSwapped<'_>> for OwnedSwapped {
+    fn from(raw: &RawSwapped<'_>) -> Self {
+        Self {
+            info: (&raw.info).into(),
+            client_id: raw.client_id.as_str().into(),
+            from_version: raw.from_version.as_str().into(),
+            keep_alive: raw.keep_alive,
+            protocol_version: raw.protocol_version,
+            flags: raw.flags,
+        }
+    }
+}
+
+impl OwnedSwapped {
+    pub(super) fn with<T>(&self, show: impl FnOnce(&RawSwapped<'_>) -> T) -> T {
+        show(&RawSwapped {
+            info: self.info.raw(),
+            client_id: (&*self.client_id).into(),
+            from_version: (&*self.from_version).into(),
+            keep_alive: self.keep_alive,
+            protocol_version: self.protocol_version,
+            flags: self.flags,
+            extension: NO_EXTENSION,
+        })
+    }
+}
+
+/// What a plugin is asked, or told.
+pub(super) enum Request {
+    Connect(Box<OwnedConnect>),
+    Auth(OwnedAuth),
+    Publish(OwnedPublish),
+    Subscribe(Vec<OwnedSubscription>, Box<[u8]>),
+    Unsubscribe(Vec<Box<str>>, Box<[u8]>),
+    Puback {
+        packet_id: u16,
+        kind: u8,
+        reason_code: u8,
+        token: u64,
+    },
+    Info(OwnedMessageForInfo),
+    Disconnect(OwnedDisconnect),
+    Connected(OwnedConnected),
+    Swapped(Box<OwnedSwapped>),
+    SessionExpired {
+        client_id: Box<str>,
+        state: Option<(u32, Box<[u8]>)>,
+    },
+    /// What has become of a message, for one of three callbacks.
+    Message(Callback, Box<OwnedMessageNotice>),
+    Retained(OwnedRetained),
+}
+
+impl Request {
+    pub(super) fn session_expired(client_id: &str, state: Option<&RawState<'_>>) -> Self {
+        let state = state.map(|state| (state.version, state.bytes.as_slice().into()));
+        Self::SessionExpired { client_id: client_id.into(), state }
+    }
+
+    pub(super) fn callback(&self) -> Callback {
+        match self {
+            Self::Connect(_) => Callback::Connect,
+            Self::Auth(_) => Callback::Auth,
+            Self::Publish(_) => Callback::Publish,
+            Self::Subscribe(..) => Callback::Subscribe,
+            Self::Unsubscribe(..) => Callback::Unsubscribe,
+            Self::Puback { .. } => Callback::Puback,
+            Self::Info(_) => Callback::Info,
+            Self::Disconnect(_) => Callback::Disconnect,
+            Self::Connected(_) => Callback::Connected,
+            Self::Swapped(_) => Callback::Swapped,
+            Self::SessionExpired { .. } => Callback::SessionExpired,
+            Self::Message(callback, _) => *callback,
+            Self::Retained(_) => Callback::Retained,
+        }
+    }
+}
+
+impl OwnedConnect {
+    /// Shows it: a view of a Will Message is part of it.
+    pub(super) fn with<T>(&self, show: impl FnOnce(&RawConnect<'_>) -> T) -> T {
+        let will = self.will.as_ref().map(OwnedPublish::raw);
+        show(&RawConnect {
+            client_id: (&*self.client_id).into(),
+            username: (&*self.username).into(),
+            password: (&*self.password).into(),
+            properties: (&*self.properties).into(),
+            will: will.as_ref(),
+            listener: (&*self.listener).into(),
+            connection: self.connection,
+            peer: self.peer,
+            keep_alive: self.keep_alive,
+            protocol_version: self.protocol_version,
+            flags: self.flags,
+            extension: NO_EXTENSION,
+        })
+    }
+}
+
+/// Shows a SUBSCRIBE packet.
+pub(super) fn with_subscribe<T>(
+    items: &[OwnedSubscription],
+    properties: &[u8],
+    show: impl FnOnce(&RawSubscribe<'_>) -> T,
+) -> T {
+    let subscriptions: Vec<RawSubscription<'_>> = items.iter().map(OwnedSubscription::raw).collect();
+    let (subscriptions, properties) = (subscriptions.as_slice().into(), properties.into());
+    show(&RawSubscribe { subscriptions, properties, extension: NO_EXTENSION })
+}
+
+/// Shows an UNSUBSCRIBE packet.
+pub(super) fn with_unsubscribe<T>(
+    filters: &[Box<str>],
+    properties: &[u8],
+    show: impl FnOnce(&RawUnsubscribe<'_>) -> T,
+) -> T {
+    let filters: Vec<RStr<'_>> = filters.iter().map(|filter| (&**filter).into()).collect();
+    let (filters, properties) = (filters.as_slice().into(), properties.into());
+    show(&RawUnsubscribe { filters, properties, extension: NO_EXTENSION })
+}
+
+/// A view that can be kept; but for that of a delivery, which is decided on at once or not at all.
+pub(super) trait Own {
+    fn own(&self) -> Option<Request>;
+}
+
+impl Own for RawDeliver<'_> {
+    fn own(&self) -> Option<Request> {
+        None
+    }
+}
+
+impl Own for RawConnect<'_> {
+    fn own(&self) -> Option<Request> {
+        Some(Request::Connect(Box::new(OwnedConnect {
+            client_id: self.client_id.as_str().into(),
+            username: self.username.as_str().into(),
+            password: self.password.as_slice().into(),
+            properties: self.properties.as_slice().into(),
+            will: self.will.map(OwnedPublish::from),
+            listener: self.listener.as_str().into(),
+            connection: self.connection,
+            peer: self.peer,
+            keep_alive: self.keep_alive,
+            protocol_version: self.protocol_version,
+            flags: self.flags,
+        })))
+    }
+}
+
+impl Own for RawAuth<'_> {
+    fn own(&self) -> Option<Request> {
+        Some(Request::Auth(self.into()))
+    }
+}
+
+impl Own for RawPublish<'_> {
+    fn own(&self) -> Option<Request> {
+        Some(Request::Publish(self.into()))
+    }
+}
+
+impl Own for RawSubscribe<'_> {
+    fn own(&self) -> Option<Request> {
+        let items = self.subscriptions.iter().map(OwnedSubscription::from).collect();
+        Some(Request::Subscribe(items, self.properties.as_slice().into()))
+    }
+}
+
+impl Own for RawUnsubscribe<'_> {
+    fn own(&self) -> Option<Request> {
+        let filters = self.filters.iter().map(|filter| filter.as_str().into()).collect();
+        Some(Request::Unsubscribe(filters, self.properties.as_slice().into()))
+    }
+}
+
+impl Own for RawAck {
+    fn own(&self) -> Option<Request> {
+        let Self { packet_id, kind, reason_code, token, .. } = *self;
+        Some(Request::Puback { packet_id, kind, reason_code, token })
+    }
+}
+
+impl Own for RawInfo<'_> {
+    fn own(&self) -> Option<Request> {
+        Some(Request::Info(self.into()))
+    }
+}
+
+impl Own for RawDisconnect<'_> {
+    fn own(&self) -> Option<Request> {
+        Some(Request::Disconnect(self.into()))
+    }
+}
+
+impl Own for RawConnected<'_> {
+    fn own(&self) -> Option<Request> {
+        Some(Request::Connected(self.into()))
+    }
+}

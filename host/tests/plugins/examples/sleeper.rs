@@ -1,0 +1,3 @@
+//! A plugin that takes its time, and says nothing of it: see `test_plugins::sleeper`.
+
+test_plugins::sleeper!();
