@@ -66,7 +66,9 @@ pub enum SwapRule {
 /// opinion, publishing and subscribing are allowed; who may connect is then up to the host's configuration.
 ///
 /// # Time
-/// A callback runs on the thread that serves its connection and many others: while it runs, they wait. It must not block.
+/// A callback runs on the thread that serves its connection and many others: while it runs, they wait. What takes long is
+/// answered later, by a ticket ([`Host::ticket`]) or from an `async fn`; what can only block says so with `#[blocking]`. See
+/// "Answering later", "async fn" and "Callbacks that block" in the crate's documentation.
 ///
 /// # Panics
 /// A panic is caught. The connection that it happened in is closed, its state is dropped without another callback (not

@@ -13,6 +13,8 @@ struct Sets {
     callbacks: Vec<TokenStream>,
     blocking: Vec<TokenStream>,
     asynchronous: Vec<TokenStream>,
+    /// The methods without a condition.
+    names: Vec<String>,
 }
 
 /// `has_async`: plugin-api has its feature `async`.
@@ -42,7 +44,7 @@ pub(crate) fn expand(arguments: &TokenStream, mut block: ItemImpl, has_async: bo
             _ => {}
         }
     }
-    let Sets { callbacks, blocking, asynchronous } = sets;
+    let Sets { callbacks, blocking, asynchronous, .. } = sets;
     block.items.push(set("CALLBACKS", &callbacks));
     if !blocking.is_empty() {
         block.items.push(set("BLOCKING", &blocking));
@@ -101,7 +103,15 @@ impl Sets {
             return no_blocking(&function.attrs);
         };
         let variant = Ident::new(variant, name.span());
-        let conditions = function.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg"));
+        let conditions = || function.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg"));
+        if conditions().next().is_none() {
+            // One of them may be about to get another name.
+            if self.names.contains(&text) {
+                return Err(Error::new_spanned(name, format!("`{text}` is there twice")));
+            }
+            self.names.push(text.clone());
+        }
+        let conditions = conditions();
         let step = quote! {
             #(#conditions)*
             let callbacks = callbacks.with(::plugin_api::Callback::#variant);

@@ -132,6 +132,14 @@ fn mistakes_with_async_are_explained() {
         is_refused(block.clone(), part);
         is_refused(block, "publish: owned::Publish) -> Result<PublishVerdict, Error>");
     }
+
+    let block = parse_quote! {
+        impl Handler for A {
+            fn handle_publish() {}
+            async fn handle_publish(self: Arc<Self>, connection: Lent<()>, publish: owned::Publish) {}
+        }
+    };
+    is_refused(block, "is there twice");
 }
 
 #[test]
