@@ -1,14 +1,31 @@
 //! Plugins are swapped while clients are served.
 
-use host::{ServerHandle, SwapRequest};
+use std::path::PathBuf;
+
+use host::{ServerHandle, SwapRequest, SwapStep};
 
 use crate::harness::{TempDir, eventually, library, with_configured};
-use crate::mqtt::{Client, V5};
+use crate::mqtt::{Client, Connect, V5, field, packet, properties};
 
 /// What the plugin says of its version, on a connection that has been there.
 fn ask(client: &mut Client) -> String {
     assert_eq!(client.publish("ask", "", 1), 0);
     client.receive().text().to_owned()
+}
+
+/// The same where there are several, each with an answer of its own.
+fn ask_as(client: &mut Client, number: usize) -> String {
+    assert_eq!(client.publish(&format!("ask/{number}"), "", 1), 0);
+    client.receive().text().to_owned()
+}
+
+fn several(server: &ServerHandle, count: usize) -> Vec<Client> {
+    let connect = |number: usize| {
+        let mut client = Client::connect(server.local_addr(), V5, format!("c{number}"));
+        client.subscribe(&format!("answer/{number}"), 1);
+        client
+    };
+    (0..count).map(connect).collect()
 }
 
 fn asking(server: &ServerHandle, client_id: &str) -> Client {
@@ -66,4 +83,145 @@ fn file_that_has_changed_is_swapped() {
     assert_eq!(server.swap_changed().into_iter().map(|one| one.unwrap().generation).collect::<Vec<_>>(), [2]);
     assert_eq!(ask(&mut client), "v2");
     server.stop().unwrap();
+}
+
+/// A library that is loaded, and what is wrong with it or its configuration.
+struct Failing {
+    library: PathBuf,
+    config: Option<&'static str>,
+    step: SwapStep,
+    reason: &'static str,
+}
+
+fn failing(dir: &TempDir) -> Vec<Failing> {
+    let ours = || library("counting_v2");
+    let row = |library: PathBuf, config, step, reason| Failing { library, config, step, reason };
+    vec![
+        row(dir.path().join("none.so"), None, SwapStep::Copy, "there is no such file"),
+        row(dir.path().into(), None, SwapStep::Copy, "it is a directory"),
+        row(dir.file("text.so", "no library"), None, SwapStep::Load, "not a shared library"),
+        row(library("no_symbol"), None, SwapStep::Load, "it has no entry symbol"),
+        row(library("other_major"), None, SwapStep::Abi, "it was built with plugin-api"),
+        row(library("other_layout"), None, SwapStep::Abi, "its interface is not this host's"),
+        row(library("v2"), None, SwapStep::Name, "no plugin of this server is called \"versioned\""),
+        row(ours(), Some("{nonsense"), SwapStep::Config, "its configuration is not JSON"),
+        row(ours(), Some(r#"{"init": "refuse"}"#), SwapStep::Init, "it refuses to start: init, as asked"),
+        row(ours(), Some(r#"{"init": "panic"}"#), SwapStep::Init, "it panicked while it was starting: init, as asked"),
+        row(
+            ours(),
+            Some(r#"{"plugin_state": "refuse"}"#),
+            SwapStep::State,
+            "returned an error: plugin_state, as asked",
+        ),
+        row(ours(), Some(r#"{"plugin_state": "panic"}"#), SwapStep::State, "panicked: plugin_state, as asked"),
+    ]
+}
+
+#[test]
+fn failure_at_any_step_leaves_the_running_version_untouched_and_says_why() {
+    let dir = TempDir::new("swap-fails");
+    with_configured(
+        |builder| builder.plugin(library("counting_v1"), r#"{"deny": "secret"}"#),
+        |server| {
+            let mut client = asking(server, "one");
+            for (number, Failing { library, config, step, reason }) in failing(&dir).into_iter().enumerate() {
+                let config = config.map(str::to_owned);
+                let error = server.swap(&SwapRequest { config, ..SwapRequest::new(&library) }).expect_err(reason);
+                assert!(error.step == step && error.reason.contains(reason), "{reason:?}: {error:?}");
+                let json = error.to_json();
+                assert!(json["reason"].as_str().is_some_and(|text| text.contains(reason)), "{json}");
+                assert_eq!(json["step"], step.name());
+                let count = 2 * number + 1;
+                assert_eq!(ask(&mut client), format!("v1 mine={count} all={count}"));
+                assert_eq!(client.publish("secret", "", 1), 0x87, "what it refuses is refused");
+                assert_eq!(instances(server), [("active", 1, 1)]);
+            }
+            // After all of that, what is right is taken, with the configuration that was there.
+            server.swap(&SwapRequest::new(library("counting_v2"))).expect("it fits");
+            assert_eq!(ask(&mut client), "v2 mine=25 all=25");
+            assert_eq!(client.publish("secret", "", 1), 0x87);
+        },
+    );
+}
+
+#[test]
+fn version_that_cannot_take_the_connections_is_rolled_back_and_costs_none() {
+    for config in [r#"{"import": "refuse"}"#, r#"{"import": "panic"}"#, r#"{"publish": "panic"}"#] {
+        with_configured(
+            |builder| builder.plugin(library("counting_v1"), "{}"),
+            |server| {
+                let mut clients = several(server, 10);
+                let request = SwapRequest {
+                    config: Some(config.to_owned()),
+                    error_budget: 4,
+                    ..SwapRequest::new(library("counting_v2"))
+                };
+                let _ = server.swap(&request).expect("it is loaded");
+                for (number, client) in clients.iter_mut().enumerate() {
+                    let answer = ask_as(client, number);
+                    assert!(answer.starts_with("v1 mine=1 "), "{config}: {answer}");
+                }
+                eventually("it is rolled back", || instances(server) == [("active", 1, 10)]);
+                for (number, client) in clients.iter_mut().enumerate() {
+                    let answer = ask_as(client, number);
+                    assert!(answer.starts_with("v1 mine=2 "), "{config}: {answer}");
+                }
+            },
+        );
+    }
+}
+
+#[test]
+fn exchange_of_authentication_that_is_under_way_ends_with_the_version_that_began_it() {
+    with_configured(
+        |builder| builder.plugin(library("counting_v1"), "{}"),
+        |server| {
+            let method = [&[0x15][..], &field("m")].concat();
+            let mut client = Client::open(server.local_addr(), V5);
+            let mut connect = Connect::new(V5, "one");
+            connect.properties = method.clone();
+            client.send(connect.bytes());
+            let data = |data: &str| [method.clone(), vec![0x16], field(data)].concat();
+            let auth = |code: u8, text: &str| packet(0xF0, &[vec![code], properties(V5, &data(text))].concat());
+            client.expect(&auth(0x18, "v1"));
+            let report = server.swap(&SwapRequest::new(library("counting_v2"))).expect("it fits");
+            assert_eq!(report.late, 1, "{report}");
+            client.send(auth(0x18, "x"));
+            let connack = client.connack();
+            assert_eq!(connack.code, 0);
+            assert!(connack.properties.ends_with(&data("v1")), "{:?}", connack.properties);
+            client.subscribe("answer", 1);
+            assert_eq!(ask(&mut client), "v2 mine=1 all=1");
+        },
+    );
+}
+
+#[test]
+fn share_of_the_connections_gets_a_canary() {
+    with_configured(
+        |builder| builder.plugin(library("counting_v1"), "{}"),
+        |server| {
+            let mut clients = several(server, 60);
+            let mut versions = |count: u32| {
+                let v2 = clients.iter_mut().enumerate().filter_map(|(number, client)| {
+                    let answer = ask_as(client, number);
+                    assert!(answer.contains(&format!(" mine={count} ")), "{answer}");
+                    answer.starts_with("v2").then_some(())
+                });
+                v2.count()
+            };
+            let canary = SwapRequest { canary_per_mille: Some(300), ..SwapRequest::new(library("counting_v2")) };
+            server.swap(&canary).expect("it fits");
+            let share = versions(1);
+            assert!((5..35).contains(&share), "{share} of 60 at 30 %");
+            assert_eq!(server.swap(&canary).expect_err("there is one").step, SwapStep::Flip);
+            server.rollback(Some("counting")).expect("there is a canary");
+            assert_eq!(versions(2), 0);
+            assert_eq!(server.promote(None).expect_err("there is none").step, SwapStep::Flip);
+            server.swap(&canary).expect("it fits");
+            server.promote(None).expect("there is a canary");
+            assert_eq!(versions(3), 60);
+            assert_eq!(instances(server)[0], ("active", 3, 60));
+        },
+    );
 }

@@ -11,7 +11,8 @@ use crate::Config;
 
 /// A handler of which there are two versions, `counting_v1` and `counting_v2`. It counts the messages of each connection
 /// and of all, and hands both over. The payload of a message to `count/…` is followed by the connection's count (8 bytes)
-/// and the version (1 byte); one to `ask` is forwarded to `answer` as `v1 mine=2 all=3`.
+/// and the version (1 byte); one to `ask/x` is forwarded to `answer/x` as `v1 mine=2
+/// all=3`.
 ///
 /// Its configuration says where it fails: `{"init": "refuse"}` or `panic`, the same for `plugin_state`, `import`,
 /// `export` and `publish`; `{"deny": "topic"}` is a topic that nobody may publish to.
@@ -80,9 +81,10 @@ impl<const VERSION: u8> Handler for Counting<VERSION> {
             let payload = [publish.payload(), &count.to_be_bytes(), &[VERSION]].concat();
             return Ok(PublishVerdict::ForwardChanged(Message::from(publish).payload(payload)));
         }
-        if topic == "ask" {
+        if let Some(whose) = topic.strip_prefix("ask") {
+            let answer = format!("answer{whose}");
             let payload = format!("v{VERSION} mine={count} all={all}");
-            return Ok(PublishVerdict::ForwardChanged(Message::from(publish).topic("answer").payload(payload)));
+            return Ok(PublishVerdict::ForwardChanged(Message::from(publish).topic(answer).payload(payload)));
         }
         Ok(PublishVerdict::Forward)
     }
