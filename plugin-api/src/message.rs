@@ -1,6 +1,6 @@
 //! An Application Message that a handler makes.
 
-use crate::{Properties, PropertiesBuf, Property, Publish, QoS};
+use crate::{Deliver, Properties, PropertiesBuf, Property, Publish, QoS};
 
 /// An Application Message.
 ///
@@ -84,6 +84,20 @@ impl Message {
     pub fn property(mut self, property: Property<'_>) -> Self {
         self.properties = self.properties.with(property);
         self
+    }
+}
+
+/// A copy, to change and to send instead. It keeps what is left of the Message Expiry Interval.
+impl From<&Deliver<'_>> for Message {
+    fn from(deliver: &Deliver<'_>) -> Self {
+        Self {
+            topic: deliver.topic().to_owned(),
+            payload: deliver.payload().to_vec(),
+            qos: deliver.qos(),
+            retain: deliver.retain(),
+            properties: deliver.properties().into(),
+            token: 0,
+        }
     }
 }
 

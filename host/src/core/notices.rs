@@ -89,8 +89,20 @@ impl Core {
 
     #[cold]
     fn tell(&self, fate: Fate, meant: &Meant<'_>) {
-        let Meant { session, parts, token, packet_id, qos, retain } = *meant;
-        let client_id = self.sessions.get(session as usize).map_or("", |session| &*session.client_id);
+        let client_id = self.sessions.get(meant.session as usize).map_or("", |session| &*session.client_id);
+        self.tell_of(client_id, fate, meant);
+    }
+
+    /// A message was for a client that has no session.
+    #[cold]
+    pub(super) fn tell_no_session(&self, client_id: &str, meant: &Meant<'_>) {
+        if self.wants(Callback::Dropped) {
+            self.tell_of(client_id, Fate::Dropped(DropReason::SessionEnded), meant);
+        }
+    }
+
+    fn tell_of(&self, client_id: &str, fate: Fate, meant: &Meant<'_>) {
+        let Meant { parts, token, packet_id, qos, retain, .. } = *meant;
         let mut properties = Vec::new();
         let message = MessageParts { properties: complete(parts, self.now, &mut properties), ..*parts };
         let packet_id = packet_id.map(PacketId::get);

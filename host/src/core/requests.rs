@@ -247,7 +247,10 @@ impl Core {
                 self.tell_expired(&Meant { session, token, ..Meant::for_anybody(&parts) });
             }
             Some(session) => self.send_to_session(session, &parts, token),
-            None => self.tell_dropped(DropReason::SessionEnded, &Meant { token, ..Meant::for_anybody(&parts) }),
+            None => {
+                let client_id = if let SendTarget::Client(client_id) = target { client_id } else { "" };
+                self.tell_no_session(client_id, &Meant { token, ..Meant::for_anybody(&parts) });
+            }
         }
     }
 

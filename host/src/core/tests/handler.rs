@@ -9,6 +9,7 @@ use plugin_api::{
     UnsubscribeVerdict, handler,
 };
 
+use super::judge::Judges;
 use super::net::lock;
 use crate::clock::Clock;
 use crate::core::mail::Mailboxes;
@@ -83,12 +84,18 @@ impl Scripted {
         lock(&self.0)
     }
 
-    /// A chain with the scripted plugin, or without any.
-    pub(super) fn chain(scripted: Option<&Self>, mailboxes: &Mailboxes, tickets_max: usize) -> Chain {
-        let Some(scripted) = scripted else {
-            return Chain::default();
-        };
-        Chain::new(vec![scripted.plugin("1.0.0", mailboxes, tickets_max)]).expect("one plugin")
+    /// A chain with the scripted plugin, or without it, and so many judges behind it.
+    pub(super) fn chain(
+        scripted: Option<&Self>,
+        judges: usize,
+        mailboxes: &Mailboxes,
+        tickets_max: usize,
+    ) -> (Chain, Judges) {
+        let services = Services::new(mailboxes.clone(), Clock::start(), 1 << 20);
+        let (judges, others) = Judges::appoint(judges, &services);
+        let puppet = scripted.map(|scripted| scripted.plugin("1.0.0", mailboxes, tickets_max));
+        let chain = Chain::new(puppet.into_iter().chain(others).collect());
+        (chain.expect("plugins with different names"), judges)
     }
 
     /// The scripted plugin.

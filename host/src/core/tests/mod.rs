@@ -5,6 +5,7 @@
 //! all bytes of a packet at once and byte by byte. It has to come out the same, and to leave nothing behind.
 
 mod handler;
+mod judge;
 mod net;
 
 mod admission;
@@ -14,11 +15,13 @@ mod budget;
 mod conformance;
 mod connect;
 mod deferred;
+mod deliver;
 mod inbound;
 #[cfg(feature = "loom")]
 mod interleavings;
 mod limits;
 mod members;
+mod notices;
 mod offered;
 mod outbound;
 mod queues;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::handler::{Script, Scripted};
+use super::judge::{Docket, Judges};
 use super::{Mode, ProtocolVersion, V3_1, V5};
 use crate::clock::Millis;
 use crate::codec::tests::packet;
@@ -32,6 +33,8 @@ pub(in crate::core) struct Setup {
     pub(in crate::core) limits: Limits,
     /// Whether there is a plugin.
     pub(in crate::core) plugin: bool,
+    /// How many plugins there are behind it that decide on deliveries; at most two.
+    pub(in crate::core) judges: usize,
     pub(in crate::core) allow_anonymous: bool,
     /// Where clients come from.
     pub(in crate::core) peer: &'static str,
@@ -39,7 +42,7 @@ pub(in crate::core) struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { limits: Limits::default(), plugin: true, allow_anonymous: false, peer: "127.0.0.1:50000" }
+        Self { limits: Limits::default(), plugin: true, judges: 0, allow_anonymous: false, peer: "127.0.0.1:50000" }
     }
 }
 
@@ -70,6 +73,7 @@ pub(in crate::core) struct Net {
     scripted: Option<Scripted>,
     /// The plugins that were there before, oldest first.
     former: Vec<Scripted>,
+    judges: Judges,
     clients: Vec<Client>,
     by_slot: HashMap<(usize, u32), usize>,
     /// Workers whose mailbox has woken them.
@@ -91,7 +95,7 @@ impl Net {
                 .collect(),
         );
         let scripted = setup.plugin.then(Scripted::default);
-        let chain = Scripted::chain(scripted.as_ref(), &mailboxes, setup.limits.tickets_max);
+        let (chain, judges) = Scripted::chain(scripted.as_ref(), setup.judges, &mailboxes, setup.limits.tickets_max);
         let shared = Arc::new(Shared::new(setup.limits.clone(), chain, mailboxes, setup.allow_anonymous));
         let now = Millis(1_000_000);
         Self {
@@ -100,6 +104,7 @@ impl Net {
             now,
             scripted,
             former: Vec::new(),
+            judges,
             clients: Vec::new(),
             by_slot: HashMap::new(),
             rung,
@@ -129,6 +134,11 @@ impl Net {
         let plugin = new.plugin(version, &self.shared.mailboxes, self.shared.limits.tickets_max);
         self.shared.chain.flip(0, &Arc::new(plugin), how).expect("nothing is in the way");
         self.former.extend(self.scripted.replace(new));
+    }
+
+    /// The same of a plugin that decides on deliveries.
+    pub(in crate::core) fn judge(&self, place: usize) -> MutexGuard<'_, Docket> {
+        self.judges.of(place)
     }
 
     pub(in crate::core) fn workers(&self) -> usize {

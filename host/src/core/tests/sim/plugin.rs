@@ -1,8 +1,9 @@
 //! The plugin of the simulation: it denies some topics, and does what it is asked by `send_info`.
 
-use plugin_api::{Disconnect, InfoAction, Message, PublishVerdict, QoS, ReasonCode};
+use plugin_api::{DeliverVerdict, Disconnect, InfoAction, Message, PublishVerdict, QoS, ReasonCode};
 
 use super::super::handler::Scripted;
+use super::super::judge::Judges;
 
 /// Topics that nobody may publish to.
 pub(super) const DENIED: &str = "deny/";
@@ -26,5 +27,13 @@ pub(super) fn script(scripted: &Scripted) {
             None => InfoAction::Stop("enough".into()),
         };
         Ok(vec![action])
+    }));
+}
+
+/// Every message may pass; some are given anew, as they are.
+pub(super) fn judge(judges: &Judges) {
+    judges.of(0).deliver = Some(Box::new(|seen| {
+        let again = seen.message.payload.len() % 2 == 0;
+        Ok(if again { DeliverVerdict::SendChanged(seen.message.clone()) } else { DeliverVerdict::Send })
     }));
 }

@@ -64,8 +64,13 @@ impl World {
         };
         let mailboxes = Mailboxes::new(rung.iter().map(ring).collect());
         let scripted = Scripted::default();
-        let chain = Scripted::chain(Some(&scripted), &mailboxes, config.limits.tickets_max);
+        // With every other seed there is one more plugin, which decides on deliveries and lets them pass.
+        let (chain, judges) =
+            Scripted::chain(Some(&scripted), usize::from(seed % 2 == 1), &mailboxes, config.limits.tickets_max);
         plugin::script(&scripted);
+        if seed % 2 == 1 {
+            plugin::judge(&judges);
+        }
         let shared = Arc::new(Shared::new(config.limits.clone(), chain, mailboxes, false));
         let now = Millis(1_000_000);
         let clients = (0..config.clients).map(|number| config.client(number, &mut rng)).collect();
