@@ -213,9 +213,15 @@ pub(crate) fn run(CommandConfig { request, place, json, timeout }: &CommandConfi
     code
 }
 
-/// The host has a working directory of its own.
+/// The path from the root, as the host has a working directory of its own. A link is left as it is: it may lead to another
+/// file when the host looks again.
 fn absolute(path: &Path) -> Result<String, String> {
-    let full = std::path::absolute(path).map_err(|error| format!("--plugin {}: {error}", path.display()))?;
+    let mut full = std::path::absolute(path).map_err(|error| format!("--plugin {}: {error}", path.display()))?;
+    if let (Some(folder), Some(name)) = (full.parent(), full.file_name())
+        && let Ok(folder) = folder.canonicalize()
+    {
+        full = folder.join(name);
+    }
     full.into_os_string().into_string().map_err(|path| {
         format!("--plugin {}: its path is not UTF-8, and cannot be told to the host: rename it", path.display())
     })

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use host::control::protocol::Request;
+use host::SwapRequest;
+use host::control::protocol::{Request, Swap};
 use serde_json::Value;
 
 /// Whether all is as it should be, and not only known.
@@ -170,12 +171,24 @@ fn instances(result: &Value, what: &str) -> String {
 
 fn swapped(request: &Request, result: &Value) -> String {
     let mut text = format!("{}\n", word(&result["summary"]));
-    if let Request::Swap(swap) = request
-        && swap.canary_per_mille.is_some()
-    {
-        let name = word(&result["plugin"]);
-        let _ =
-            writeln!(text, "`host swap --promote {name}` gives it all connections, `host swap --rollback {name}` none");
+    let name = word(&result["plugin"]);
+    match request {
+        Request::Swap(swap) if swap.canary_per_mille.is_some() => {
+            let _ = writeln!(
+                text,
+                "`host swap --promote {name}` gives it all connections, `host swap --rollback {name}` none"
+            );
+        }
+        Request::Swap(Swap { probation, .. }) => {
+            let probation = probation.unwrap_or(SwapRequest::PROBATION);
+            if !probation.is_zero() {
+                let _ = writeln!(
+                    text,
+                    "its errors are counted for {probation:?}; until then `host swap --rollback {name}` puts the old one back"
+                );
+            }
+        }
+        _ => {}
     }
     text
 }

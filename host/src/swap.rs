@@ -463,9 +463,14 @@ fn place(chain: &Chain, named: Option<&str>, prepared: &Prepared, path: &Path) -
     let error = |reason: String| SwapError::new(SwapStep::Name, Some(wanted), reason);
     let Some(index) = find(wanted) else {
         let names = plugins.iter().map(|plugin| plugin.name()).collect::<Vec<_>>().join(", ");
+        if names.is_empty() {
+            let reason =
+                "this server was started without plugins, and one cannot be added while it runs: start it with one";
+            return Err(error(reason.to_owned()));
+        }
         return Err(error(format!(
             "no plugin of this server is called {wanted:?} (there are: {names}). The name of the library {} says which \
-             plugin it replaces; another one can be named",
+             plugin it replaces, unless the swap names one",
             path.display()
         )));
     };
@@ -552,6 +557,11 @@ pub(crate) fn instances(chain: &Chain) -> Vec<(Role, Arc<Plugin>)> {
     all
 }
 
+/// Whoever reads it has another working directory.
+fn from_root(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// See [`ServerHandle::status`](crate::ServerHandle::status).
 pub(crate) fn status(chain: &Chain) -> Status {
     let (trials, retired, now) = (chain.trials(), chain.retired(), Instant::now());
@@ -559,7 +569,7 @@ pub(crate) fn status(chain: &Chain) -> Status {
         role,
         version: plugin.version().to_owned(),
         api_version: plugin.api_version().to_owned(),
-        path: plugin.origin().map(|origin| origin.path().to_owned()),
+        path: plugin.origin().map(|origin| from_root(origin.path())),
         generation: plugin.generation(),
         per_mille,
         connections: plugin.connections(),

@@ -325,6 +325,11 @@ fn swap_that_fails_changes_nothing_and_says_where() {
     }
     assert_eq!(host.instances(), [("active".to_owned(), 1, 1)]);
     host.process.stop();
+    let without = Host::start("control-fails-without", &[]);
+    assert!(stdout(&without.command(&["plugins"])).starts_with("no plugins"));
+    let (step, reason) = without.refusal(&["swap", "--plugin", path(&v2)]);
+    assert!(step == "name" && reason.contains("was started without plugins"), "{step}: {reason}");
+    without.process.stop();
 }
 
 #[test]

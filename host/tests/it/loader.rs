@@ -108,6 +108,8 @@ fn check_prints_what_the_plugins_are_and_their_order() {
         &text,
         &[
             hello.to_str().unwrap(),
+            "config      none given: {}\n",
+            "config      from the command line\n",
             "plugin-api  1.",
             "callbacks   handle_connect, handle_publish\n",
             "recorder 1.0.0",
