@@ -11,8 +11,11 @@ use crate::plugin::{Callback, Plugin, Unable};
 use crate::server::ServerHandle;
 use crate::swap::{Role, SwapError, SwapReport, SwapRequest};
 
-/// How long a plugin may take to answer the operator.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long plugins may take to say how they are.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a plugin may take for another configuration: as long as with it from the start.
+const CONFIG_TIMEOUT: Duration = SwapRequest::READY_WITHIN;
 
 /// Carries out a request, on the thread of whoever asks.
 pub(super) fn carry_out(server: &ServerHandle, calls: &Arc<Calls>, request: Request) -> Answer {
@@ -84,6 +87,7 @@ fn configure(server: &ServerHandle, calls: &Arc<Calls>, name: &str, config: &str
     if let Err(error) = serde_json::from_str::<Value>(config) {
         return Err(refuse("config", format!("the configuration is not JSON: {error}")));
     }
+    let deadline = Instant::now() + CONFIG_TIMEOUT;
     let mut taken = Vec::new();
     for (role, plugin) in instances(server, Some(name))? {
         if !plugin.callbacks().contains(Callback::Config) {
@@ -94,9 +98,9 @@ fn configure(server: &ServerHandle, calls: &Arc<Calls>, name: &str, config: &str
             );
             return Err(refuse("config", with_taken(reason, &taken)));
         }
-        let (deadline, text) = (Instant::now() + CALL_TIMEOUT, config.to_owned());
+        let text = config.to_owned();
         let call = calls.begin(&plugin, Callback::Config, deadline, move |plugin| plugin.configure(&text))?;
-        match call.wait(deadline, CALL_TIMEOUT)? {
+        match call.wait(deadline, CONFIG_TIMEOUT)? {
             Ok(()) => {
                 tracing::info!(plugin = name, generation = plugin.generation(), "a plugin has another configuration");
                 taken
@@ -141,7 +145,7 @@ type HealthCall = Result<Call<Result<String, Unable>>, Refusal>;
 
 /// Asks instances how they are, all at the same time.
 fn health(server: &ServerHandle, calls: &Arc<Calls>, name: Option<&str>) -> Answer {
-    let deadline = Instant::now() + CALL_TIMEOUT;
+    let deadline = Instant::now() + HEALTH_TIMEOUT;
     let begin = |plugin: &Arc<Plugin>| {
         let implements = plugin.callbacks().contains(Callback::Health);
         implements.then(|| calls.begin(plugin, Callback::Health, deadline, Plugin::health))
@@ -154,7 +158,7 @@ fn health(server: &ServerHandle, calls: &Arc<Calls>, name: Option<&str>) -> Answ
         })
         .collect();
     let report = |(role, plugin, call): (Role, Arc<Plugin>, Option<HealthCall>)| {
-        let (is_ok, text) = match call.map(|call| call?.wait(deadline, CALL_TIMEOUT)) {
+        let (is_ok, text) = match call.map(|call| call?.wait(deadline, HEALTH_TIMEOUT)) {
             None => (true, None),
             Some(Ok(Ok(text))) => (true, Some(text)),
             Some(Ok(Err(unable))) => (false, Some(unable.to_string())),

@@ -8,6 +8,17 @@
 //! host    {"ok":false,"error":{"step":"config","plugin":"acl","reason":"…"}}
 //! ```
 //!
+//! | command | keys | result |
+//! | --- | --- | --- |
+//! | `version` | | `host`, `pid`, `listeners` |
+//! | `swap` | `plugin` (absolute path); optional: `name`, `config` (JSON as a string), `canary_per_mille`, `ready_within_ms`, `probation_ms`, `error_budget` | what was done: [`SwapReport::to_json`](crate::SwapReport::to_json), and `summary`, a sentence |
+//! | `promote`, `rollback` | optional: `plugin` (a name) | the same |
+//! | `plugins` | | [`Status::to_json`](crate::Status::to_json) |
+//! | `configure` | `plugin`, `config` (JSON as a string) | `plugin`, and `instances` that have taken it |
+//! | `health` | optional: `plugin` | `plugins`: of each instance `plugin`, `role`, `version`, `generation`, `ok`, `text` (`null`: it does not say) |
+//! | `resume` | `plugin` | `plugin`, and `instances` that are asked again |
+//! | `metrics` | | `metrics`: of each `plugin`, `name`, `kind`, `help`, and `value`, or of a histogram `count`, `sum`, `buckets` |
+//!
 //! A request that cannot be understood is answered with an error of the step `request`, and the connection stays open; one
 //! that is too long or takes too long ends it. Within one version of the protocol, answers only gain keys.
 

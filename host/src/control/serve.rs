@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_millis(50);
 
 /// Between attempts to accept while the system has no descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Carries requests out. Called on the threads of clients, several at a time.
 pub(super) type Operator = dyn Fn(Request) -> Answer + Send + Sync;
@@ -333,6 +333,31 @@ mod tests {
         assert_eq!(client.line()["error"]["step"], "host");
         client.send(PLUGINS);
         assert_eq!(client.line()["result"], "plugins");
+    }
+
+    #[test]
+    fn another_user_is_turned_away() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("NOT RUN: only root can be somebody else");
+            return;
+        }
+        let dir = TempDir::new("serve-other");
+        let path = dir.path().join("s");
+        let _serving = serving(&path, PATIENCE, echo);
+        // What the permissions would prevent.
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+        let other = path.clone();
+        std::thread::spawn(move || {
+            rustix::thread::set_thread_res_uid(None, Some(rustix::process::Uid::from_raw(12345)), None).unwrap();
+            let mut client = Client::new(&other);
+            let line = client.line();
+            assert_eq!(line["error"]["step"], "peer", "{line}");
+            assert!(line["error"]["reason"].as_str().unwrap().contains("uid 12345"), "{line}");
+            client.expect_end();
+        })
+        .join()
+        .unwrap();
+        Client::greeted(&path);
     }
 
     #[test]
