@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use plugin_api::{AuthStep, Callback, ReasonCode};
 
 use super::Core;
-use super::connection::{PendingConnect, Phase};
+use super::connection::{Connection, PendingConnect, Phase};
 use super::inbound::CONNECT;
 use super::mail::InfoMail;
 use crate::clock::Millis;
@@ -111,6 +111,13 @@ impl Core {
     #[must_use]
     pub fn is_waiting(&self, slot: u32) -> bool {
         self.connections.get(slot as usize).is_some_and(|connection| connection.is_waiting)
+    }
+
+    /// Whether nothing is lost if a connection that waits ends now: it has not been let in, and has said nothing more.
+    #[must_use]
+    pub fn may_give_up(&self, slot: u32) -> bool {
+        let gives_up = |connection: &Connection| connection.phase != Phase::Connected && connection.partial.is_empty();
+        self.is_waiting(slot) && self.connections.get(slot as usize).is_some_and(gives_up)
     }
 
     /// A plugin answers later: what comes behind this question waits.

@@ -282,6 +282,10 @@ impl Driver {
         let Some(socket) = self.sockets.get(conn) else { return 0 };
         if self.core.is_waiting(conn) {
             socket.queued = Queued::Waits;
+            let has_gone = socket.ending && self.core.may_give_up(conn) && has_ended(&socket.fd);
+            if has_gone {
+                self.lose(conn, now);
+            }
             return 0;
         }
         if self.core.is_held(conn) {
@@ -362,6 +366,11 @@ impl Driver {
         let nothing_left = || self.sockets.len() == 0 && self.core.farewells() == 0 && nothing_comes();
         self.stop_by.is_some_and(|stop_by| nothing_left() || over(stop_by))
     }
+}
+
+/// Whether a peer has sent nothing more, and will not. What it has sent stays where it is.
+fn has_ended(fd: &OwnedFd) -> bool {
+    !matches!(net::recv(fd, &mut [0][..], RecvFlags::PEEK), Ok((1.., _)) | Err(Errno::AGAIN | Errno::INTR))
 }
 
 /// The one timer of a worker. It is set anew only when the next deadline is another one.

@@ -10,6 +10,7 @@ mod cli;
 mod clients;
 mod conformance;
 mod control;
+mod deferred;
 mod harness;
 mod hostile;
 mod limits;
