@@ -1,14 +1,15 @@
 //! The folding rules, through handlers that are linked in: what each of them answers is in its configuration.
 
+mod folding;
 mod trouble;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 
 use plugin_api::{
-    Accept, Ack, Auth, AuthVerdict, Connect, ConnectVerdict, ConnectionId, Disconnect, DisconnectKind, Error, Handler,
-    Host, HostError, Info, InfoSender, InfoTarget, Message, Property, Publish, PublishVerdict, QoS, ReasonCode, Reject,
-    Subscribe, SubscribeVerdict, Unsubscribe, UnsubscribeVerdict, handler,
+    Accept, Ack, Auth, AuthVerdict, Connect, ConnectVerdict, ConnectionId, Deliver, DeliverVerdict, Disconnect,
+    DisconnectKind, Error, Handler, Host, HostError, Info, InfoSender, InfoTarget, Message, Property, Publish,
+    PublishVerdict, QoS, ReasonCode, Reject, Subscribe, SubscribeVerdict, Unsubscribe, UnsubscribeVerdict, handler,
 };
 
 use super::*;
@@ -186,6 +187,38 @@ impl Handler for Scripted {
 
     fn handle_disconnect(&self, _: &mut State<'_>, reason: &plugin_api::DisconnectReason<'_>) {
         self.answer("disconnect", format_args!("{:?} {}", reason.kind(), reason.text()));
+    }
+
+    fn handle_deliver(&self, _: &mut State<'_>, deliver: &Deliver<'_>) -> Result<DeliverVerdict, Error> {
+        let payload = String::from_utf8_lossy(deliver.payload());
+        Ok(match self.answer("deliver", format_args!("{} {payload}", deliver.topic()))[..] {
+            ["payload", text] => DeliverVerdict::SendChanged(Message::from(deliver).payload(text)),
+            ["qos"] => DeliverVerdict::SendChanged(Message::from(deliver).qos(QoS::ExactlyOnce)),
+            ["topic", topic] => DeliverVerdict::SendChanged(Message::from(deliver).topic(topic)),
+            ["drop"] => DeliverVerdict::Drop,
+            ["error"] => return Err("some error".into()),
+            _ => DeliverVerdict::Send,
+        })
+    }
+
+    fn handle_connected(&self, _: &mut State<'_>, connected: &plugin_api::Connected<'_>) {
+        self.answer("connected", connected.client_id());
+    }
+
+    fn handle_message_dropped(&self, message: &plugin_api::MessageNotice<'_>) {
+        self.answer("dropped", format_args!("{} {:?}", message.topic(), message.token()));
+    }
+
+    fn handle_message_acknowledged(&self, message: &plugin_api::MessageNotice<'_>) {
+        self.answer("acknowledged", format_args!("{} {}", message.topic(), message.reason_code().0));
+    }
+
+    fn handle_message_expired(&self, message: &plugin_api::MessageNotice<'_>) {
+        self.answer("expired", message.topic());
+    }
+
+    fn handle_retained(&self, retained: &plugin_api::Retained<'_>) {
+        self.answer("retained", format_args!("{} {:?}", retained.topic(), retained.change()));
     }
 
     fn handle_session_expired(&self, client_id: &str, _: Option<plugin_api::StateView<'_>>) {
