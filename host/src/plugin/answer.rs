@@ -10,6 +10,7 @@ use plugin_api::{Properties, PropertiesBuf, QoS, ReasonCode};
 use super::c;
 use super::outcome::{ConnackOverrides, InfoAction, OwnedMessage};
 use super::rules::{self, Place};
+use super::services::LOG_BYTES_MAX;
 
 /// Bytes that one answer may have: as many as the largest packet. What becomes a packet has the server's own bound.
 const ANSWER_BYTES_MAX: usize = 268_435_455;
@@ -137,10 +138,12 @@ impl Answer {
         Ok(self.pieces.iter().map(|piece| (piece.key, piece.number, &self.bytes[piece.bytes.clone()])))
     }
 
-    /// The text of an error or a panic, and the number beside it. Never fails: it is for the log.
+    /// The text of an error or a panic, as much of it as the log takes, and the number beside it. Never fails.
     pub(super) fn text(&self) -> Option<(u64, String)> {
-        let piece = self.pieces.iter().find(|piece| piece.key == AnswerKey::TEXT)?;
-        let text = String::from_utf8_lossy(&self.bytes[piece.bytes.clone()]).into_owned();
+        // The last one: what was written before may be an answer that a panic has cut off.
+        let piece = self.pieces.iter().rfind(|piece| piece.key == AnswerKey::TEXT)?;
+        let bytes = &self.bytes[piece.bytes.clone()];
+        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(LOG_BYTES_MAX)]).into_owned();
         Some((piece.number, text))
     }
 

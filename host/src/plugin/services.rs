@@ -33,7 +33,7 @@ use crate::message::{Message, MessageParts, Source};
 const INFO_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes of one line that a plugin logs; the rest is cut off.
-const LOG_BYTES_MAX: usize = 64 * 1024;
+pub(super) const LOG_BYTES_MAX: usize = 64 * 1024;
 
 /// Requests that one callback may make.
 const REQUESTS_MAX: usize = 4096;

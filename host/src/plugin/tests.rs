@@ -670,3 +670,16 @@ fn hex(codes: &[ReasonCode]) -> String {
 fn to_strings(items: &[&str]) -> Vec<String> {
     items.iter().map(|item| (*item).to_owned()).collect()
 }
+
+#[test]
+fn names_are_checked() {
+    let services = Services::detached();
+    let long: &'static str = Box::leak("x".repeat(129).into_boxed_str());
+    for (name, why) in [("", "has 0 bytes"), (long, "has 129 bytes"), ("a\nb", "control characters")] {
+        let error = Plugin::from_static::<Scripted>(name, "1.0.0", "{}", &services).expect_err(why).to_string();
+        assert!(error.contains("its name") && error.contains(why), "{error}");
+    }
+    let error = Plugin::from_static::<Scripted>("a", long, "{}", &services).expect_err("too long").to_string();
+    assert!(error.contains("its version has 129 bytes"), "{error}");
+    assert!(Plugin::from_static::<Scripted>("größer", "", "{}", &services).is_ok());
+}

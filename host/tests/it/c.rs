@@ -11,7 +11,7 @@ fn root() -> &'static Path {
 }
 
 /// Whether there is a C compiler.
-fn have_cc() -> bool {
+pub(crate) fn have_cc() -> bool {
     have("cc", &["--version"], "apt-get install gcc")
 }
 

@@ -28,5 +28,6 @@ mod swap;
 mod swap_load;
 mod tidy;
 mod unruly;
+mod unruly_c;
 mod versions;
 mod watch;

@@ -193,6 +193,23 @@ fn errors_are_refusals_and_the_connection_stays() {
 }
 
 #[test]
+fn errors_that_panic_are_panics() {
+    for (answer, text) in [("bad error", "unruly: an error is shown"), ("worse error", "unruly: an error is dropped")] {
+        let (process, addr) = with_plugin("unruly", &format!("{{\"answer\": {answer:?}}}"), "1");
+        let mut witness = witness(addr);
+        let (mut victim, connack) = Client::connect_with(addr, &Connect::new(V5, "victim"));
+        assert!(connack.code >= 0x80, "{connack:02x?}");
+        victim.expect_closed();
+        let line = process.wait_log("a plugin panicked");
+        for part in ["handle_connect", "\"victim\"", text] {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+        witness.ping();
+        process.stop();
+    }
+}
+
+#[test]
 fn answers_that_cannot_be_used_are_refusals() {
     let topics = ["verdict", "other", "key", "empty", "code", "properties", "utf8", "topic", "qos"];
     let (process, addr) = with_plugin("unreadable", "{}", "2");

@@ -9,12 +9,14 @@
 //! - `"block"`: `"stop"` or `"drop_instance"`, which does not return.
 //! - `"answer"`: `"codes"` (too few Reason Codes for a SUBSCRIBE or UNSUBSCRIBE), `"raise"` (QoS 2 for every filter),
 //!   `"topic"` (a changed message with an invalid topic), `"success"` (a refusal with Reason Code 0), `"error"` (every
-//!   callback that decides returns an error with the text `unruly error`).
+//!   callback that decides returns an error with the text `unruly error`), `"bad error"` (an error that panics when it is
+//!   shown), `"worse error"` (one that panics when it is dropped, which is no unwinding).
 //!
 //! Callbacks of a connection misbehave only for clients whose Client Identifier begins with `victim`; so do
 //! `drop_connection` and `handle_session_expired`. A client that has not been asked about yet has none: `new_connection`
 //! panics for every one, see `"times"`.
 
+use std::fmt;
 use std::panic::panic_any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -42,6 +44,31 @@ struct Bomb;
 impl Drop for Bomb {
     fn drop(&mut self) {
         panic!("unruly: the payload of a panic");
+    }
+}
+
+/// An error that panics when it is shown, or else when it is dropped.
+#[derive(Debug)]
+struct BadError {
+    when_shown: bool,
+}
+
+impl fmt::Display for BadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.when_shown {
+            panic!("unruly: an error is shown");
+        }
+        f.write_str("unruly error")
+    }
+}
+
+impl std::error::Error for BadError {}
+
+impl Drop for BadError {
+    fn drop(&mut self) {
+        if !self.when_shown {
+            panic!("unruly: an error is dropped");
+        }
     }
 }
 
@@ -88,7 +115,12 @@ impl Unruly {
             return Ok(());
         }
         self.panic_in(name);
-        if self.answer == "error" { Err("unruly error".into()) } else { Ok(()) }
+        match self.answer.as_str() {
+            "error" => Err("unruly error".into()),
+            "bad error" => Err(Box::new(BadError { when_shown: true })),
+            "worse error" => Err(Box::new(BadError { when_shown: false })),
+            _ => Ok(()),
+        }
     }
 
     fn answers(&self, state: &State, answer: &str) -> bool {
