@@ -53,6 +53,7 @@ mod sync;
 
 pub use error::Error;
 pub use limits::Limits;
+pub use plugin::{MetricSample, MetricValue};
 pub use server::{Builder, Server, ServerHandle};
 pub use swap::{InstanceStatus, PluginStatus, Role, Status, SwapError, SwapReport, SwapRequest, SwapStep};
 

@@ -199,6 +199,13 @@ limits! {
              and new Topic Aliases: DISCONNECT 0x97; QoS 0 for who is slow is dropped and counted";
     }
     "Plugins" {
+        /// Bytes of keys and values that one plugin may keep in the server, where they survive a swap; each entry counts for
+        /// 128 more.
+        plugin_store_bytes_max: usize = 64 * MIB, Kind::Bytes, 0..=ANY,
+            "the plugin gets an error";
+        /// Counters, gauges and histograms of one plugin.
+        plugin_metrics_max: usize = 1000, Kind::Count, 0..=1_000_000,
+            "the plugin gets an error, and the log says so";
         /// Time that a plugin has for an answer that it gives later, from the call of its callback, about CONNECT and AUTH.
         connect_answer_max: Duration = Duration::from_secs(5), Kind::Time, 1..=DAY_MS,
             "CONNACK 0x88, return code 3 for 3.x; a re-authentication: DISCONNECT 0x83";

@@ -55,6 +55,7 @@ tally! {
     dropped_rate,
     dropped_not_retained,
     dropped_too_large,
+    dropped_unauthorised,
     dropped_expired,
 }
 

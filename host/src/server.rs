@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::io::listener::Listener;
 use crate::io::worker::{self, Seed, Workers};
 use crate::limits::Limits;
-use crate::plugin::{Busy, Chain, Flip, LoadError, Plugin, Services, Watch};
+use crate::plugin::{Busy, Chain, Flip, LoadError, MetricSample, Plugin, Services, Watch};
 use crate::report::Tally;
 use crate::swap::{self, Role, Status, SwapError, SwapReport, SwapRequest};
 
@@ -156,7 +156,8 @@ impl Builder {
         let watch = Watch::new(count, &self.limits);
         let services = Services::new(mailboxes.clone(), clock, self.limits.packet_bytes_max)
             .watched_by(watch.clone(), &self.limits)
-            .with_tickets_max(self.limits.tickets_max);
+            .with_tickets_max(self.limits.tickets_max)
+            .bounded_by(&self.limits);
         let chain = load_all(self.plugins, &services)?;
         let addrs: Vec<SocketAddr> = listeners.iter().map(Listener::addr).collect();
         let exposed = addrs.iter().find(|addr| !addr.ip().to_canonical().is_loopback());
@@ -319,6 +320,12 @@ impl ServerHandle {
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addrs
+    }
+
+    /// The counters, gauges and histograms of all plugins that have some, plugin by plugin in the order of their names.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<MetricSample> {
+        self.services.metrics()
     }
 
     /// Ends a connection, with a DISCONNECT packet for 5.0 clients. One that has ended already is left alone.

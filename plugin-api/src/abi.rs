@@ -17,6 +17,7 @@
 
 mod host;
 mod plugin;
+mod reply;
 mod views;
 
 use std::ffi::c_void;
@@ -25,8 +26,9 @@ use std::marker::PhantomData;
 use abi_stable::StableAbi;
 use abi_stable::std_types::RSlice;
 
-pub use self::host::{HostVt, HostVtRef, RawHost};
+pub use self::host::{HostVt, HostVtRef, RawHost, RawMetric};
 pub use self::plugin::{FLAG_SWAP_DISCONNECTS, FLAG_UNWINDS, PluginVt, PluginVtRef};
+pub use self::reply::{Piece, ask, gather};
 pub use self::views::{
     RawAck, RawAuth, RawConnect, RawConnected, RawConnectionInfo, RawDeliver, RawDisconnect, RawField, RawInfo,
     RawInfoRequest, RawMessage, RawMessageNotice, RawPeer, RawPublish, RawQuery, RawRetained, RawState, RawSubscribe,

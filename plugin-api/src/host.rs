@@ -13,7 +13,7 @@ use crate::{ConnectionId, Disconnect, Message, TimerId};
 /// What a callback asks for takes effect after it has returned: it never calls back into the handler.
 #[derive(Clone)]
 pub struct Host {
-    raw: RawHost,
+    pub(crate) raw: RawHost,
 }
 
 /// How important a line in the log is.
@@ -46,7 +46,7 @@ pub enum InfoTarget<'a> {
 }
 
 impl InfoTarget<'_> {
-    fn raw(&self) -> RawTarget<'_> {
+    pub(crate) fn raw(&self) -> RawTarget<'_> {
         let (kind, connection, client_id) = match *self {
             Self::Connection(connection) => (0, connection.0, ""),
             Self::Client(client_id) => (1, 0, client_id),

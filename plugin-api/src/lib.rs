@@ -5,30 +5,40 @@ extern crate self as plugin_api;
 
 pub mod abi;
 mod answer;
+mod ask;
 mod callbacks;
 mod export;
 mod handler;
 mod host;
 mod message;
+mod metrics;
+mod on_behalf;
 pub mod owned;
 mod properties;
 mod qos;
+mod query;
 mod reason_code;
+mod store;
 mod ticket;
 pub mod topic;
 mod verdict;
 mod view;
 
+pub use ask::{Answer, Asking};
 pub use callbacks::{Callback, Callbacks};
 #[cfg(feature = "async")]
 pub use export::{FirstPoll, Lent, Task};
 pub use handler::{Error, Handler, State, SwapRule};
 pub use host::{Host, HostError, InfoTarget, Level};
 pub use message::Message;
+pub use metrics::{Counter, Gauge, Histogram};
+pub use on_behalf::{NewSubscription, Reauthorised};
 pub use plugin_api_macros::handler;
 pub use properties::{Properties, PropertiesBuf, Property, PropertyError};
 pub use qos::QoS;
+pub use query::{ConnectionRow, Cursor, Page, Query, RetainedRow, SessionRow, SubscriptionRow};
 pub use reason_code::ReasonCode;
+pub use store::Store;
 pub use ticket::{Deferrable, Later, Ticket};
 pub use verdict::{
     Accept, AuthVerdict, ConnectVerdict, DeliverVerdict, Disconnect, InfoAction, PublishVerdict, Reject,

@@ -13,6 +13,7 @@ use super::deferred::{Came, Question};
 use super::farewell::Fate;
 use super::inbound::Next;
 use super::mail::InfoMail;
+use super::poll::Reauthorised;
 use super::publish::is_payload_as_indicated;
 use super::session::Session;
 use super::{Core, owner_of, slot_of};
@@ -420,6 +421,12 @@ impl Core {
         self.write(slot, |out| Packet::Connack(connack).encode(pending.version, out));
         if !self.tell_connected(slot, resumed.is_some(), took_over) {
             return self.close_failed(slot);
+        }
+        if self.sessions[session_slot as usize].asks_again {
+            self.ask_again(session_slot, None, &mut Reauthorised::default());
+            if self.connections[slot as usize].phase != Phase::Connected {
+                return;
+            }
         }
         self.pump(session_slot);
         self.resume_replays(slot, session_slot);

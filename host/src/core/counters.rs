@@ -52,6 +52,8 @@ pub struct Counters {
     pub dropped_too_large: Counter,
     /// Messages that a plugin's `handle_deliver` has dropped for one receiver.
     pub dropped_by_handler: Counter,
+    /// Messages dropped because their receiver may not have them any more.
+    pub dropped_unauthorised: Counter,
     /// Messages dropped because their Message Expiry Interval had passed.
     pub dropped_expired: Counter,
 }

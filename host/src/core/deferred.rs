@@ -14,6 +14,8 @@ use super::Core;
 use super::connection::{Connection, PendingConnect, Phase};
 use super::inbound::CONNECT;
 use super::mail::InfoMail;
+use super::poll::Reauthorised;
+use super::reauthorise::Again;
 use crate::clock::Millis;
 use crate::codec::{self, DecodeError, Packet};
 use crate::limits::Deadline;
@@ -48,6 +50,8 @@ pub(super) enum Question {
     Subscribe { codes: Vec<ReasonCode> },
     /// May it unsubscribe?
     Unsubscribe { codes: Vec<ReasonCode> },
+    /// May it keep its subscriptions?
+    Again(Box<Again>),
     /// `handle_info`.
     Info(Box<InfoMail>),
 }
@@ -66,7 +70,7 @@ impl Question {
             Self::Connect(_) => Callback::Connect,
             Self::Auth { .. } => Callback::Auth,
             Self::Publish { .. } => Callback::Publish,
-            Self::Subscribe { .. } => Callback::Subscribe,
+            Self::Subscribe { .. } | Self::Again(_) => Callback::Subscribe,
             Self::Unsubscribe { .. } => Callback::Unsubscribe,
             Self::Info(_) => Callback::Info,
         }
@@ -74,7 +78,7 @@ impl Question {
 
     /// Whether it is about a packet.
     fn has_packet(&self) -> bool {
-        !matches!(self, Self::Info(_))
+        !matches!(self, Self::Info(_) | Self::Again(_))
     }
 }
 
@@ -84,6 +88,7 @@ impl Waiting {
         let question = match &self.question {
             Question::Publish { topic } => topic.as_ref().map_or(0, |topic| topic.len()),
             Question::Subscribe { codes } | Question::Unsubscribe { codes } => codes.len(),
+            Question::Again(again) => again.bytes(),
             Question::Connect(_) | Question::Auth { .. } | Question::Info(_) => 0,
         };
         let infos: usize =
@@ -245,8 +250,13 @@ impl Core {
         self.release_infos(slot, infos);
         // What plugins could not be asked about meanwhile, as the state was with the one that answers.
         let session_slot = self.connections[slot as usize].session;
+        if self.sessions.get(session_slot as usize).is_some_and(|session| session.asks_again) {
+            self.ask_again(session_slot, None, &mut Reauthorised::default());
+        }
+        let session_slot = self.connections[slot as usize].session;
         if self.sessions.contains(session_slot as usize) {
             self.pump(session_slot);
+            self.list_replays(slot);
         }
         if !self.is_waiting(slot)
             && let Some(patience) = self.patience(slot)
@@ -299,6 +309,7 @@ impl Core {
                     self.resume_unsubscribe(slot, &unsubscribe, codes, &cursor, came);
                 }
             }
+            Question::Again(again) => self.resume_again(slot, *again, &cursor, came),
             Question::Info(info) => self.resume_info(slot, info, cursor, came),
         }
         Ok(())

@@ -5,9 +5,13 @@
 use std::num::NonZeroU64;
 use std::sync::{Arc, PoisonError};
 
+use plugin_api::abi::Status;
 use plugin_api::{QoS, ReasonCode};
 
+use super::poll::Poll;
+use super::query::Query;
 use crate::clock::Millis;
+use crate::codec::SubscribeOptions;
 use crate::message::{Message, MessageParts, Source};
 use crate::plugin::Answered;
 use crate::router::SessionKey;
@@ -37,6 +41,24 @@ pub enum Mail {
         /// Encoded properties of the DISCONNECT packet.
         properties: Box<[u8]>,
     },
+    /// Stop a timer, if it is the plugin's.
+    CancelTimer {
+        /// Index in the chain of the plugin that set it.
+        plugin: usize,
+        /// Its number.
+        timer: u64,
+    },
+    /// Look for what a plugin has asked for.
+    Query(Box<Query>),
+    /// Make or end a subscription for a client.
+    Subscribe(Box<SubscribeMail>),
+    /// Ask about subscriptions again.
+    Reauthorise {
+        /// Whose.
+        target: InfoTarget,
+        /// Who wants to know what became of them.
+        poll: Poll,
+    },
     /// Look which plugins decide: that has changed.
     Plan,
     /// A plugin answers a question that it was asked before.
@@ -61,7 +83,20 @@ pub enum SendTarget {
     Client(Box<str>),
 }
 
-/// A message for `handle_info`.
+/// A subscription of a client that a plugin makes or ends.
+#[derive(Debug)]
+pub struct SubscribeMail {
+    /// Whose: a connection's or a client's.
+    pub target: InfoTarget,
+    /// Topic Filter as a client would write it.
+    pub filter: Box<str>,
+    /// What is asked for, and the Subscription Identifier or 0; `None` to end it.
+    pub subscription: Option<(SubscribeOptions, u32)>,
+    /// Who waits for the answer.
+    pub poll: Poll,
+}
+
+/// A message for `handle_info` or `handle_event`.
 #[derive(Debug, Clone)]
 pub struct InfoMail {
     /// Which connections get it.
@@ -74,6 +109,10 @@ pub struct InfoMail {
     pub data: Box<[u8]>,
     /// Delay before it is delivered, in milliseconds.
     pub delay_ms: u64,
+    /// Distance in which it is delivered again and again, in milliseconds; 0 for once.
+    pub interval_ms: u64,
+    /// Number of its timer; 0 if it is delivered at once.
+    pub timer: u64,
     /// The connection in whose callback it was sent, 0 if it was sent outside of one.
     pub from_connection: u64,
 }
@@ -87,6 +126,8 @@ pub enum InfoTarget {
     Client(Box<str>),
     /// Every connection.
     All,
+    /// The plugin as a whole.
+    Plugin,
 }
 
 /// Bytes that one request may keep in a mailbox beyond its own data.
@@ -103,8 +144,31 @@ impl Mail {
                 Self::Info(info) => info.data.len() + info.kind.len(),
                 Self::Disconnect { properties, .. } => properties.len(),
                 Self::Answer { answered, .. } => answered.bytes(),
-                Self::Plan | Self::Stop => 0,
+                Self::Query(query) => query.bytes(),
+                Self::Subscribe(subscribe) => subscribe.filter.len(),
+                Self::CancelTimer { .. } | Self::Reauthorise { .. } | Self::Plan | Self::Stop => 0,
             }
+    }
+
+    /// The request is not taken, and who asked hears of it at once.
+    pub(crate) fn forget_asker(&mut self) {
+        match self {
+            Self::Query(query) => query.asker.forget(),
+            Self::Subscribe(subscribe) => subscribe.poll.forget(),
+            Self::Reauthorise { poll, .. } => poll.forget(),
+            _ => {}
+        }
+    }
+
+    /// Says what is told to who waits for an answer, if the request is dropped. `false` if nobody does.
+    pub(crate) fn unless_answered(&mut self, why: Status) -> bool {
+        match self {
+            Self::Query(query) => query.asker.unless_answered(why),
+            Self::Subscribe(subscribe) => subscribe.poll.unless_answered(why),
+            Self::Reauthorise { poll, .. } => poll.unless_answered(why),
+            _ => return false,
+        }
+        true
     }
 }
 
@@ -277,6 +341,8 @@ pub struct Mailbox {
     batch: Mutex<Batch>,
     /// There is, or was, a [`Mail::Stop`] in it.
     is_last: AtomicBool,
+    /// Its worker has ended. Written and read under the lock.
+    is_closed: AtomicBool,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -289,10 +355,21 @@ impl Mailbox {
     /// Puts a request in. `false` if the mailbox is full; answers are always taken, there is one for each open ticket.
     #[must_use]
     pub fn post(&self, mail: Mail) -> bool {
+        self.hand_in(mail).is_ok()
+    }
+
+    /// The same, for a request that somebody waits for.
+    ///
+    /// # Errors
+    /// The mailbox is full, or its worker has ended.
+    pub fn hand_in(&self, mail: Mail) -> Result<(), Refused> {
         let mut batch = self.batch();
         let (was_empty, bytes) = (batch.is_empty(), mail.bytes());
+        if self.is_closed.load(Ordering::Relaxed) {
+            return Err(Refused { mail, closed: true });
+        }
         if batch.mail_bytes + bytes > REQUEST_BYTES_MAX && !matches!(mail, Mail::Stop | Mail::Answer { .. }) {
-            return false;
+            return Err(Refused { mail, closed: false });
         }
         batch.mail_bytes += bytes;
         self.is_last.fetch_or(matches!(mail, Mail::Stop), Ordering::Relaxed);
@@ -301,7 +378,18 @@ impl Mailbox {
         if was_empty {
             (self.wake)();
         }
-        true
+        Ok(())
+    }
+
+    /// The worker has ended: requests that wait are dropped, and so answered, and no more are taken.
+    pub fn close(&self) {
+        let mut left = Batch::default();
+        let mut batch = self.batch();
+        self.is_closed.store(true, Ordering::Relaxed);
+        std::mem::swap(&mut *batch, &mut left);
+        // Not under the lock: who waits may ask for more.
+        drop(batch);
+        drop(left);
     }
 
     /// Swaps `full` in, or appends it if the worker has not emptied the mailbox yet. Returns the bytes that wait there.
@@ -347,6 +435,15 @@ impl Mailbox {
     }
 }
 
+/// A request that a mailbox did not take.
+#[derive(Debug)]
+pub struct Refused {
+    /// The request.
+    pub mail: Mail,
+    /// The worker has ended; otherwise its mailbox is full.
+    pub closed: bool,
+}
+
 /// The mailboxes of all workers, by worker.
 #[derive(Clone)]
 pub struct Mailboxes(Arc<[Mailbox]>);
@@ -363,7 +460,12 @@ impl Mailboxes {
     pub fn new(wake: Vec<Box<dyn Fn() + Send + Sync>>) -> Self {
         Self(
             wake.into_iter()
-                .map(|wake| Mailbox { batch: Mutex::default(), is_last: AtomicBool::new(false), wake })
+                .map(|wake| Mailbox {
+                    batch: Mutex::default(),
+                    is_last: AtomicBool::new(false),
+                    is_closed: AtomicBool::new(false),
+                    wake,
+                })
                 .collect(),
         )
     }
@@ -378,6 +480,14 @@ impl Mailboxes {
     #[must_use]
     pub fn of(&self, worker: usize) -> &Mailbox {
         &self.0[worker]
+    }
+
+    /// See [`Mailbox::hand_in`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn hand_in(&self, worker: usize, mail: Mail) -> Result<(), Refused> {
+        self.0[worker].hand_in(mail)
     }
 
     /// Puts a request into one worker's mailbox. `false` if it is full.
@@ -475,6 +585,8 @@ mod tests {
                 kind: "k".into(),
                 data: vec![0; bytes].into(),
                 delay_ms: 0,
+                interval_ms: 0,
+                timer: 0,
                 from_connection: 0,
             }))
         };

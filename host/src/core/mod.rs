@@ -29,9 +29,13 @@ mod inbound;
 pub mod mail;
 mod migrate;
 mod notices;
+mod on_behalf;
 mod outbound;
+mod poll;
 mod publish;
+mod query;
 mod rates;
+mod reauthorise;
 mod received;
 mod replay;
 mod requests;
@@ -65,6 +69,9 @@ use self::deferred::Came;
 use self::farewell::Farewell;
 use self::mail::{Batch, Mail, Mailboxes};
 use self::migrate::Sweep;
+pub use self::poll::Poll;
+pub use self::query::{Cursor, Query, Wanted};
+use self::reauthorise::Pass;
 use self::requests::{DelayedInfo, EarlyMail};
 use self::session::Session;
 use self::shared::HandedOn;
@@ -205,8 +212,12 @@ pub struct Core {
     partings: VecDeque<(u64, Came)>,
     /// Counts the calls of [`Core::take_dirty`].
     turn: u32,
+    /// By the number of their timer.
     delayed_infos: HashMap<u64, DelayedInfo, RandomState>,
     delayed_info_bytes: usize,
+    /// Questions of plugins that have not been answered, and passes through the subscriptions, oldest first.
+    queries: VecDeque<Query>,
+    passes: VecDeque<Pass>,
     /// Requests about connections that may be on their way here, oldest first.
     early: VecDeque<EarlyMail>,
     /// The timers' entry for retained messages that expire.
@@ -228,7 +239,6 @@ pub struct Core {
     properties: Vec<u8>,
     next_connection: u64,
     next_serial: u32,
-    next_info: u64,
     stopping: bool,
 }
 
@@ -283,6 +293,8 @@ impl Core {
             turn: 1,
             delayed_infos: HashMap::default(),
             delayed_info_bytes: 0,
+            queries: VecDeque::new(),
+            passes: VecDeque::new(),
             early: VecDeque::new(),
             retained_armed: Millis::NEVER,
             pool: Vec::new(),
@@ -293,7 +305,6 @@ impl Core {
             properties: Vec::new(),
             next_connection: (worker as u64) << CONNECTION_ID_WORKER_SHIFT | 1,
             next_serial: 1,
-            next_info: 0,
             stopping: false,
         }
     }
@@ -363,6 +374,8 @@ impl Core {
         let has_more = self.has_mail_left() || !self.listed_replays.is_empty();
         if has_more
             || self.is_sweeping()
+            || !self.queries.is_empty()
+            || !self.passes.is_empty()
             || self.has_memory_again()
             || !self.remains.is_empty()
             || !self.held.is_empty()
@@ -384,6 +397,8 @@ impl Core {
         self.continue_waiting();
         self.continue_sweep();
         self.close_late();
+        self.continue_queries();
+        self.continue_passes();
         into.append(&mut self.dirty);
         for &slot in into.iter() {
             if let Some(connection) = self.connections.get_mut(slot as usize) {

@@ -261,6 +261,7 @@ impl Core {
         let session = &self.sessions[session_slot as usize];
         self.connections.get(session.connection as usize).is_some_and(|connection| {
             connection.phase == Phase::Connected
+                && !session.asks_again
                 && session.to_resend == 0
                 && session.in_flight.len() < usize::from(connection.in_flight_max)
                 && session.has_room_in_flight(&self.shared.limits)
@@ -398,6 +399,7 @@ impl Core {
             };
             let place = session.first_to_resend();
             if session.to_resend == 0
+                || session.asks_again
                 || place >= usize::from(connection.in_flight_max)
                 || connection.waiting_bytes() >= self.shared.limits.outbound_bytes_max
             {

@@ -8,7 +8,7 @@ use plugin_api::{DropReason, QoS};
 
 use super::Core;
 use super::budget::Kept;
-use super::connection::Phase;
+use super::connection::{NONE, Phase};
 use super::deliver::How;
 use super::outbound::NEXT_TO_NOTHING;
 use super::session::{Origin, Queued};
@@ -76,7 +76,16 @@ impl Core {
     ///
     /// They are looked up at once, but once a turn for a connection, as looking up is what takes long; the others wait for
     /// theirs. What is published later comes as a live message only.
-    pub(super) fn start_replay(&mut self, slot: u32, filter: &str, qos: QoS, identifier: u32) {
+    ///
+    /// Without a connection they wait for the client to come back.
+    pub(super) fn start_replay(&mut self, session_slot: u32, filter: &str, qos: QoS, identifier: u32) {
+        let session = &mut self.sessions[session_slot as usize];
+        let slot = session.connection;
+        if slot == NONE {
+            let replay = Replay { qos, identifier, mark: self.shared.retained.mark() };
+            session.parked_replays.get_or_insert_default().insert(filter.into(), replay);
+            return;
+        }
         let (turn, is_spent) = (self.turn, self.is_spent());
         let connection = &mut self.connections[slot as usize];
         let at_once = !is_spent && connection.looked_up_in != turn && connection.extra().replays.is_empty();
@@ -106,7 +115,13 @@ impl Core {
     }
 
     /// The subscription has ended [MQTT-3.10.4-2].
-    pub(super) fn cancel_replay(&mut self, slot: u32, filter: &str) {
+    pub(super) fn cancel_replay(&mut self, session_slot: u32, filter: &str) {
+        let session = &mut self.sessions[session_slot as usize];
+        let slot = session.connection;
+        if let Some(parked) = &mut session.parked_replays {
+            parked.remove(filter);
+            session.parked_replays.take_if(|parked| parked.is_empty());
+        }
         if let Some(extra) = self.connections.get_mut(slot as usize).and_then(|connection| connection.extra.as_mut()) {
             extra.replays.cancel(filter);
             self.count_extra(slot);
@@ -248,7 +263,7 @@ impl Core {
             // No further than a QoS 0 message is sent whatever its size: its turn comes, so it is not dropped.
             && connection.waiting_bytes() <= AHEAD_BYTES.min(self.shared.limits.outbound_bytes_max / NEXT_TO_NOTHING)
             && self.sessions.get(connection.session as usize).is_some_and(|session| {
-                session.queue.is_empty() && session.in_flight.len() < usize::from(connection.in_flight_max)
+                !session.asks_again && session.queue.is_empty() && session.in_flight.len() < usize::from(connection.in_flight_max)
             })
     }
 

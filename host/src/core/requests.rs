@@ -29,6 +29,9 @@ const DELAYED_INFO_BYTES_MAX: usize = 256 << 20;
 const EARLY_MAILS_MAX: usize = 256;
 const EARLY_MS: u64 = 1000;
 
+/// Time between two looks whether the connection that a timer is for has come, in milliseconds.
+const ARRIVAL_LOOK_MS: u64 = 10;
+
 impl Core {
     /// Does what a plugin has asked for.
     pub(super) fn on_request(&mut self, mail: Mail) {
@@ -42,6 +45,10 @@ impl Core {
             Mail::Disconnect { connection, reason_code, properties } => {
                 self.disconnect(connection, reason_code, &properties);
             }
+            Mail::CancelTimer { plugin, timer } => self.cancel_timer(plugin, timer),
+            Mail::Query(query) => self.begin_query(*query),
+            Mail::Subscribe(subscribe) => self.subscribe_for(&subscribe),
+            Mail::Reauthorise { target, poll } => self.begin_to_reauthorise(&target, poll),
             Mail::Plan => {} // It has woken the worker, which looks by itself.
             Mail::Answer { connection, ticket, answered } => self.on_answer(connection, ticket, answered),
             Mail::Stop => self.shutdown(self.now),
@@ -109,24 +116,58 @@ impl Core {
             return;
         }
         self.delayed_info_bytes += bytes;
-        let (number, at) = (self.next_info, self.now + info.delay_ms);
-        self.next_info += 1;
-        let due = DelayedInfo { at, info };
-        self.timers.arm(self.now, at, Subject::Info(number));
-        self.delayed_infos.insert(number, due);
+        let (timer, begun) = (info.timer, self.now);
+        self.wait_for_info(timer, DelayedInfo { at: begun + info.delay_ms, begun, info });
     }
 
-    pub(super) fn info_due(&mut self, number: u64) {
-        let Some(delayed) = self.delayed_infos.remove(&number) else {
+    fn wait_for_info(&mut self, timer: u64, delayed: DelayedInfo) {
+        self.timers.arm(self.now, delayed.at, Subject::Info(timer));
+        self.delayed_infos.insert(timer, delayed);
+    }
+
+    pub(super) fn info_due(&mut self, timer: u64) {
+        let Some(mut delayed) = self.delayed_infos.remove(&timer) else {
             return;
         };
-        if delayed.at <= self.now {
-            self.delayed_info_bytes -= delayed.info.data.len() + delayed.info.kind.len();
-            self.deliver_info(&delayed.info);
-        } else {
-            self.timers.arm(self.now, delayed.at, Subject::Info(number));
-            self.delayed_infos.insert(number, delayed);
+        if delayed.at > self.now {
+            return self.wait_for_info(timer, delayed);
         }
+        if self.may_still_come(&delayed) {
+            delayed.at = self.now + ARRIVAL_LOOK_MS;
+            return self.wait_for_info(timer, delayed);
+        }
+        let interval = delayed.info.interval_ms;
+        let is_over =
+            matches!(delayed.info.target, InfoTarget::Connection(id) if !self.by_connection.contains_key(&id));
+        if interval == 0 || is_over {
+            self.forget_info(&delayed);
+            return self.deliver_info(&delayed.info);
+        }
+        // In even distances; those that a worker with much to do has missed are left out.
+        delayed.at = (delayed.at + interval).max(self.now + 1);
+        let info = delayed.info.clone();
+        self.wait_for_info(timer, delayed);
+        self.deliver_info(&info);
+    }
+
+    /// Whether the connection that a timer is for may be on its way from the worker that accepted it.
+    fn may_still_come(&self, delayed: &DelayedInfo) -> bool {
+        matches!(delayed.info.target, InfoTarget::Connection(id)
+            if !self.by_connection.contains_key(&id)
+                && id >> CONNECTION_ID_WORKER_SHIFT != self.worker as u64
+                && self.now < delayed.begun + EARLY_MS)
+    }
+
+    pub(super) fn cancel_timer(&mut self, plugin: usize, timer: u64) {
+        if self.delayed_infos.get(&timer).is_some_and(|delayed| delayed.info.plugin == plugin)
+            && let Some(delayed) = self.delayed_infos.remove(&timer)
+        {
+            self.forget_info(&delayed);
+        }
+    }
+
+    fn forget_info(&mut self, delayed: &DelayedInfo) {
+        self.delayed_info_bytes -= delayed.info.data.len() + delayed.info.kind.len();
     }
 
     fn deliver_info(&mut self, info: &InfoMail) {
@@ -147,6 +188,11 @@ impl Core {
                 for slot in slots {
                     self.info_to(slot, info);
                 }
+            }
+            InfoTarget::Plugin => {
+                // It may be from an instance that this worker does not know of yet.
+                self.look_at_plan();
+                self.plan.event(info.plugin, &request(info));
             }
         }
     }
@@ -291,7 +337,7 @@ fn request(info: &InfoMail) -> InfoRequest<'_> {
         (0, connection) => InfoSender::Connection(ConnectionId(connection)),
         _ => InfoSender::Timer,
     };
-    InfoRequest { kind: &info.kind, data: &info.data, sender }
+    InfoRequest { kind: &info.kind, data: &info.data, sender, timer: info.timer }
 }
 
 /// A request about a connection that may be on its way to this worker.
@@ -301,8 +347,9 @@ pub(super) struct EarlyMail {
     mail: Mail,
 }
 
-/// A message for `handle_info` that waits for its moment.
+/// A message for `handle_info` or `handle_event` that waits for its moment, once or again and again.
 pub(super) struct DelayedInfo {
     at: Millis,
+    begun: Millis,
     info: Box<InfoMail>,
 }

@@ -145,7 +145,8 @@ impl Core {
         let retain = out.parts.retain && wanted.retain_as_published;
         if qos == QoS::AtMostOnce {
             let slot = session.connection;
-            if self.shared.limits.queue_qos0 && (slot == NONE || !session.queue.is_empty()) {
+            let is_withheld = session.asks_again && slot != NONE;
+            if is_withheld || self.shared.limits.queue_qos0 && (slot == NONE || !session.queue.is_empty()) {
                 // Behind what waits, as it must not overtake QoS 0 messages among them [MQTT-4.6.0-6].
                 let origin = Origin::new(wanted.group, wanted.identifiers, &self.account);
                 self.enqueue(key.slot, Queued { message: out.keep(&self.account), qos, retain, origin });

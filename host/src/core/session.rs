@@ -39,6 +39,10 @@ pub(super) struct Session {
     /// Its entry among the timers.
     pub(super) armed: Armed,
     pub(super) next_packet_id: u16,
+    /// Its subscriptions are to be put to the handlers again before anything is sent.
+    pub(super) asks_again: bool,
+    /// And once more after that, as it is under way.
+    pub(super) asks_anew: bool,
     /// On the worker's list of those that wait for memory.
     pub(super) waits_for_memory: bool,
     /// Sent and not acknowledged, oldest first.
@@ -222,6 +226,8 @@ impl Session {
             expires_at: Millis::NEVER,
             armed: Millis::NEVER,
             next_packet_id: 1,
+            asks_again: false,
+            asks_anew: false,
             waits_for_memory: false,
             in_flight: VecDeque::new(),
             to_resend: 0,

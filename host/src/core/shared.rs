@@ -29,6 +29,13 @@ pub(super) struct SharedPart {
     memberships: HashMap<NonZeroU64, Membership, RandomState>,
 }
 
+impl SharedPart {
+    /// Whether the session is a member of a group.
+    pub(super) fn is_member(&self, group: NonZeroU64) -> bool {
+        self.memberships.contains_key(&group)
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Membership {
     options: SubscribeOptions,

@@ -18,17 +18,25 @@ use crate::plugin::{Cursor, SubscribeItem, SubscribeOutcome};
 use crate::router::Left;
 
 /// One Topic Filter of a SUBSCRIBE packet.
-struct Asked<'a> {
+pub(super) struct Asked<'a> {
     /// As the client wrote it.
-    written: &'a str,
+    pub(super) written: &'a str,
     /// Without `$share/{ShareName}/`.
-    filter: &'a str,
-    share_name: Option<&'a str>,
-    options: SubscribeOptions,
+    pub(super) filter: &'a str,
+    pub(super) share_name: Option<&'a str>,
+    pub(super) options: SubscribeOptions,
 }
 
 impl<'a> Asked<'a> {
-    fn item(&self) -> SubscribeItem<'a> {
+    pub(super) fn new(written: &'a str, options: SubscribeOptions) -> Self {
+        let (share_name, filter) = match topic::split_share(written) {
+            Share::Group { share_name, filter } => (Some(share_name), filter),
+            Share::None | Share::Malformed => (None, written),
+        };
+        Self { written, filter, share_name, options }
+    }
+
+    pub(super) fn item(&self) -> SubscribeItem<'a> {
         SubscribeItem { filter: self.filter, share_name: self.share_name, options: self.options, again: false }
     }
 }
@@ -44,7 +52,7 @@ impl Core {
         let asked = asked(subscribe);
         let mut codes = Vec::new();
         for one in &asked {
-            let code = self.check_filter(slot, one);
+            let code = self.check_filter(self.connections[slot as usize].session, one);
             if is_v5 && matches!(code, WILDCARDS_NOT_SUPPORTED | SHARED_NOT_SUPPORTED) {
                 return Err(not_offered(code));
             }
@@ -104,7 +112,7 @@ impl Core {
         let identifier = subscribe.properties.subscription_identifier().unwrap_or(0);
         for (asked, code) in asked.iter().zip(&mut codes) {
             if !code.is_error() {
-                *code = self.subscribe(slot, asked, *code, identifier);
+                *code = self.subscribe(self.connections[slot as usize].session, asked, *code, identifier);
             }
         }
         // [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-6]
@@ -136,7 +144,7 @@ impl Core {
     }
 
     /// What can be granted before handlers are asked.
-    fn check_filter(&self, slot: u32, asked: &Asked<'_>) -> ReasonCode {
+    pub(super) fn check_filter(&self, session_slot: u32, asked: &Asked<'_>) -> ReasonCode {
         let malformed = matches!(topic::split_share(asked.written), Share::Malformed); // [MQTT-4.8.2-1] [MQTT-4.8.2-2]
         let limits = &self.shared.limits;
         let is_too_long = self.is_too_long(asked.filter) || asked.written.len() > limits.topic_bytes_max;
@@ -149,7 +157,7 @@ impl Core {
         if !limits.shared_subscriptions_available && asked.share_name.is_some() {
             return SHARED_NOT_SUPPORTED;
         }
-        let Some(session) = self.session_of(slot) else {
+        let Some(session) = self.sessions.get(session_slot as usize) else {
             return ReasonCode::UNSPECIFIED_ERROR;
         };
         let is_new = !session.subscriptions.contains_key(asked.written);
@@ -161,7 +169,7 @@ impl Core {
     }
 
     /// Whether the Reason Codes are decided. If not, the connection has ended.
-    fn is_done(&mut self, slot: u32, outcome: SubscribeOutcome) -> bool {
+    pub(super) fn is_done(&mut self, slot: u32, outcome: SubscribeOutcome) -> bool {
         match outcome {
             SubscribeOutcome::Done => true,
             SubscribeOutcome::Disconnect { reason_code, properties } => {
@@ -178,8 +186,13 @@ impl Core {
 
     /// Makes a subscription, and lets its retained messages follow. It is visible to publishers when this returns, so
     /// before its SUBACK and before its retained messages are looked up.
-    fn subscribe(&mut self, slot: u32, asked: &Asked<'_>, granted: ReasonCode, identifier: u32) -> ReasonCode {
-        let session_slot = self.connections[slot as usize].session;
+    pub(super) fn subscribe(
+        &mut self,
+        session_slot: u32,
+        asked: &Asked<'_>,
+        granted: ReasonCode,
+        identifier: u32,
+    ) -> ReasonCode {
         self.pay_for(asked.written);
         let session = &mut self.sessions[session_slot as usize];
         // One filter may stand in the packet twice, so that what was checked before may no longer be so.
@@ -190,28 +203,42 @@ impl Core {
         }
         let qos = QoS::from_u8(granted.0).unwrap_or(QoS::AtMostOnce);
         let options = SubscribeOptions { qos, ..asked.options };
-        let subscription = Subscription { options, identifier };
-        // [MQTT-3.8.4-3]
-        let existed = session.subscriptions.insert(asked.written.into(), subscription).is_some();
-        if !existed {
-            self.account.add(subscription_bytes(asked.written));
-        }
-        let key = session.key(session_slot);
-        let identifier_or_none = NonZeroU32::new(identifier);
-        if let Some(share_name) = asked.share_name {
-            self.join_group(session_slot, share_name, asked.filter, options, identifier_or_none);
+        let existed = self.put_subscription(session_slot, asked, Subscription { options, identifier });
+        if asked.share_name.is_some() {
             return granted;
         }
-        self.router.subscribe(key, asked.filter, options, identifier_or_none);
         let send_retained = match options.retain_handling {
             RetainHandling::SendAtSubscribe => true, // [MQTT-3.3.1-9]
             RetainHandling::SendIfNew => !existed,   // [MQTT-3.3.1-10]
             RetainHandling::DoNotSend => false,      // [MQTT-3.3.1-11]
         };
         if send_retained {
-            self.start_replay(slot, asked.filter, qos, identifier);
+            self.start_replay(session_slot, asked.filter, qos, identifier);
         }
         granted
+    }
+
+    /// Puts a subscription into its session and into the router. `true` if it has replaced one [MQTT-3.8.4-3].
+    pub(super) fn put_subscription(
+        &mut self,
+        session_slot: u32,
+        asked: &Asked<'_>,
+        subscription: Subscription,
+    ) -> bool {
+        let Subscription { options, identifier } = subscription;
+        let session = &mut self.sessions[session_slot as usize];
+        let existed = session.subscriptions.insert(asked.written.into(), subscription).is_some();
+        if !existed {
+            self.account.add(subscription_bytes(asked.written));
+        }
+        let (key, identifier) = (session.key(session_slot), NonZeroU32::new(identifier));
+        match asked.share_name {
+            Some(share_name) => self.join_group(session_slot, share_name, asked.filter, options, identifier),
+            None => {
+                self.router.subscribe(key, asked.filter, options, identifier);
+            }
+        }
+        existed
     }
 
     pub(super) fn on_unsubscribe(&mut self, slot: u32, unsubscribe: &Unsubscribe<'_>) -> Result<Next, DecodeError> {
@@ -302,13 +329,13 @@ impl Core {
 
     /// Removes a subscription by its filter as the client wrote it [MQTT-3.10.4-1]. `false` if there was none. If it was a
     /// shared one, its group is added to `left`.
-    fn unsubscribe(&mut self, session_slot: u32, written: &str, left: &mut Vec<Left>) -> bool {
+    pub(super) fn unsubscribe(&mut self, session_slot: u32, written: &str, left: &mut Vec<Left>) -> bool {
         let session = &mut self.sessions[session_slot as usize];
-        let (key, slot) = (session.key(session_slot), session.connection);
+        let key = session.key(session_slot);
         session.subscriptions.remove(written).is_some() && {
             self.account.sub(subscription_bytes(written));
             left.extend(self.remove_from_router(key, written));
-            self.cancel_replay(slot, written);
+            self.cancel_replay(session_slot, written);
             true
         }
     }
@@ -316,18 +343,11 @@ impl Core {
 
 /// The Topic Filters of a packet.
 fn asked<'a>(subscribe: &Subscribe<'a>) -> Vec<Asked<'a>> {
-    let asked = |written, options| {
-        let (share_name, filter) = match topic::split_share(written) {
-            Share::Group { share_name, filter } => (Some(share_name), filter),
-            Share::None | Share::Malformed => (None, written),
-        };
-        Asked { written, filter, share_name, options }
-    };
-    subscribe.filters.iter().map(|item| asked(item.filter, item.options)).collect()
+    subscribe.filters.iter().map(|item| Asked::new(item.filter, item.options)).collect()
 }
 
 /// Nobody has answered in time: nothing is granted.
-fn fail_all(codes: &mut [ReasonCode]) -> SubscribeOutcome {
+pub(super) fn fail_all(codes: &mut [ReasonCode]) -> SubscribeOutcome {
     codes.iter_mut().filter(|code| !code.is_error()).for_each(|code| *code = ReasonCode::UNSPECIFIED_ERROR);
     SubscribeOutcome::Done
 }

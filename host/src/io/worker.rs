@@ -158,6 +158,8 @@ pub(crate) fn start(seed: Seed) -> io::Result<JoinHandle<bool>> {
         };
         let outcome = catch_unwind(AssertUnwindSafe(run));
         let as_asked = matches!(outcome, Ok(Ok(())));
+        // Who waits for an answer hears that there is none.
+        mailboxes.of(worker).close();
         if let Ok(Err(error)) = &outcome {
             tracing::error!(worker, %error, "the worker has failed; the server stops");
         } else if outcome.is_err() {

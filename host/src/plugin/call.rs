@@ -340,6 +340,18 @@ impl Plugin {
         }
     }
 
+    /// Calls `handle_event`.
+    pub(super) fn event(&self, info: &RawInfo<'_>) {
+        let entry = Entry::of(Callback::Event);
+        if self.detour(entry).is_some() {
+            return; // There is nothing to refuse.
+        }
+        self.call(entry, "", |table, instance, answer| {
+            // SAFETY: the instance lives as long as this plugin.
+            unsafe { table.event()(instance, info, answer.sink()) }
+        });
+    }
+
     /// Calls `stop`, even in quarantine: there may be threads to end.
     fn stop(&self) {
         self.call(Entry::of(Callback::Stop), "", |table, instance, answer| {

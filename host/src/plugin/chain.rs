@@ -285,6 +285,15 @@ impl Chain {
 }
 
 impl Plan {
+    /// Hands a message to one plugin as a whole.
+    pub fn event(&self, plugin: usize, request: &InfoRequest<'_>) {
+        if let Some(plugin) = self.plugins().get(plugin)
+            && plugin.callbacks().contains(Callback::Event)
+        {
+            plugin.event(&request.raw());
+        }
+    }
+
     /// See [`Chain::new_connection`].
     ///
     /// # Errors

@@ -58,7 +58,7 @@ pub use request::{
     AuthRequest, ConnectRequest, ConnectionInfo, DisconnectReason, InfoRequest, PublishRequest, SubscribeItem,
     SwapRequest, WillRequest,
 };
-pub use services::Services;
+pub use services::{Asker, MetricSample, MetricValue, Pieces, Services};
 pub use stats::{CallbackStats, PluginStats};
 pub use tickets::Answered;
 pub use watch::Watch;

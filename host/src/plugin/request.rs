@@ -253,6 +253,8 @@ pub struct InfoRequest<'a> {
     pub data: &'a [u8],
     /// Who sent it.
     pub sender: InfoSender,
+    /// The timer that has brought it; 0 for none.
+    pub timer: u64,
 }
 
 impl InfoRequest<'_> {
@@ -266,7 +268,7 @@ impl InfoRequest<'_> {
             kind: self.kind.into(),
             data: self.data.into(),
             connection,
-            timer: 0,
+            timer: self.timer,
             sender,
             extension: NO_EXTENSION,
         }

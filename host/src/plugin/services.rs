@@ -4,19 +4,31 @@
 //! returned, so that nothing that it asks for happens while it runs, on this worker or another.
 #![allow(unsafe_code)] // Plugins call these functions with a pointer that has to become a reference.
 
+mod asker;
+mod holdings;
+mod metrics;
+mod store;
+mod table;
+
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use abi_stable::prefix_type::WithMetadata;
 use abi_stable::std_types::RSlice;
 use plugin_api::abi::{
-    HostVt, HostVtRef, Opaque, RawField, RawHost, RawInfoRequest, RawMessage, RawPiece, RawPublish, RawQuery,
-    RawSubscribeRequest, RawTarget, Reply, Sink, Status, Verdict,
+    HostVt, HostVtRef, Opaque, RawField, RawHost, RawMessage, RawPiece, RawPublish, RawTarget, Status, Verdict,
 };
 use plugin_api::{PropertiesBuf, Property, QoS};
 
+pub use self::asker::{Asker, Pieces};
+use self::holdings::{AllHoldings, Holdings};
+pub use self::metrics::{MetricSample, MetricValue};
+use self::table::{
+    cancel_timer, kv_delete, kv_get, kv_list, kv_put, metric, metric_record, query, reauthorise, send_info, subscribe,
+    unsubscribe,
+};
 use super::answer::Answer;
 use super::pool::Pool;
 use super::rules::{self, Place};
@@ -60,6 +72,9 @@ pub struct Services {
     watch: Arc<Watch>,
     pool: Arc<Pool>,
     tickets_max: usize,
+    holdings: Arc<AllHoldings>,
+    /// The number of the next timer.
+    next_timer: Arc<AtomicU64>,
 }
 
 impl Services {
@@ -67,10 +82,22 @@ impl Services {
     /// `packet_bytes_max`.
     #[must_use]
     pub fn new(mailboxes: Mailboxes, clock: Clock, packet_bytes_max: usize) -> Self {
-        let limits = Limits::default();
-        let watch = Watch::new(0, &limits);
+        let (limits, next_timer) = (Limits::default(), Arc::new(AtomicU64::new(1)));
+        let (watch, holdings) = (Watch::new(0, &limits), Arc::new(AllHoldings::new(&limits)));
         let pool = Pool::new(&limits, Arc::clone(&watch));
-        Self { mailboxes, clock, packet_bytes_max, tickets_max: TICKETS_MAX, watch, pool }
+        Self { mailboxes, clock, packet_bytes_max, watch, pool, tickets_max: TICKETS_MAX, holdings, next_timer }
+    }
+
+    /// The same, with these bounds of what a plugin may keep in the server.
+    #[must_use]
+    pub fn bounded_by(self, limits: &Limits) -> Self {
+        Self { holdings: Arc::new(AllHoldings::new(limits)), ..self }
+    }
+
+    /// The counters, gauges and histograms of all plugins that have some, plugin by plugin in the order of their names.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<MetricSample> {
+        self.holdings.samples()
     }
 
     /// The same, for plugins whose calls this watchdog sees, and that have a pool with these limits.
@@ -161,16 +188,41 @@ impl Services {
         self.post(to, &|| Mail::Send { target: target.clone(), message: Arc::clone(&message) })
     }
 
-    fn post_info(&self, info: &InfoMail) -> Result<(), Status> {
+    fn post_info(&self, plugin: &str, info: &InfoMail) -> Result<(), Status> {
         let workers = self.mailboxes.workers();
         let to = match &info.target {
             InfoTarget::Client(client_id) => {
                 let owner = owner_of(client_id, workers);
                 owner..owner + 1
             }
+            InfoTarget::Plugin => {
+                let one = owner_of(plugin, workers);
+                one..one + 1
+            }
             InfoTarget::Connection(_) | InfoTarget::All => 0..workers,
         };
         self.post(to, &|| Mail::Info(Box::new(info.clone())))
+    }
+
+    /// The same for one worker and a request that somebody waits for.
+    fn post_one(&self, worker: usize, mail: Mail) -> Result<(), Status> {
+        if INSIDE.get() == 0 {
+            return self.mailboxes.hand_in(worker, mail).map_err(|refused| {
+                let mut mail = refused.mail;
+                mail.forget_asker();
+                if refused.closed { Status::NOT_RUNNING } else { Status::FULL }
+            });
+        }
+        LATER.with_borrow_mut(|later| {
+            if later.requests.len() >= REQUESTS_MAX {
+                let mut mail = mail;
+                mail.forget_asker();
+                return Err(Status::FULL);
+            }
+            touch();
+            later.requests.push((self.mailboxes.clone(), worker, mail));
+            Ok(())
+        })
     }
 
     /// Puts mail into the mailboxes of some workers; later, if a callback runs on this thread. `FULL` if not all of them
@@ -198,6 +250,7 @@ pub(super) struct PluginServices {
     index: AtomicUsize,
     packet_bytes_max: usize,
     pub(super) tickets: Tickets,
+    holdings: Arc<Holdings>,
     /// `None` once the instance is dropped.
     services: RwLock<Option<Services>>,
 }
@@ -211,6 +264,7 @@ impl PluginServices {
             index: AtomicUsize::new(NOT_IN_A_CHAIN),
             packet_bytes_max: services.packet_bytes_max,
             tickets: Tickets::new(services.tickets_max),
+            holdings: services.holdings.of(plugin),
             services: RwLock::new(Some(services.clone())),
         }))
     }
@@ -290,6 +344,20 @@ impl PluginServices {
             _ => Err(Status::NOT_RUNNING),
         };
         result.err().unwrap_or(Status::OK)
+    }
+
+    /// Does something with what the server keeps for the plugin, whether a server runs or not.
+    fn with_holdings(&self, act: impl FnOnce(&Holdings, &AllHoldings) -> Status) -> Status {
+        let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
+        services.as_ref().map_or(Status::NOT_RUNNING, |services| act(&self.holdings, &services.holdings))
+    }
+
+    /// The place of the plugin in the chain.
+    fn chain_place(&self) -> Result<usize, Status> {
+        match self.index() {
+            NOT_IN_A_CHAIN => Err(Status::NOT_RUNNING),
+            index => Ok(index),
+        }
     }
 }
 
@@ -392,7 +460,10 @@ fn touch() {
 fn settle() -> Left {
     let Later { requests, settled } = LATER.replace(Later { requests: Vec::new(), settled: Settled::NOTHING });
     for (mailboxes, worker, mail) in requests {
-        if !mailboxes.post(worker, mail) {
+        if let Err(mut refused) = mailboxes.hand_in(worker, mail)
+            && !refused.closed
+            && !refused.mail.unless_answered(Status::FULL)
+        {
             tracing::warn!(worker, "a plugin's request was dropped: the worker's mailbox is full");
         }
     }
@@ -486,44 +557,6 @@ unsafe extern "C" fn send(context: Opaque, target: &RawTarget<'_>, message: &Raw
     })
 }
 
-unsafe extern "C" fn send_info(context: Opaque, request: &RawInfoRequest<'_>, timer: &mut u64) -> Status {
-    *timer = 0;
-    service(context, Status::FULL, |host| {
-        let (kind, data) = (request.kind, request.data);
-        if kind.len() + data.len() > INFO_BYTES_MAX {
-            return Status::TOO_LARGE;
-        }
-        let (Ok(kind), Ok(client_id)) =
-            (std::str::from_utf8(kind.as_slice()), std::str::from_utf8(request.target.client_id.as_slice()))
-        else {
-            return Status::INVALID;
-        };
-        let target = match request.target.kind {
-            0 => InfoTarget::Connection(request.target.connection),
-            1 => InfoTarget::Client(client_id.into()),
-            2 => InfoTarget::All,
-            3 => return Status::NOT_SUPPORTED,
-            _ => return Status::INVALID,
-        };
-        if request.interval_ms != 0 {
-            return Status::NOT_SUPPORTED;
-        }
-        let plugin = host.index.load(Ordering::Acquire);
-        if plugin == NOT_IN_A_CHAIN {
-            return Status::NOT_RUNNING;
-        }
-        let info = InfoMail {
-            target,
-            plugin,
-            kind: kind.into(),
-            data: data.as_slice().into(),
-            delay_ms: request.delay_ms,
-            from_connection: CONNECTION.get(),
-        };
-        host.with(|services| services.post_info(&info))
-    })
-}
-
 unsafe extern "C" fn disconnect(
     context: Opaque,
     connection: u64,
@@ -567,10 +600,6 @@ pub(super) const TABLE: HostVt = HostVt {
     metric_record,
 };
 
-unsafe extern "C" fn cancel_timer(_: Opaque, _: u64) -> Status {
-    Status::NOT_SUPPORTED
-}
-
 unsafe extern "C" fn ticket(context: Opaque, number: &mut u64) -> Status {
     *number = NO_TICKET;
     service(context, Status::FULL, |host| match host.ticket() {
@@ -593,41 +622,3 @@ unsafe extern "C" fn complete(
         host.complete(ticket, Box::new(Answered { verdict, answer }))
     })
 }
-
-unsafe extern "C" fn query(_: Opaque, _: &RawQuery<'_>, _: Reply) -> Status {
-    Status::NOT_SUPPORTED
-}
-
-unsafe extern "C" fn subscribe(_: Opaque, _: &RawSubscribeRequest<'_>, _: Reply) -> Status {
-    Status::NOT_SUPPORTED
-}
-
-unsafe extern "C" fn unsubscribe(_: Opaque, _: &RawSubscribeRequest<'_>, _: Reply) -> Status {
-    Status::NOT_SUPPORTED
-}
-
-unsafe extern "C" fn reauthorise(_: Opaque, _: &RawTarget<'_>, _: Reply) -> Status {
-    Status::NOT_SUPPORTED
-}
-
-unsafe extern "C" fn kv_get(_: Opaque, _: RSlice<'_, u8>, _: Sink<'_>) -> Status {
-    Status::NOT_SUPPORTED
-}
-
-unsafe extern "C" fn kv_put(_: Opaque, _: RSlice<'_, u8>, _: RSlice<'_, u8>) -> Status {
-    Status::NOT_SUPPORTED
-}
-
-unsafe extern "C" fn kv_delete(_: Opaque, _: RSlice<'_, u8>) -> Status {
-    Status::NOT_SUPPORTED
-}
-
-unsafe extern "C" fn kv_list(_: Opaque, _: RSlice<'_, u8>, _: RSlice<'_, u8>, _: u32, _: Sink<'_>) -> Status {
-    Status::NOT_SUPPORTED
-}
-
-unsafe extern "C" fn metric(_: Opaque, _: u8, _: RSlice<'_, u8>, _: RSlice<'_, u8>) -> Opaque {
-    std::ptr::null_mut()
-}
-
-unsafe extern "C" fn metric_record(_: Opaque, _: f64) {}

@@ -528,7 +528,7 @@ fn unsubscribing_can_only_be_refused() {
 #[test]
 fn info_goes_to_its_plugin_and_every_action_comes_back() {
     let (chain, mut handlers) = chain(&["", "info:all", "info:bad"]);
-    let request = InfoRequest { kind: "k", data: b"d", sender: InfoSender::Plugin };
+    let request = InfoRequest { kind: "k", data: b"d", sender: InfoSender::Plugin, timer: 0 };
     let InfoOutcome::Actions(actions) = chain.info(&mut handlers, "me", Some(1), &request) else { panic!("failed") };
     assert_eq!(asked(), ["b k"]);
     let [InfoAction::Publish(message), InfoAction::Disconnect { reason_code, .. }, InfoAction::Stop { reason }] =
@@ -547,7 +547,7 @@ fn info_goes_to_its_plugin_and_every_action_comes_back() {
 fn info_disconnects_with_a_reason_code_of_disconnect() {
     // [MQTT-3.14.2-1]
     let (chain, mut handlers) = chain(&["info:disconnect 86"]);
-    let request = InfoRequest { kind: "k", data: b"d", sender: InfoSender::Plugin };
+    let request = InfoRequest { kind: "k", data: b"d", sender: InfoSender::Plugin, timer: 0 };
     let outcome = chain.info(&mut handlers, "me", None, &request);
     let InfoOutcome::Actions(actions) = outcome else { panic!("{outcome:?}") };
     assert!(matches!(actions[..], [InfoAction::Disconnect { reason_code: ReasonCode(0x80), .. }]), "{actions:?}");
@@ -643,7 +643,7 @@ fn messages_from_plugins_have_the_bound_of_those_from_clients() {
     let mut handlers = chain.new_connection(&INFO).expect("states");
     let (outcome, _) = publish(&chain, &mut handlers);
     assert!(matches!(outcome, PublishOutcome::Reject { reason_code: ReasonCode(0x80), .. }), "{outcome:?}");
-    let request = InfoRequest { kind: "k", data: b"d", sender: InfoSender::Plugin };
+    let request = InfoRequest { kind: "k", data: b"d", sender: InfoSender::Plugin, timer: 0 };
     assert_eq!(chain.info(&mut handlers, "me", None, &request), InfoOutcome::Failed);
 }
 

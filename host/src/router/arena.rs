@@ -128,6 +128,11 @@ impl<T: Default> Arena<T> {
         self.nodes.len() - 1
     }
 
+    /// Numbers of nodes are below this, in use or free.
+    pub(super) fn end(&self) -> u32 {
+        u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)
+    }
+
     /// Nodes in use, without the root.
     pub(super) fn len(&self) -> usize {
         self.edges.len()

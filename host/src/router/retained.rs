@@ -101,6 +101,28 @@ impl Retained {
         (found, searched)
     }
 
+    /// Messages in the order of their places, from the place `from` on, as far as `places` of them or `rows` messages go.
+    /// A topic keeps its place for as long as it has a message. Topics that had none when [`mark`](Self::mark) returned
+    /// this value are left out, and those whose message is not `wanted`.
+    #[must_use]
+    pub fn page(&self, from: u32, mark: u64, places: usize, rows: usize, wanted: impl Fn(&Message) -> bool) -> Page {
+        let store = self.read();
+        let end = store.arena.end();
+        let mut page = Page { messages: Vec::new(), next: None, places: 0 };
+        for place in from..end {
+            if page.places >= places || page.messages.len() >= rows {
+                page.next = Some(place);
+                break;
+            }
+            page.places += 1;
+            let leaf = store.arena.get(place);
+            if let Some(message) = leaf.message.as_ref().filter(|message| leaf.since < mark && wanted(message)) {
+                page.messages.push((place, Arc::clone(message)));
+            }
+        }
+        page
+    }
+
     /// A value by which what is stored now can be told from what is stored later.
     #[must_use]
     pub fn mark(&self) -> u64 {
@@ -160,6 +182,17 @@ impl Retained {
     }
 }
 
+/// Some retained messages.
+#[derive(Debug)]
+pub struct Page {
+    /// Each with its place.
+    pub messages: Vec<(u32, Arc<Message>)>,
+    /// The place that was not looked at any more; `None` if there is none behind these.
+    pub next: Option<u32>,
+    /// How many were looked at.
+    pub places: usize,
+}
+
 /// What a message of so many bytes counts for.
 fn counted_bytes(topic: &str, bytes: usize) -> usize {
     let separators = topic.bytes().filter(|byte| *byte == b'/').count();
@@ -217,6 +250,8 @@ struct Store {
 struct Leaf {
     message: Option<Arc<Message>>,
     number: u64,
+    /// The number of the message from which on the topic has had one throughout.
+    since: u64,
     first_child: u32,
     next: u32,
     previous: u32,
@@ -243,7 +278,7 @@ impl Store {
         let node = message.topic().split('/').fold(ROOT, |parent, level| {
             self.arena.child(parent, level).unwrap_or_else(|| self.add_child(parent, level))
         });
-        self.supersede(node);
+        let replaced = self.supersede(node);
         self.messages += 1;
         self.bytes += counted_bytes(message.topic(), message.bytes());
         if let Some(at) = message.expires_at() {
@@ -252,6 +287,9 @@ impl Store {
         let leaf = self.arena.get_mut(node);
         leaf.message = Some(message);
         leaf.number = self.next_number;
+        if replaced.is_none() {
+            leaf.since = self.next_number;
+        }
         self.next_number += 1;
     }
 

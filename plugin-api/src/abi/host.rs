@@ -205,17 +205,31 @@ impl RawHost {
     }
 
     /// See [`HostVt::metric`].
-    pub fn metric(self, kind: u8, name: &str, help: &str) -> Opaque {
+    pub fn metric(self, kind: u8, name: &str, help: &str) -> Option<RawMetric> {
         // SAFETY: see `log_enabled`.
-        unsafe { (self.services.metric())(self.context, kind, name.as_bytes().into(), help.as_bytes().into()) }
+        let metric =
+            unsafe { (self.services.metric())(self.context, kind, name.as_bytes().into(), help.as_bytes().into()) };
+        (!metric.is_null()).then(|| RawMetric { metric, record: self.services.metric_record() })
     }
+}
 
+/// A metric that the host keeps.
+#[derive(Clone, Copy)]
+pub struct RawMetric {
+    metric: Opaque,
+    record: unsafe extern "C" fn(Opaque, f64),
+}
+
+// SAFETY: every function of `HostVt` may be called on any thread, and metrics are never freed.
+unsafe impl Send for RawMetric {}
+// SAFETY: as above.
+unsafe impl Sync for RawMetric {}
+
+impl RawMetric {
     /// See [`HostVt::metric_record`].
-    ///
-    /// # Safety
-    /// `metric` came from [`RawHost::metric`] of this host and is not null.
-    pub unsafe fn metric_record(self, metric: Opaque, value: f64) {
-        // SAFETY: the caller's promise; metrics are never freed.
-        unsafe { (self.services.metric_record())(metric, value) }
+    #[inline]
+    pub fn record(self, value: f64) {
+        // SAFETY: `RawHost::metric` got the metric from the host that the function belongs to.
+        unsafe { (self.record)(self.metric, value) }
     }
 }

@@ -44,6 +44,7 @@ pub(in crate::core) struct Script {
     pub(in crate::core) info: Answer<Result<Vec<InfoAction>, Error>>,
     pub(in crate::core) export: Answer<()>,
     pub(in crate::core) import: Answer<Result<(), Error>>,
+    pub(in crate::core) event: Answer<()>,
     /// What was asked and told, one line each.
     pub(in crate::core) calls: Vec<String>,
     /// States of connections that exist.
@@ -204,9 +205,10 @@ impl Handler for Puppet {
     }
 
     fn handle_subscribe(&self, state: &mut Strings, subscribe: &Subscribe<'_>) -> Result<SubscribeVerdict, Error> {
-        let filters = subscribe
-            .subscriptions()
-            .map(|one| format!("{}={}:{:02X}", one.share_name().unwrap_or(""), one.filter(), one.reason_code().0));
+        let filters = subscribe.subscriptions().map(|one| {
+            let again = if one.again() { "!" } else { "" };
+            format!("{}={}:{:02X}{again}", one.share_name().unwrap_or(""), one.filter(), one.reason_code().0)
+        });
         let line = format!("subscribe {} {}", state.client, filters.collect::<Vec<_>>().join(" "));
         self.answer(line, |_| {}, |script| &mut script.subscribe).unwrap_or(Ok(SubscribeVerdict::Grant))
     }
@@ -229,6 +231,12 @@ impl Handler for Puppet {
         let line = format!("info {} {} {:?}", state.client, info.kind(), info.sender());
         let data = Some(info.data().to_vec());
         self.answer(line, |asked| asked.data = data, |script| &mut script.info).unwrap_or_else(|| Ok(Vec::new()))
+    }
+
+    fn handle_event(&self, event: &Info<'_>) {
+        let line = format!("event {} {:?}", event.kind(), event.sender());
+        let data = Some(event.data().to_vec());
+        self.answer(line, |asked| asked.data = data, |script| &mut script.event);
     }
 
     fn handle_disconnect(&self, state: &mut Strings, reason: &DisconnectReason<'_>) {
