@@ -85,7 +85,7 @@ fn callback_row(plugin: &Value, instance: &Value, callback: &Value) -> [String; 
     [
         word(&plugin["plugin"]),
         word(&instance["generation"]),
-        word(&callback["name"]),
+        word(&callback["name"]) + if callback["pooled"] == true { " (pool)" } else { "" },
         number("calls"),
         number("refusals"),
         number("errors"),

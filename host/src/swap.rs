@@ -217,6 +217,7 @@ impl SwapError {
             LoadError::OtherVersion { .. }
             | LoadError::OtherLayout { .. }
             | LoadError::BadName { .. }
+            | LoadError::BlocksDeliveries { .. }
             | LoadError::PanicAbort { .. } => SwapStep::Abi,
             LoadError::BadConfig { .. } => SwapStep::Config,
             LoadError::InitRefused { .. } | LoadError::InitPanicked { .. } => SwapStep::Init,

@@ -63,6 +63,13 @@ pub enum LoadError {
         /// The plugin.
         plugin: String,
     },
+    /// It implements `handle_deliver`, and says that another callback may block that can run at the same time.
+    BlocksDeliveries {
+        /// The plugin.
+        plugin: String,
+        /// The name of that callback.
+        callback: &'static str,
+    },
     /// Its configuration is not JSON.
     BadConfig {
         /// The plugin.
@@ -150,6 +157,12 @@ impl fmt::Display for LoadError {
                 "plugin {plugin}: it was built with panic = \"abort\", so that one panic in it would end the whole \
                  broker. Remove `panic = \"abort\"` from its Cargo profile (or `-C panic=abort` from RUSTFLAGS) and build \
                  it again."
+            ),
+            Self::BlocksDeliveries { plugin, callback } => write!(
+                f,
+                "plugin {plugin}: handle_deliver answers at once, and could not while {callback}, which says that it may \
+                 block, has the state of the connection on another thread. Remove #[blocking] from {callback} (it may \
+                 answer later with a ticket, or be an async fn), or make two plugins of it."
             ),
             Self::BadConfig { plugin, reason } => write!(
                 f,

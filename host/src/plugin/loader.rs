@@ -29,8 +29,8 @@ use abi_stable::library::{AbiHeaderRef, LibHeader, ROOT_MODULE_LOADER_NAME_WITH_
 use abi_stable::sabi_types::VersionNumber;
 use abi_stable::type_layout::{TLFieldOrFunction, TypeLayout};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-use plugin_api::Handler;
 use plugin_api::abi::{FLAG_UNWINDS, PluginVtRef};
+use plugin_api::{Callback, Callbacks, Handler};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::c;
@@ -225,6 +225,9 @@ unsafe fn init(
     services: &Services,
 ) -> Result<Plugin, LoadError> {
     let plugin = table.name().as_str().to_owned();
+    if let Some(callback) = blocks_deliveries(table) {
+        return Err(LoadError::BlocksDeliveries { plugin, callback: callback.name() });
+    }
     if let Err(error) = serde_json::from_str::<serde_json::Value>(config) {
         return Err(LoadError::BadConfig { plugin, reason: error.to_string() });
     }
@@ -233,6 +236,28 @@ unsafe fn init(
         NotReady::Refused(reason) => LoadError::InitRefused { plugin, reason },
         NotReady::Panicked(Panic { text, location }) => LoadError::InitPanicked { plugin, text, location },
     })
+}
+
+/// A callback that may have the state of a connection on another thread while a message is delivered to it, which cannot
+/// wait.
+fn blocks_deliveries(table: PluginVtRef) -> Option<Callback> {
+    let blocking = Callbacks::from_bits(table.blocking() & table.callbacks());
+    let has_state = |callback: &Callback| {
+        // Not before the client is in, nor when it has gone.
+        matches!(
+            callback,
+            Callback::Auth
+                | Callback::Publish
+                | Callback::Subscribe
+                | Callback::Unsubscribe
+                | Callback::Puback
+                | Callback::Info
+                | Callback::Connected
+                | Callback::Deliver
+        )
+    };
+    let delivers = Callbacks::from_bits(table.callbacks()).contains(Callback::Deliver);
+    blocking.iter().find(has_state).filter(|_| delivers)
 }
 
 /// Maps a copy of the library, for good.

@@ -155,6 +155,8 @@ struct Lanes {
     /// Plugins whose lanes have work and a thread to spare, each once.
     ready: VecDeque<u32>,
     threads: usize,
+    /// Those of them that have not got to their first work.
+    starting: usize,
     idle: usize,
 }
 
@@ -231,18 +233,27 @@ impl Pool {
         }
     }
 
+    /// How many threads there are.
+    #[cfg(test)]
+    pub(super) fn threads(&self) -> usize {
+        lock(&self.lanes).threads
+    }
+
     /// Puts a lane that has got work on the list, and sees to it that somebody does it.
     fn list(self: &Arc<Self>, mut lanes: MutexGuard<'_, Lanes>, number: u32) {
         self.enlist(&mut lanes, number);
         if lanes.idle > 0 {
             self.work.notify_one();
-        } else if !lanes.ready.is_empty() && lanes.threads < self.threads_max {
+        } else if lanes.ready.len() > lanes.starting && lanes.threads < self.threads_max {
             lanes.threads += 1;
+            lanes.starting += 1;
             drop(lanes);
             let pool = Arc::clone(self);
             let spawned = std::thread::Builder::new().name("plugin-pool".to_owned()).spawn(move || pool.run());
             if let Err(error) = spawned {
-                lock(&self.lanes).threads -= 1;
+                let mut lanes = lock(&self.lanes);
+                lanes.threads -= 1;
+                lanes.starting -= 1;
                 tracing::error!(%error, "no thread for plugins that may block: what they are asked waits");
             }
         }
@@ -263,6 +274,7 @@ impl Pool {
     fn run(self: Arc<Self>) {
         let _seat = self.watch.sit_in_pool();
         let mut lanes = lock(&self.lanes);
+        lanes.starting -= 1;
         loop {
             let Some(number) = lanes.ready.pop_front() else {
                 lanes.idle += 1;

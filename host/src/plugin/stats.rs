@@ -453,12 +453,14 @@ impl CallbackStats {
     pub fn to_json(&self) -> Value {
         json!({
             "name": self.name,
+            "pooled": self.is_pooled,
             "calls": self.calls,
             "refusals": self.refusals,
             "errors": self.errors,
             "unusable": self.unusable,
             "panics": self.panics,
             "late": self.late,
+            "full": self.full,
             "overstays": self.overstays,
             "times_ns": self.times,
         })

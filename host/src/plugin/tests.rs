@@ -1,6 +1,7 @@
 //! The folding rules, through handlers that are linked in: what each of them answers is in its configuration.
 
 mod folding;
+mod pool;
 mod trouble;
 
 use std::cell::RefCell;

@@ -1,0 +1,297 @@
+//! Callbacks on the pool, through a handler that says that all of them may block.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use plugin_api::{Error, Handler, Host, Publish, PublishVerdict, handler};
+
+use super::*;
+use crate::limits::Limits;
+use crate::message::Source;
+
+/// What the handler was asked, in order, whichever thread it was on; one line for each, with the name in its configuration.
+static ASKED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Blocking {
+    name: String,
+}
+
+impl Blocking {
+    fn note(&self, what: &str) {
+        ASKED.lock().expect("whole").push(format!("{} {what}", self.name));
+    }
+}
+
+#[handler(blocking)]
+impl Handler for Blocking {
+    type Connection = u32;
+
+    fn init(_: Host, config: &str) -> Result<Self, Error> {
+        let config: serde_json::Value = serde_json::from_str(config)?;
+        Ok(Self { name: config["name"].as_str().unwrap_or_default().to_owned() })
+    }
+
+    fn new_connection(&self, info: &plugin_api::ConnectionInfo<'_>) -> u32 {
+        self.note("new");
+        assert_ne!(info.listener(), "panic", "as asked");
+        0
+    }
+
+    fn handle_connect(&self, count: &mut u32, connect: &Connect<'_>) -> Result<ConnectVerdict, Error> {
+        *count += 1;
+        self.note(&format!("connect {} {count}", connect.client_id()));
+        Ok(ConnectVerdict::accept())
+    }
+
+    fn handle_publish(&self, count: &mut u32, publish: &Publish<'_>) -> Result<PublishVerdict, Error> {
+        *count += 1;
+        self.note(&format!("publish {} {count}", publish.topic()));
+        match publish.topic() {
+            "panic" => panic!("as asked"),
+            "reject" => Ok(PublishVerdict::reject(ReasonCode::NOT_AUTHORIZED)),
+            _ => Ok(PublishVerdict::Forward),
+        }
+    }
+
+    fn handle_puback(&self, count: &mut u32, ack: &Ack<'_>) {
+        *count += 1;
+        self.note(&format!("puback {} {count}", ack.packet_id()));
+    }
+
+    fn handle_disconnect(&self, count: &mut u32, _: &plugin_api::DisconnectReason<'_>) {
+        self.note(&format!("disconnect {count}"));
+    }
+
+    fn handle_session_expired(&self, client_id: &str, _: Option<plugin_api::StateView<'_>>) {
+        self.note(&format!("expired {client_id}"));
+    }
+}
+
+/// Delivers, and blocks elsewhere.
+struct Mixed;
+
+#[handler]
+impl Handler for Mixed {
+    type Connection = ();
+
+    fn init(_: Host, _: &str) -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    fn new_connection(&self, _: &plugin_api::ConnectionInfo<'_>) {}
+
+    #[blocking]
+    fn handle_subscribe(&self, _: &mut (), _: &Subscribe<'_>) -> Result<SubscribeVerdict, Error> {
+        Ok(SubscribeVerdict::Grant)
+    }
+
+    fn handle_deliver(&self, _: &mut (), _: &plugin_api::Deliver<'_>) -> Result<plugin_api::DeliverVerdict, Error> {
+        Ok(plugin_api::DeliverVerdict::Send)
+    }
+}
+
+/// A server's part in it: a mailbox for answers.
+struct Desk {
+    mailboxes: Mailboxes,
+    chain: Chain,
+    handlers: Option<Handlers>,
+    name: &'static str,
+}
+
+impl Desk {
+    fn new(name: &'static str, limits: &Limits) -> Self {
+        let mailboxes = Mailboxes::new(vec![Box::new(|| {})]);
+        let services = Services::new(mailboxes.clone(), Clock::start(), 1000);
+        let services = services.watched_by(Watch::new(1, limits), limits);
+        let config = format!("{{\"name\": {name:?}}}");
+        let plugin = Plugin::from_static::<Blocking>("blocking", "1.0.0", &config, &services).expect("loads");
+        let chain = Chain::new(vec![plugin]).expect("a chain");
+        let handlers = chain.new_connection(&INFO).ok();
+        Self { mailboxes, chain, handlers, name }
+    }
+
+    fn handlers(&mut self) -> &mut Handlers {
+        self.handlers.as_mut().expect("not taken")
+    }
+
+    /// Waits for the answer that a cursor is about.
+    fn answer(&self, cursor: &Cursor) -> Box<Answered> {
+        let handlers = self.handlers.as_ref().expect("not taken");
+        if let Some(answered) = self.chain.wait(handlers, cursor, 0) {
+            return answered;
+        }
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let mut batch = Batch::default();
+            self.mailboxes.of(0).take(&mut batch);
+            for mail in batch.take_mails() {
+                if let Mail::Answer { ticket, answered, connection: 7 } = mail {
+                    assert_eq!(ticket, cursor.ticket());
+                    return answered;
+                }
+            }
+            assert!(Instant::now() < deadline, "no answer");
+            std::thread::yield_now();
+        }
+    }
+
+    fn publish(&mut self, topic: &str) -> String {
+        let request = PublishRequest {
+            topic,
+            payload: b"p",
+            properties: &[],
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            dup: false,
+            packet_id: Some(1),
+            will: false,
+        };
+        let (chain, mut changed) = (self.chain.clone(), ChangedMessage::default());
+        let outcome = chain.publish(self.handlers(), "me", &request, &mut changed);
+        let outcome = match outcome {
+            PublishOutcome::Deferred(cursor) => {
+                let answered = self.answer(&cursor);
+                chain.resume_publish(self.handlers(), "me", &request, &mut changed, *cursor, *answered)
+            }
+            other => other,
+        };
+        match outcome {
+            PublishOutcome::Reject { reason_code, .. } => format!("reject {:02x}", reason_code.0),
+            other => format!("{other:?}").to_lowercase(),
+        }
+    }
+
+    fn puback(&mut self, packet_id: u16) {
+        let chain = self.chain.clone();
+        let told =
+            chain.puback(self.handlers(), "me", packet_id, AckKind::Puback, ReasonCode::SUCCESS, (Source::Client, 0));
+        assert_eq!(told, Ok(()));
+    }
+
+    /// What it was asked until all is done.
+    fn asked(&self) -> Vec<String> {
+        self.chain.plugins()[0].pool().drain();
+        let mut asked = ASKED.lock().expect("whole");
+        let prefix = format!("{} ", self.name);
+        let mine = asked.iter().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect();
+        asked.retain(|line| !line.starts_with(&prefix));
+        mine
+    }
+}
+
+#[test]
+fn everything_is_done_in_order_and_nothing_on_this_thread() {
+    let mut desk = Desk::new("order", &Limits::default());
+    for packet_id in 1..=3 {
+        desk.puback(packet_id);
+    }
+    assert_eq!(desk.publish("t"), "forward");
+    assert_eq!(desk.publish("reject"), "reject 87");
+    desk.puback(4);
+    let mut handlers = desk.handlers.take().expect("not taken");
+    let reason = DisconnectReason { kind: DisconnectKind::Closed, reason_code: ReasonCode(0), text: "" };
+    desk.chain.disconnect(&mut handlers, "me", &reason);
+    desk.chain.disconnect(&mut handlers, "me", &reason);
+    let expected = [
+        "new",
+        "puback 1 1",
+        "puback 2 2",
+        "puback 3 3",
+        "publish t 4",
+        "publish reject 5",
+        "puback 4 6",
+        "disconnect 6",
+    ];
+    assert_eq!(desk.asked(), expected);
+    desk.chain.plan().session_expired("me", None);
+    assert_eq!(desk.asked(), ["expired me"]);
+    let stats = desk.chain.plugins()[0].stats();
+    let numbers: Vec<(&str, u64, u64, bool)> =
+        stats.callbacks.iter().map(|one| (one.name, one.calls, one.refusals, one.is_pooled)).collect();
+    let expected = [
+        ("handle_publish", 2, 1, true),
+        ("handle_puback", 4, 0, true),
+        ("handle_disconnect", 1, 0, true),
+        ("handle_session_expired", 1, 0, true),
+        ("new_connection", 1, 0, true),
+        ("drop of the connection's state", 1, 0, true),
+    ];
+    assert_eq!(numbers, expected);
+}
+
+#[test]
+fn state_that_has_panicked_on_the_pool_is_not_entered_again() {
+    let mut desk = Desk::new("panics", &Limits::default());
+    assert_eq!(desk.publish("panic"), "failed");
+    assert_eq!(desk.publish("t"), "failed");
+    let mut handlers = desk.handlers.take().expect("not taken");
+    let reason = DisconnectReason { kind: DisconnectKind::HandlerFailed, reason_code: ReasonCode(0), text: "" };
+    desk.chain.disconnect(&mut handlers, "me", &reason);
+    assert_eq!(desk.asked(), ["new", "publish panic 1"]);
+    let stats = desk.chain.plugins()[0].stats();
+    assert_eq!(stats.callbacks.iter().map(|one| one.panics).sum::<u64>(), 1);
+    // So is one that could not be made.
+    let info = ConnectionInfo { listener: "panic", ..INFO };
+    desk.handlers = desk.chain.new_connection(&info).ok();
+    assert_eq!(desk.publish("t"), "failed");
+    assert_eq!(desk.asked(), ["new"]);
+}
+
+#[test]
+fn tickets_are_the_bound_of_questions_and_late_answers_take_nothing_with_them() {
+    let mut desk = Desk::new("late", &Limits::default());
+    let chain = desk.chain.clone();
+    let request = PublishRequest {
+        topic: "t",
+        payload: b"p",
+        properties: &[],
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        dup: false,
+        packet_id: Some(1),
+        will: false,
+    };
+    let mut changed = ChangedMessage::default();
+    let PublishOutcome::Deferred(cursor) = chain.publish(desk.handlers(), "me", &request, &mut changed) else {
+        panic!("it answers at once")
+    };
+    chain.expire(desk.handlers(), Callback::Publish, "me", &cursor);
+    assert_eq!(desk.publish("u"), "forward", "the state is there still");
+    let asked = desk.asked();
+    // It may have begun before its deadline.
+    assert!(asked == ["new", "publish t 1", "publish u 2"] || asked == ["new", "publish u 1"], "{asked:?}");
+}
+
+#[test]
+fn what_is_under_way_comes_before_what_could_be_done_at_once() {
+    let mut desk = Desk::new("settle", &Limits::default());
+    // As if `handle_publish` did not block.
+    desk.puback(1);
+    let settled = desk.handlers().settle(0);
+    if !settled {
+        desk.chain.plugins()[0].pool().drain();
+        assert!(desk.handlers().settle(0));
+    }
+    assert_eq!(desk.publish("t"), "forward");
+    assert_eq!(desk.asked(), ["new", "puback 1 1", "publish t 2"]);
+}
+
+#[test]
+fn plugins_cannot_block_while_they_are_asked_about_deliveries() {
+    let error = Plugin::from_static::<Mixed>("mixed", "1.0.0", "{}", &Services::detached()).expect_err("refused");
+    assert_eq!(error, LoadError::BlocksDeliveries { plugin: "mixed".into(), callback: "handle_subscribe" });
+    assert!(error.to_string().contains("or make two plugins of it"), "{error}");
+}
+
+#[test]
+fn threads_are_bounded_by_plugin_and_in_all() {
+    let limits = Limits { pool_threads_a_plugin_max: 2, pool_threads_max: 3, ..Limits::default() };
+    let desk = Desk::new("bounds", &limits);
+    let (chain, mut all) = (desk.chain.clone(), Vec::new());
+    for connection in 10..60 {
+        all.push(chain.new_connection(&ConnectionInfo { connection, ..INFO }).expect("states"));
+    }
+    let asked = desk.asked();
+    assert_eq!(asked.len(), 51);
+    assert!(Arc::clone(chain.plugins()[0].pool()).threads() <= 2);
+}
