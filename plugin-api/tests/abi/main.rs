@@ -178,3 +178,23 @@ fn header_is_accepted_as_c99_and_as_cpp() {
         }
     }
 }
+
+#[test]
+fn example_of_the_documentation_compiles() {
+    let document = fs::read_to_string(package().join("ABI.md")).expect("ABI.md");
+    let (_, rest) = document.split_once("```c\n").expect("an example in C");
+    let (example, _) = rest.split_once("```").expect("it ends");
+    let include = package().join("include");
+    let (c, cpp) = (scratch("example.c"), scratch("example.cpp"));
+    fs::write(&c, example).expect("a scratch file");
+    // C++ has no compound literals.
+    fs::write(&cpp, example.replace("(mqtt_bytes){0}", "mqtt_bytes{}")).expect("a scratch file");
+    for (compiler, standard, file) in [("cc", "-std=c11", &c), ("c++", "-std=c++20", &cpp)] {
+        if have(compiler) {
+            let strict = [standard, "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wno-missing-field-initializers"];
+            let mut command = Command::new(compiler);
+            command.args(strict).args(["-fPIC", "-shared", "-I"]).arg(&include).arg("-o").arg(scratch("example.so"));
+            run(command.arg(file));
+        }
+    }
+}

@@ -87,7 +87,8 @@ impl Source {
     /// Structs, and constants in their `impl` blocks and outside of them.
     fn items(&mut self, text: &str) {
         let (mut docs, mut owner, mut in_struct) = (Vec::new(), String::new(), None::<Struct>);
-        let mut is_repr_c = false;
+        // Of a struct that crosses the layout is described, by abi_stable too; others are for Rust's side only.
+        let (mut is_repr_c, mut crosses) = (false, false);
         let mut lines = text.lines().take_while(|line| *line != "#[cfg(test)]");
         while let Some(line) = lines.next() {
             let code = line.trim_start();
@@ -97,6 +98,7 @@ impl Source {
             }
             if code.starts_with("#[") {
                 is_repr_c |= code == "#[repr(C)]";
+                crosses |= code.contains("StableAbi");
                 continue;
             }
             if line == "}" {
@@ -115,10 +117,10 @@ impl Source {
                 }
             } else if let Some(rest) = code.strip_prefix("pub struct ") {
                 let name: String = rest.chars().take_while(char::is_ascii_alphanumeric).collect();
-                if rest.ends_with('{') {
+                if rest.ends_with('{') && crosses {
                     assert!(is_repr_c, "{name} is not repr(C)");
                     in_struct = Some(Struct { name, docs: docs.clone(), fields: Vec::new() });
-                } else {
+                } else if crosses {
                     self.group(&name, &docs);
                 }
             } else if let Some(rest) = line.strip_prefix("impl").filter(|_| line.ends_with('{')) {
@@ -137,7 +139,7 @@ impl Source {
                 self.group(&owner, &[]).list.push(number);
             }
             docs.clear();
-            is_repr_c = false;
+            (is_repr_c, crosses) = (false, false);
         }
     }
 
