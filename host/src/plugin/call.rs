@@ -839,6 +839,20 @@ impl Handlers {
         Ok((verdict, answer))
     }
 
+    /// Whether another instance is there to be asked, as one on probation has panicked after its callback returned. See
+    /// `fall_back`; `info` is for a connection that has just begun.
+    pub(super) fn may_ask_again(
+        &mut self,
+        index: usize,
+        callback: Callback,
+        info: Option<&ConnectionInfo<'_>>,
+    ) -> bool {
+        let is_back = self.fall_back(index) || info.is_some_and(|info| self.begin_again(index, info));
+        // Where it has no opinion on who may connect, nobody has let the client in.
+        let decides = matches!(callback, Callback::Auth | Callback::Connect);
+        is_back && (!decides || self.plugins.list[index].callbacks.contains(callback))
+    }
+
     /// An answer has not come in time.
     pub(super) fn expire(&mut self, index: usize, callback: Callback, who: &str, ticket: u64) {
         let plugin = &self.plugins.list[index];

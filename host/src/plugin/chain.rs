@@ -105,6 +105,11 @@ impl Chain {
             return ConnectOutcome::Failed;
         };
         let Ok((verdict, answer)) = handlers.take_back(index, Callback::Connect, request.client_id, answered) else {
+            let (peer, listener) = (request.peer, request.listener);
+            let info = ConnectionInfo { connection: request.connection, peer, listener };
+            if handlers.may_ask_again(index, Callback::Connect, Some(&info)) {
+                return connect_from(handlers, index, request, Some(overrides));
+            }
             return ConnectOutcome::Failed;
         };
         let end = fold_connect(handlers, index, request.client_id, verdict, &answer, &mut overrides);
@@ -135,6 +140,9 @@ impl Chain {
     ) -> AuthOutcome {
         let index = cursor.index;
         let Ok((verdict, answer)) = handlers.take_back(index, Callback::Auth, who, answered) else {
+            if handlers.may_ask_again(index, Callback::Auth, None) {
+                return auth_from(handlers, index, who, owner, request);
+            }
             return AuthOutcome::Failed;
         };
         let end = fold_auth(handlers, index, who, owner, request, verdict, &answer);
@@ -168,6 +176,9 @@ impl Chain {
     ) -> SubscribeOutcome {
         let plugin = (cursor.index, Callback::Subscribe, who);
         let Ok((verdict, answer)) = handlers.take_back(cursor.index, Callback::Subscribe, who, answered) else {
+            if handlers.may_ask_again(cursor.index, Callback::Subscribe, None) {
+                return subscribe_from(handlers, cursor.index, who, items, properties, codes);
+            }
             return SubscribeOutcome::Failed;
         };
         let end = fold_codes(handlers, plugin, verdict, &answer, codes, PacketType::Suback);
@@ -200,6 +211,9 @@ impl Chain {
     ) -> SubscribeOutcome {
         let plugin = (cursor.index, Callback::Unsubscribe, who);
         let Ok((verdict, answer)) = handlers.take_back(cursor.index, Callback::Unsubscribe, who, answered) else {
+            if handlers.may_ask_again(cursor.index, Callback::Unsubscribe, None) {
+                return unsubscribe_from(handlers, cursor.index, who, filters, properties, codes);
+            }
             return SubscribeOutcome::Failed;
         };
         let end = fold_codes(handlers, plugin, verdict, &answer, codes, PacketType::Unsuback);
@@ -271,6 +285,9 @@ impl Chain {
             return InfoOutcome::Failed;
         };
         let Ok((verdict, answer)) = handlers.take_back(index, Callback::Info, who, answered) else {
+            if handlers.may_ask_again(index, Callback::Info, None) {
+                return info_from(handlers, index, who, plugin, request, actions);
+            }
             return InfoOutcome::Failed;
         };
         let end = fold_info(handlers, index, who, verdict, &answer, &mut actions);

@@ -49,7 +49,12 @@ impl Chain {
             _ => return PublishOutcome::Failed,
         };
         let Ok((verdict, answer)) = handlers.take_back(index, Callback::Publish, who, answered) else {
-            return PublishOutcome::Failed;
+            if !handlers.may_ask_again(index, Callback::Publish, None) {
+                return PublishOutcome::Failed;
+            }
+            let objection = changer.and_then(|changer| ask_again(handlers, index, changer, who, request, changed));
+            let from = changer.map_or(index, |changer| changer + 1);
+            return objection.unwrap_or_else(|| ask_from(handlers, from, who, request, changed, is_changed));
         };
         let asked =
             if verdict == Verdict::OK { Asked::Forward } else { read_publish(handlers, index, who, verdict, &answer) };

@@ -20,6 +20,15 @@ fn swap(server: &ServerHandle, number: usize) -> SwapReport {
     report
 }
 
+/// Ends the traffic when it is dropped, so that a test that fails does not wait for ever.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn milliseconds(mut times: Vec<Duration>) -> String {
     times.sort();
     let at = |place: usize| times[place].as_secs_f64() * 1000.0;
@@ -45,6 +54,7 @@ fn swaps_under_load_lose_nobody_and_nothing() {
             })
         };
         let pumps: Vec<_> = (0..threads).map(pump).collect();
+        let ends = Ends(&end);
         eventually("all are connected", || {
             server.status().plugins[0].instances[0].connections == threads * clients + 50
         });
@@ -54,7 +64,7 @@ fn swaps_under_load_lose_nobody_and_nothing() {
             // Some traffic with each version, however fast the machine is.
             std::thread::sleep(Duration::from_millis(20));
         }
-        end.store(true, Ordering::Relaxed);
+        drop(ends);
         pumps.into_iter().map(|pump| pump.join().expect("its clients got everything")).collect()
     });
     let took = began.elapsed();
@@ -106,6 +116,7 @@ fn latency_with_swaps() {
     let first = began.elapsed() + WINDOW;
     std::thread::scope(|scope| {
         scope.spawn(|| pump.run_steadily(5000, &end));
+        let _ends = Ends(&end);
         for window in 0..WINDOWS {
             // In each second window, a quarter into it.
             let at = first + WINDOW * window as u32 + WINDOW / 4;
@@ -115,7 +126,6 @@ fn latency_with_swaps() {
             }
         }
         std::thread::sleep((first + WINDOW * WINDOWS as u32).saturating_sub(began.elapsed()));
-        end.store(true, Ordering::Relaxed);
     });
     let window = |number: usize| {
         let from = (first + WINDOW * number as u32).as_nanos() as u64;
@@ -145,11 +155,11 @@ fn idle_connections_go_over_soon() {
     let mut reports = Vec::new();
     std::thread::scope(|scope| {
         scope.spawn(|| busy.run_steadily(5000, &end));
+        let _ends = Ends(&end);
         for number in 0..7 {
             std::thread::sleep(Duration::from_millis(300));
             reports.push(swap(&server, number));
         }
-        end.store(true, Ordering::Relaxed);
     });
     idle.once();
     println!("{IDLE} idle connections, {} messages of others meanwhile", busy.received());

@@ -4,6 +4,7 @@ mod connect;
 mod end;
 mod late;
 mod packets;
+mod swap;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
