@@ -23,6 +23,10 @@ impl Exported {
     }
 }
 
+/// Bytes that an exported state may have: that of a connection, and that of the plugin as a whole.
+const STATE_BYTES_MAX: usize = 1 << 20;
+const PLUGIN_STATE_BYTES_MAX: usize = 64 << 20;
+
 /// Why there is no exported state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotExported {
@@ -87,6 +91,11 @@ impl Plugin {
             other => Err(unknown(other)),
         };
         self.log_caught(Entry::of(callback), who, panics);
+        let max = if callback == Callback::ExportPlugin { PLUGIN_STATE_BYTES_MAX } else { STATE_BYTES_MAX };
+        let read = read.and_then(|(version, bytes)| match bytes.len() {
+            count if count > max => Err(format!("a state of {count} bytes; it may have {max}")),
+            _ => Ok((version, bytes)),
+        });
         read.map(|(version, bytes)| Exported { version, bytes: bytes.to_vec() }).map_err(|why| {
             self.log_unreadable(callback, who, &why);
             NotExported::Failed
