@@ -70,7 +70,7 @@ fn messages_keep_their_order_and_their_state() {
         let mut subscriber = Client::connect(server.local_addr(), V5, "subscriber");
         subscriber.subscribe("count/#", 1);
         let mut publisher = Client::connect(server.local_addr(), V5, "publisher");
-        let kinds = ["slow", "now", "nap", "now", "slow", "nap", "nap", "slow", "now", "now"];
+        let kinds = ["slow", "now", "nap", "yield", "slow", "nap", "yield", "slow", "now", "now"];
         let packets = kinds.iter().zip(1..).map(|(kind, id)| {
             Publish::new(format!("{kind}/{id}"), "").qos(if id % 3 == 0 { 0 } else { 1 }, id).bytes(V5)
         });

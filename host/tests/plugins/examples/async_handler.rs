@@ -6,7 +6,7 @@
 //! - CONNECT of a client whose identifier begins with `slow`; with `slow-bad` it is refused afterwards,
 //! - AUTH with the data `slow`,
 //! - PUBLISH to `slow/…`, forwarded afterwards to `count/…` with the number of the connection's messages as its payload;
-//!   to `nap/…`, which waits a millisecond instead,
+//!   to `nap/…`, which waits a millisecond instead, and to `yield/…`, which goes to the runtime and answers there,
 //! - SUBSCRIBE and UNSUBSCRIBE of a Topic Filter that begins with `slow`.
 //!
 //! `never/…` waits for ever, `panic/…` panics after the gate, `now/…` is forwarded at once as `slow/…` is. At the end of a
@@ -102,6 +102,7 @@ impl Handler for Patient {
         let topic = format!("count/{rest}");
         match what {
             "slow" | "panic" => self.wait().await?,
+            "yield" => tokio::task::yield_now().await,
             "nap" => tokio::time::sleep(Duration::from_millis(1)).await,
             "never" => std::future::pending().await,
             "now" => {}
