@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::protocol::{self, Answer, Refusal, Request};
 use super::supervised::{Call, Calls};
-use crate::plugin::{Callback, Plugin, Unable};
+use crate::plugin::{Callback, MetricSample, MetricValue, Plugin, Unable};
 use crate::server::ServerHandle;
 use crate::swap::{Role, SwapError, SwapReport, SwapRequest};
 
@@ -32,8 +32,32 @@ pub(super) fn carry_out(server: &ServerHandle, calls: &Arc<Calls>, request: Requ
         Request::Configure { plugin, config } => configure(server, calls, &plugin, &config),
         Request::Health(name) => health(server, calls, name.as_deref()),
         Request::Resume(name) => resume(server, &name),
-        Request::Metrics => Ok(json!({"metrics": []})),
+        Request::Metrics => Ok(json!({"metrics": server.metrics().iter().map(metric).collect::<Vec<_>>()})),
     }
+}
+
+fn metric(sample: &MetricSample) -> Value {
+    let MetricSample { plugin, name, help, value } = sample;
+    let mut json = json!({"plugin": plugin, "name": name, "help": help});
+    match value {
+        MetricValue::Counter(value) => {
+            json["kind"] = "counter".into();
+            json["value"] = json!(value);
+        }
+        MetricValue::Gauge(value) => {
+            json["kind"] = "gauge".into();
+            json["value"] = json!(value);
+        }
+        MetricValue::Histogram { count, sum, buckets } => {
+            json["kind"] = "histogram".into();
+            json["count"] = json!(count);
+            json["sum"] = json!(sum);
+            // JSON has no infinity: the last bound is null.
+            let buckets = buckets.iter().map(|(bound, count)| json!({"le": bound, "count": count}));
+            json["buckets"] = buckets.collect();
+        }
+    }
+    json
 }
 
 /// What was done, with a sentence for people.

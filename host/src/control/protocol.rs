@@ -17,7 +17,7 @@
 //! | `configure` | `plugin`, `config` (JSON as a string) | `plugin`, and `instances` that have taken it |
 //! | `health` | optional: `plugin` | `plugins`: of each instance `plugin`, `role`, `version`, `generation`, `ok`, `text` (`null`: it does not say) |
 //! | `resume` | `plugin` | `plugin`, and `instances` that are asked again |
-//! | `metrics` | | `metrics`: of each `plugin`, `name`, `kind`, `help`, and `value`, or of a histogram `count`, `sum`, `buckets` |
+//! | `metrics` | | `metrics`: of each `plugin`, `name`, `kind`, `help`, and `value`, or of a histogram `count`, `sum`, `buckets` (upper bound `le`, null for none, and `count`) |
 //!
 //! A request that cannot be understood is answered with an error of the step `request`, and the connection stays open; one
 //! that is too long or takes too long ends it. Within one version of the protocol, answers only gain keys.

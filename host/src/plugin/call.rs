@@ -115,7 +115,7 @@ impl Plugin {
         let (monitor, pool) = (services.watch().monitor(&name, kind), Arc::clone(services.pool()));
         let services = PluginServices::leak(&name, services);
         let mut answer = Answer::default();
-        let (instance, left) = services::inside(NO_CONNECTION, false, || {
+        let (instance, left) = services::inside(Entry::INIT, NO_CONNECTION, "", || {
             match language {
                 // SAFETY: the caller's promise; `raw` is valid until the process ends.
                 Language::Rust => unsafe { table.instance_new()(services.raw(), text(config), answer.sink()) },
@@ -447,7 +447,7 @@ impl Plugin {
             let is_early = entry == Entry::of(Callback::Connect) || connection == NO_CONNECTION;
             seat.enter(monitor, entry, connection, who, is_early || entry == Entry::NEW_CONNECTION);
         }
-        let outcome = services::inside(connection, entry.may_defer(), call);
+        let outcome = services::inside(entry, connection, who, call);
         if let Some(seat) = seat {
             seat.leave();
         }

@@ -6,6 +6,7 @@
 
 mod asker;
 mod holdings;
+mod log;
 mod metrics;
 mod store;
 mod table;
@@ -21,9 +22,11 @@ use plugin_api::abi::{
     HostVt, HostVtRef, Opaque, RawField, RawHost, RawMessage, RawPiece, RawPublish, RawTarget, Status, Verdict,
 };
 use plugin_api::{PropertiesBuf, Property, QoS};
+use tracing::Level;
 
 pub use self::asker::{Asker, Pieces};
 use self::holdings::{AllHoldings, Holdings};
+use self::log::Line;
 pub use self::metrics::{MetricSample, MetricValue};
 use self::table::{
     cancel_timer, kv_delete, kv_get, kv_list, kv_put, metric, metric_record, query, reauthorise, send_info, subscribe,
@@ -32,6 +35,7 @@ use self::table::{
 use super::answer::Answer;
 use super::pool::Pool;
 use super::rules::{self, Place};
+use super::stats::Entry;
 use super::tickets::{Answered, Completed, NO_TICKET, Tickets};
 use super::watch::Watch;
 use crate::clock::{Clock, Millis};
@@ -398,6 +402,8 @@ thread_local! {
     // Two cells without a destructor, as they are set and read around every callback, and the rest apart.
     static INSIDE: Cell<u8> = const { Cell::new(0) };
     static CONNECTION: Cell<u64> = const { Cell::new(NO_CONNECTION) };
+    /// What the callback is about, if one runs.
+    static SPAN: Cell<Option<Span>> = const { Cell::new(None) };
     /// How many publishes of plugins have led to the message that a callback is about.
     static HOPS: Cell<u8> = const { Cell::new(0) };
     // The ticket that the question has already; see `with_ticket`.
@@ -420,11 +426,13 @@ pub(super) fn with_ticket<T>(ticket: u64, call: impl FnOnce() -> T) -> T {
 
 /// Runs a call into a plugin. What it asks for meanwhile is done when it has returned.
 #[inline]
-pub(super) fn inside<T>(connection: u64, may_defer: bool, call: impl FnOnce() -> T) -> (T, Left) {
-    INSIDE.set(if may_defer { RUNS | MAY_DEFER } else { RUNS });
+pub(super) fn inside<T>(entry: Entry, connection: u64, who: &str, call: impl FnOnce() -> T) -> (T, Left) {
+    INSIDE.set(if entry.may_defer() { RUNS | MAY_DEFER } else { RUNS });
     CONNECTION.set(connection);
+    SPAN.set(Some(Span { entry, who }));
     let result = call();
     CONNECTION.set(NO_CONNECTION);
+    SPAN.set(None);
     let touched = INSIDE.replace(0) & TOUCHED != 0;
     (result, if touched { settle() } else { None })
 }
@@ -470,17 +478,32 @@ fn settle() -> Left {
     (!settled.panics.is_empty() || settled.ticket != NO_TICKET).then(|| Box::new(settled))
 }
 
+/// What a callback is about, for the log.
+#[derive(Clone, Copy)]
+struct Span {
+    entry: Entry,
+    /// Client Identifier. It outlives the call.
+    who: *const str,
+}
+
 /// Writes a line for a plugin.
-fn write(level: u8, plugin: &str, target: &str, text: &str) {
-    // Names of fields and the target are fixed when tracing is compiled, so the plugin's target becomes a field.
-    let (part, connection) = (Some(target).filter(|target| !target.is_empty()), CONNECTION.get());
-    let connection = (connection != NO_CONNECTION).then_some(connection);
+fn write(level: u8, plugin: &str, part: &str, text: String, fields: Vec<(String, String)>) {
+    let connection = Some(CONNECTION.get()).filter(|connection| *connection != NO_CONNECTION);
+    let span = SPAN.get();
+    // SAFETY: `inside` has set it on this thread to a text that its caller borrows, and takes it away when the call is over.
+    let client_id = span.map(|span| unsafe { &*span.who }).filter(|client_id| !client_id.is_empty());
+    let callback = span.map(|span| span.entry.name());
+    let level = level_of(level);
+    Line { level, plugin, part, connection, client_id, callback, text, fields }.write();
+}
+
+fn level_of(level: u8) -> Level {
     match level {
-        0 | 1 => tracing::error!(target: "host::plugin", plugin, part, connection, "{text}"),
-        2 => tracing::warn!(target: "host::plugin", plugin, part, connection, "{text}"),
-        3 => tracing::info!(target: "host::plugin", plugin, part, connection, "{text}"),
-        4 => tracing::debug!(target: "host::plugin", plugin, part, connection, "{text}"),
-        _ => tracing::trace!(target: "host::plugin", plugin, part, connection, "{text}"),
+        0 | 1 => Level::ERROR,
+        2 => Level::WARN,
+        3 => Level::INFO,
+        4 => Level::DEBUG,
+        _ => Level::TRACE,
     }
 }
 
@@ -519,11 +542,11 @@ unsafe extern "C" fn log(
     fields: RSlice<'_, RawField<'_>>,
 ) {
     service(context, (), |host| {
-        let mut text = lossy(text);
-        for field in fields.as_slice() {
-            text = format!("{text} {}={:?}", lossy(field.name), lossy(field.value));
+        // One that is not written costs no more than this.
+        if is_enabled(level) {
+            let fields = fields.as_slice().iter().map(|field| (lossy(field.name), lossy(field.value))).collect();
+            write(level, &host.plugin, &lossy(target), lossy(text), fields);
         }
-        write(level, &host.plugin, &lossy(target), &text);
     });
 }
 

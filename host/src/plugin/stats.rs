@@ -29,6 +29,10 @@ const TIME_BUCKETS: usize = 41;
 pub(super) struct Entry(u8);
 
 impl Entry {
+    /// An answer of the host's that was asked for.
+    pub(super) const ANSWER: Self = Self(26);
+    /// `init`.
+    pub(super) const INIT: Self = Self(27);
     /// `cancelled`: nobody waits for an answer any more.
     pub(super) const CANCELLED: Self = Self(28);
     /// The drop of the instance, which is the last call.
@@ -81,6 +85,8 @@ impl Entry {
 
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::ANSWER => "answer",
+            Self::INIT => "init",
             Self::CANCELLED => "cancelled",
             Self::DROP_INSTANCE => "drop",
             Self::NEW_CONNECTION => "new_connection",

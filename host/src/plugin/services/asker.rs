@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use plugin_api::abi::{AnswerKey, RawPiece, Reply, Status};
 
+use super::super::stats::Entry;
 use super::{NO_CONNECTION, Panic, PluginServices, inside};
 
 /// An answer with contents, as it is made.
@@ -75,7 +76,7 @@ impl Asker {
         let Some(Reply { context, done, .. }) = self.reply.take() else { return };
         let raw = pieces.raw();
         // What it asks for meanwhile waits until it has returned, as in a callback. A panic does not leave the plugin.
-        let ((), left) = inside(NO_CONNECTION, false, || {
+        let ((), left) = inside(Entry::ANSWER, NO_CONNECTION, "", || {
             // SAFETY: the contract of `Reply`: whoever made it takes one answer, on any thread; this is the first, as it is
             // taken out.
             unsafe { done(context, status, raw.as_slice().into()) }
