@@ -1,6 +1,7 @@
 //! The folding rules, through handlers that are linked in: what each of them answers is in its configuration.
 
 mod folding;
+mod later;
 mod pool;
 mod trouble;
 
@@ -95,61 +96,88 @@ impl Handler for Scripted {
     }
 
     fn handle_connect(&self, _: &mut State<'_>, connect: &Connect<'_>) -> Result<ConnectVerdict, Error> {
-        Ok(match self.answer("connect", connect.client_id())[..] {
-            ["accept", id] => ConnectVerdict::Accept(
-                Accept::new().client_id(id).user_property("by", id).property(Property::ReasonString(id)),
-            ),
-            ["alias"] => ConnectVerdict::Accept(Accept::new().property(Property::TopicAliasMaximum(1))),
-            ["keep", secs] => ConnectVerdict::Accept(Accept::new().keep_alive_secs(secs.parse()?)),
-            ["reject", number] => ConnectVerdict::reject(code(number)),
-            ["error"] => return Err("some error".into()),
-            _ => ConnectVerdict::accept(),
-        })
+        later::answer(
+            &self.host,
+            || {
+                Ok(match self.answer("connect", connect.client_id())[..] {
+                    ["accept", id] => ConnectVerdict::Accept(
+                        Accept::new().client_id(id).user_property("by", id).property(Property::ReasonString(id)),
+                    ),
+                    ["alias"] => ConnectVerdict::Accept(Accept::new().property(Property::TopicAliasMaximum(1))),
+                    ["keep", secs] => ConnectVerdict::Accept(Accept::new().keep_alive_secs(secs.parse()?)),
+                    ["reject", number] => ConnectVerdict::reject(code(number)),
+                    ["error"] => return Err("some error".into()),
+                    _ => ConnectVerdict::accept(),
+                })
+            },
+            ConnectVerdict::Later,
+        )
     }
 
     fn handle_auth(&self, _: &mut State<'_>, auth: &Auth<'_>) -> Result<AuthVerdict, Error> {
-        Ok(match self.answer("auth", format_args!("{:?}", auth.step()))[..] {
-            ["continue"] => AuthVerdict::Continue(b"more".to_vec()),
-            ["ok"] => AuthVerdict::OkWith(b"done".to_vec()),
-            ["reject", number] => AuthVerdict::error(code(number)),
-            ["error"] => return Err("some error".into()),
-            _ => AuthVerdict::error(ReasonCode::BAD_AUTHENTICATION_METHOD),
-        })
+        later::answer(
+            &self.host,
+            || {
+                Ok(match self.answer("auth", format_args!("{:?}", auth.step()))[..] {
+                    ["continue"] => AuthVerdict::Continue(b"more".to_vec()),
+                    ["ok"] => AuthVerdict::OkWith(b"done".to_vec()),
+                    ["reject", number] => AuthVerdict::error(code(number)),
+                    ["error"] => return Err("some error".into()),
+                    _ => AuthVerdict::error(ReasonCode::BAD_AUTHENTICATION_METHOD),
+                })
+            },
+            AuthVerdict::Later,
+        )
     }
 
     fn handle_publish(&self, _: &mut State<'_>, publish: &Publish<'_>) -> Result<PublishVerdict, Error> {
         let again = if publish.again() { " again" } else { "" };
-        Ok(match self.answer("publish", format_args!("{}{again}", publish.topic()))[..] {
-            ["topic", topic] => PublishVerdict::ForwardChanged(Message::from(publish).topic(topic)),
-            ["large"] => PublishVerdict::ForwardChanged(Message::from(publish).payload(vec![0; 1000])),
-            ["payload", text] => PublishVerdict::ForwardChanged(Message::from(publish).payload(text)),
-            ["alias"] => PublishVerdict::ForwardChanged(Message::from(publish).property(Property::TopicAlias(1))),
-            ["handled"] => PublishVerdict::Handled,
-            ["reject-again", number] if publish.again() => PublishVerdict::reject(code(number)),
-            ["reject", number] => PublishVerdict::reject(code(number)),
-            ["why", text] => PublishVerdict::Reject(Reject::new(code("97")).reason_string(text)),
-            ["disconnect", number] => PublishVerdict::disconnect(code(number)),
-            ["error"] => return Err("some error".into()),
-            ["ask-host"] => {
-                self.host.publish(&Message::new("from/plugin", "x"))?;
-                self.host.send_info(InfoTarget::Connection(ConnectionId(7)), "k", b"d", None)?;
-                // DISCONNECT cannot have it.
-                self.host.disconnect(ConnectionId(7), Disconnect::new(ReasonCode::BAD_USER_NAME_OR_PASSWORD))?;
-                PublishVerdict::Forward
-            }
-            _ => PublishVerdict::Forward,
-        })
+        later::answer(
+            &self.host,
+            || {
+                Ok(match self.answer("publish", format_args!("{}{again}", publish.topic()))[..] {
+                    ["topic", topic] => PublishVerdict::ForwardChanged(Message::from(publish).topic(topic)),
+                    ["large"] => PublishVerdict::ForwardChanged(Message::from(publish).payload(vec![0; 1000])),
+                    ["payload", text] => PublishVerdict::ForwardChanged(Message::from(publish).payload(text)),
+                    ["alias"] => {
+                        PublishVerdict::ForwardChanged(Message::from(publish).property(Property::TopicAlias(1)))
+                    }
+                    ["handled"] => PublishVerdict::Handled,
+                    ["reject-again", number] if publish.again() => PublishVerdict::reject(code(number)),
+                    ["reject", number] => PublishVerdict::reject(code(number)),
+                    ["why", text] => PublishVerdict::Reject(Reject::new(code("97")).reason_string(text)),
+                    ["disconnect", number] => PublishVerdict::disconnect(code(number)),
+                    ["error"] => return Err("some error".into()),
+                    ["ask-host"] => {
+                        self.host.publish(&Message::new("from/plugin", "x"))?;
+                        self.host.send_info(InfoTarget::Connection(ConnectionId(7)), "k", b"d", None)?;
+                        // DISCONNECT cannot have it.
+                        self.host
+                            .disconnect(ConnectionId(7), Disconnect::new(ReasonCode::BAD_USER_NAME_OR_PASSWORD))?;
+                        PublishVerdict::Forward
+                    }
+                    _ => PublishVerdict::Forward,
+                })
+            },
+            PublishVerdict::Later,
+        )
     }
 
     fn handle_subscribe(&self, _: &mut State<'_>, subscribe: &Subscribe<'_>) -> Result<SubscribeVerdict, Error> {
         let seen: Vec<String> =
             subscribe.subscriptions().map(|item| format!("{}={:02x}", item.filter(), item.reason_code().0)).collect();
-        Ok(match self.answer("subscribe", seen.join(","))[..] {
-            ["codes", codes] => SubscribeVerdict::Codes(codes.split(',').map(code).collect()),
-            ["disconnect", number] => SubscribeVerdict::Disconnect(Disconnect::new(code(number))),
-            ["error"] => return Err("some error".into()),
-            _ => SubscribeVerdict::Grant,
-        })
+        later::answer(
+            &self.host,
+            || {
+                Ok(match self.answer("subscribe", seen.join(","))[..] {
+                    ["codes", codes] => SubscribeVerdict::Codes(codes.split(',').map(code).collect()),
+                    ["disconnect", number] => SubscribeVerdict::Disconnect(Disconnect::new(code(number))),
+                    ["error"] => return Err("some error".into()),
+                    _ => SubscribeVerdict::Grant,
+                })
+            },
+            SubscribeVerdict::Later,
+        )
     }
 
     fn handle_unsubscribe(
@@ -158,12 +186,18 @@ impl Handler for Scripted {
         unsubscribe: &Unsubscribe<'_>,
     ) -> Result<UnsubscribeVerdict, Error> {
         let filters: Vec<&str> = unsubscribe.filters().collect();
-        Ok(match self.answer("unsubscribe", filters.join(","))[..] {
-            ["codes", codes] => UnsubscribeVerdict::Codes(codes.split(',').map(code).collect()),
-            ["disconnect", number] => UnsubscribeVerdict::Disconnect(Disconnect::new(code(number))),
-            ["error"] => return Err("some error".into()),
-            _ => UnsubscribeVerdict::Allow,
-        })
+        later::answer(
+            &self.host,
+            || {
+                Ok(match self.answer("unsubscribe", filters.join(","))[..] {
+                    ["codes", codes] => UnsubscribeVerdict::Codes(codes.split(',').map(code).collect()),
+                    ["disconnect", number] => UnsubscribeVerdict::Disconnect(Disconnect::new(code(number))),
+                    ["error"] => return Err("some error".into()),
+                    _ => UnsubscribeVerdict::Allow,
+                })
+            },
+            UnsubscribeVerdict::Later,
+        )
     }
 
     fn handle_puback(&self, _: &mut State<'_>, ack: &Ack<'_>) {
@@ -172,18 +206,24 @@ impl Handler for Scripted {
 
     fn handle_info(&self, _: &mut State<'_>, info: &Info<'_>) -> Result<Vec<plugin_api::InfoAction>, Error> {
         use plugin_api::InfoAction as Action;
-        Ok(match self.answer("info", info.kind())[..] {
-            ["all"] => vec![
-                Action::Publish(Message::new("to/you", "hi").qos(QoS::AtLeastOnce)),
-                Action::Disconnect(Disconnect::new(ReasonCode::ADMINISTRATIVE_ACTION)),
-                Action::Stop("enough".into()),
-            ],
-            ["bad"] => vec![Action::Publish(Message::new("to/+", "hi"))],
-            ["large"] => vec![Action::Publish(Message::new("to/you", vec![0; 1000]))],
-            ["disconnect", number] => vec![Action::Disconnect(Disconnect::new(code(number)))],
-            ["error"] => return Err("some error".into()),
-            _ => vec![],
-        })
+        later::answer(
+            &self.host,
+            || {
+                Ok(match self.answer("info", info.kind())[..] {
+                    ["all"] => vec![
+                        Action::Publish(Message::new("to/you", "hi").qos(QoS::AtLeastOnce)),
+                        Action::Disconnect(Disconnect::new(ReasonCode::ADMINISTRATIVE_ACTION)),
+                        Action::Stop("enough".into()),
+                    ],
+                    ["bad"] => vec![Action::Publish(Message::new("to/+", "hi"))],
+                    ["large"] => vec![Action::Publish(Message::new("to/you", vec![0; 1000]))],
+                    ["disconnect", number] => vec![Action::Disconnect(Disconnect::new(code(number)))],
+                    ["error"] => return Err("some error".into()),
+                    _ => vec![],
+                })
+            },
+            |later| vec![Action::Later(later)],
+        )
     }
 
     fn handle_disconnect(&self, _: &mut State<'_>, reason: &plugin_api::DisconnectReason<'_>) {
@@ -292,7 +332,7 @@ fn connect(chain: &Chain, handlers: &mut Handlers) -> ConnectOutcome {
         will: None,
         properties: &[],
     };
-    chain.connect(handlers, &request)
+    later::connect(chain, handlers, &request)
 }
 
 fn publish(chain: &Chain, handlers: &mut Handlers) -> (PublishOutcome, ChangedMessage) {
@@ -307,7 +347,7 @@ fn publish(chain: &Chain, handlers: &mut Handlers) -> (PublishOutcome, ChangedMe
         will: false,
     };
     let mut changed = ChangedMessage::default();
-    (chain.publish(handlers, "me", &request, &mut changed), changed)
+    (later::publish(chain, handlers, &request, &mut changed), changed)
 }
 
 #[test]
@@ -423,7 +463,7 @@ fn authentication_belongs_to_the_plugin_that_accepts_the_method() {
         let mut owner = None;
         let mut step = |step, owner: &mut Option<usize>| {
             let request = AuthRequest { method: "m", data: None, step, properties: &[], connected: false };
-            match chain.auth(&mut handlers, "me", owner, &request) {
+            match later::auth(&chain, &mut handlers, owner, &request) {
                 AuthOutcome::Ok { data } => {
                     assert_eq!(data.as_deref(), Some(&b"done"[..]));
                     "ok".to_owned()
@@ -451,7 +491,7 @@ fn refused_authentication_has_a_reason_code_of_the_packet_that_tells() {
     for (connected, expected) in [(false, 0x86), (true, 0x80)] {
         let (chain, mut handlers) = chain(&["auth:reject 86"]);
         let request = AuthRequest { method: "m", data: None, step: AuthStep::Continue, properties: &[], connected };
-        let outcome = chain.auth(&mut handlers, "me", &mut Some(0), &request);
+        let outcome = later::auth(&chain, &mut handlers, &mut Some(0), &request);
         assert!(
             matches!(outcome, AuthOutcome::Reject { reason_code, .. } if reason_code.0 == expected),
             "connected: {connected}: {outcome:?}"
@@ -488,7 +528,7 @@ fn codes_are_only_lowered() {
         };
         let items = ["x", "y", "z"].map(item);
         let mut codes = [ReasonCode(2), ReasonCode(1), ReasonCode(0x8f)];
-        let got = match chain.subscribe(&mut handlers, "me", &items, &[], &mut codes) {
+        let got = match later::subscribe(&chain, &mut handlers, &items, &mut codes) {
             SubscribeOutcome::Done => format!("done {}", hex(&codes)),
             SubscribeOutcome::Disconnect { reason_code, .. } => format!("disconnect {:02x}", reason_code.0),
             SubscribeOutcome::Failed => "failed".to_owned(),
@@ -515,7 +555,7 @@ fn unsubscribing_can_only_be_refused() {
         let (chain, mut handlers) = chain(scripts);
         let mut codes = [ReasonCode::SUCCESS, ReasonCode::NO_SUBSCRIPTION_EXISTED];
         let filters = ["x", "$share/g/y"];
-        let got = match chain.unsubscribe(&mut handlers, "me", &filters, &[], &mut codes) {
+        let got = match later::unsubscribe(&chain, &mut handlers, &filters, &mut codes) {
             SubscribeOutcome::Done => format!("done {}", hex(&codes)),
             SubscribeOutcome::Disconnect { reason_code, .. } => format!("disconnect {:02x}", reason_code.0),
             SubscribeOutcome::Failed => "failed".to_owned(),
@@ -530,7 +570,7 @@ fn unsubscribing_can_only_be_refused() {
 fn info_goes_to_its_plugin_and_every_action_comes_back() {
     let (chain, mut handlers) = chain(&["", "info:all", "info:bad"]);
     let request = InfoRequest { kind: "k", data: b"d", sender: InfoSender::Plugin, timer: 0 };
-    let InfoOutcome::Actions(actions) = chain.info(&mut handlers, "me", Some(1), &request) else { panic!("failed") };
+    let InfoOutcome::Actions(actions) = later::info(&chain, &mut handlers, Some(1), &request) else { panic!("failed") };
     assert_eq!(asked(), ["b k"]);
     let [InfoAction::Publish(message), InfoAction::Disconnect { reason_code, .. }, InfoAction::Stop { reason }] =
         &actions[..]
@@ -539,9 +579,9 @@ fn info_goes_to_its_plugin_and_every_action_comes_back() {
     };
     assert_eq!((message.topic.as_str(), &message.payload[..], message.qos), ("to/you", &b"hi"[..], QoS::AtLeastOnce));
     assert_eq!((*reason_code, reason.as_str()), (ReasonCode::ADMINISTRATIVE_ACTION, "enough"));
-    assert_eq!(chain.info(&mut handlers, "me", Some(0), &request), InfoOutcome::Actions(vec![]));
-    assert_eq!(chain.info(&mut handlers, "me", Some(2), &request), InfoOutcome::Failed);
-    assert_eq!(chain.info(&mut handlers, "me", None, &request), InfoOutcome::Failed);
+    assert_eq!(later::info(&chain, &mut handlers, Some(0), &request), InfoOutcome::Actions(vec![]));
+    assert_eq!(later::info(&chain, &mut handlers, Some(2), &request), InfoOutcome::Failed);
+    assert_eq!(later::info(&chain, &mut handlers, None, &request), InfoOutcome::Failed);
 }
 
 #[test]
@@ -549,7 +589,7 @@ fn info_disconnects_with_a_reason_code_of_disconnect() {
     // [MQTT-3.14.2-1]
     let (chain, mut handlers) = chain(&["info:disconnect 86"]);
     let request = InfoRequest { kind: "k", data: b"d", sender: InfoSender::Plugin, timer: 0 };
-    let outcome = chain.info(&mut handlers, "me", None, &request);
+    let outcome = later::info(&chain, &mut handlers, None, &request);
     let InfoOutcome::Actions(actions) = outcome else { panic!("{outcome:?}") };
     assert!(matches!(actions[..], [InfoAction::Disconnect { reason_code: ReasonCode(0x80), .. }]), "{actions:?}");
 }
@@ -645,7 +685,7 @@ fn messages_from_plugins_have_the_bound_of_those_from_clients() {
     let (outcome, _) = publish(&chain, &mut handlers);
     assert!(matches!(outcome, PublishOutcome::Reject { reason_code: ReasonCode(0x80), .. }), "{outcome:?}");
     let request = InfoRequest { kind: "k", data: b"d", sender: InfoSender::Plugin, timer: 0 };
-    assert_eq!(chain.info(&mut handlers, "me", None, &request), InfoOutcome::Failed);
+    assert_eq!(later::info(&chain, &mut handlers, None, &request), InfoOutcome::Failed);
 }
 
 #[test]

@@ -174,7 +174,7 @@ fn put(callback: &str, chain: &Chain, handlers: &mut Handlers) -> String {
         "auth" => {
             let (data, step) = (None, AuthStep::Start);
             let request = AuthRequest { method: "m", data, step, properties: &[], connected: false };
-            match chain.auth(handlers, "me", &mut None, &request) {
+            match later::auth(chain, handlers, &mut None, &request) {
                 AuthOutcome::Ok { .. } => "ok".into(),
                 AuthOutcome::Continue { .. } => "continue".into(),
                 AuthOutcome::Reject { reason_code, .. } => format!("reject {:02x}", reason_code.0),
@@ -197,12 +197,12 @@ fn put(callback: &str, chain: &Chain, handlers: &mut Handlers) -> String {
             let options = SubscribeOptions::new(QoS::ExactlyOnce);
             let items = ["x", "y"].map(|filter| SubscribeItem { filter, share_name: None, options, again: false });
             let mut granted = [ReasonCode(2), ReasonCode(1)];
-            let outcome = chain.subscribe(handlers, "me", &items, &[], &mut granted);
+            let outcome = later::subscribe(chain, handlers, &items, &mut granted);
             codes(&outcome, &granted)
         }
         "unsubscribe" => {
             let mut all = [ReasonCode::SUCCESS; 2];
-            let outcome = chain.unsubscribe(handlers, "me", &["x", "y"], &[], &mut all);
+            let outcome = later::unsubscribe(chain, handlers, &["x", "y"], &mut all);
             codes(&outcome, &all)
         }
         "deliver" => deliver(chain, handlers, Source::Client),
@@ -233,7 +233,7 @@ fn put(callback: &str, chain: &Chain, handlers: &mut Handlers) -> String {
 }
 
 #[test]
-fn every_kind_of_answer_is_folded_in_either_place() {
+pub(super) fn every_kind_of_answer_is_folded_in_either_place() {
     for &(callback, does, then) in TABLE {
         for place in 0..2 {
             // A callback that poisons the state, other than the one that is looked at.
@@ -269,7 +269,7 @@ fn every_kind_of_answer_is_folded_in_either_place() {
 
 /// The rules of a chain, with what shows each of them.
 #[test]
-fn the_rules_of_a_chain() {
+pub(super) fn the_rules_of_a_chain() {
     // The rule, the scripts, the callback that is put to them, what comes of it, and what the plugins were asked.
     type Row<'a> = (&'a str, &'a [&'a str], &'a str, &'a str, &'a [&'a str]);
     let rows: &[Row<'_>] = &[
