@@ -1,7 +1,8 @@
 //! Minor versions of the interface: a plugin of an older one in a newer host, and the other way round.
 //!
 //! There is a *later minor version* of everything, made from the sources: a callback and a service more, `later`, at the
-//! end of the tables, as ABI.md says that they grow. With it, all four combinations are loaded and run.
+//! end of the tables, as ABI.md says that they grow. With it, all four combinations are loaded and run. And there is
+//! plugin-api as it was released, below `tests/fixtures`: a plugin that is built with it runs in both hosts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -227,17 +228,22 @@ fn later() -> &'static Later {
                         [lib]\ncrate-type = [\"cdylib\"]\n\n\
                         [dependencies]\nplugin-api = { path = \"../plugin-api\" }\n";
         write(&workspace.join("plugin/Cargo.toml"), manifest);
-        let profile = target_dir().file_name().expect("a profile").to_string_lossy().replace("debug", "dev");
-        let status = Command::new(env!("CARGO"))
-            .current_dir(&workspace)
-            .args(["build", "--quiet", "--offline", "--profile", &profile, "-p", "host-later", "-p", "later"])
-            .arg("--target-dir")
-            .arg(target_root())
-            .status()
-            .expect("cargo can be run");
-        assert!(status.success(), "the later version is built in {}", workspace.display());
+        build(&workspace, &["-p", "host-later", "-p", "later"]);
         Later { host: target_dir().join("host-later"), plugin: target_dir().join("liblater.so") }
     })
+}
+
+/// Builds packages of another workspace into the target directory of this one.
+fn build(workspace: &Path, what: &[&str]) {
+    let profile = target_dir().file_name().expect("a profile").to_string_lossy().replace("debug", "dev");
+    let status = Command::new(env!("CARGO"))
+        .current_dir(workspace)
+        .args(["build", "--quiet", "--offline", "--profile", &profile, "--target-dir"])
+        .arg(target_root())
+        .args(what)
+        .status()
+        .expect("cargo can be run");
+    assert!(status.success(), "cargo build {} in {}", what.join(" "), workspace.display());
 }
 
 /// Loads a plugin into a host, and has it decide; returns what the host has logged.
@@ -287,4 +293,33 @@ fn check_shows_the_minor_version_of_a_plugin() {
             assert!(text.contains(&format!("plugin-api  {major}.{minor}.")), "{text}");
         }
     }
+}
+
+#[test]
+fn plugins_of_released_versions_run() {
+    let mut releases = 0;
+    for entry in fs::read_dir(root().join("host/tests/fixtures")).expect("the fixtures").flatten() {
+        let kept = entry.path();
+        let Some(version) = kept.file_name().and_then(|name| name.to_str()?.strip_prefix("plugin-api-")) else {
+            continue;
+        };
+        releases += 1;
+        build(&kept, &["-p", "released-plugin"]);
+        let plugin = target_dir().join("libreleased_plugin.so");
+        let hosts = [host_command(), Command::new(&later().host)];
+        for mut host in hosts {
+            let plugin = plugin.to_str().expect("text");
+            let checked = output(Command::new(host.get_program()).args(["check", plugin]));
+            let text = String::from_utf8_lossy(&checked.stdout).into_owned();
+            assert!(text.contains(&format!("plugin-api  {version}")), "{text}");
+            let mut process = Process::spawn(host.args(["--listen", "127.0.0.1:0", "--plugin", plugin]));
+            let addr = process.wait_listening();
+            let mut client = Client::connect(addr, V5, "released");
+            process.wait_log("hello, released");
+            assert_eq!(client.publish("t", "x", 1), 0x10);
+            client.disconnect();
+            process.stop();
+        }
+    }
+    assert!(releases > 0, "host/tests/fixtures/keep-release keeps what is released");
 }

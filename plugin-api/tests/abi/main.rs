@@ -198,3 +198,35 @@ fn example_of_the_documentation_compiles() {
         }
     }
 }
+
+/// The first two numbers of a version.
+fn minor(version: &str) -> (u32, u32) {
+    let mut numbers = version.split('.').map(|number| number.parse().expect("a number"));
+    (numbers.next().expect("major"), numbers.next().expect("minor"))
+}
+
+#[test]
+fn what_was_released_stays() {
+    let new = golden(&Source::read());
+    let releases = package().join("../host/tests/fixtures");
+    let mut newest = (0, 0);
+    for entry in fs::read_dir(&releases).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(version) = name.strip_prefix("plugin-api-").map(minor) else { continue };
+        if version.0 != minor(env!("CARGO_PKG_VERSION")).0 {
+            continue;
+        }
+        let old = fs::read_to_string(entry.path().join("plugin-api/abi.golden")).expect("it was kept");
+        let broken = broken(&old, &new);
+        assert!(broken.is_empty(), "this breaks plugins for {name}:\n  {}", broken.join("\n  "));
+        if old != new {
+            let now = minor(env!("CARGO_PKG_VERSION"));
+            assert!(
+                now > version,
+                "something was appended since {name}: the second number of the version has to be larger"
+            );
+        }
+        newest = newest.max(version);
+    }
+    assert!(newest > (0, 0) || !releases.exists(), "{} keeps releases", releases.display());
+}
