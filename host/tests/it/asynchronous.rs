@@ -196,3 +196,25 @@ fn the_server_stops_while_futures_wait() {
         server.stop().expect("the server stops");
     });
 }
+
+/// Callbacks on the pool and futures share a state, one at a time and in order.
+#[test]
+fn blocking_callbacks_and_futures_take_turns() {
+    for workers in [1, 3] {
+        let server = start(workers, |builder| builder.plugin(library("async_blocking"), "{}"));
+        let mut porter = Client::connect(server.local_addr(), V5, "porter");
+        porter.subscribe("gone/#", 0);
+        let mut client = Client::connect(server.local_addr(), V5, "client");
+        client.subscribe("yield/#", 1);
+        for id in 1..=20 {
+            // Its own message comes back; the acknowledgement is for the pool, and the next message close behind it.
+            client.send(Publish::new("yield/x", "").qos(1, id).bytes(V5));
+            client.expect_ack(4, id);
+            client.receive();
+        }
+        client.unsubscribe("yield/#");
+        drop(client);
+        assert_eq!(porter.receive().text(), format!("s{}d", "ap".repeat(20)), "with {workers} workers");
+        server.stop().expect("the server stops");
+    }
+}
