@@ -11,6 +11,7 @@ mod clients;
 mod conformance;
 mod control;
 mod deferred;
+mod deliver;
 mod harness;
 mod hostile;
 mod limits;

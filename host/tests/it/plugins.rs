@@ -9,7 +9,7 @@ use crate::harness::{TempDir, eventually, library, start};
 use crate::mqtt::{Body, Client, Connect, Publish, V3_1, V3_1_1, V5, VERSIONS, Will, field, packet, properties};
 
 /// What the recorder has written.
-struct Record(TempDir);
+pub(crate) struct Record(TempDir);
 
 impl Record {
     fn new(name: &str) -> Self {
@@ -20,14 +20,14 @@ impl Record {
         format!("{{\"file\": \"{}\"}}", self.0.path().join("record").display())
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.0.path().join("record")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 
     /// Waits for a line that contains all the parts.
     #[track_caller]
-    fn wait(&self, parts: &[&str]) -> String {
+    pub(crate) fn wait(&self, parts: &[&str]) -> String {
         let mut found = None;
         eventually(&format!("{parts:?} in the record"), || {
             found = self.lines().into_iter().find(|line| parts.iter().all(|part| line.contains(part)));
@@ -36,14 +36,14 @@ impl Record {
         found.expect("it was found")
     }
 
-    fn count(&self, part: &str) -> usize {
+    pub(crate) fn count(&self, part: &str) -> usize {
         self.lines().iter().filter(|line| line.contains(part)).count()
     }
 }
 
 /// Runs a test with the recorder loaded, with one worker and with three.
 #[track_caller]
-fn with_recorder(name: &str, test: impl Fn(&ServerHandle, &Record)) {
+pub(crate) fn with_recorder(name: &str, test: impl Fn(&ServerHandle, &Record)) {
     for workers in [1, 3] {
         println!("with {workers} workers");
         let record = Record::new(&format!("{name}-{workers}"));
@@ -106,22 +106,28 @@ fn every_callback_is_called_with_what_the_client_sent() {
                 "will=Some(\"will\")",
             ],
             &["handle_auth client=\"c\" method=\"direct\"", "step=Start"],
+            &["handle_connected client=\"c\" session_present=false took_over=false"],
             &["handle_subscribe client=\"c\" filter=\"t/+\" share_name=None qos=2"],
             &[
                 "handle_publish",
                 "topic=\"t/x\" payload=\"hello\" qos=0 retain=false dup=false packet_id=None will=false",
                 "\"k\", \"v\"",
             ],
+            &["handle_deliver client=\"c\" topic=\"t/x\" payload=\"hello\" qos=0", "origin=Client cause=Published"],
             &["handle_publish", "topic=\"t/x\"", "qos=1", "packet_id=Some(9)"],
+            &["handle_deliver client=\"c\"", "qos=1"],
+            &["handle_message_acknowledged client=\"c\" topic=\"t/x\" payload=\"hello\" qos=1", "reason_code=00"],
             &["handle_puback client=\"c\" kind=Puback", "reason_code=00"],
             &["handle_publish", "topic=\"t/x\"", "qos=2", "packet_id=Some(9)"],
+            &["handle_deliver client=\"c\"", "qos=2"],
+            &["handle_message_acknowledged client=\"c\"", "qos=2", "reason_code=00"],
             &["handle_puback client=\"c\" kind=Pubcomp", "reason_code=00"],
             &["handle_unsubscribe client=\"c\" filter=\"t/+\""],
             &["handle_publish", "topic=\"cmd/info/me\""],
             &["handle_info client=\"c\" kind=\"note\" data=\"data\""],
             &["handle_publish", "topic=\"will\" payload=\"gone\"", "packet_id=None will=true"],
             &["handle_disconnect client=\"c\" kind=Closed"],
-            &["handle_session_expired client=\"c\""],
+            &["handle_session_expired client=\"c\" state=Some((1, \"c\"))"],
             &["stop"],
             &["drop"],
         ];

@@ -19,8 +19,12 @@
 //! | `cmd/kick/<hex>` | disconnected with the Reason Code and the Reason String `kicked` |
 //! | `cmd/publish/<topic>` | `Host::publish` of the payload to the rest of the topic, with the QoS and RETAIN that it came with; handled |
 //! | `cmd/info/me`, `cmd/info/all`, `cmd/info/client/<id>` | `Host::send_info`, PAYLOAD is `<delay ms> <kind> <data>`; handled |
+//! | `cmd/send/client/<id>`, `cmd/send/me` | `Host::send` to the client, or to this connection; PAYLOAD is `<qos> <token> <topic> <payload>`; handled |
 //! | `cmd/disconnect/<hex>` | `Host::disconnect` of the connection whose number is PAYLOAD (empty: this one), Reason String `service`; handled |
 //! | `cmd/connection` | forwarded to `connection`, the payload is the number of this connection |
+//!
+//! **Deliveries**, by topic: `deliver/drop` is dropped, `deliver/error` gets an error, and `deliver/change` goes on in upper
+//! case, with the User Property `recorder`: `delivered`. Everything else is sent as it is.
 //!
 //! **SUBSCRIBE**, by filter: `deny/…` is refused with 0x87, `cap/…` gets QoS 0, `kick` disconnects with 0x97, `error` is
 //! an error, everything else as asked. **UNSUBSCRIBE**: `keep/…` is refused with 0x87, `kick` disconnects with 0x97,
@@ -29,6 +33,8 @@
 //! **Info**, by kind: `publish` sends `<topic> <payload>` (its data) to this client with QoS 1; `retain` likewise with
 //! RETAIN; `disconnect` disconnects with the Reason Code in its data (hex) and the Reason String `info`; `stop` stops with
 //! its data as the reason; any other does nothing.
+//!
+//! The state of a connection that it exports is the Client Identifier, in version 1.
 //!
 //! A line is the callback's name and then `key=value`, text and bytes quoted as Rust does; `client` is the Client
 //! Identifier of the connection.
@@ -39,9 +45,10 @@ use std::io::Write;
 use std::time::Duration;
 
 use plugin_api::{
-    Accept, Ack, Auth, AuthStep, AuthVerdict, Connect, ConnectVerdict, ConnectionId, ConnectionInfo, Disconnect,
-    DisconnectReason, Error, Handler, Host, Info, InfoAction, InfoTarget, Message, Properties, Property, Publish,
-    PublishVerdict, QoS, ReasonCode, Reject, Subscribe, SubscribeVerdict, Unsubscribe, UnsubscribeVerdict, handler,
+    Accept, Ack, Auth, AuthStep, AuthVerdict, Connect, ConnectVerdict, Connected, ConnectionId, ConnectionInfo,
+    Deliver, DeliverVerdict, Disconnect, DisconnectReason, Error, Handler, Host, Info, InfoAction, InfoTarget, Message,
+    MessageNotice, Properties, Property, Publish, PublishVerdict, QoS, ReasonCode, Reject, Retained, Subscribe,
+    SubscribeVerdict, Unsubscribe, UnsubscribeVerdict, handler,
 };
 use test_plugins::Config;
 
@@ -96,6 +103,7 @@ impl Recorder {
                 self.host.publish(&message)?;
             }
             "info" => self.send_info(state, rest, &payload)?,
+            "send" => self.send(state, rest, &payload)?,
             "disconnect" => {
                 let connection = if payload.is_empty() { state.connection } else { ConnectionId(payload.parse()?) };
                 let disconnect = Disconnect::new(code(rest)?).reason_string("service");
@@ -104,6 +112,31 @@ impl Recorder {
             _ => return Ok(PublishVerdict::Forward),
         }
         Ok(PublishVerdict::Handled)
+    }
+
+    fn send(&self, state: &State, target: &str, payload: &str) -> Result<(), Error> {
+        let mut words = payload.splitn(4, ' ');
+        let mut word = || words.next().unwrap_or_default();
+        let qos = QoS::from_u8(word().parse()?).ok_or("no QoS")?;
+        let (token, topic, payload) = (word().parse()?, word(), word());
+        let target = match target.split_once('/') {
+            Some((_, id)) => InfoTarget::Client(id),
+            None => InfoTarget::Connection(state.connection),
+        };
+        self.host.send(target, &Message::new(topic, payload).qos(qos).token(token))?;
+        Ok(())
+    }
+
+    fn notice(&self, callback: &str, message: &MessageNotice<'_>, rest: fmt::Arguments<'_>) {
+        self.line(format_args!(
+            "{callback} client={:?} topic={:?} payload={:?} qos={} packet_id={:?} token={:?}{rest}",
+            message.client_id(),
+            message.topic(),
+            text(message.payload()),
+            message.qos() as u8,
+            message.packet_id(),
+            message.token(),
+        ));
     }
 
     fn send_info(&self, state: &State, target: &str, payload: &str) -> Result<(), Error> {
@@ -259,12 +292,72 @@ impl Handler for Recorder {
 
     fn handle_puback(&self, state: &mut State, ack: &Ack<'_>) {
         self.line(format_args!(
-            "handle_puback client={:?} kind={:?} packet_id={} reason_code={:02x}",
+            "handle_puback client={:?} kind={:?} packet_id={} reason_code={:02x} token={:?}",
             state.client_id,
             ack.kind(),
             ack.packet_id(),
             ack.reason_code().0,
+            ack.token(),
         ));
+    }
+
+    fn handle_connected(&self, state: &mut State, connected: &Connected<'_>) {
+        self.line(format_args!(
+            "handle_connected client={:?} session_present={} took_over={}",
+            state.client_id,
+            connected.session_present(),
+            connected.took_over(),
+        ));
+    }
+
+    fn handle_deliver(&self, state: &mut State, deliver: &Deliver<'_>) -> Result<DeliverVerdict, Error> {
+        self.line(format_args!(
+            "handle_deliver client={:?} topic={:?} payload={:?} qos={} retain={} shared={} origin={:?} cause={:?}",
+            state.client_id,
+            deliver.topic(),
+            text(deliver.payload()),
+            deliver.qos() as u8,
+            deliver.retain(),
+            deliver.shared(),
+            deliver.origin(),
+            deliver.cause(),
+        ));
+        Ok(match deliver.topic() {
+            "deliver/drop" => DeliverVerdict::Drop,
+            "deliver/error" => return Err("asked for an error".into()),
+            "deliver/change" => DeliverVerdict::SendChanged(
+                Message::from(deliver)
+                    .payload(text(deliver.payload()).to_uppercase())
+                    .property(Property::UserProperty("recorder", "delivered")),
+            ),
+            _ => DeliverVerdict::Send,
+        })
+    }
+
+    fn handle_message_dropped(&self, message: &MessageNotice<'_>) {
+        self.notice("handle_message_dropped", message, format_args!(" reason={:?}", message.drop_reason()));
+    }
+
+    fn handle_message_acknowledged(&self, message: &MessageNotice<'_>) {
+        let reason_code = message.reason_code().0;
+        self.notice("handle_message_acknowledged", message, format_args!(" reason_code={reason_code:02x}"));
+    }
+
+    fn handle_message_expired(&self, message: &MessageNotice<'_>) {
+        self.notice("handle_message_expired", message, format_args!(""));
+    }
+
+    fn handle_retained(&self, retained: &Retained<'_>) {
+        let payload = text(retained.payload());
+        self.line(format_args!(
+            "handle_retained topic={:?} payload={payload:?} change={:?}",
+            retained.topic(),
+            retained.change()
+        ));
+    }
+
+    fn export_state(&self, state: &mut State) -> plugin_api::State {
+        plugin_api::State::new(1, state.client_id.clone())
     }
 
     fn handle_info(&self, state: &mut State, info: &Info<'_>) -> Result<Vec<InfoAction>, Error> {
@@ -300,8 +393,9 @@ impl Handler for Recorder {
         ));
     }
 
-    fn handle_session_expired(&self, client_id: &str, _state: Option<plugin_api::StateView<'_>>) {
-        self.line(format_args!("handle_session_expired client={client_id:?}"));
+    fn handle_session_expired(&self, client_id: &str, state: Option<plugin_api::StateView<'_>>) {
+        let state = state.map(|state| (state.version(), text(state.bytes())));
+        self.line(format_args!("handle_session_expired client={client_id:?} state={state:?}"));
     }
 
     fn stop(&self) {
