@@ -850,7 +850,7 @@ struct mqtt_message_notice {
 struct mqtt_retained {
     /* Topic Name. */
     mqtt_text topic;
-    /* Application payload; empty if it was removed. */
+    /* Application payload; empty if a message without one removed it. */
     mqtt_bytes payload;
     /* Encoded properties. */
     mqtt_bytes properties;

@@ -213,7 +213,12 @@ pub trait Handler: Send + Sync + Sized + 'static {
     /// answered later. A handler that implements it pays for it with each message that is delivered; one that does not
     /// pays nothing.
     ///
-    /// A message that this plugin has published itself is not asked about.
+    /// It is asked when the message is about to be sent for the first time, for one that waits in the session's queue when its
+    /// turn comes; what is sent again is what was sent before. A changed message goes with at most the QoS that it had, and
+    /// is dropped if it is larger than the client takes. A message that this plugin has published or sent itself is not asked
+    /// about. One that is dropped for the client that a Shared Subscription has chosen goes to no other one.
+    ///
+    /// A panic drops the message and ends the connection, at the end of the host's turn.
     ///
     /// # Errors
     /// See [`Error`]; the message is then dropped for this client.
@@ -226,7 +231,9 @@ pub trait Handler: Send + Sync + Sized + 'static {
         Ok(DeliverVerdict::Send)
     }
 
-    /// A message was not delivered to a client that should have got it.
+    /// A message was not delivered to a client that should have got it, or may not have been: one that was sent and not
+    /// acknowledged when its session ended has a Packet Identifier. Not called for messages of which no client was to get
+    /// one.
     fn handle_message_dropped(&self, message: &MessageNotice<'_>) {
         let _ = message;
     }
@@ -242,7 +249,8 @@ pub trait Handler: Send + Sync + Sized + 'static {
         let _ = message;
     }
 
-    /// The retained message of a topic was stored or removed.
+    /// The retained message of a topic was stored or removed. Several clients that publish to one topic at the same time may
+    /// be told of in another order than that in which their messages were stored.
     fn handle_retained(&self, retained: &Retained<'_>) {
         let _ = retained;
     }

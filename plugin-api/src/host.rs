@@ -199,15 +199,21 @@ impl Host {
     ///
     /// # Errors
     /// The topic or a property is not valid, the message is too large, a queue is full, or the server does not run.
+    /// [`HostError::NotHere`]: in a callback about a message that eight publishes of plugins, each because of the one before,
+    /// have led to.
     pub fn publish(&self, message: &Message) -> Result<(), HostError> {
         result(self.raw.publish(&raw_message(message)))
     }
 
     /// Sends a message to one connection, or to one client whether it is connected or not, whatever it has subscribed to.
-    /// With QoS 1 or 2 it waits in the session's queue until the client takes it.
+    /// With QoS 1 or 2 it waits in the session's queue until the client takes it. It passes no plugin's `handle_publish`, and
+    /// comes to the `handle_deliver` of all other plugins.
     ///
     /// # Errors
-    /// As [`publish`](Host::publish), or the target is neither a connection nor a client.
+    /// As [`publish`](Host::publish), or the target is neither a connection nor a client ([`HostError::Invalid`]).
+    /// [`HostError::NotFound`] only for a [`ConnectionId`] that the host has never given out: whether a connection has ended,
+    /// or a client has a session, another thread knows. A message for a client without a session is dropped, and
+    /// `handle_message_dropped` says so.
     pub fn send(&self, target: InfoTarget<'_>, message: &Message) -> Result<(), HostError> {
         result(self.raw.send(&target.raw(), &raw_message(message)))
     }

@@ -26,7 +26,8 @@ pub struct Message {
     pub properties: PropertiesBuf,
     /// A number of the handler's own that comes back in [`handle_puback`](crate::Handler::handle_puback) when the client
     /// acknowledges the message; 0 for none. It counts only for a message to one client ([`Host::send`](crate::Host::send)
-    /// and [`InfoAction::Publish`](crate::InfoAction::Publish)).
+    /// and [`InfoAction::Publish`](crate::InfoAction::Publish)); one that a handler changes on its way keeps the token that it
+    /// was sent with.
     pub token: u64,
 }
 

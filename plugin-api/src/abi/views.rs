@@ -399,7 +399,7 @@ pub struct RawMessageNotice<'a> {
 pub struct RawRetained<'a> {
     /// Topic Name.
     pub topic: RStr<'a>,
-    /// Application payload; empty if it was removed.
+    /// Application payload; empty if a message without one removed it.
     pub payload: RSlice<'a, u8>,
     /// Encoded properties.
     pub properties: RSlice<'a, u8>,

@@ -154,7 +154,7 @@ impl<'a> Ack<'a> {
         ReasonCode(self.raw.reason_code)
     }
 
-    /// The token of the message, if a handler sent it with one: see [`Message::token`](crate::Message::token).
+    /// The token of the message, if this plugin sent it with one: see [`Message::token`](crate::Message::token).
     #[must_use]
     pub const fn token(&self) -> Option<u64> {
         if self.raw.token == 0 { None } else { Some(self.raw.token) }

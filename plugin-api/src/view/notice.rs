@@ -234,7 +234,8 @@ impl<'a> MessageNotice<'a> {
         Self { raw }
     }
 
-    /// Client Identifier of the receiver.
+    /// Client Identifier of the receiver. Empty where it is not known whose it would have been: messages for clients of
+    /// another thread of the server, or for the members of a group that has none left.
     #[must_use]
     pub fn client_id(&self) -> &'a str {
         self.raw.client_id.as_str()
@@ -297,7 +298,7 @@ impl<'a> MessageNotice<'a> {
         ReasonCode(self.raw.reason_code)
     }
 
-    /// The token of the message, if a handler sent it with one: see [`Message::token`](crate::Message::token).
+    /// The token of the message, if this plugin sent it with one: see [`Message::token`](crate::Message::token).
     #[must_use]
     pub const fn token(&self) -> Option<u64> {
         if self.raw.token == 0 { None } else { Some(self.raw.token) }
