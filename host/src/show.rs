@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use host::SwapRequest;
 use host::control::protocol::{Request, Swap};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Whether all is as it should be, and not only known.
 pub(crate) fn is_well(request: &Request, result: &Value) -> bool {
@@ -20,7 +20,8 @@ pub(crate) fn text(request: &Request, result: &Value) -> String {
         Request::Configure { .. } => instances(result, "the configuration was taken by"),
         Request::Resume(_) => instances(result, "asked again are"),
         Request::Swap(_) | Request::Promote(_) | Request::Rollback(_) => swapped(request, result),
-        Request::Version | Request::Metrics => format!("{result:#}\n"),
+        Request::Metrics => metrics(result),
+        Request::Version => format!("{result:#}\n"),
     }
 }
 
@@ -137,6 +138,51 @@ fn role(instance: &Value) -> String {
         let _ = write!(text, " ({})", details.join(", "));
     }
     text
+}
+
+fn metrics(result: &Value) -> String {
+    if list(result, "metrics").next().is_none() {
+        return "no plugin counts or measures anything\n".to_owned();
+    }
+    let mut table = Table::new(&["PLUGIN", "NAME", "KIND", ">VALUE", "MEANING"]);
+    for metric in list(result, "metrics") {
+        let value = if metric["kind"] == "histogram" { histogram(metric) } else { amount(&metric["value"]) };
+        table.row([
+            word(&metric["plugin"]),
+            word(&metric["name"]),
+            word(&metric["kind"]),
+            value,
+            word(&metric["help"]),
+        ]);
+    }
+    table.to_string()
+}
+
+/// How many values there were, and below which bounds half and nearly all of them are.
+fn histogram(metric: &Value) -> String {
+    let all = metric["count"].as_u64().unwrap_or(0);
+    let up_to = |share: f64| {
+        let mut seen = 0;
+        let bucket = list(metric, "buckets").find(|bucket| {
+            seen += bucket["count"].as_u64().unwrap_or(0);
+            seen as f64 >= all as f64 * share
+        });
+        bucket.map(|bucket| amount(&bucket["le"])).unwrap_or_default()
+    };
+    match all {
+        0 => "no values".to_owned(),
+        all => format!("{} values, half up to {}, 99% up to {}", grouped(&all.into()), up_to(0.5), up_to(0.99)),
+    }
+}
+
+/// A whole number with its thousands apart, anything else as it is.
+fn amount(value: &Value) -> String {
+    match value.as_f64() {
+        Some(number) if number.fract() == 0.0 && (0.0..1e15).contains(&number) => grouped(&json!(number as u64)),
+        Some(number) => number.to_string(),
+        // JSON has no infinity.
+        None => "infinity".to_owned(),
+    }
 }
 
 fn health(result: &Value) -> String {
@@ -284,8 +330,6 @@ pub(crate) fn complain(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -339,6 +383,30 @@ p       1          2  active  NOT WELL   [2Jno database
         let request = Request::Health(None);
         assert!(!is_well(&request, &result) && is_well(&Request::Plugins, &result));
         assert!(is_well(&request, &json!({"plugins": [plugin(true, json!(null))]})));
+    }
+
+    #[test]
+    fn metrics_are_a_table() {
+        let metric = |name: &str, kind: &str, value: Value| json!({"plugin": "p", "name": name, "kind": kind, "help": "What.", "value": value});
+        let mut histogram = metric("secs", "histogram", json!(null));
+        histogram["count"] = json!(1000);
+        histogram["buckets"] = json!([{"le": 0.25, "count": 500}, {"le": null, "count": 500}]);
+        let mut empty = metric("none", "histogram", json!(null));
+        empty["count"] = json!(0);
+        let result = json!({"metrics": [
+            metric("seen_total", "counter", json!(12345.0)), metric("level", "gauge", json!(-1.5)),
+            metric("top", "gauge", json!(null)), histogram, empty,
+        ]});
+        let expected = "\
+PLUGIN  NAME        KIND                                                   VALUE  MEANING
+p       seen_total  counter                                               12,345  What.
+p       level       gauge                                                   -1.5  What.
+p       top         gauge                                               infinity  What.
+p       secs        histogram  1,000 values, half up to 0.25, 99% up to infinity  What.
+p       none        histogram                                          no values  What.
+";
+        assert_eq!(metrics(&result), expected);
+        assert!(metrics(&json!({"metrics": []})).starts_with("no plugin"));
     }
 
     #[test]

@@ -20,6 +20,8 @@ struct Running {
     instance: Instance,
     callback: Callback,
     since: Instant,
+    /// When it is reported; from then on nobody waits for it.
+    deadline: Instant,
 }
 
 /// Name and generation.
@@ -34,7 +36,8 @@ pub(super) struct Call<T> {
 }
 
 impl Calls {
-    /// Begins a call. Where another one of the same instance has not returned, it is waited for until `deadline`.
+    /// Begins a call. Where another one of the same instance has not returned, it is waited for until the `deadline` of
+    /// either.
     pub(super) fn begin<T: Send + 'static>(
         self: &Arc<Self>,
         plugin: &Arc<Plugin>,
@@ -64,7 +67,7 @@ impl Calls {
     fn enter(&self, instance: &Instance, callback: Callback, deadline: Instant) -> Result<(), Refusal> {
         let mut running = self.running();
         while let Some(other) = running.iter().find(|other| other.instance == *instance) {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.min(other.deadline).saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let secs = other.since.elapsed().as_secs();
                 let reason = format!(
@@ -78,7 +81,7 @@ impl Calls {
             }
             running = self.returned.wait_timeout(running, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        running.push(Running { instance: instance.clone(), callback, since: Instant::now() });
+        running.push(Running { instance: instance.clone(), callback, since: Instant::now(), deadline });
         Ok(())
     }
 

@@ -427,6 +427,31 @@ fn calls_are_counted_and_quarantine_is_ended() {
 }
 
 #[test]
+fn what_plugins_count_and_measure_is_shown_and_outlives_a_swap() {
+    let operated = library("operated");
+    let host =
+        Host::start("control-metrics", &["--plugin", path(&operated), "--plugin-config", "{\"answer\":\"abc\"}"]);
+    let mut client = host.asking("c");
+    for question in ["", "long", "longer"] {
+        assert_eq!(client.publish("ask", question, 1), 0);
+        assert_eq!(client.receive().text(), "abc");
+    }
+    host.result(&["swap", "--plugin", path(&operated), "--plugin-config", "{\"answer\":\"abcdef\"}"]);
+    let metrics = host.result(&["metrics"]);
+    let find = |name: &str| {
+        let found = metrics["metrics"].as_array().unwrap().iter().find(|metric| metric["name"] == name);
+        found.unwrap_or_else(|| panic!("{name} in {metrics}"))
+    };
+    assert_eq!(find("configurations_total")["value"], 2.0);
+    assert_eq!((&find("answer_bytes")["value"], &find("answer_bytes")["kind"]), (&json!(6.0), &json!("gauge")));
+    let questions = find("question_bytes");
+    assert_eq!((&questions["count"], &questions["sum"]), (&json!(3), &json!(10.0)), "{questions}");
+    let shown = stdout(&host.command(&["metrics"]));
+    assert!(shown.contains("3 values, half up to 4, 99% up to 8"), "{shown}");
+    host.process.stop();
+}
+
+#[test]
 fn two_hosts_are_told_apart_by_their_sockets() {
     let v1 = library("v1");
     let hosts = [0, 1].map(|number| Host::start(&format!("control-host{number}"), &["--plugin", path(&v1)]));

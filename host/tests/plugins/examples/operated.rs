@@ -6,15 +6,24 @@
 //! - `"block"`: `"init"`, `"handle_config"` or `"health"`, which does not return while there is no file with the name
 //!   `"until"`.
 //! - `"panic"`: `"handle_config"` or `"health"`, which panics.
+//!
+//! It counts the configurations, and measures the answer and the questions.
 
 use std::path::Path;
 use std::sync::RwLock;
 use std::time::Duration;
 
-use plugin_api::{ConnectionInfo, Error, Handler, Host, Message, Publish, PublishVerdict, handler};
+use plugin_api::{
+    ConnectionInfo, Counter, Error, Gauge, Handler, Histogram, Host, Message, Publish, PublishVerdict, handler,
+};
 use test_plugins::Config;
 
-struct Operated(RwLock<Config>);
+struct Operated {
+    config: RwLock<Config>,
+    configurations: Counter,
+    answer_bytes: Gauge,
+    question_bytes: Histogram,
+}
 
 /// Does what a configuration asks for in a callback.
 fn misbehave(config: &Config, callback: &str) {
@@ -32,14 +41,29 @@ fn check(text: &str) -> Result<Config, Error> {
     }
 }
 
+impl Operated {
+    /// Counts and measures a configuration that was taken.
+    fn note(&self) {
+        self.configurations.add(1.0);
+        self.answer_bytes.set(self.config.read().expect("nobody panics with it").text("answer").len() as f64);
+    }
+}
+
 #[handler]
 impl Handler for Operated {
     type Connection = ();
 
-    fn init(_: Host, config: &str) -> Result<Self, Error> {
+    fn init(host: Host, config: &str) -> Result<Self, Error> {
         let config = check(config)?;
         misbehave(&config, "init");
-        Ok(Self(RwLock::new(config)))
+        let operated = Self {
+            configurations: host.counter("configurations_total", "Configurations that were taken.")?,
+            answer_bytes: host.gauge("answer_bytes", "Bytes of the answer.")?,
+            question_bytes: host.histogram("question_bytes", "Bytes of the questions.")?,
+            config: RwLock::new(config),
+        };
+        operated.note();
+        Ok(operated)
     }
 
     fn new_connection(&self, _: &ConnectionInfo<'_>) {}
@@ -48,19 +72,21 @@ impl Handler for Operated {
         if publish.topic() != "ask" {
             return Ok(PublishVerdict::Forward);
         }
-        let answer = self.0.read().expect("nobody panics with it").text("answer").to_owned();
+        let answer = self.config.read().expect("nobody panics with it").text("answer").to_owned();
+        self.question_bytes.record(publish.payload().len() as f64);
         Ok(PublishVerdict::ForwardChanged(Message::from(publish).topic("answer").payload(answer)))
     }
 
     fn handle_config(&self, config: &str) -> Result<(), Error> {
         let config = check(config)?;
         misbehave(&config, "handle_config");
-        *self.0.write().expect("nobody panics with it") = config;
+        *self.config.write().expect("nobody panics with it") = config;
+        self.note();
         Ok(())
     }
 
     fn health(&self) -> Result<String, Error> {
-        let config = Config::clone(&self.0.read().expect("nobody panics with it"));
+        let config = Config::clone(&self.config.read().expect("nobody panics with it"));
         misbehave(&config, "health");
         match config.text("sick") {
             "" => Ok(format!("answers {}", config.text("answer"))),
