@@ -23,6 +23,7 @@ mod pool;
 mod protocol;
 mod pump;
 mod restart;
+mod services;
 mod sessions;
 mod shared;
 mod swap;
