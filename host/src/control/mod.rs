@@ -3,6 +3,21 @@
 //! A Unix socket for one user, at a [`Place`]. [`Control::bind`] takes it before the server starts, [`Control::serve`]
 //! answers at it; [`ask`] is the other side. What is said is in [`protocol`].
 //!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use host::control::{Control, Place};
+//!
+//! # fn main() -> Result<(), host::Error> {
+//! let control = Control::bind(&Place::Path("/run/my-broker/control.sock".into()))?;
+//! let server = Arc::new(host::Server::builder().start()?);
+//! let served = control.serve(&server)?; // `host plugins --control /run/my-broker/control.sock` is answered
+//! server.wait()?;
+//! drop(served);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! It cannot slow the server: it has threads of its own, a bounded number of clients, and a bound in time and length for
 //! what each of them sends. A plugin's code that is called for it runs on a thread of its own with a deadline.
 
