@@ -1,5 +1,6 @@
 //! Answers that come later: what waits for them and what does not, and what becomes of those that do not come.
 
+mod again;
 mod connect;
 mod end;
 mod late;
