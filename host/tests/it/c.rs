@@ -151,3 +151,29 @@ fn tables_that_do_not_fit_are_refused() {
     client.disconnect();
     process.stop();
 }
+
+#[test]
+fn state_in_c_goes_over_at_a_swap() {
+    if !have_cc() {
+        return;
+    }
+    let dir = TempDir::new("c-swap");
+    let library = example(&dir);
+    crate::harness::with_configured(
+        |builder| builder.plugin(&library, "{}"),
+        |server| {
+            let mut client = Client::connect(server.local_addr(), V5, "one");
+            client.subscribe("count/#", 1);
+            let mut count = || {
+                client.publish("count", "", 1);
+                let message = client.receive();
+                format!("{} {}", message.topic, message.text())
+            };
+            assert_eq!(count(), "count/one 1");
+            server.swap(&host::SwapRequest::new(&library)).expect("it fits");
+            assert_eq!(count(), "count/one 2");
+            server.rollback(None).expect("it is on probation");
+            assert_eq!(count(), "count/one 3");
+        },
+    );
+}
