@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Process, TempDir, eventually, host_command, host_output, library, output};
+use crate::harness::{PATIENCE, Process, TempDir, eventually, have, host_command, host_output, library, output};
 use crate::mqtt::{Client, Publish, V5};
 
 /// A host with a control socket of its own.
@@ -287,6 +289,51 @@ fn swap_changes_the_answers_and_drops_nobody() {
         clients.iter_mut().for_each(Client::ping);
         host.process.stop();
     }
+}
+
+#[test]
+fn clients_of_others_lose_nothing_while_plugins_are_swapped() {
+    let there = "command -v mosquitto_pub && command -v mosquitto_sub";
+    if !have("sh", &["-c", there], "host/tests/it/clients/install.sh") {
+        return;
+    }
+    let host = Host::start("control-mosquitto", &["--workers", "2", "--plugin", path(&library("v1"))]);
+    let port = host.addr.port().to_string();
+    let mosquitto = |program: &str, args: &[&str]| {
+        let mut command = Command::new("stdbuf");
+        command.args(["-oL", program, "-p", &port, "-V", "5", "-q", "1"]).args(args);
+        command
+    };
+    let mut subscriber = mosquitto("mosquitto_sub", &["-t", "t"]).stdout(Stdio::piped()).spawn().unwrap();
+    let (sender, lines) = mpsc::channel();
+    let out = BufReader::new(subscriber.stdout.take().unwrap());
+    std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let mut raw = Client::connect(host.addr, V5, "raw");
+    eventually("mosquitto_sub has subscribed", || {
+        raw.publish("t", "ready", 1);
+        lines.recv_timeout(Duration::from_millis(20)).is_ok()
+    });
+    let mut publisher = mosquitto("mosquitto_pub", &["-t", "t", "-l"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = publisher.stdin.take().unwrap();
+    let mut expected = Vec::new();
+    for version in ["v2", "v1", "v2", "v1"] {
+        for _ in 0..50 {
+            expected.push(expected.len().to_string());
+            writeln!(stdin, "{}", expected.len() - 1).unwrap();
+        }
+        host.result(&["swap", "--plugin", path(&library(version))]);
+    }
+    drop(stdin);
+    assert!(publisher.wait().unwrap().success());
+    let mut received = Vec::new();
+    while received.len() < expected.len() {
+        let line = lines.recv_timeout(PATIENCE).expect("all of them come");
+        received.extend(Some(line).filter(|line| line != "ready"));
+    }
+    assert_eq!(received, expected);
+    subscriber.kill().unwrap();
+    subscriber.wait().unwrap();
+    host.process.stop();
 }
 
 #[test]
