@@ -91,6 +91,12 @@ impl Answer {
         self.pieces.push(Piece { key, number, bytes: start..self.bytes.len() });
     }
 
+    /// Whether nothing has been written into it.
+    #[inline]
+    pub(super) fn is_untouched(&self) -> bool {
+        self.pieces.is_empty() && !self.too_large
+    }
+
     /// Writes a refusal, as a plugin would have.
     pub(super) fn refuse(&mut self, reason_code: ReasonCode) -> Verdict {
         self.push(AnswerKey::REASON_CODE, reason_code.0.into(), &[]);

@@ -341,14 +341,14 @@ impl Plugin {
     }
 
     /// Calls `handle_event`.
-    pub(super) fn event(&self, info: &RawInfo<'_>) {
-        let entry = Entry::of(Callback::Event);
-        if self.detour(entry).is_some() {
-            return; // There is nothing to refuse.
-        }
-        self.call(entry, "", |table, instance, answer| {
-            // SAFETY: the instance lives as long as this plugin.
-            unsafe { table.event()(instance, info, answer.sink()) }
+    pub(super) fn event(self: &Arc<Self>, info: &RawInfo<'_>) {
+        let callback = Callback::Event;
+        let later = || Request::Event(info.into());
+        self.notify("", callback, later, || {
+            self.call(Entry::of(callback), "", |table, instance, answer| {
+                // SAFETY: the instance lives as long as this plugin.
+                unsafe { table.event()(instance, info, answer.sink()) }
+            });
         });
     }
 
@@ -442,14 +442,16 @@ impl Plugin {
     pub(super) fn run<T>(&self, entry: Entry, connection: u64, who: &str, call: impl FnOnce() -> T) -> (T, Left) {
         let (monitor, seat) = (&*self.monitor, Watch::seat());
         let begun = monitor.begin(seat, entry).then(Instant::now);
+        let mut call_word = 0;
         if let Some(seat) = seat {
             // Until a client has been let in, it has no Client Identifier, or another one.
             let is_early = entry == Entry::of(Callback::Connect) || connection == NO_CONNECTION;
-            seat.enter(monitor, entry, connection, who, is_early || entry == Entry::NEW_CONNECTION);
+            let anew = is_early || entry == Entry::NEW_CONNECTION;
+            call_word = seat.enter(monitor, entry, connection, who, anew);
         }
         let outcome = services::inside(entry, connection, who, call);
         if let Some(seat) = seat {
-            seat.leave();
+            seat.leave(call_word);
         }
         if let Some(begun) = begun {
             monitor.time(entry, begun.elapsed());
@@ -895,17 +897,35 @@ impl Handlers {
         instead: impl FnOnce(Detour, &mut Answer) -> Verdict + Copy,
     ) -> Result<Verdict, Failed> {
         match self.enter_once(index, callback, who, answer, view, call, instead) {
-            Err(Failed) if self.fall_back(index) => {
-                *answer = Answer::default();
-                if self.plugins.list[index].callbacks.contains(callback) {
-                    self.enter_once(index, callback, who, answer, view, call, instead)
-                } else if matches!(callback, Callback::Auth | Callback::Connect) {
-                    Err(Failed) // It has no opinion on who may connect: nobody has let the client in.
-                } else {
-                    Ok(Verdict::OK)
-                }
-            }
+            Err(Failed) => self.enter_other(index, callback, who, answer, view, call, instead),
             outcome => outcome,
+        }
+    }
+
+    /// Asks the instance that decided before, if there is one to go back to.
+    #[cold]
+    #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "as above")]
+    fn enter_other(
+        &mut self,
+        index: usize,
+        callback: Callback,
+        who: &str,
+        answer: &mut Answer,
+        view: &impl Own,
+        call: impl FnOnce(PluginVtRef, Opaque, Opaque, &mut Answer) -> Verdict,
+        instead: impl FnOnce(Detour, &mut Answer) -> Verdict,
+    ) -> Result<Verdict, Failed> {
+        if !self.fall_back(index) {
+            return Err(Failed);
+        }
+        *answer = Answer::default();
+        if self.plugins.list[index].callbacks.contains(callback) {
+            self.enter_once(index, callback, who, answer, view, call, instead)
+        } else if matches!(callback, Callback::Auth | Callback::Connect) {
+            Err(Failed) // It has no opinion on who may connect: nobody has let the client in.
+        } else {
+            Ok(Verdict::OK)
         }
     }
 

@@ -278,6 +278,7 @@ impl Plugin {
                     Callback::Expired => table.message_expired()(instance, &notice.raw(), sink),
                     _ => table.message_dropped()(instance, &notice.raw(), sink),
                 },
+                Request::Event(event) => table.event()(instance, &event.raw(), sink),
                 Request::Retained(retained) => table.retained()(instance, &retained.raw(), sink),
             }
         }

@@ -135,6 +135,7 @@ pub(super) enum Request {
     /// What has become of a message, for one of three callbacks.
     Message(Callback, Box<OwnedMessageNotice>),
     Retained(OwnedRetained),
+    Event(OwnedMessageForInfo),
 }
 
 impl Request {
@@ -158,6 +159,7 @@ impl Request {
             Self::SessionExpired { .. } => Callback::SessionExpired,
             Self::Message(callback, _) => *callback,
             Self::Retained(_) => Callback::Retained,
+            Self::Event(_) => Callback::Event,
         }
     }
 }

@@ -26,7 +26,21 @@ impl Chain {
         request: &PublishRequest<'_>,
         changed: &mut ChangedMessage,
     ) -> PublishOutcome {
-        ask_from(handlers, 0, who, request, changed, false)
+        let mut set = handlers.plugins().implementing(Callback::Publish);
+        if set == 0 {
+            return PublishOutcome::Forward;
+        }
+        // As long as every plugin agrees, one view and one answer, which stays empty, do for all.
+        let (raw, mut answer) = (request.raw(false), Answer::default());
+        while set != 0 {
+            let index = set.trailing_zeros() as usize;
+            let asked = handlers.publish(index, who, &mut answer, &raw);
+            if asked != Ok(Verdict::OK) || !answer.is_untouched() {
+                return go_on(handlers, index, who, request, changed, asked, answer);
+            }
+            set &= set - 1;
+        }
+        PublishOutcome::Forward
     }
 
     /// Goes on after [`PublishOutcome::Deferred`], with the same request.
@@ -69,8 +83,29 @@ impl Chain {
     }
 }
 
+/// Goes on where the first plugin has said something else than that it agrees.
+#[cold]
+#[inline(never)]
+fn go_on(
+    handlers: &mut Handlers,
+    index: usize,
+    who: &str,
+    request: &PublishRequest<'_>,
+    changed: &mut ChangedMessage,
+    asked: Result<Verdict, Failed>,
+    answer: Answer,
+) -> PublishOutcome {
+    let mut is_changed = false;
+    let asked = match asked {
+        Ok(Verdict::OK) => Asked::Forward,
+        Ok(verdict) => read_publish(handlers, index, who, verdict, &answer),
+        Err(Failed) => Asked::End(PublishOutcome::Failed),
+    };
+    let end = fold(handlers, index, who, request, changed, &mut is_changed, asked);
+    end.unwrap_or_else(|| ask_from(handlers, index + 1, who, request, changed, is_changed))
+}
+
 /// Asks the plugins from a place in the chain on.
-#[inline]
 fn ask_from(
     handlers: &mut Handlers,
     from: usize,

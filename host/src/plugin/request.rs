@@ -193,19 +193,16 @@ pub struct PublishRequest<'a> {
 impl<'a> PublishRequest<'a> {
     #[inline]
     pub(super) fn raw(&self, again: bool) -> RawPublish<'a> {
-        let flags = [
-            (self.retain, RawPublish::RETAIN),
-            (self.dup, RawPublish::DUP),
-            (self.will, RawPublish::WILL),
-            (again, RawPublish::AGAIN),
-        ];
+        let bit = |set, bit: u8| u8::from(set) * bit;
+        let (retain, dup) = (bit(self.retain, RawPublish::RETAIN), bit(self.dup, RawPublish::DUP));
+        let (will, again) = (bit(self.will, RawPublish::WILL), bit(again, RawPublish::AGAIN));
         RawPublish {
             topic: self.topic.into(),
             payload: self.payload.into(),
             properties: self.properties.into(),
             packet_id: self.packet_id.unwrap_or(0),
             qos: self.qos as u8,
-            flags: bits(&flags),
+            flags: retain | dup | will | again,
             extension: NO_EXTENSION,
         }
     }

@@ -56,24 +56,26 @@ impl Seat {
         self.worker
     }
 
-    /// A call begins. `anew`: the name of the connection's client may have changed.
+    /// A call begins; it has the number that is returned. `anew`: the name of the connection's client may have changed.
     #[inline]
-    pub(super) fn enter(&self, monitor: &Monitor, entry: Entry, connection: u64, who: &str, anew: bool) {
+    pub(super) fn enter(&self, monitor: &Monitor, entry: Entry, connection: u64, who: &str, anew: bool) -> u64 {
         if anew || self.connection.load(Relaxed) != connection {
             self.note(if anew { 0 } else { connection }, who);
         }
         let what = u64::from(monitor.number()) << ENTRY_BITS | u64::from(entry.number() + 1);
-        let number = (self.call.load(Relaxed) >> (ENTRY_BITS + PLUGIN_BITS)) + 1;
-        self.call.store(number << (ENTRY_BITS + PLUGIN_BITS) | what, Release);
+        // Between calls the lower bits are zero.
+        let number = self.call.load(Relaxed).wrapping_add(1 << (ENTRY_BITS + PLUGIN_BITS));
+        self.call.store(number | what, Release);
+        number
     }
 
-    /// The call has returned.
+    /// The call of this number has returned.
     #[inline]
-    pub(super) fn leave(&self) {
-        let what = (1 << (ENTRY_BITS + PLUGIN_BITS)) - 1;
-        self.call.store(self.call.load(Relaxed) & !what, Relaxed);
+    pub(super) fn leave(&self, number: u64) {
+        self.call.store(number, Relaxed);
     }
 
+    #[cold]
     fn note(&self, connection: u64, who: &str) {
         // Whoever reads what follows sees that the last call is over.
         fence(Release);
@@ -358,11 +360,11 @@ mod tests {
         look(50);
         // Many calls that return are none that lasts.
         for _ in 0..10 {
-            seat.enter(&monitor, PUBLISH, 7, "somebody", false);
+            let call = seat.enter(&monitor, PUBLISH, 7, "somebody", false);
             look(50);
-            seat.leave();
+            seat.leave(call);
         }
-        seat.enter(&monitor, PUBLISH, 7, "somebody", false);
+        let call = seat.enter(&monitor, PUBLISH, 7, "somebody", false);
         look(50);
         look(50);
         assert_eq!(overstays(&monitor), 0, "seen first 50 ms ago");
@@ -370,7 +372,7 @@ mod tests {
         assert_eq!(overstays(&monitor), 1);
         look(10_000);
         assert_eq!(overstays(&monitor), 1);
-        seat.leave();
+        seat.leave(call);
         look(50);
         look(50);
         seat.enter(&monitor, PUBLISH, 7, "somebody", false);
@@ -410,11 +412,11 @@ mod tests {
             (3, long.as_str(), false, &long[..CLIENT_BYTES]),
             (4, "naïve", false, "naïve"),
         ] {
-            seat.enter(&monitor, PUBLISH, connection, who, anew);
+            let number = seat.enter(&monitor, PUBLISH, connection, who, anew);
             let (call, plugin, entry) = seat.running().expect("a call");
             assert_eq!((plugin, entry), (monitor.number(), PUBLISH));
             assert_eq!(seat.client(call).as_deref(), Some(expected));
-            seat.leave();
+            seat.leave(number);
             assert_eq!((seat.running(), seat.client(call)), (None, None));
         }
     }
