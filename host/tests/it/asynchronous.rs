@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use host::{Limits, ServerHandle};
 
-use crate::harness::{library, start};
+use crate::harness::{Process, TempDir, eventually, host_output, library, start};
 use crate::mqtt::{Body, Client, Connect, Publish, V3_1_1, V5, Will, field, packet};
 
 /// Runs a test with one worker and the library's own runtime, then with three and a runtime of the handler's.
@@ -217,4 +217,35 @@ fn blocking_callbacks_and_futures_take_turns() {
         assert_eq!(porter.receive().text(), format!("s{}d", "ap".repeat(20)), "with {workers} workers");
         server.stop().expect("the server stops");
     }
+}
+
+/// A connection goes over when its future has come to its end; the old instance's runtime ends with it.
+#[test]
+fn a_swap_waits_for_futures_and_ends_their_runtime() {
+    let dir = TempDir::new("asynchronous-swap");
+    let control = dir.path().join("control.sock");
+    let (library, control) = (library("async_handler"), control.to_str().expect("UTF-8").to_owned());
+    let library = library.to_str().expect("UTF-8");
+    let options = ["--publish-answer-max", "300ms", "--control", &control, "--workers", "2", "--plugin", library];
+    let (host, addr) = Process::listening(options);
+    let tasks = format!("/proc/{}/task", host.id());
+    let threads = || {
+        let names = std::fs::read_dir(&tasks).expect("it runs").flatten();
+        let names = names.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|name| name.trim() == "plugin-async").count()
+    };
+    let mut client = Client::connect(addr, V5, "client");
+    client.subscribe("count/#", 0);
+    for id in 1..=3 {
+        client.publish("yield/x", "", 1);
+        assert_eq!(client.receive().text(), "1", "a fresh state");
+        let before = threads();
+        assert!(before > 0, "they have a name");
+        client.send(Publish::new("never/x", "").qos(1, 100 + id).bytes(V5));
+        let swap = host_output(["swap", "--plugin", library, "--control", &control, "--probation", "0s"]);
+        assert_eq!(swap.status.code(), Some(0), "{swap:?}");
+        assert_eq!(client.expect_ack(4, 100 + id), 0x83);
+        eventually("the old runtime has ended", || threads() == 0);
+    }
+    host.stop();
 }
