@@ -149,7 +149,8 @@ pub trait Handler: Send + Sync + Sized + 'static {
         Ok(PublishVerdict::Forward)
     }
 
-    /// What may the client subscribe to?
+    /// What may the client subscribe to? Asked for each SUBSCRIBE packet, and again about subscriptions that are there when
+    /// [`Host::reauthorise`] asks for it.
     ///
     /// # Errors
     /// See [`Error`]; every Topic Filter is then refused.

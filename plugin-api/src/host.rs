@@ -236,7 +236,9 @@ impl Host {
         self.start_timer(target, kind, data, delay.unwrap_or_default(), Duration::ZERO)
     }
 
-    /// As [`send_info`](Host::send_info), again and again: first after `interval`, which is at least a millisecond.
+    /// As [`send_info`](Host::send_info), again and again: first after `interval`, which is at least a millisecond; times that a
+    /// server with much to do has missed are left out. It goes on until it is cancelled or, if it is for a connection, until
+    /// that has ended; and over a swap, as it is the plugin's and not an instance's.
     ///
     /// # Errors
     /// As there.
@@ -275,7 +277,7 @@ impl Host {
     /// Stops a timer of this plugin's. What it has brought about already stays.
     ///
     /// # Errors
-    /// The server does not run. A timer that has ended already is no error.
+    /// The server does not run, or a queue is full. A timer that has ended already is no error.
     pub fn cancel_timer(&self, timer: TimerId) -> Result<(), HostError> {
         result(self.raw.cancel_timer(timer.0))
     }

@@ -8,7 +8,7 @@
 //! - `loader.rs` maps a library and trusts its table of functions, after the checks that are described there;
 //! - `call.rs` calls those functions; it alone pairs a plugin's instance with the states that it made; `handover.rs` calls
 //!   those that hand state over;
-//! - `answer.rs` and `services.rs` are called by plugins, and turn the pointers that they get back into references.
+//! - `answer.rs`, `services.rs` and `services/` are called by plugins, and turn the pointers that they get back into references.
 //!
 //! **A plugin that cannot answer refuses.** A panic, a state that panicked before, an answer that cannot be read: the
 //! outcome is `Failed`, the reason is in the log with plugin, callback and client, and the core closes the connection.

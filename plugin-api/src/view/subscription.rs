@@ -73,7 +73,8 @@ impl<'a> Subscription<'a> {
         }
     }
 
-    /// Whether the subscription is there already, and is asked about again. An error removes it.
+    /// Whether the subscription is there already, and is asked about again: see
+    /// [`Host::reauthorise`](crate::Host::reauthorise). An error removes it.
     #[must_use]
     pub const fn again(&self) -> bool {
         self.flag(RawSubscription::AGAIN)
