@@ -72,7 +72,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// What [`Cursor::write`] wrote. `None` if it is nothing that was written there.
+    /// What stood at the end of another page. `None` if it is nothing that did.
     #[must_use]
     pub fn read(number: u64, bytes: &[u8]) -> Option<Self> {
         let (worker, place) = (u32::try_from(number >> 32).ok()?, u32::try_from(number & 0xFFFF_FFFF).ok()?);
