@@ -7,7 +7,9 @@ use super::oracle::SHARED_IDENTIFIERS;
 use super::plugin::DENIED;
 use super::wire::Body;
 use super::world::World;
+use crate::plugin::Flip;
 use plugin_api::{ConnectionId, Disconnect, InfoTarget, Message, QoS, ReasonCode};
+use std::sync::Arc;
 use std::time::Duration;
 
 const TOPICS: [&str; 10] = ["a", "a/b", "a/c", "b", "b/cc/dddd", "/", "$x/a", "s/a", "s/beyond", "r/another"];
@@ -306,11 +308,43 @@ impl World {
         self.unsubscribe(client, conn, filters);
     }
 
+    /// Another instance of the plugin, for all connections or a share of them; or back; or for good. Whatever they are at.
+    fn swap(&mut self) {
+        let chain = self.shared.chain.clone();
+        let on_trial = chain.trials().first().map(|trial| trial.per_mille.is_some());
+        let probation = self.rng.pick(&[Duration::ZERO, Duration::from_secs(3600)]);
+        let mut how = Flip { per_mille: None, probation, budget: 0 };
+        match on_trial {
+            Some(_) if self.rng.percent(30) => {
+                chain.roll_back(None).expect("something is on trial");
+                self.count("swap rolled back");
+            }
+            Some(true) => {
+                chain.promote(None, &how).expect("there is a canary");
+                self.count("swap promoted");
+            }
+            Some(false) if self.rng.percent(30) => {
+                chain.settle_all();
+                self.count("swap settled");
+            }
+            _ => {
+                if self.rng.percent(30) {
+                    how.per_mille = Some(500);
+                }
+                let plugin = self.scripted.plugin("2.0.0", &self.shared.mailboxes, self.config.limits.tickets_max);
+                chain.flip(0, &Arc::new(plugin), &how).expect("nothing is in the way");
+                self.count("swap");
+            }
+        }
+        self.note(|| format!("the plugin is swapped: plan {}", chain.epoch()));
+    }
+
     fn plugin_operation(&mut self) {
         let host = self.scripted.script().host();
         let client = self.rng.below(self.clients.len());
         self.step += 1;
-        match self.rng.below(10) {
+        match self.rng.below(12) {
+            10.. => self.swap(),
             0..5 => {
                 let msg = self.new_message(PLUGIN, Kind::Plain);
                 let one = &self.msgs[msg];

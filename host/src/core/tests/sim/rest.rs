@@ -247,14 +247,17 @@ impl World {
         assert!(self.shared.retained.is_empty() && self.shared.retained.bytes() == 0, "retained messages are left");
     }
 
-    fn check_empty(&self) {
+    fn check_empty(&mut self) {
         self.cores.iter().for_each(crate::core::Core::assert_nothing_left);
         self.shared.assert_nothing_left();
         let script = self.scripted.script();
         assert_eq!(script.live, 0, "states of connections");
         let calls = |name: &str| script.calls.iter().filter(|line| line.starts_with(name)).count();
+        let handed_over = calls("import ") as u64;
         assert_eq!(calls("connect "), calls("disconnect "), "handle_disconnect once for each connection");
         assert!(self.conns.iter().all(|conn| conn.version < V5 || conn.place == Place::Gone));
+        drop(script);
+        *self.cover.entry("state handed over").or_default() += handed_over;
     }
 }
 
