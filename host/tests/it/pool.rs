@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Process, TempDir, eventually, library};
+use host::SwapRequest;
+
+use crate::harness::{Process, TempDir, eventually, library, start};
 use crate::mqtt::{Client, Connect, Publish, V5, field, packet, properties};
 
 /// A server with one worker, and the gate at which a callback of its plugin waits.
@@ -309,4 +311,21 @@ fn panic_on_the_pool_ends_that_connection_and_nothing_else() {
     }
     canary.sing(5);
     process.stop();
+}
+
+#[test]
+fn plugins_that_block_are_swapped_for_ones_that_do_not_and_back() {
+    let server = start(2, |builder| builder.plugin(library("sleeper_blocking"), "{}"));
+    let connect = |number| Client::connect(server.local_addr(), V5, format!("client-{number}"));
+    let mut clients: Vec<Client> = (0..8).map(connect).collect();
+    for name in ["sleeper", "sleeper_blocking", "sleeper_blocking"] {
+        let request = SwapRequest { probation: Duration::ZERO, ..SwapRequest::new(library(name)) };
+        server.swap(&request).expect("it fits");
+        for client in &mut clients {
+            assert_eq!(client.publish("t", "x", 1), 0x10, "{name}");
+        }
+        eventually("the old one is dropped", || server.status().plugins[0].instances.len() == 1);
+    }
+    assert_eq!(server.status().plugins[0].instances[0].connections, clients.len());
+    server.stop().expect("the server stops");
 }
