@@ -30,7 +30,7 @@ const PAGE_BYTES_MAX: usize = 1 << 20;
 const PLACES_A_TURN: usize = if cfg!(any(test, fuzzing)) { 4 } else { 4096 };
 
 /// Questions that wait in one worker.
-const QUERIES_MAX: usize = 1024;
+const QUERIES_MAX: usize = 256;
 
 /// What the work of looking at a place is.
 const PLACES_A_UNIT: usize = 8;

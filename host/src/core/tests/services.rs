@@ -392,3 +392,62 @@ fn timers() {
         assert_eq!(host.publish(&message), Ok(()));
     });
 }
+
+/// A future is ready once the answer has come, and needs no runtime.
+#[test]
+fn awaiting() {
+    use std::future::{Future, IntoFuture};
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    scenario(|net| {
+        net.v5("c");
+        let host = net.script().host();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut answer = pin!(host.sessions(Query::all()).into_future());
+        assert!(answer.as_mut().poll(&mut context).is_pending());
+        net.settle();
+        let Poll::Ready(Ok(page)) = answer.as_mut().poll(&mut context) else { panic!("no answer") };
+        assert_eq!(page.rows.len(), 1);
+        let refused = NewSubscription::new("#/x", QoS::AtMostOnce);
+        let mut refused = pin!(host.subscribe(InfoTarget::Client("c"), refused).into_future());
+        assert!(matches!(refused.as_mut().poll(&mut context), Poll::Ready(Err(HostError::Invalid))));
+    });
+}
+
+/// A mailbox that is full when a callback has returned: who asked in it is told.
+#[test]
+fn full_mailbox_answers_who_asked_in_a_callback() {
+    scenario(|net| {
+        let client = net.v5("c");
+        let (host, (sender, answer)) = (net.script().host(), channel());
+        net.script().publish = Some(Box::new(move |_| {
+            // Each of these fills a part of all mailboxes, before the question comes to them.
+            while host.send_info(InfoTarget::All, "k", &[0; 60_000], None).is_ok() {}
+            let sender = sender.clone();
+            let asked = host.sessions(Query::all()).then(move |page| {
+                let _ = sender.send(page.map(|page| page.rows.len()));
+            });
+            assert_eq!(asked, Err(HostError::Full), "a callback asks for a bounded number of things");
+            Ok(plugin_api::PublishVerdict::Handled)
+        }));
+        net.send(client, "30: <t> {} 'x'");
+        assert!(answer.try_recv().is_err(), "what was refused is not answered");
+        net.script().publish = None;
+        let host = net.script().host();
+        let (sender, answer) = channel();
+        net.script().publish = Some(Box::new(move |_| {
+            for bytes in std::iter::repeat_n(60_000, 300).chain(std::iter::repeat_n(1, 1000)) {
+                host.send_info(InfoTarget::All, "k", &vec![0; bytes], None)?;
+            }
+            let sender = sender.clone();
+            host.sessions(Query::all()).then(move |page| {
+                let _ = sender.send(page.map(|page| page.rows.len()));
+            })?;
+            Ok(plugin_api::PublishVerdict::Handled)
+        }));
+        net.send(client, "30: <t> {} 'x'");
+        assert_eq!(answer.try_recv(), Ok(Err(HostError::Full)));
+        net.script().calls.clear();
+    });
+}
