@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::process::Command;
 
-use crate::harness::{have, package_library, start};
+use crate::harness::{Process, TempDir, eventually, have, host_output, package_library, start};
 use crate::mqtt::{Client, Connack, Connect, V3_1_1, V5, Will};
 
 const BAD_USER_NAME_OR_PASSWORD: u8 = 0x86;
@@ -66,6 +66,99 @@ fn readme_example_keeps_out_everybody_else() {
         connect.password = Some("correct horse");
         connect.will = Some(Will { topic: "sensors/sensor2/state", payload: "gone", ..Will::default() });
         assert_eq!(Client::connect_with(addr, &connect).1.code, NOT_AUTHORIZED);
+    });
+}
+
+/// The example without one of its rules.
+fn without(rule: &str) -> String {
+    let config = readme_config();
+    let shorter = config.lines().filter(|line| !line.contains(rule)).collect::<Vec<_>>().join("\n");
+    assert_ne!(shorter, config);
+    shorter
+}
+
+/// A host with the README's example, and commands for it.
+fn with_commands(name: &str, test: impl Fn(SocketAddr, &TempDir, &dyn Fn(&[&str]) -> std::process::Output)) {
+    let dir = TempDir::new(name);
+    let control = dir.path().join("s");
+    let control = control.to_str().unwrap();
+    let config = dir.file("acl.json", &readme_config());
+    let (library, config) = (package_library("acl"), format!("@{}", config.display()));
+    let args = ["--control", control, "--plugin", library.to_str().unwrap(), "--plugin-config", &config];
+    let (process, addr) = Process::listening(args);
+    test(addr, &dir, &|args| host_output([args, &["--control", control]].concat()));
+    process.stop();
+}
+
+#[test]
+fn new_users_and_rules_count_at_once_and_an_error_keeps_the_old_ones() {
+    with_commands("acl-configure", |addr, dir, command| {
+        let mut sensor = sign_in(addr, V5, "sensor1", "correct horse").0;
+        let mut operator = sign_in(addr, V5, "operator", "correct horse").0;
+        sensor.subscribe("chat/+", 0);
+        operator.subscribe("chat/+", 1);
+        operator.subscribe("sensors/#", 1);
+        let configure = |config: &str| {
+            let file = dir.file("new.json", config);
+            command(&["configure", "acl", &format!("@{}", file.display())])
+        };
+        // An error: nothing has changed.
+        let output = configure(&readme_config().replace("\"allow\"", "\"alow\""));
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains("rules[0]") && text.contains("alow"), "{text}");
+        assert_eq!(sensor.publish("sensors/sensor1/t", "old", 1), 0);
+        assert_eq!(operator.receive().text(), "old");
+        assert_eq!(operator.publish("chat/x", "all", 1), 0);
+        assert_eq!((sensor.receive().text(), operator.receive().text()), ("all", "all"));
+        // Nobody may chat any more: existing subscriptions are removed.
+        assert_eq!(configure(&without("chat/+")).status.code(), Some(0));
+        assert_eq!(sensor.publish("chat/x", "gone", 1), NOT_AUTHORIZED);
+        assert_eq!(sensor.subscribe_all(&[("chat/+", 0)]), [NOT_AUTHORIZED]);
+        // 0x10: allowed, and nobody has subscribed to it.
+        assert_eq!(operator.publish("commands/sensor1/x", "still", 1), 0x10);
+        assert_eq!(sensor.publish("sensors/sensor1/t", "still", 1), 0);
+        assert_eq!(operator.receive().text(), "still");
+        // A user that is gone may do nothing, and does not come in again.
+        let renamed = readme_config().replace("\"username\": \"sensor1\"", "\"username\": \"sensor9\"");
+        assert_eq!(configure(&renamed).status.code(), Some(0));
+        assert_eq!(sensor.publish("sensors/sensor1/t", "no", 1), NOT_AUTHORIZED);
+        assert_eq!(sign_in(addr, V5, "sensor1", "correct horse").1.code, BAD_USER_NAME_OR_PASSWORD);
+        assert_eq!(sign_in(addr, V5, "sensor9", "correct horse").1.code, 0);
+        operator.expect_nothing();
+    });
+}
+
+#[test]
+fn subscription_that_is_no_longer_allowed_gets_nothing_more() {
+    with_commands("acl-revoke", |addr, _, command| {
+        let mut sensor = sign_in(addr, V5, "sensor1", "correct horse").0;
+        let mut operator = sign_in(addr, V5, "operator", "correct horse").0;
+        sensor.subscribe("commands/sensor1/+", 1);
+        let revoked = without("commands/%c/+");
+        assert_eq!(command(&["configure", "acl", &revoked]).status.code(), Some(0));
+        // 0x10: nobody has subscribed to it.
+        eventually("the subscription is removed", || operator.publish("commands/sensor1/x", "secret", 1) == 0x10);
+        sensor.ping();
+    });
+}
+
+#[test]
+fn swap_keeps_who_is_connected_and_what_they_may_do() {
+    with_commands("acl-swap", |addr, _, command| {
+        let mut sensor = sign_in(addr, V5, "sensor1", "correct horse").0;
+        let mut operator = sign_in(addr, V5, "operator", "correct horse").0;
+        operator.subscribe("sensors/#", 1);
+        let library = package_library("acl");
+        let library = library.to_str().unwrap();
+        for config in [readme_config(), without("chat/+")] {
+            let output = command(&["swap", "--plugin", library, "--plugin-config", &config, "--probation", "0s"]);
+            assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+            assert_eq!(sensor.publish("sensors/sensor1/t", "1", 1), 0);
+            assert_eq!(operator.receive().text(), "1");
+            assert_eq!(sensor.publish("sensors/sensor2/t", "1", 1), NOT_AUTHORIZED);
+        }
+        assert_eq!(sensor.publish("chat/x", "by the new rules", 1), NOT_AUTHORIZED);
     });
 }
 

@@ -138,14 +138,30 @@ impl Policy {
             // Nothing is checked, for users that exist and for others, so that nothing is learnt from the time.
             _ => return Err(Refusal::Credentials),
         };
-        if !self.allows_client_id(login) {
-            return Err(Refusal::ClientIdentifier);
-        }
-        let permissions = grant.permissions(login.client_id)?;
+        let permissions = self.granted(grant, login)?;
         match login.will_topic {
             Some(topic) if !permissions.may_publish(topic) => Err(Refusal::Will),
             _ => Ok(permissions),
         }
+    }
+
+    /// What somebody may do who has been let in before.
+    ///
+    /// # Errors
+    /// There is no such user any more, or not with this Client Identifier.
+    pub(crate) fn permissions(&self, login: &Login<'_>) -> Result<Arc<Permissions>, Refusal> {
+        let grant = match login.username {
+            None => self.anonymous.as_ref().ok_or(Refusal::Anonymous)?,
+            Some(username) => &self.users.get(username).ok_or(Refusal::Credentials)?.grant,
+        };
+        self.granted(grant, login)
+    }
+
+    fn granted(&self, grant: &Grant, login: &Login<'_>) -> Result<Arc<Permissions>, Refusal> {
+        if !self.allows_client_id(login) {
+            return Err(Refusal::ClientIdentifier);
+        }
+        grant.permissions(login.client_id)
     }
 
     fn authenticate(&self, username: &str, password: &[u8]) -> Result<&Grant, Refusal> {
