@@ -1,5 +1,6 @@
 //! The commands for a host that runs: what was typed, and what is valid and complete ([`CommandConfig`]).
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -57,6 +58,8 @@ struct LowReach {
     #[arg(long, value_name = "PATH")]
     control: Option<Place>,
     /// Print the answer as one JSON object: {"ok":true,"result":…}, or {"ok":false,"error":{"step":…,"plugin":…,"reason":…}}.
+    ///
+    /// The second one is printed without --json too, where the output is not a terminal. The sentence is on stderr always.
     #[arg(long)]
     json: bool,
     /// How long to wait for the answer. [default: 60s; for a swap 30s more than it may take]
@@ -200,7 +203,8 @@ pub(crate) fn run(CommandConfig { request, place, json, timeout }: &CommandConfi
             (Err(refusal), ExitCode::from(code))
         }
     };
-    if *json {
+    // A script that did not ask for JSON gets the step and the reason of a failure all the same; a person has the sentence.
+    if *json || (answer.is_err() && !std::io::stdout().is_terminal()) {
         show::print(&format!("{}\n", answer_json(&answer)));
     } else if let Ok(result) = &answer {
         show::print(&show::text(request, result));

@@ -51,10 +51,11 @@ impl Host {
         answer["result"].clone()
     }
 
-    /// Runs a command that is refused, and gives the step and the reason, which stands on stderr as well.
+    /// Runs a command that is refused, and gives the step and the reason, which stands on stderr as well. The output is
+    /// not a terminal: the object is there with --json and without.
     #[track_caller]
     fn refusal(&self, args: &[&str]) -> (String, String) {
-        let output = self.command(&[args, &["--json"]].concat());
+        let output = self.command(args);
         assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));
         let answer: Value = serde_json::from_str(&stdout(&output)).unwrap();
         assert_eq!(answer["ok"], false, "{answer}");
