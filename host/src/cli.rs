@@ -133,8 +133,11 @@ struct LowRun {
 #[derive(Debug, Args)]
 struct LowCheck {
     /// The plugins, in the order of the chain.
-    #[arg(value_name = "PLUGIN", required_unless_present = "config")]
+    #[arg(value_name = "PLUGIN", required_unless_present_any = ["config", "as_served"])]
     plugin: Vec<PathBuf>,
+    /// The same, written as for the server: its command line can be checked as it is.
+    #[arg(long = "plugin", id = "as_served", value_name = "FILE", conflicts_with = "plugin")]
+    as_served: Vec<PathBuf>,
     /// Configuration of the PLUGIN before it, as JSON or as @ and the name of a file that contains JSON.
     #[arg(long, value_name = "JSON|@FILE")]
     plugin_config: Vec<String>,
@@ -198,7 +201,11 @@ pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Config,
     match command {
         Some(LowCommand::Check(check)) => {
             let matches = matches.subcommand_matches("check").expect("it was parsed as this subcommand");
-            let plugins = join_plugins(matches, "PLUGIN", check.plugin, check.plugin_config)?;
+            let (id, what, paths) = match check.as_served.is_empty() {
+                true => ("plugin", "PLUGIN", check.plugin),
+                false => ("as_served", "--plugin", check.as_served),
+            };
+            let plugins = join_plugins(matches, id, what, paths, check.plugin_config)?;
             let file = match check.config {
                 Some(file) => Some((file.clone(), limits(Some(&file), None)?)),
                 None => None,
@@ -209,7 +216,7 @@ pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Config,
         None => {}
     }
     Ok(Config::Run(RunConfig {
-        plugins: join_plugins(&matches, "--plugin", run.plugin, run.plugin_config)?,
+        plugins: join_plugins(&matches, "plugin", "--plugin", run.plugin, run.plugin_config)?,
         listen: run.listen,
         workers: run.workers,
         log: run.log,
@@ -264,12 +271,13 @@ fn limits(file: Option<&Path>, typed: Option<&ArgMatches>) -> Result<Limits, cla
 /// Gives each configuration to the plugin that stands before it.
 fn join_plugins(
     matches: &ArgMatches,
+    id: &str,
     what: &str,
     paths: Vec<PathBuf>,
     configs: Vec<String>,
 ) -> Result<Vec<PluginConfig>, clap::Error> {
-    let places = |id| matches.indices_of(id).into_iter().flatten();
-    let path_places: Vec<usize> = places("plugin").collect();
+    let places = |id: &str| matches.indices_of(id).into_iter().flatten();
+    let path_places: Vec<usize> = places(id).collect();
     let mut texts: Vec<Option<(String, String)>> = vec![None; paths.len()];
     for (place, typed) in places("plugin_config").zip(configs) {
         let before = path_places.iter().filter(|path_place| **path_place < place).count();
@@ -399,6 +407,7 @@ mod tests {
         let both = [("a.so".into(), "{\"x\":1}".into()), ("b.so".into(), "{}".into())];
         assert_eq!(plugins("--plugin a.so --plugin-config {\"x\":1} --plugin b.so"), both);
         assert_eq!(plugins("check a.so --plugin-config {\"x\":1} b.so"), both);
+        assert_eq!(plugins("check --plugin a.so --plugin-config {\"x\":1} --plugin b.so"), both);
         let second = [("a.so".into(), "{}".into()), ("b.so".into(), "[]".into())];
         assert_eq!(plugins("--plugin=a.so --workers 2 --plugin=b.so --log off --plugin-config=[]"), second);
         assert_eq!(plugins("check a.so b.so --plugin-config []"), second);
@@ -468,6 +477,8 @@ mod tests {
             ("--config /no/such.toml", "cannot read the configuration /no/such.toml"),
             ("--idle-max 1s check a.so", "cannot be used with"),
             ("check", "<PLUGIN>"),
+            ("check --plugin a.so b.so", "cannot be used with"),
+            ("check --plugin-config {} --plugin a.so", "belongs to the --plugin before it"),
             ("--plugin a.so check a.so", "cannot be used with"),
             ("--plugin a.so swap --plugin a.so", "cannot be used with"),
             ("swap", "required arguments were not provided"),

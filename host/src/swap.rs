@@ -96,6 +96,8 @@ pub struct SwapReport {
     pub migration: Option<Duration>,
     /// Connections that stay with the old instance until they have ended an exchange, or got an answer.
     pub late: usize,
+    /// It has used up its error budget while the connections went over, and the one before decides again.
+    pub is_rolled_back: bool,
 }
 
 impl SwapReport {
@@ -112,6 +114,7 @@ impl SwapReport {
             "flip_ms": milliseconds(self.flip),
             "migration_ms": self.migration.map(milliseconds),
             "late_connections": self.late,
+            "rolled_back": self.is_rolled_back,
         })
     }
 }
@@ -135,6 +138,9 @@ impl fmt::Display for SwapReport {
         }
         if *late > 0 {
             write!(f, " but {late} that wait for something")?;
+        }
+        if self.is_rolled_back {
+            write!(f, "; it has used up its error budget, and {from_version} decides again: the log has its errors")?;
         }
         Ok(())
     }
@@ -382,8 +388,11 @@ pub(crate) fn swap(
         flip: began.elapsed(),
         migration: None,
         late: 0,
+        is_rolled_back: false,
     };
     wait(chain, workers, epoch, request.wait, &mut report);
+    // Nothing else can have replaced it meanwhile, and it is not dropped while it is here.
+    report.is_rolled_back = chain.retired().iter().any(|retired| Arc::ptr_eq(retired, &plugin));
     tracing::info!("{report}");
     Ok(report)
 }
@@ -539,6 +548,7 @@ fn report_of(from: &Plugin, to: &Plugin, began: Instant) -> SwapReport {
         flip: began.elapsed(),
         migration: None,
         late: 0,
+        is_rolled_back: false,
     }
 }
 

@@ -25,7 +25,14 @@ pub(super) fn carry_out(server: &ServerHandle, calls: &Arc<Calls>, request: Requ
             "pid": std::process::id(),
             "listeners": server.local_addrs().iter().map(ToString::to_string).collect::<Vec<_>>(),
         })),
-        Request::Swap(swap) => Ok(report(&server.swap(&swap_request(swap))?)),
+        Request::Swap(swap) => {
+            let done = server.swap(&swap_request(swap))?;
+            if done.is_rolled_back {
+                // The old one decides: for whoever asked, that is a failure.
+                return Err(Refusal { plugin: Some(done.name.clone()), ..Refusal::new("probation", done.to_string()) });
+            }
+            Ok(report(&done))
+        }
         Request::Promote(name) => Ok(report(&server.promote(name.as_deref())?)),
         Request::Rollback(name) => Ok(report(&server.rollback(name.as_deref())?)),
         Request::Plugins => Ok(server.status().to_json()),

@@ -400,6 +400,21 @@ fn plugin_that_does_not_get_ready_holds_up_nobody() {
 }
 
 #[test]
+fn swap_that_is_rolled_back_before_it_has_ended_is_a_failure() {
+    let host = Host::start("control-at-once", &["--plugin", path(&library("counting_v1"))]);
+    let mut client = host.asking("c");
+    let new = library("counting_v2");
+    let swap = ["swap", "--plugin", path(&new), "--plugin-config", "{\"import\":\"refuse\"}", "--error-budget", "0"];
+    let (step, reason) = host.refusal(&swap);
+    assert_eq!(step, "probation");
+    assert!(reason.contains("has used up its error budget") && reason.contains("decides again"), "{reason}");
+    assert!(ask(&mut client).starts_with("v1 "));
+    let (step, reason) = host.refusal(&["swap", "--rollback"]);
+    assert_eq!((step.as_str(), reason.as_str()), ("flip", "no plugin has a canary or is on probation"));
+    host.process.stop();
+}
+
+#[test]
 fn canary_is_promoted_or_rolled_back() {
     let host = Host::start("control-canary", &["--plugin", path(&library("v1"))]);
     let mut clients: Vec<_> = (0..40).map(|number| Client::connect(host.addr, V5, format!("c{number}"))).collect();

@@ -156,7 +156,11 @@ fn version_that_cannot_take_the_connections_is_rolled_back_and_costs_none() {
                     error_budget: 4,
                     ..SwapRequest::new(library("counting_v2"))
                 };
-                let _ = server.swap(&request).expect("it is loaded");
+                let report = server.swap(&request).expect("it is loaded");
+                if config.contains("import") {
+                    // On a machine that is very slow, nobody has waited for the last connection.
+                    assert!(report.is_rolled_back || report.migration.is_none(), "{config}: {report}");
+                }
                 for (number, client) in clients.iter_mut().enumerate() {
                     let answer = ask_as(client, number);
                     assert!(answer.starts_with("v1 mine=1 "), "{config}: {answer}");
