@@ -11,6 +11,12 @@ use crate::{
 pub trait Answer {
     /// Writes the contents and returns the verdict.
     fn put(self, out: &mut impl Pieces) -> Verdict;
+
+    /// Whether it is the usual answer: [`Verdict::OK`] without contents. Looked at first, as most answers are.
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        false
+    }
 }
 
 /// Where the pieces of an answer go.
@@ -40,6 +46,11 @@ impl<T: Answer> Answer for Result<T, Error> {
             Ok(answer) => answer.put(out),
             Err(error) => put_error(&error.to_string(), out),
         }
+    }
+
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        self.as_ref().is_ok_and(Answer::is_plain)
     }
 }
 
@@ -110,6 +121,11 @@ impl Answer for PublishVerdict {
             Self::Later(later) => put_later(&later, out),
         }
     }
+
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        matches!(self, Self::Forward)
+    }
 }
 
 impl Answer for SubscribeVerdict {
@@ -145,6 +161,11 @@ impl Answer for DeliverVerdict {
             }
             Self::Drop => Verdict::DROP,
         }
+    }
+
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        matches!(self, Self::Send)
     }
 }
 

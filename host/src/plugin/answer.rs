@@ -24,14 +24,22 @@ pub(super) type Unreadable = String;
 /// The pieces of one answer. An empty one allocates nothing.
 #[derive(Default)]
 pub(super) struct Answer {
+    /// One word while there are none, as an answer is made and dropped for each question.
+    contents: Option<Box<Contents>>,
+    /// The ticket that stands for the answer, if the plugin gives it later.
+    pub(super) ticket: u64,
+}
+
+#[derive(Default)]
+struct Contents {
     pieces: Vec<Piece>,
     bytes: Vec<u8>,
     too_large: bool,
-    /// The ticket that stands for the answer, if the plugin gives it later.
-    pub(super) ticket: u64,
     /// A piece came with a length and without bytes.
     has_null: bool,
 }
+
+static NO_CONTENTS: Contents = Contents { pieces: Vec::new(), bytes: Vec::new(), too_large: false, has_null: false };
 
 struct Piece {
     key: AnswerKey,
@@ -82,19 +90,29 @@ impl Answer {
     }
 
     fn push(&mut self, key: AnswerKey, number: u64, bytes: &[u8]) {
-        if self.pieces.len() >= ANSWER_PIECES_MAX || self.bytes.len() + bytes.len() > ANSWER_BYTES_MAX {
-            self.too_large = true;
+        let contents = self.contents.get_or_insert_default();
+        if contents.pieces.len() >= ANSWER_PIECES_MAX || contents.bytes.len() + bytes.len() > ANSWER_BYTES_MAX {
+            contents.too_large = true;
             return;
         }
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        self.pieces.push(Piece { key, number, bytes: start..self.bytes.len() });
+        let start = contents.bytes.len();
+        contents.bytes.extend_from_slice(bytes);
+        contents.pieces.push(Piece { key, number, bytes: start..contents.bytes.len() });
+    }
+
+    fn contents(&self) -> &Contents {
+        self.contents.as_deref().unwrap_or(&NO_CONTENTS)
+    }
+
+    /// The bytes of a piece.
+    fn bytes_of(&self, piece: &Piece) -> &[u8] {
+        &self.contents().bytes[piece.bytes.clone()]
     }
 
     /// Whether nothing has been written into it.
     #[inline]
     pub(super) fn is_untouched(&self) -> bool {
-        self.pieces.is_empty() && !self.too_large
+        self.contents.is_none()
     }
 
     /// Writes a refusal, as a plugin would have.
@@ -112,13 +130,13 @@ impl Answer {
     /// Whether it is the refusal that says that an Authentication Method is another plugin's.
     pub(super) fn is_not_my_method(&self) -> bool {
         let is = |piece: &Piece| piece.number == u64::from(ReasonCode::BAD_AUTHENTICATION_METHOD.0);
-        self.pieces.iter().any(|piece| piece.key == AnswerKey::REASON_CODE && is(piece))
+        self.contents().pieces.iter().any(|piece| piece.key == AnswerKey::REASON_CODE && is(piece))
     }
 
     /// Whether one of its Reason Codes for Topic Filters is an error.
     pub(super) fn refuses_one(&self) -> bool {
-        let codes = self.pieces.iter().filter(|piece| piece.key == AnswerKey::CODES);
-        codes.flat_map(|piece| &self.bytes[piece.bytes.clone()]).any(|code| ReasonCode(*code).is_error())
+        let codes = self.contents().pieces.iter().filter(|piece| piece.key == AnswerKey::CODES);
+        codes.flat_map(|piece| self.bytes_of(piece)).any(|code| ReasonCode(*code).is_error())
     }
 
     /// An answer that was handed over as a whole.
@@ -130,25 +148,27 @@ impl Answer {
 
     /// What its contents take, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.pieces.capacity() * size_of::<Piece>() + self.bytes.capacity()
+        let contents = self.contents();
+        contents.pieces.capacity() * size_of::<Piece>() + contents.bytes.capacity()
     }
 
     /// All pieces, as key, number and bytes.
     fn pieces(&self) -> Result<impl Iterator<Item = (AnswerKey, u64, &[u8])>, Unreadable> {
-        if self.has_null {
+        let contents = self.contents();
+        if contents.has_null {
             return Err("a piece has a length, and no bytes".to_owned());
         }
-        if self.too_large {
+        if contents.too_large {
             return Err(format!("the answer has more than {ANSWER_PIECES_MAX} pieces or {ANSWER_BYTES_MAX} bytes"));
         }
-        Ok(self.pieces.iter().map(|piece| (piece.key, piece.number, &self.bytes[piece.bytes.clone()])))
+        Ok(contents.pieces.iter().map(|piece| (piece.key, piece.number, self.bytes_of(piece))))
     }
 
     /// The text of an error or a panic, as much of it as the log takes, and the number beside it. Never fails.
     pub(super) fn text(&self) -> Option<(u64, String)> {
         // The last one: what was written before may be an answer that a panic has cut off.
-        let piece = self.pieces.iter().rfind(|piece| piece.key == AnswerKey::TEXT)?;
-        let bytes = &self.bytes[piece.bytes.clone()];
+        let piece = self.contents().pieces.iter().rfind(|piece| piece.key == AnswerKey::TEXT)?;
+        let bytes = self.bytes_of(piece);
         let text = String::from_utf8_lossy(&bytes[..bytes.len().min(LOG_BYTES_MAX)]).into_owned();
         Some((piece.number, text))
     }
@@ -375,7 +395,7 @@ unsafe extern "C" fn put(context: Opaque, key: AnswerKey, number: u64, bytes: RS
     let answer = unsafe { &mut *context.cast::<Answer>() };
     match c::checked(bytes) {
         Some(bytes) => answer.push(key, number, bytes.as_slice()),
-        None => answer.has_null = true,
+        None => answer.contents.get_or_insert_default().has_null = true,
     }
 }
 

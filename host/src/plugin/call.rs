@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // Foreign functions are called here.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -25,7 +26,7 @@ use super::rules;
 use super::services::{self, Left, NO_CONNECTION, Panic, PluginServices};
 use super::stats::{Detour, Entry, Kind, Monitor, PluginStats, Trouble};
 use super::tickets::{Answered, NO_TICKET, Tickets};
-use super::watch::Watch;
+use super::watch::{Seat, Watch};
 use crate::codec::PacketType;
 
 /// A plugin that is loaded and initialised. Dropping it drops its instance; its library stays mapped.
@@ -440,22 +441,52 @@ impl Plugin {
     /// Makes a call: it is counted, seen by the watchdog, and timed now and then.
     #[inline]
     pub(super) fn run<T>(&self, entry: Entry, connection: u64, who: &str, call: impl FnOnce() -> T) -> (T, Left) {
-        let (monitor, seat) = (&*self.monitor, Watch::seat());
-        let begun = monitor.begin(seat, entry).then(Instant::now);
-        let mut call_word = 0;
-        if let Some(seat) = seat {
-            // Until a client has been let in, it has no Client Identifier, or another one.
-            let is_early = entry == Entry::of(Callback::Connect) || connection == NO_CONNECTION;
-            let anew = is_early || entry == Entry::NEW_CONNECTION;
-            call_word = seat.enter(monitor, entry, connection, who, anew);
+        let monitor = &*self.monitor;
+        // Straight on in the usual case; what is rare is out of line, so that it costs no registers.
+        match Watch::seat() {
+            Some(seat) if !monitor.begin(seat, entry) => self.run_seen(seat, entry, connection, who, call),
+            seat => self.run_timed(seat, entry, connection, who, call),
         }
+    }
+
+    #[inline(always)]
+    fn run_seen<T>(
+        &self,
+        seat: &Seat,
+        entry: Entry,
+        connection: u64,
+        who: &str,
+        call: impl FnOnce() -> T,
+    ) -> (T, Left) {
+        // Until a client has been let in, it has no Client Identifier, or another one.
+        let is_early = entry == Entry::of(Callback::Connect) || connection == NO_CONNECTION;
+        let anew = is_early || entry == Entry::NEW_CONNECTION;
+        let number = seat.enter(&self.monitor, entry, connection, who, anew);
         let outcome = services::inside(entry, connection, who, call);
-        if let Some(seat) = seat {
-            seat.leave(call_word);
-        }
-        if let Some(begun) = begun {
-            monitor.time(entry, begun.elapsed());
-        }
+        seat.leave(number);
+        outcome
+    }
+
+    /// Makes a call that is timed, or is on a thread that is no worker's and is counted here.
+    #[cold]
+    #[inline(never)]
+    fn run_timed<T>(
+        &self,
+        seat: Option<&Seat>,
+        entry: Entry,
+        connection: u64,
+        who: &str,
+        call: impl FnOnce() -> T,
+    ) -> (T, Left) {
+        let Some(seat) = seat else {
+            let begun = self.monitor.begin_elsewhere(entry).then(Instant::now);
+            let outcome = services::inside(entry, connection, who, call);
+            begun.inspect(|begun| self.monitor.time(entry, begun.elapsed()));
+            return outcome;
+        };
+        let begun = Instant::now();
+        let outcome = self.run_seen(seat, entry, connection, who, call);
+        self.monitor.time(entry, begun.elapsed());
         outcome
     }
 
@@ -982,32 +1013,71 @@ impl Handlers {
         };
         let raw = match (&*state, detour) {
             (State::Here(raw), None) => *raw,
-            _ => match self.look_aside(index, detour) {
-                Aside::Here(raw) => raw,
-                Aside::Instead(detour) => return Ok(instead(detour, answer)),
-                Aside::Pool => {
-                    // A delivery waits until the state is back.
-                    let Some(request) = view.own() else { return Ok(Verdict::AWAY) };
-                    let question = Question { entry, who, request };
-                    return self.offload(index, question, answer, |answer| instead(Detour::Pool, answer));
-                }
-                Aside::Failed => return Err(Failed), // It was logged when it panicked.
+            _ => match self.go_aside(index, detour, entry, who, answer, view, instead) {
+                ControlFlow::Continue(raw) => raw,
+                ControlFlow::Break(end) => return end,
             },
         };
         let plugin = &self.plugins.list[index];
         let run = || call(plugin.table, plugin.instance, raw, answer);
-        let (verdict, left) = plugin.run(entry, connection, who, run);
+        match plugin.run(entry, connection, who, run) {
+            (Verdict::OK, None) => Ok(Verdict::OK),
+            (verdict, left) => self.look_at_answer(index, entry, who, answer, verdict, left),
+        }
+    }
+
+    /// What there is instead of a simple call, or the state that has turned up for it.
+    #[cold]
+    #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "as above")]
+    fn go_aside(
+        &mut self,
+        index: usize,
+        detour: Option<Detour>,
+        entry: Entry,
+        who: &str,
+        answer: &mut Answer,
+        view: &impl Own,
+        instead: impl FnOnce(Detour, &mut Answer) -> Verdict,
+    ) -> ControlFlow<Result<Verdict, Failed>, Opaque> {
+        ControlFlow::Break(match self.look_aside(index, detour) {
+            Aside::Here(raw) => return ControlFlow::Continue(raw),
+            Aside::Instead(detour) => Ok(instead(detour, answer)),
+            Aside::Pool => match view.own() {
+                Some(request) => {
+                    let question = Question { entry, who, request };
+                    self.offload(index, question, answer, |answer| instead(Detour::Pool, answer))
+                }
+                None => Ok(Verdict::AWAY), // A delivery waits until the state is back.
+            },
+            Aside::Failed => Err(Failed), // It was logged when it panicked.
+        })
+    }
+
+    /// Sees to what is not simple consent.
+    #[cold]
+    #[inline(never)]
+    fn look_at_answer(
+        &mut self,
+        index: usize,
+        entry: Entry,
+        who: &str,
+        answer: &mut Answer,
+        verdict: Verdict,
+        left: Left,
+    ) -> Result<Verdict, Failed> {
+        let plugin = &self.plugins.list[index];
         if let Some(left) = &left {
             plugin.note_ticket(verdict, left.ticket, answer);
         }
+        if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
+            plugin.log_panic(entry, who, left, answer);
+            plugin.count_connection(false);
+            let plugin = Arc::clone(plugin);
+            plugin.drop_state(&mut self.states()[index], who);
+            return Err(Failed);
+        }
         if verdict != Verdict::OK {
-            if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
-                plugin.log_panic(entry, who, left, answer);
-                plugin.count_connection(false);
-                let plugin = Arc::clone(plugin);
-                plugin.drop_state(&mut self.states()[index], who);
-                return Err(Failed);
-            }
             plugin.count_answer(entry, verdict, answer);
         }
         plugin.log_caught(entry, who, left);

@@ -257,19 +257,23 @@ impl Monitor {
         self.pooled.load(Relaxed) & entry.bit() != 0
     }
 
-    /// Counts a call. `true` if it is to be timed.
+    /// Counts a call on a thread that has a seat. `true` if it is to be timed.
     #[inline]
-    pub(super) fn begin(&self, seat: Option<&Seat>, entry: Entry) -> bool {
-        match seat.and_then(|seat| self.slots.get(seat.worker())) {
-            Some(slot) => {
-                // There is one writer, so a load and a store do.
-                let calls = &slot[entry.index()].calls;
-                let before = calls.load(Relaxed);
-                calls.store(before + 1, Relaxed);
-                before.is_multiple_of(SAMPLED_EVERY)
-            }
-            None => self.shared(entry).calls.fetch_add(1, Relaxed).is_multiple_of(SAMPLED_EVERY),
-        }
+    pub(super) fn begin(&self, seat: &Seat, entry: Entry) -> bool {
+        let Some(slot) = self.slots.get(seat.worker()) else {
+            return self.begin_elsewhere(entry);
+        };
+        // There is one writer, so a load and a store do.
+        let calls = &slot[entry.index()].calls;
+        let before = calls.load(Relaxed);
+        calls.store(before + 1, Relaxed);
+        before.is_multiple_of(SAMPLED_EVERY)
+    }
+
+    /// Counts a call on any other thread. `true` if it is to be timed.
+    #[cold]
+    pub(super) fn begin_elsewhere(&self, entry: Entry) -> bool {
+        self.shared(entry).calls.fetch_add(1, Relaxed).is_multiple_of(SAMPLED_EVERY)
     }
 
     /// The numbers of threads that are no workers.
@@ -498,7 +502,7 @@ mod tests {
     fn times_are_counted_by_powers_of_two() {
         let monitor = Monitor::new(1, "p", Kind::default(), 0, Policy::from(&Limits::default()));
         let entry = Entry::of(Callback::Publish);
-        monitor.begin(None, entry);
+        monitor.begin_elsewhere(entry);
         for ns in [0, 1, 2, 3, 1023, 1024, 1 << 39, u64::MAX] {
             monitor.time(entry, Duration::from_nanos(ns));
         }

@@ -356,7 +356,7 @@ mod tests {
         let watch = Watch::new(2, &limits);
         let (monitor, seat, mut looks) = (watch.monitor("p", Kind::default()), watch.seats[1], Vec::new());
         let mut look = |ms| watch.look(&mut looks, Duration::from_millis(ms));
-        monitor.begin(Some(seat), PUBLISH);
+        monitor.begin(seat, PUBLISH);
         look(50);
         // Many calls that return are none that lasts.
         for _ in 0..10 {
@@ -389,7 +389,7 @@ mod tests {
         let limits = Limits { callback_budget: Duration::ZERO, ..Limits::default() };
         let watch = Watch::new(1, &limits);
         let (monitor, mut looks) = (watch.monitor("p", Kind::default()), Vec::new());
-        monitor.begin(Some(watch.seats[0]), PUBLISH);
+        monitor.begin(watch.seats[0], PUBLISH);
         watch.seats[0].enter(&monitor, PUBLISH, 7, "somebody", false);
         for _ in 0..3 {
             watch.look(&mut looks, Duration::from_secs(3600));

@@ -147,7 +147,15 @@ impl<H: Handler, const LIBRARY: bool> Shim<H, LIBRARY> {
             Err(verdict) => return verdict,
         };
         // The answer is written, and dropped, inside: its parts may be the author's, and panic as well.
-        match catch_unwind(AssertUnwindSafe(|| callback(&instance.handler, state).put(&mut sink))) {
+        let run = || {
+            let answer = callback(&instance.handler, state);
+            if answer.is_plain() {
+                std::mem::forget(answer); // It owns nothing, which is not seen through its drop.
+                return Verdict::OK;
+            }
+            answer.put(&mut sink)
+        };
+        match catch_unwind(AssertUnwindSafe(run)) {
             Ok(verdict) => verdict,
             Err(payload) => {
                 connection.poison();
