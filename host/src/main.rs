@@ -145,6 +145,10 @@ fn check(CheckConfig { plugins: configs, file, log }: &CheckConfig) -> Result<()
         println!("  config      {}", config.source);
         println!("  plugin-api  {}", plugin.api_version());
         println!("  callbacks   {}", join(plugin.callbacks().iter().map(Callback::name).collect()));
+        let pooled: Vec<_> = plugin.callbacks().iter().filter(|callback| plugin.is_pooled(*callback)).collect();
+        if !pooled.is_empty() {
+            println!("  may block   {}", join(pooled.into_iter().map(Callback::name).collect()));
+        }
     }
     println!("chain: {}", chain.plugins().iter().map(|plugin| plugin.name()).collect::<Vec<_>>().join(" -> "));
     println!("decides on connections: {}", if chain.decides_on_connections() { "yes" } else { "no" });

@@ -132,7 +132,9 @@ fn role(instance: &Value) -> String {
         text.push_str(", IN QUARANTINE");
     }
     let left = instance["probation_left_ms"].as_f64().map(|ms| format!("{:.0} s", (ms / 1e3).ceil()));
-    let errors = instance["errors_left"].as_u64().map(|errors| format!("{errors} errors left"));
+    let errors = instance["errors_left"]
+        .as_u64()
+        .map(|errors| format!("{errors} {} left", if errors == 1 { "error" } else { "errors" }));
     let details: Vec<_> = left.into_iter().chain(errors).collect();
     if !details.is_empty() {
         let _ = write!(text, " ({})", details.join(", "));

@@ -446,6 +446,7 @@ fn load(chain: &Chain, services: &Services, request: &SwapRequest, progress: &Pr
     let prepared = Prepared::read(&request.path).map_err(|error| SwapError::load(named, &error))?;
     let index = place(chain, named, &prepared, &request.path)?;
     let name = prepared.name().to_owned();
+    chain.may_flip(index, &request.flip()).map_err(|busy| SwapError::busy(Some(&name), &busy))?;
     let running = Arc::clone(&chain.plugins()[index]);
     let config = request.config.clone().unwrap_or_else(|| running.config());
     note(SwapStep::Init, Some(&name));
@@ -480,7 +481,7 @@ fn place(chain: &Chain, named: Option<&str>, prepared: &Prepared, path: &Path) -
         }
         return Err(error(format!(
             "no plugin of this server is called {wanted:?} (there are: {names}). The name of the library {} says which \
-             plugin it replaces, unless the swap names one",
+             plugin it replaces, unless the swap names one (--name)",
             path.display()
         )));
     };

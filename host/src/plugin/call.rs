@@ -172,6 +172,12 @@ impl Plugin {
         self.callbacks
     }
 
+    /// Whether a callback runs on the pool: the plugin says that it may block, or it has taken too long.
+    #[must_use]
+    pub fn is_pooled(&self, callback: Callback) -> bool {
+        self.monitor.is_pooled(Entry::of(callback))
+    }
+
     /// Its configuration: what `init` got, or what it was given since.
     #[must_use]
     pub fn config(&self) -> String {

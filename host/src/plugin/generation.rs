@@ -255,6 +255,14 @@ impl Cell {
 }
 
 impl State {
+    fn may_flip(&self, index: usize, how: &Flip) -> Result<(), Busy> {
+        let canary = self.trials.iter().find(|trial| trial.per_mille.is_some());
+        match canary.filter(|canary| canary.index == index || how.per_mille.is_some()) {
+            Some(canary) => Err(Busy::Canary(canary.plugin.name().to_owned())),
+            None => Ok(()),
+        }
+    }
+
     fn trial(&self, name: Option<&str>, wanted: impl Fn(&Trial) -> bool) -> Result<usize, Busy> {
         let found: Vec<usize> = (0..self.trials.len())
             .filter(|at| wanted(&self.trials[*at]))
@@ -329,6 +337,14 @@ impl Chain {
         if *guard { Err(Busy::Stopping) } else { Ok(Change(guard)) }
     }
 
+    /// Whether [`Chain::flip`] would be allowed now: asked before anything of the author's runs for it.
+    ///
+    /// # Errors
+    /// There is a canary in the way.
+    pub fn may_flip(&self, index: usize, how: &Flip) -> Result<(), Busy> {
+        self.0.state().may_flip(index, how)
+    }
+
     /// Puts an instance into the place of the plugin at `index`. What was on trial there before has passed. Returns the
     /// number of the plan.
     ///
@@ -336,10 +352,7 @@ impl Chain {
     /// There is a canary in the way.
     pub fn flip(&self, index: usize, plugin: &Arc<Plugin>, how: &Flip) -> Result<u32, Busy> {
         let mut state = self.0.state();
-        let canary = state.trials.iter().find(|trial| trial.per_mille.is_some());
-        if let Some(canary) = canary.filter(|canary| canary.index == index || how.per_mille.is_some()) {
-            return Err(Busy::Canary(canary.plugin.name().to_owned()));
-        }
+        state.may_flip(index, how)?;
         if let Some(at) = state.trials.iter().position(|trial| trial.index == index) {
             state.settle(at);
         }

@@ -430,6 +430,10 @@ fn canary_is_promoted_or_rolled_back() {
     assert!((1..40).contains(&share()), "{}", share());
     let (step, reason) = host.refusal(&["swap", "--plugin", path(&v2)]);
     assert!(step == "flip" && reason.contains("there is a canary of plugin versioned"), "{step}: {reason}");
+    // Its `init` is not called for nothing: this one would panic.
+    let unruly = library("unruly");
+    let swap = ["swap", "--name", "versioned", "--plugin", path(&unruly), "--plugin-config", "{\"panic\":\"init\"}"];
+    assert_eq!(host.refusal(&swap).0, "flip");
     let (step, reason) = host.refusal(&["swap", "--promote", "other"]);
     assert!(step == "flip" && reason.contains("other has no canary"), "{step}: {reason}");
     host.result(&["swap", "--rollback", "versioned"]);

@@ -95,6 +95,18 @@ fn two_plugins_of_one_name() {
 }
 
 #[test]
+fn check_says_which_callbacks_may_block() {
+    let (blocking, hello) = (library("sleeper_blocking"), package_library("hello-handler"));
+    let check = |library: &std::path::Path| {
+        let output = host_output(["check", "--plugin", library.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_parts(&check(&blocking), &["  may block   handle_connect, "]);
+    assert!(!check(&hello).contains("may block"));
+}
+
+#[test]
 fn check_prints_what_the_plugins_are_and_their_order() {
     let dir = TempDir::new("check");
     let record = dir.path().join("record");
