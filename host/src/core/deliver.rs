@@ -84,7 +84,8 @@ impl Core {
                 let mut properties = Vec::new();
                 let changed = changed_parts(&delivered, &parts, self.now, &mut properties);
                 let message = Kept::with_token(&changed, token, &self.account);
-                let (qos, retain, origin) = (delivered.qos, delivered.retain, delivery.origin);
+                let (qos, retain) = (delivered.qos, delivered.retain);
+                let origin = delivery.origin.changed(delivery.message, &self.account);
                 self.delivered = delivered;
                 Asked::Changed(Queued { message, qos, retain, origin })
             }

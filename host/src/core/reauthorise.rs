@@ -210,8 +210,10 @@ impl Core {
         for waiting in queue {
             let stays = match &waiting.origin {
                 Origin::Sent => true,
-                Origin::Shared { group, .. } => {
-                    self.sessions[session_slot as usize].shared.as_ref().is_some_and(|shared| shared.is_member(*group))
+                Origin::Shared { .. } | Origin::Changed(_) => {
+                    let group = waiting.origin.group();
+                    let shared = self.sessions[session_slot as usize].shared.as_ref().zip(group);
+                    shared.is_some_and(|(shared, group)| shared.is_member(group))
                 }
                 Origin::One(_) | Origin::Several(_) => {
                     let topic = waiting.message.topic();

@@ -152,6 +152,8 @@ pub(super) enum Origin {
     Several(Rc<Identifiers>),
     /// A Shared Subscription, by [`Group::number`](crate::router::Group::number), with its identifier or 0.
     Shared { group: NonZeroU64, identifier: u32 },
+    /// The same, where a handler has had the client get another message in the place of the published one.
+    Changed(Rc<Changed>),
     /// None: a handler has sent it to this client.
     Sent,
 }
@@ -169,7 +171,40 @@ impl Drop for Identifiers {
     }
 }
 
+/// Behind a pointer, as it is rare.
+#[derive(Debug)]
+pub(super) struct Changed {
+    group: NonZeroU64,
+    identifier: u32,
+    /// What another member gets if the client does not acknowledge what it got: that was meant for it alone.
+    published: Kept,
+    account: Account,
+}
+
+impl Drop for Changed {
+    fn drop(&mut self) {
+        self.account.sub(size_of::<Self>());
+    }
+}
+
+impl Queued {
+    /// The message for another member of the group.
+    pub(super) fn into_published(self) -> Kept {
+        match self.origin {
+            Origin::Changed(changed) => changed.published.clone(),
+            _ => self.message,
+        }
+    }
+}
+
 impl Origin {
+    /// A handler has put another message in the place of this one.
+    pub(super) fn changed(self, published: Kept, account: &Account) -> Self {
+        let Self::Shared { group, identifier } = self else { return self };
+        account.add(size_of::<Changed>());
+        Self::Changed(Rc::new(Changed { group, identifier, published, account: account.clone() }))
+    }
+
     /// The group is there if it is a Shared Subscription, which has one identifier at most.
     pub(super) fn new(group: Option<NonZeroU64>, identifiers: &[u32], account: &Account) -> Self {
         let first = identifiers.first().copied().unwrap_or(0);
@@ -189,6 +224,8 @@ impl Origin {
             Self::One(0) | Self::Shared { identifier: 0, .. } | Self::Sent => &[],
             Self::One(identifier) | Self::Shared { identifier, .. } => std::slice::from_ref(identifier),
             Self::Several(identifiers) => &identifiers.all,
+            Self::Changed(changed) if changed.identifier == 0 => &[],
+            Self::Changed(changed) => std::slice::from_ref(&changed.identifier),
         }
     }
 
@@ -196,6 +233,7 @@ impl Origin {
     pub(super) fn group(&self) -> Option<NonZeroU64> {
         match self {
             Self::Shared { group, .. } => Some(*group),
+            Self::Changed(changed) => Some(changed.group),
             Self::One(_) | Self::Several(_) | Self::Sent => None,
         }
     }

@@ -211,13 +211,13 @@ impl Core {
         for sent in unacknowledged {
             match sent.origin.group() {
                 Some(_) if sent.qos == QoS::ExactlyOnce => self.counters().dropped_no_member.add(1),
-                Some(group) => self.hand_on(sent.message, group),
+                Some(group) => self.hand_on(sent.into_published(), group),
                 None => {}
             }
         }
         for waiting in std::mem::take(&mut session.queue) {
             if let Some(group) = waiting.origin.group() {
-                self.hand_on(waiting.message, group);
+                self.hand_on(waiting.into_published(), group);
             }
         }
     }
@@ -255,7 +255,7 @@ impl Core {
         self.note_presence(session_slot);
         for waiting in given {
             if let Some(group) = waiting.origin.group() {
-                self.hand_on(waiting.message, group);
+                self.hand_on(waiting.into_published(), group);
             }
         }
     }

@@ -175,6 +175,38 @@ fn a_changed_message_is_the_one_that_is_sent_again() {
     }
 }
 
+/// Section 4.8.2: nor does another member of a group get it when the session ends: that one is asked about anew.
+#[test]
+fn a_changed_message_is_handed_on_as_it_was_published() {
+    scenario_with(&judged(1), |net| {
+        let from = net.v5("from");
+        let connect = connect_packet(V5, "00", 0, "11 00000E10 21 0003", "first");
+        let first = net.join(V5, &connect, CONNACK);
+        net.send(first, "82: 0001 {0B 05} <$share/g/t> 01");
+        net.expect(first, "90: 0001 {} 01");
+        answers(net, 0, |seen| {
+            let changed = Message::new(format!("for/{}", seen.client), "changed").qos(seen.message.qos);
+            Ok(DeliverVerdict::SendChanged(changed))
+        });
+        net.send(from, "35: <t> 0001 {} 'a' | 62: 0001 | 33: <t> 0001 {26 <k> <v>} 'b'");
+        net.take(from);
+        net.expect(first, "32: <for/first> 0001 {0B 05} 'changed' | 32: <for/first> 0002 {0B 05} 'changed'");
+        let second = net.v5("second");
+        net.send(second, "82: 0001 {0B 07} <$share/g/t> 0A");
+        net.expect(second, "90: 0001 {} 02");
+        net.judge(0).lines.clear();
+        net.send(first, "E0: 00 {11 00000000}");
+        net.expect(second, "34: <for/second> 0001 {0B 07} 'changed' | 32: <for/second> 0002 {0B 07} 'changed'");
+        assert_eq!(
+            net.judge(0).take("deliver"),
+            [
+                "deliver second t 'a' q2 retain=1 shared=1 ids=[7] Client Published",
+                "deliver second t 'b' q1 retain=1 shared=1 ids=[7] Client Published",
+            ]
+        );
+    });
+}
+
 #[test]
 fn a_changed_message_may_have_a_lower_qos() {
     scenario_with(&judged(1), |net| {
