@@ -101,6 +101,12 @@ impl Waiting {
         (self.question.callback(), self.cursor, self.came, self.deadline)
     }
 
+    /// Bytes of the packet that it is about.
+    #[cfg(test)]
+    pub(super) fn packet_bytes(&self) -> usize {
+        self.packet.len()
+    }
+
     /// The Client Identifier of a client that has not been let in yet.
     pub(super) fn client_id(&self) -> Option<&str> {
         match &self.question {

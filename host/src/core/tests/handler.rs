@@ -26,6 +26,8 @@ pub(in crate::core) struct Asked {
     pub(in crate::core) message: Option<plugin_api::Message>,
     /// Authentication Data, or the bytes for `handle_info`.
     pub(in crate::core) data: Option<Vec<u8>>,
+    /// Services of the instance that is asked; after a swap there may be two.
+    pub(in crate::core) host: Host,
 }
 
 /// Answers of one callback. One that panics is how a test has a plugin fail.
@@ -109,7 +111,10 @@ impl Scripted {
     }
 }
 
-struct Puppet(Arc<Mutex<Script>>);
+struct Puppet {
+    script: Arc<Mutex<Script>>,
+    host: Host,
+}
 
 /// The state of a connection; it knows whose it is.
 struct Strings {
@@ -126,6 +131,10 @@ impl Drop for Strings {
 }
 
 impl Puppet {
+    fn asked(&self, line: String) -> Asked {
+        Asked { connection: None, line, message: None, data: None, host: self.host.clone() }
+    }
+
     /// Notes a call, and answers it as it is scripted.
     fn answer<V>(
         &self,
@@ -133,9 +142,9 @@ impl Puppet {
         detail: impl FnOnce(&mut Asked),
         scripted: impl FnOnce(&mut Script) -> &mut Answer<V>,
     ) -> Option<V> {
-        let mut asked = Asked { connection: None, line, message: None, data: None };
+        let mut asked = self.asked(line);
         detail(&mut asked);
-        let mut script = lock(&self.0);
+        let mut script = lock(&self.script);
         script.calls.push(asked.line.clone());
         scripted(&mut script).as_mut().map(|answer| answer(&asked))
     }
@@ -150,18 +159,18 @@ impl Handler for Puppet {
         let mut scripts = lock(&SCRIPTS);
         let place = scripts.iter().position(|(other, _)| *other == number).ok_or("no such script")?;
         let (_, script) = scripts.swap_remove(place);
-        lock(&script).host = Some(host);
-        Ok(Self(script))
+        lock(&script).host = Some(host.clone());
+        Ok(Self { script, host })
     }
 
     fn new_connection(&self, info: &ConnectionInfo<'_>) -> Strings {
-        let asked = Asked { connection: None, line: info.listener().to_owned(), message: None, data: None };
-        let mut script = lock(&self.0);
+        let asked = self.asked(info.listener().to_owned());
+        let mut script = lock(&self.script);
         if let Some(answer) = &mut script.new_connection {
             answer(&asked);
         }
         script.live += 1;
-        Strings { script: Arc::clone(&self.0), client: String::new(), published: 0 }
+        Strings { script: Arc::clone(&self.script), client: String::new(), published: 0 }
     }
 
     fn handle_connect(&self, state: &mut Strings, connect: &Connect<'_>) -> Result<ConnectVerdict, Error> {
@@ -242,12 +251,12 @@ impl Handler for Puppet {
     fn handle_disconnect(&self, state: &mut Strings, reason: &DisconnectReason<'_>) {
         let line =
             format!("disconnect {} {:?} {:02X} {}", state.client, reason.kind(), reason.reason_code().0, reason.text());
-        lock(&self.0).calls.push(line.trim_end().to_owned());
+        lock(&self.script).calls.push(line.trim_end().to_owned());
     }
 
     fn export_state(&self, state: &mut Strings) -> State {
-        let asked = Asked { connection: None, line: state.client.clone(), message: None, data: None };
-        if let Some(answer) = &mut lock(&self.0).export {
+        let asked = self.asked(state.client.clone());
+        if let Some(answer) = &mut lock(&self.script).export {
             answer(&asked);
         }
         State::new(1, format!("{} {}", state.published, state.client))
@@ -260,12 +269,12 @@ impl Handler for Puppet {
         let (from, back) = (swapped.from_version(), if swapped.is_rollback() { " back" } else { "" });
         let line = format!("import {client} {published} from {from}{back}");
         self.answer(line, |_| {}, |script| &mut script.import).transpose()?;
-        lock(&self.0).live += 1;
+        lock(&self.script).live += 1;
         let published = published.parse()?;
-        Ok(Strings { script: Arc::clone(&self.0), client: client.to_owned(), published })
+        Ok(Strings { script: Arc::clone(&self.script), client: client.to_owned(), published })
     }
 
     fn handle_session_expired(&self, client_id: &str, _state: Option<plugin_api::StateView<'_>>) {
-        lock(&self.0).calls.push(format!("expired {client_id}"));
+        lock(&self.script).calls.push(format!("expired {client_id}"));
     }
 }

@@ -42,7 +42,12 @@ impl World {
         self.conns.push(Conn::new(client, version, now, clean, expiry_secs, &connecting));
         self.write(conn, &packet, Mark::Connect);
         self.enter(conn, worker, slot);
-        self.note(|| format!("client {client} opens connection {conn} at worker {worker}, clean: {clean}"));
+        self.note(|| {
+            format!(
+                "client {client} opens connection {conn} at worker {worker}, clean: {clean}, will: {:?}",
+                connecting.will
+            )
+        });
         Some(conn)
     }
 
@@ -280,6 +285,8 @@ impl World {
                     one.expiry_secs = secs.min(self.config.limits.session_expiry_secs_max);
                     if let Some(session) = one.session {
                         self.sessions[session].expiry_secs = one.expiry_secs;
+                        // It may have waited, and have come too late.
+                        self.sessions[session].unsure |= self.may_have_missed_bye(conn);
                     }
                 }
             }
@@ -644,6 +651,7 @@ impl Session {
             got: HashMap::new(),
             latest: HashMap::new(),
             owed: Vec::new(),
+            unsure: false,
             online_at: now,
             offline_since: None,
             gone: false,

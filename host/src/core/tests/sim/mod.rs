@@ -2,9 +2,10 @@
 //!
 //! A run draws what it is like (workers, bounds, clients) and then one operation after the other from its seed: clients
 //! connect, take over, subscribe, publish, acknowledge late, read slowly, leave in every way and are cut at any byte;
-//! workers take the steps of their turns in any order; time jumps. Clients are honest and keep their own half of the
-//! protocol's state. The oracle knows from the outside when a subscription may and when it must get a message, and
-//! checks each packet that a client reads, what is owed when everything is at rest, and that in the end nothing is left.
+//! workers take the steps of their turns in any order; time jumps; the plugin is swapped, and answers later. Clients are
+//! honest and keep their own half of the protocol's state. The oracle knows from the outside when a subscription may and
+//! when it must get a message, and checks each packet that a client reads, what is owed when everything is at rest, and
+//! that in the end nothing is left.
 //!
 //! `SIM_SEED=1234 cargo test -p host --lib sim -- --nocapture` replays one seed, with a trace; `SIM_SEEDS=10000` runs that
 //! many, `SIM_FROM=5000` from this one on; `SIM_OPERATIONS` changes how many operations a seed has. A seed that fails is
@@ -39,6 +40,8 @@ struct Config {
     limits: Limits,
     /// Where clients publish: so many topics, from this one on.
     topics: usize,
+    /// Most of it goes to groups.
+    sharing: bool,
     first_topic: usize,
     /// Peers that do not read are closed sooner than the model can follow.
     tight_outbound: bool,
@@ -62,6 +65,7 @@ impl Config {
             workers: 1 + rng.below(4),
             clients: 3 + rng.below(6),
             limits,
+            sharing: rng.percent(25),
             topics: rng.pick(&[1, 2, 3, 10, 10]),
             first_topic: rng.below(10),
             tight_outbound: false,
@@ -149,6 +153,7 @@ const COVERED: &[&str] = &[
     "QoS 2 received again",
     "Topic Alias to a client",
     "Topic Alias to the server",
+    "a packet waits for the plugin",
     "at rest",
     "cut",
     "delivered direct",
@@ -166,6 +171,7 @@ const COVERED: &[&str] = &[
     "message too large",
     "nobody has subscribed",
     "order checked",
+    "order of retained messages checked",
     "owed and got",
     "packets behind CONNECT",
     "packets wait for the next turn",
@@ -182,11 +188,14 @@ const COVERED: &[&str] = &[
     "swap promoted",
     "swap rolled back",
     "takeover",
+    "the plugin answers later",
     "unsubscribe",
+    "will after an answer",
     "will at once",
     "will at session end",
     "will cancelled",
     "will delayed",
+    "will waits for an answer",
 ];
 
 #[test]

@@ -155,6 +155,8 @@ pub(super) struct Session {
     /// When it was last seen with a connection, and when its end of it was noticed.
     pub(super) online_at: Millis,
     pub(super) offline_since: Option<Millis>,
+    /// Nobody knows when it expires.
+    pub(super) unsure: bool,
     /// It was seen to be gone.
     pub(super) gone: bool,
 }
@@ -182,7 +184,9 @@ pub(super) struct Sub {
 pub(super) struct Got {
     /// How often, without what was sent again.
     pub(super) count: u32,
+    /// When it came last, and with which QoS.
     pub(super) last: Step,
+    pub(super) qos: u8,
 }
 
 /// One Application Message.

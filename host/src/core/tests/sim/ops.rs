@@ -22,6 +22,10 @@ const SHARES: [(&str, &str); 4] = [("g", "s/#"), ("g", "s/a"), ("h", "s/+"), ("h
 impl World {
     /// One operation.
     pub(super) fn operate(&mut self) {
+        if self.owed.len() > 0 && self.rng.percent(20) {
+            let place = self.rng.below(self.owed.len());
+            self.give_one(place);
+        }
         match self.rng.below(100) {
             0..42 => self.network(),
             42..60 => self.work(),
@@ -175,6 +179,7 @@ impl World {
         let expiry_secs = if v5 { self.rng.pick(&[0, 5, 60, 60, 3600, 3600, u32::MAX]) } else { 0 };
         let will = self.rng.percent(40).then(|| {
             let msg = self.new_message(client, Kind::Will);
+            self.note_message(msg);
             (msg, if v5 { self.rng.pick(&[0, 0, 3, 30]) } else { 0 })
         });
         let keep_alive_secs = self.rng.pick(&[0, 0, 0, 5, 30]);
@@ -234,7 +239,11 @@ impl World {
             properties =
                 properties.byte(0x08).string("re/ply").byte(0x09).string([0, 1, 2]).byte(0x26).string("").string("z");
         }
-        let topic = TOPICS[(self.config.first_topic + self.rng.below(self.config.topics)) % TOPICS.len()];
+        let topic = if self.config.sharing && self.rng.percent(80) {
+            self.rng.pick(&TOPICS[7..9])
+        } else {
+            TOPICS[(self.config.first_topic + self.rng.below(self.config.topics)) % TOPICS.len()]
+        };
         self.msgs.push(Msg {
             topic: if kind == Kind::Denied { format!("{DENIED}{topic}") } else { topic.to_owned() },
             payload: payload.into_bytes(),
@@ -261,7 +270,7 @@ impl World {
     fn subscribe_somehow(&mut self, client: usize, conn: usize) {
         let v5 = self.conns[conn].version == V5;
         let mut asked: Vec<Asked> = Vec::new();
-        let shared = self.rng.percent(25);
+        let shared = self.rng.percent(if self.config.sharing { 70 } else { 25 });
         let identifier = match (v5, shared) {
             (true, true) => SHARED_IDENTIFIERS + self.step as u32,
             (true, false) if self.rng.percent(60) => 1 + self.rng.below(5) as u32,
@@ -281,7 +290,7 @@ impl World {
             asked.push(Asked {
                 written,
                 filter: filter.to_owned(),
-                qos: self.rng.below(3) as u8,
+                qos: if shared { self.rng.pick(&[0, 1, 1, 2, 2]) } else { self.rng.below(3) as u8 },
                 no_local: v5 && !shared && self.rng.percent(15),
                 retain_as_published: v5 && self.rng.percent(30),
                 retain_handling: if v5 { self.rng.pick(&[0, 0, 1, 2]) } else { 0 },

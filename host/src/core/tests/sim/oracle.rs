@@ -22,14 +22,16 @@ impl World {
         let Some(way) = way else { panic!("nothing explains that session {session} got message {msg}: {delivery:?}") };
         self.count(way.name());
         self.check_number(session, msg, delivery);
-        if way == Way::Live {
-            self.check_order(session, msg, delivery.qos);
+        match way {
+            Way::Live => self.check_order(session, msg, delivery.qos),
+            Way::Replay if !delivery.dup => self.check_replay_order(session, msg, delivery.qos),
+            _ => {}
         }
         let step = self.step;
         let got = self.sessions[session].got.entry(msg).or_default();
         // What is sent again may have come before, but for QoS 2, where the client knows.
         got.count += u32::from(!delivery.dup || delivery.qos == 2);
-        got.last = step;
+        (got.last, got.qos) = (step, delivery.qos);
         msg
     }
 
@@ -235,6 +237,24 @@ impl World {
         let who = (0..self.sessions.len()).find(wants);
         assert_eq!(who, None, "a session has subscribed to message {msg}, and its publisher was told that nobody has");
         self.count("nobody has subscribed");
+    }
+
+    /// No retained message comes after one that has taken its place; but one that had to wait for its turn may come after
+    /// one that had not.
+    fn check_replay_order(&mut self, session: usize, msg: usize, qos: u8) {
+        let one = &self.msgs[msg];
+        let newer = |(other, got): (&usize, &Got)| {
+            let other = &self.msgs[*other];
+            other.retain
+                && other.topic == one.topic
+                && other.first > one.last
+                && (qos == 0 || got.qos > 0)
+                && one.publisher != PLUGIN
+                && other.publisher != PLUGIN
+        };
+        let newer = self.sessions[session].got.iter().find(|pair| newer(*pair)).map(|(other, _)| *other);
+        assert_eq!(newer, None, "session {session} got the retained message {msg} after one that is newer");
+        self.count("order of retained messages checked");
     }
 
     // What must have been delivered, at rest.

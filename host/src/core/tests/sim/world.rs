@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::handler::Scripted;
 use super::model::*;
+use super::plugin::Owed;
 use super::rng::Rng;
 use super::wire;
 use super::{Config, plugin};
@@ -50,6 +51,21 @@ pub(super) struct World {
     pub(super) lost: u64,
     pub(super) cover: Coverage,
     pub(super) trace: Option<Vec<String>>,
+    /// Whether the plugin answers later at all, and the answers that it owes.
+    answers_later: bool,
+    pub(super) owed: Owed,
+    /// Wills of connections whose plugin owes an answer.
+    pub(super) partings: Vec<Parting>,
+}
+
+/// The will of a connection that has ended and whose plugin has not been asked about it yet.
+pub(super) struct Parting {
+    worker: usize,
+    /// The connection, as the core knows it.
+    id: u64,
+    will: usize,
+    /// It is published as soon as the plugin has been asked.
+    is_due: bool,
 }
 
 impl World {
@@ -67,7 +83,9 @@ impl World {
         // With every other seed there is one more plugin, which decides on deliveries and lets them pass.
         let (chain, judges) =
             Scripted::chain(Some(&scripted), usize::from(seed % 2 == 1), &mailboxes, config.limits.tickets_max);
-        plugin::script(&scripted);
+        // With every third seed the plugin answers later now and then.
+        let answers_later = seed % 3 == 2;
+        let owed = plugin::script(&scripted, seed, if answers_later { 30 } else { 0 });
         if seed % 2 == 1 {
             plugin::judge(&judges);
         }
@@ -81,6 +99,9 @@ impl World {
             cores: (0..workers).map(|worker| Core::new(worker, Arc::clone(&shared), now)).collect(),
             shared,
             scripted,
+            answers_later,
+            owed,
+            partings: Vec::new(),
             rung,
             arriving: (0..workers).map(|_| VecDeque::new()).collect(),
             listed: BTreeSet::new(),
@@ -178,7 +199,13 @@ impl World {
             }
         }
         let connection = &self.cores[worker].connections[slot as usize];
-        let (phase, session, waits) = (connection.phase, connection.session, connection.partial.len());
+        let asked_about = connection.extra.as_ref().and_then(|extra| extra.waiting.as_ref());
+        let asked_about = asked_about.map_or(0, |waiting| waiting.packet_bytes());
+        let (phase, session, waits) = (connection.phase, connection.session, connection.partial.len() + asked_about);
+        if asked_about > 0 {
+            self.count("a packet waits for the plugin");
+        }
+        let connection = &self.cores[worker].connections[slot as usize];
         if phase != Phase::Leaving && self.conns[conn].connect_fed && connection.is_held {
             self.count("packets wait for the next turn");
         }
@@ -188,10 +215,6 @@ impl World {
             // CONNACK tells it, and may not have been read yet.
             self.conns[conn].keep_alive_secs = connection.keep_alive_secs;
             self.attach(conn, worker, serial);
-            // What was taken over ended before anything else.
-            self.scan_for(worker, Some(self.conns[conn].client));
-            self.step += 1;
-            self.conns[conn].attached_at = self.step;
         }
         if phase == Phase::Leaving {
             return;
@@ -222,13 +245,34 @@ impl World {
             } else {
                 self.conns[conn].overtaken |= taken;
                 self.forsake(conn);
+                self.leave_wills_open(client);
+                let joined: Vec<bool> = self.conns.iter().map(|other| other.session.is_some()).collect();
+                self.scan_for(worker, |of, number| {
+                    of == client && number.is_none_or(|other| other != conn && joined[other])
+                });
             }
         }
+        self.note_handled(conn, handled, phase == Phase::Connected);
+    }
+
+    /// Whether the wills of a client that wait were published or cancelled is not known.
+    fn leave_wills_open(&mut self, client: usize) {
+        let (open, kept) =
+            std::mem::take(&mut self.wills).into_iter().partition(|will| self.sessions[will.1].client == client);
+        self.wills = kept;
+        let open: Vec<(usize, usize, Millis)> = open;
+        for (msg, ..) in open {
+            self.perhaps_routed(msg);
+        }
+    }
+
+    /// The packets up to there have been handled; those of a connection that has ended only perhaps.
+    fn note_handled(&mut self, conn: usize, handled: usize, certain: bool) {
         while let Some((end, _)) = self.conns[conn].marks.front()
             && *end <= handled
         {
             let (_, mark) = self.conns[conn].marks.pop_front().expect("looked at before");
-            self.processed(conn, mark, phase == Phase::Connected);
+            self.processed(conn, mark, certain);
         }
     }
 
@@ -420,8 +464,47 @@ impl World {
         for worker in 0..self.cores.len() {
             while self.adopt(worker) {}
         }
+        self.settle_owed();
         self.note(|| format!("{ms} ms pass"));
         self.now = self.now + ms;
+    }
+
+    /// The plugin gives the answers that it owes, until nothing waits for one: time does not pass meanwhile.
+    fn settle_owed(&mut self) {
+        // What is held is handled at the time that the worker was told last, after which nobody answers in time.
+        let later = self.answers_later;
+        let asks = |core: &Core| core.connections.iter().any(|(_, one)| one.is_waiting) || !core.held.is_empty();
+        let waits = |core: &Core| later && (core.farewells() > 0 || asks(core));
+        while self.cores.iter().any(waits) {
+            self.give_owed();
+            for worker in 0..self.cores.len() {
+                self.on_mail(worker, false);
+                self.take_dirty(worker);
+                self.take_handovers(worker);
+                self.flush_mail(worker);
+            }
+            for worker in 0..self.cores.len() {
+                while self.adopt(worker) {}
+            }
+        }
+    }
+
+    /// The plugin gives all answers that it owes. `false` if it owes none.
+    pub(super) fn give_owed(&mut self) -> bool {
+        let mut moved = false;
+        while self.owed.len() > 0 {
+            let place = self.rng.below(self.owed.len());
+            self.give_one(place);
+            moved = true;
+        }
+        moved
+    }
+
+    pub(super) fn give_one(&mut self, place: usize) {
+        self.step += 1;
+        self.count("the plugin answers later");
+        self.note(|| "the plugin answers".to_owned());
+        self.owed.give(place);
     }
 
     /// Every connection of a client that has its session ends, as another one gets it.
@@ -443,10 +526,13 @@ impl World {
             let session = &self.sessions[latest];
             let (expiry_secs, offline) = (session.expiry_secs, session.offline_since.is_some());
             let lasts = expiry_secs == u32::MAX || now < session.online_at.plus_secs(expiry_secs);
-            let unknown = session.gone || self.clients[client].must_clean;
+            let unknown = session.gone || session.unsure || self.clients[client].must_clean;
             let alive = expiry_secs > 0 && !unknown && (!offline || lasts);
             assert!(!alive || known == Some(latest), "the session of client {client} was not resumed");
-            assert!(expiry_secs > 0 || known.is_none(), "the session of client {client} outlived its connection");
+            assert!(
+                expiry_secs > 0 || known.is_none() || session.unsure,
+                "the session of client {client} outlived its connection"
+            );
         }
         assert!(known.is_none() || !self.conns[conn].clean, "a clean start resumed the session of {client}");
         assert!(known.is_none() || known == latest, "a session of {client} came back from the dead");
@@ -467,38 +553,51 @@ impl World {
         self.sessions[session].online_at = now;
         self.count(if known.is_some() { "session resumed" } else { "session new" });
         self.note(|| format!("connection {conn} of client {client} has session {session}"));
+        // What was taken over ended before anything else.
+        let joined: Vec<bool> = self.conns.iter().map(|other| other.session.is_some()).collect();
+        self.scan_for(worker, |of, number| of == client && number.is_none_or(|other| other != conn && joined[other]));
+        self.step += 1;
+        self.conns[conn].attached_at = self.step;
     }
 
     /// Looks which connections of a worker have ended, and which wills were published.
     fn scan(&mut self, worker: usize) {
-        self.scan_for(worker, None);
+        self.scan_for(worker, |_, _| true);
     }
 
-    /// The same, for one client or for all.
-    fn scan_for(&mut self, worker: usize, client: Option<usize>) {
-        let concerns = |one: usize| client.is_none_or(|client| one == client);
+    /// The same where a client, and a connection of it if it is about one, is of interest.
+    fn scan_for(&mut self, worker: usize, concerns: impl Fn(usize, Option<usize>) -> bool) {
         // What ends in one call ends after what was handled in it, and nobody knows in which order.
         self.step += 1;
         for conn in 0..self.conns.len() {
             if let Place::At(at, slot) = self.conns[conn].place
                 && at == worker
-                && concerns(self.conns[conn].client)
+                && concerns(self.conns[conn].client, Some(conn))
                 && !self.conns[conn].ended
                 && self.cores[worker].is_closing(slot)
             {
+                self.note_handled(conn, self.conns[conn].fed, false);
                 self.ended(conn);
             }
         }
         for session in 0..self.sessions.len() {
             let model = &self.sessions[session];
-            if model.worker == worker && !model.gone && concerns(model.client) {
+            if model.worker == worker && !model.gone && concerns(model.client, None) {
                 self.note_if_gone(session);
+            }
+        }
+        for parting in std::mem::take(&mut self.partings) {
+            if self.cores[parting.worker].farewells.contains_key(&parting.id) {
+                self.partings.push(parting);
+            } else if parting.is_due {
+                self.count("will after an answer");
+                self.routed(parting.will, true);
             }
         }
         let wills = std::mem::take(&mut self.wills);
         for (msg, session, due) in wills {
             let model = &self.sessions[session];
-            if model.worker != worker || !concerns(model.client) {
+            if model.worker != worker || !concerns(model.client, None) {
                 self.wills.push((msg, session, due));
                 continue;
             }
@@ -516,7 +615,10 @@ impl World {
                 }
                 None => {
                     self.count("will at session end");
-                    self.routed(msg, true);
+                    match self.partings.iter_mut().find(|parting| parting.will == msg) {
+                        Some(parting) => parting.is_due = true,
+                        None => self.routed(msg, true),
+                    }
                 }
             }
         }
@@ -541,7 +643,7 @@ impl World {
         let over = model.offline_since.is_some_and(|since| {
             model.expiry_secs == 0 || model.expiry_secs != u32::MAX && since.plus_secs(model.expiry_secs) <= self.now
         });
-        assert!(over || replaced || client.must_clean, "session {session} has ended too early");
+        assert!(over || replaced || client.must_clean || model.unsure, "session {session} has ended too early");
         self.sessions[session].gone = true;
         self.count(match (replaced, model_expires(&self.sessions[session])) {
             (true, _) => "session replaced",
@@ -550,9 +652,26 @@ impl World {
         });
     }
 
+    /// Whether a DISCONNECT packet that has come may have waited for a turn, or for an answer, until its connection ended
+    /// otherwise.
+    pub(super) fn may_have_missed_bye(&self, conn: usize) -> bool {
+        let one = &self.conns[conn];
+        let start = format!("disconnect {} ", self.clients[one.client].name);
+        let script = self.scripted.script();
+        let told = script.calls.iter().rfind(|line| line.starts_with(&start));
+        one.overtaken || one.kicked || self.is_parting(conn) || !told.is_some_and(|line| line.contains("Normal"))
+    }
+
+    /// The connection has ended, and its plugin owes an answer.
+    fn is_parting(&self, conn: usize) -> bool {
+        let Place::At(worker, slot) = self.conns[conn].place else { return false };
+        let core = &self.cores[worker];
+        core.farewells.contains_key(&core.connections[slot as usize].id)
+    }
+
     /// The server has ended a connection.
     fn ended(&mut self, conn: usize) {
-        let Place::At(worker, _) = self.conns[conn].place else { return };
+        let Place::At(worker, slot) = self.conns[conn].place else { return };
         let now = self.cores[worker].now;
         let one = &mut self.conns[conn];
         one.ended = true;
@@ -576,31 +695,46 @@ impl World {
         };
         self.count(why);
         self.note(|| format!("the server ends connection {conn}: {why}"));
-        let no_will = self.conns[conn].no_will;
-        let Some(session) = self.conns[conn].session else {
-            if let Some((msg, _)) = self.conns[conn].will
-                && !no_will
-                && self.conns[conn].connect_fed
-            {
-                self.msgs[msg].worker = worker;
-                self.routed(msg, false);
-            }
-            return;
-        };
-        if self.conns.iter().all(|other| other.ended || other.session != Some(session)) {
+        if let Some(session) = self.conns[conn].session
+            && self.conns.iter().all(|other| other.ended || other.session != Some(session))
+        {
             self.sessions[session].offline_since = Some(now);
             self.sessions[session].online_at = now;
         }
-        let expiry_secs = self.conns[conn].expiry_secs;
-        if let Some((msg, delay)) = self.conns[conn].will.filter(|_| !no_will) {
-            self.msgs[msg].worker = self.sessions[session].worker;
-            if delay == 0 || expiry_secs == 0 {
-                self.count("will at once");
-                self.routed(msg, true);
-            } else {
-                self.wills.push((msg, session, now.plus_secs(delay.min(expiry_secs))));
-            }
+        self.end_of_will(conn, worker, slot);
+    }
+
+    /// A connection has ended: its will is published, or waits for its time or for the plugin.
+    fn end_of_will(&mut self, conn: usize, worker: usize, slot: u32) {
+        let one = &self.conns[conn];
+        let Some((msg, delay)) = one.will.filter(|_| one.connect_fed) else { return };
+        let missed = one.said_bye && self.may_have_missed_bye(conn);
+        if one.no_will && !missed {
+            return;
         }
+        self.msgs[msg].worker = worker;
+        let (Some(session), false) = (one.session, missed) else { return self.perhaps_routed(msg) };
+        let (core, is_due) = (&self.cores[worker], delay == 0 || one.expiry_secs == 0);
+        let due = core.now.plus_secs(delay.min(one.expiry_secs));
+        let id = core.connections[slot as usize].id;
+        let waits = core.farewells.contains_key(&id);
+        if waits {
+            self.partings.push(Parting { worker, id, will: msg, is_due });
+        }
+        if is_due && waits {
+            self.count("will waits for an answer");
+        } else if is_due {
+            self.count("will at once");
+            self.routed(msg, true);
+        } else {
+            self.wills.push((msg, session, due));
+        }
+    }
+
+    /// A will may be published now, or later, or not at all.
+    fn perhaps_routed(&mut self, msg: usize) {
+        self.routed(msg, false);
+        self.msgs[msg].last = Some(Step::MAX);
     }
 
     /// A message has been routed.
