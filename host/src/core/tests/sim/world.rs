@@ -659,7 +659,10 @@ impl World {
         let start = format!("disconnect {} ", self.clients[one.client].name);
         let script = self.scripted.script();
         let told = script.calls.iter().rfind(|line| line.starts_with(&start));
-        one.overtaken || one.kicked || self.is_parting(conn) || !told.is_some_and(|line| line.contains("Normal"))
+        one.overtaken
+            || one.kicked
+            || self.is_parting(conn)
+            || !told.is_some_and(|line| line.contains(" Normal") || line.contains(" WithWill"))
     }
 
     /// The connection has ended, and its plugin owes an answer.
@@ -734,7 +737,9 @@ impl World {
     /// A will may be published now, or later, or not at all.
     fn perhaps_routed(&mut self, msg: usize) {
         self.routed(msg, false);
-        self.msgs[msg].last = Some(Step::MAX);
+        let msg = &mut self.msgs[msg];
+        msg.last = Some(Step::MAX);
+        msg.since = msg.since.map(|(first, _)| (first, Millis::NEVER));
     }
 
     /// A message has been routed.
