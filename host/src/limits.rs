@@ -260,6 +260,9 @@ limits! {
         /// Callbacks of one plugin that may wait for a thread.
         pool_jobs_max: usize = 10_000, Kind::Count, 1..=ANY,
             "refused as in quarantine; what it would only be told is dropped; both logged. The end of a connection is always told";
+        /// Bytes of packets and messages that these may be about. What is larger may wait alone.
+        pool_bytes_max: usize = 64 * MIB, Kind::Bytes, 0..=ANY,
+            "the same";
     }
     "What is offered" {
         /// Highest QoS that is accepted and granted; announced as Maximum QoS.

@@ -410,6 +410,9 @@ type Progress = Mutex<(SwapStep, Option<String>)>;
 /// Makes an instance on a thread of its own: what runs there is the authors' code, and who waits for it holds up all
 /// swaps, and the end of the server.
 fn prepare(chain: &Chain, services: &Services, request: &SwapRequest) -> Result<Ready, SwapError> {
+    /// How often it is looked whether the server ends meanwhile.
+    const LOOK: Duration = Duration::from_millis(50);
+    let ending = chain;
     // Who takes it has taken it; otherwise it comes back.
     let (sender, receiver) = mpsc::sync_channel(0);
     let progress = Arc::new(Mutex::new((SwapStep::Copy, request.name.clone())));
@@ -422,7 +425,18 @@ fn prepare(chain: &Chain, services: &Services, request: &SwapRequest) -> Result<
         }
     });
     thread.map_err(|error| SwapError::no_thread(request.name.as_deref(), &error))?;
-    receiver.recv_timeout(request.ready_within).unwrap_or_else(|error| {
+    let deadline = Instant::now() + request.ready_within;
+    let ready = loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match receiver.recv_timeout(left.min(LOOK)) {
+            Err(RecvTimeoutError::Timeout) if ending.is_closed() => {
+                return Err(SwapError::busy(request.name.as_deref(), &Busy::Stopping));
+            }
+            Err(RecvTimeoutError::Timeout) if left > LOOK => {}
+            ready => break ready,
+        }
+    };
+    ready.unwrap_or_else(|error| {
         let (step, plugin) = progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let reason = match error {
             RecvTimeoutError::Timeout => format!(

@@ -16,6 +16,9 @@ use crate::clock::Millis;
 use crate::message::MessageParts;
 use crate::plugin::{Cause, ChangedMessage, DeliverOutcome, DeliverRequest};
 
+/// Time until a plugin is asked again that could not say, as a thread of the pool has the state, in milliseconds.
+const RETRY_MS: u64 = 20;
+
 /// How a message goes to a client, beyond its QoS.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct How {
@@ -134,8 +137,13 @@ impl Core {
             cause: how.cause,
         };
         let outcome = self.shared.chain.deliver(handlers, who, &request, &mut self.delivered);
-        if outcome == DeliverOutcome::Failed {
-            self.close_soon(slot, Closing::failed());
+        match outcome {
+            DeliverOutcome::Failed => self.close_soon(slot, Closing::failed()),
+            // A question that is open comes to its end, and has it looked at then; for anything else there is no mail.
+            DeliverOutcome::Later if !self.connections[slot as usize].is_waiting => {
+                self.arm_connection(slot, self.now + RETRY_MS);
+            }
+            DeliverOutcome::Later | DeliverOutcome::Send | DeliverOutcome::Changed | DeliverOutcome::Drop => {}
         }
         outcome
     }

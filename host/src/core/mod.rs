@@ -525,6 +525,12 @@ impl Core {
         if connection.is_waiting && self.deadline_due(slot) {
             return;
         }
+        let session_slot = self.connections[slot as usize].session;
+        if self.wants(plugin_api::Callback::Deliver) && self.sessions.contains(session_slot as usize) {
+            // Deliveries may wait for a plugin that could not say whether it lets them pass.
+            self.pump(session_slot);
+            self.list_replays(slot);
+        }
         let connection = &mut self.connections[slot as usize];
         if connection.is_held {
             connection.heard_at = self.now; // What it has sent has not been looked at.

@@ -236,7 +236,7 @@ impl Plugin {
     }
 
     /// A connection's state is its current one from now on, or no more.
-    fn count_connection(&self, begins: bool) {
+    pub(super) fn count_connection(&self, begins: bool) {
         if begins {
             self.connections.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -287,6 +287,12 @@ impl Plugin {
     /// The threads for what may block.
     pub(super) fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    /// Waits until all is done that the pool has been given.
+    #[cfg(test)]
+    pub(crate) fn drain_pool(&self) {
+        self.pool.drain();
     }
 
     /// What it may ask of the host.
@@ -868,8 +874,11 @@ impl Handlers {
             if verdict == Verdict::PANICKED {
                 plugins.list[index].log_panic(Entry::of(callback), who, None, &answer);
             }
-            plugins.list[index].count_connection(false);
-            plugins.list[index].drop_state(&mut self.states()[index], who);
+            // Another callback may have panicked meanwhile: then it is gone already.
+            if !matches!(self.states()[index], State::None) {
+                plugins.list[index].count_connection(false);
+                plugins.list[index].drop_state(&mut self.states()[index], who);
+            }
             return Err(Failed);
         }
         if verdict != Verdict::OK {

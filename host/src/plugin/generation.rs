@@ -498,9 +498,15 @@ impl Chain {
 
     /// Allows no more changes, and waits for the one that is under way.
     pub(crate) fn close(&self) {
-        *self.0.change.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        // First, as the one that is under way may wait for workers that have ended, or for an `init` that does not return.
         self.0.state().closed = true;
         self.0.changed.notify_all();
+        *self.0.change.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    /// Whether the server ends.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.state().closed
     }
 
     /// Tells all instances that they are about to be dropped. To be called once. They are dropped with the last clone of
@@ -543,7 +549,7 @@ impl Chain {
                 return Some(state.workers.iter().map(|(_, left)| left).sum());
             }
             let patience = deadline.saturating_duration_since(Instant::now());
-            if patience.is_zero() {
+            if patience.is_zero() || state.closed {
                 return None;
             }
             state = self.0.changed.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0;

@@ -63,9 +63,11 @@ impl Handlers {
     pub(super) fn settle(&mut self, index: usize) -> bool {
         let state = &mut self.states()[index];
         if let State::Pooled(cell) = state {
-            match cell.take_idle() {
-                Ok(taken) => *state = taken,
-                Err(_) => return false,
+            let Ok(taken) = cell.take_idle() else { return false };
+            let has_panicked = taken.is_none();
+            *state = taken;
+            if has_panicked {
+                self.plugins().list[index].count_connection(false);
             }
         }
         true
@@ -158,8 +160,8 @@ impl Plugin {
         }
     }
 
-    /// On a thread of the pool: does one job with a connection's state.
-    pub(super) fn work(&self, connection: u64, state: &mut State, job: Job) {
+    /// On a thread of the pool: does one job with a connection's state. Returns the answer to a question, with its ticket.
+    pub(super) fn work(&self, connection: u64, state: &mut State, job: Job) -> Option<(u64, Answered)> {
         match job {
             Job::New(info) => {
                 let info = info.raw();
@@ -170,7 +172,8 @@ impl Plugin {
             Job::Ask(ticket, call) => {
                 // Its deadline has passed, or the connection has ended, while it waited.
                 if self.tickets().is_open(ticket) {
-                    services::with_hops(call.hops, || self.work_on_question(connection, state, ticket, &call));
+                    let ask = || self.work_on_question(connection, state, ticket, &call);
+                    return services::with_hops(call.hops, ask).map(|answered| (ticket, answered));
                 }
             }
             Job::Tell(call) => services::with_hops(call.hops, || self.work_on_telling(connection, state, &call)),
@@ -180,6 +183,7 @@ impl Plugin {
                 }
             }
         }
+        None
     }
 
     fn work_on_telling(&self, connection: u64, state: &mut State, Call { who, request, .. }: &Call) {
@@ -198,10 +202,17 @@ impl Plugin {
         }
     }
 
-    fn work_on_question(&self, connection: u64, state: &mut State, ticket: u64, Call { who, request, .. }: &Call) {
+    /// `None`: the plugin answers later itself.
+    fn work_on_question(
+        &self,
+        connection: u64,
+        state: &mut State,
+        ticket: u64,
+        Call { who, request, .. }: &Call,
+    ) -> Option<Answered> {
         let (entry, mut answer) = (Entry::of(request.callback()), Answer::default());
         let State::Here(raw) = *state else {
-            return self.complete(ticket, Verdict::POISONED, answer);
+            return Some(Answered { verdict: Verdict::POISONED, answer });
         };
         let (verdict, left) = services::with_ticket(ticket, || {
             self.run(entry, connection, who, || {
@@ -214,17 +225,16 @@ impl Plugin {
             self.log_panic(entry, who, left, &answer);
             *state = State::None;
             self.drop_raw(raw, who);
-            return self.complete(ticket, Verdict::POISONED, Answer::default());
+            return Some(Answered { verdict: Verdict::POISONED, answer: Answer::default() });
         }
         self.log_caught(entry, who, left);
-        if !takes_longer {
-            self.complete(ticket, verdict, answer);
-        }
+        (!takes_longer).then_some(Answered { verdict, answer })
     }
 
-    fn complete(&self, ticket: u64, verdict: Verdict, answer: Answer) {
+    /// Answers a question that was asked on the pool.
+    pub(super) fn complete(&self, ticket: u64, answered: Answered) {
         // If nobody waits any more, the answer is of no use.
-        let _ = self.services().complete(ticket, Box::new(Answered { verdict, answer }));
+        let _ = self.services().complete(ticket, Box::new(answered));
     }
 
     /// On a thread of the pool: tells it something that is about no connection's state.

@@ -29,6 +29,11 @@ macro_rules! owned {
         }
 
         impl $name {
+            /// The bytes behind it.
+            fn bytes(&self) -> usize {
+                0 $(+ self.$text.len())* $(+ self.$bytes.len())*
+            }
+
             pub(super) fn raw(&self) -> $raw<'_> {
                 $raw {
                     $($text: (&*self.$text).into(),)*
@@ -142,6 +147,34 @@ impl Request {
     pub(super) fn session_expired(client_id: &str, state: Option<&RawState<'_>>) -> Self {
         let state = state.map(|state| (state.version, state.bytes.as_slice().into()));
         Self::SessionExpired { client_id: client_id.into(), state }
+    }
+
+    /// The memory behind it, about.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Connect(connect) => {
+                let own = connect.client_id.len() + connect.username.len() + connect.password.len();
+                own + connect.properties.len() + connect.will.as_ref().map_or(0, OwnedPublish::bytes)
+            }
+            Self::Auth(auth) => auth.bytes(),
+            Self::Publish(publish) => publish.bytes(),
+            Self::Subscribe(items, properties) => {
+                properties.len() + size_of_val(&**items) + items.iter().map(OwnedSubscription::bytes).sum::<usize>()
+            }
+            Self::Unsubscribe(filters, properties) => {
+                properties.len() + size_of_val(&**filters) + filters.iter().map(|filter| filter.len()).sum::<usize>()
+            }
+            Self::Puback { .. } => 0,
+            Self::Info(info) | Self::Event(info) => info.bytes(),
+            Self::Disconnect(reason) => reason.bytes(),
+            Self::Connected(connected) => connected.bytes(),
+            Self::Swapped(swapped) => swapped.info.bytes() + swapped.client_id.len() + swapped.from_version.len(),
+            Self::SessionExpired { client_id, state } => {
+                client_id.len() + state.as_ref().map_or(0, |(_, bytes)| bytes.len())
+            }
+            Self::Message(_, notice) => notice.bytes(),
+            Self::Retained(retained) => retained.bytes(),
+        }
     }
 
     pub(super) fn callback(&self) -> Callback {

@@ -35,6 +35,14 @@ pub(super) enum Job {
 }
 
 impl Job {
+    /// The memory behind it, about.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Ask(_, call) | Self::Tell(call) => call.request.bytes(),
+            Self::New(_) | Self::Drop { .. } => 0,
+        }
+    }
+
     /// Whether it has to be done, however much else is to do: whatever has begun has to end.
     fn is_last(&self) -> bool {
         match self {
@@ -118,7 +126,18 @@ impl Cell {
         let mut inner = self.lock();
         inner.is_running = false;
         inner.state = state;
-        !inner.jobs.is_empty()
+        let is_more = !inner.jobs.is_empty();
+        drop(inner);
+        // The state is home before the answer is: who gets the answer may need the state at once.
+        if let Ok(Some((ticket, answered))) = done {
+            self.plugin.complete(ticket, answered);
+        }
+        is_more
+    }
+
+    /// The bytes of what comes next.
+    fn next_bytes(&self) -> usize {
+        self.lock().jobs.front().map_or(0, Job::bytes)
     }
 }
 
@@ -144,6 +163,8 @@ struct Lane {
     queue: VecDeque<Work>,
     /// Jobs of its connections, and notices, that have not begun.
     jobs: usize,
+    /// The bytes of what they are about.
+    bytes: usize,
     /// Threads that work for it.
     running: usize,
     is_listed: bool,
@@ -169,12 +190,28 @@ pub(super) struct Pool {
     threads_max: usize,
     threads_a_plugin_max: usize,
     jobs_max: usize,
+    bytes_max: usize,
     watch: Arc<Watch>,
 }
 
 /// There is so much to do for a plugin already that no more is taken on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Full;
+
+impl Lane {
+    /// Takes on one more thing to do, if there is room for it, or has to be. Larger ones than all may have together wait
+    /// alone.
+    fn take_on(&mut self, bytes: usize, is_last: bool, pool: &Pool) -> Result<(), Full> {
+        let is_too_much = bytes != 0 && self.bytes != 0 && self.bytes + bytes > pool.bytes_max;
+        let is_full = self.jobs >= pool.jobs_max || is_too_much;
+        if is_full && !is_last {
+            return Err(Full);
+        }
+        self.jobs += 1;
+        self.bytes += bytes;
+        Ok(())
+    }
+}
 
 impl Pool {
     /// A pool without threads so far. `watch` sees what they do.
@@ -186,6 +223,7 @@ impl Pool {
             threads_max: limits.pool_threads_max,
             threads_a_plugin_max: limits.pool_threads_a_plugin_max,
             jobs_max: limits.pool_jobs_max,
+            bytes_max: limits.pool_bytes_max,
             watch,
         })
     }
@@ -195,10 +233,7 @@ impl Pool {
         let number = cell.plugin.number();
         let mut lanes = lock(&self.lanes);
         let lane = lanes.by_plugin.entry(number).or_default();
-        if lane.jobs >= self.jobs_max && !job.is_last() {
-            return Err(Full);
-        }
-        lane.jobs += 1;
+        lane.take_on(job.bytes(), job.is_last(), self)?;
         // Both locks, in this order only: the cell is in the lane exactly while it has something to do.
         let mut inner = cell.lock();
         let is_new = inner.jobs.is_empty() && !inner.is_running;
@@ -216,10 +251,7 @@ impl Pool {
         let number = plugin.number();
         let mut lanes = lock(&self.lanes);
         let lane = lanes.by_plugin.entry(number).or_default();
-        if lane.jobs >= self.jobs_max {
-            return Err(Full);
-        }
-        lane.jobs += 1;
+        lane.take_on(call.request.bytes(), false, self)?;
         lane.queue.push_back(Work::Notice(Arc::clone(plugin), call));
         self.list(lanes, number);
         Ok(())
@@ -291,6 +323,10 @@ impl Pool {
             lane.is_listed = false;
             let Some(work) = lane.queue.pop_front() else { continue };
             lane.jobs -= 1;
+            lane.bytes -= match &work {
+                Work::Turn(cell) => cell.next_bytes(),
+                Work::Notice(_, call) => call.request.bytes(),
+            };
             lane.running += 1;
             // If there is more, it may be for another thread.
             self.list(lanes, number);

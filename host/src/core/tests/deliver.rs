@@ -1,10 +1,16 @@
 //! `handle_deliver`: every delivery is asked about, once, and what comes of each answer.
 
-use plugin_api::{DeliverVerdict, Error, InfoAction, Message, Property, QoS};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use plugin_api::{
+    ConnectionInfo, Deliver, DeliverVerdict, DisconnectReason, Error, Handler, Host, InfoAction, Message, Property,
+    QoS, handler,
+};
 
 use super::judge::Seen;
 use super::net::connect_packet;
 use super::*;
+use crate::plugin::{Plugin, Services};
 
 pub(super) fn judged(judges: usize) -> Setup {
     Setup { judges, ..Setup::default() }
@@ -432,5 +438,56 @@ fn what_a_plugin_sends_in_handle_info_is_its_own() {
         net.send(to, "70: 0001");
         assert_eq!(net.judge(0).take("puback"), ["puback Pubcomp 1 00 token=5"]);
         assert_eq!(net.judge(1).take("puback"), ["puback Pubcomp 1 00 token=0"]);
+    });
+}
+
+/// Decides on deliveries, and has the states of connections made on the pool, which takes until the gate is open.
+struct Slow;
+
+static GATE: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+
+#[handler]
+impl Handler for Slow {
+    type Connection = ();
+
+    fn init(_: Host, _: &str) -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    fn new_connection(&self, _: &ConnectionInfo<'_>) {
+        let mut is_open = super::net::lock(&GATE.0);
+        while !*is_open {
+            is_open = GATE.1.wait(is_open).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn handle_deliver(&self, _: &mut (), _: &Deliver<'_>) -> Result<DeliverVerdict, Error> {
+        Ok(DeliverVerdict::Send)
+    }
+
+    #[blocking]
+    fn handle_disconnect(&self, _: &mut (), _: &DisconnectReason<'_>) {}
+}
+
+pub(super) fn slow(services: &Services) -> Plugin {
+    Plugin::from_static::<Slow>("slow", "1.0.0", "{}", services).expect("it blocks only at the end")
+}
+
+/// A message waits while the state that decides on it is with the pool, and goes on by itself when it is back.
+#[test]
+fn a_delivery_waits_for_a_state_that_the_pool_has() {
+    scenario_with(&Setup { slow: true, ..Setup::default() }, |net| {
+        *super::net::lock(&GATE.0) = false;
+        let (from, to) = (net.v5("from"), net.v5("to"));
+        net.subscribe(to, "t", 1);
+        net.send(from, "32: <t> 0001 {} 'x'");
+        net.take(from);
+        net.expect(to, "");
+        *super::net::lock(&GATE.0) = true;
+        GATE.1.notify_all();
+        net.shared.chain.plugins().iter().for_each(|plugin| plugin.drain_pool());
+        // Nothing else has the client looked at: the time to connect is longer.
+        net.advance(20);
+        net.expect(to, "32: <t> 0001 {} 'x'");
     });
 }

@@ -90,12 +90,13 @@ impl Scripted {
     /// A chain with the scripted plugin, or without it, and so many judges behind it.
     pub(super) fn chain(
         scripted: Option<&Self>,
-        judges: usize,
+        (judges, slow): (usize, bool),
         mailboxes: &Mailboxes,
         tickets_max: usize,
     ) -> (Chain, Judges) {
         let services = Services::new(mailboxes.clone(), Clock::start(), 1 << 20);
-        let (judges, others) = Judges::appoint(judges, &services);
+        let (judges, mut others) = Judges::appoint(judges, &services);
+        others.extend(slow.then(|| super::deliver::slow(&services)));
         let puppet = scripted.map(|scripted| scripted.plugin("1.0.0", mailboxes, tickets_max));
         let chain = Chain::new(puppet.into_iter().chain(others).collect());
         (chain.expect("plugins with different names"), judges)

@@ -35,6 +35,8 @@ pub(in crate::core) struct Setup {
     pub(in crate::core) plugin: bool,
     /// How many plugins there are behind it that decide on deliveries; at most two.
     pub(in crate::core) judges: usize,
+    /// Whether there is one behind these whose states are made on the pool; see `deliver::slow`.
+    pub(in crate::core) slow: bool,
     pub(in crate::core) allow_anonymous: bool,
     /// Where clients come from.
     pub(in crate::core) peer: &'static str,
@@ -42,7 +44,14 @@ pub(in crate::core) struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { limits: Limits::default(), plugin: true, judges: 0, allow_anonymous: false, peer: "127.0.0.1:50000" }
+        Self {
+            limits: Limits::default(),
+            plugin: true,
+            judges: 0,
+            slow: false,
+            allow_anonymous: false,
+            peer: "127.0.0.1:50000",
+        }
     }
 }
 
@@ -95,7 +104,8 @@ impl Net {
                 .collect(),
         );
         let scripted = setup.plugin.then(Scripted::default);
-        let (chain, judges) = Scripted::chain(scripted.as_ref(), setup.judges, &mailboxes, setup.limits.tickets_max);
+        let (chain, judges) =
+            Scripted::chain(scripted.as_ref(), (setup.judges, setup.slow), &mailboxes, setup.limits.tickets_max);
         let shared = Arc::new(Shared::new(setup.limits.clone(), chain, mailboxes, setup.allow_anonymous));
         let now = Millis(1_000_000);
         Self {

@@ -1,16 +1,21 @@
 //! Callbacks on the pool, through a handler that says that all of them may block.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use plugin_api::{Error, Handler, Host, Publish, PublishVerdict, handler};
 
+use super::super::answer::Answer;
 use super::*;
 use crate::limits::Limits;
 use crate::message::Source;
 
 /// What the handler was asked, in order, whichever thread it was on; one line for each, with the name in its configuration.
 static ASKED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// What a message to "gate" waits for.
+static GATE: AtomicBool = AtomicBool::new(false);
 
 struct Blocking {
     name: String,
@@ -48,6 +53,12 @@ impl Handler for Blocking {
         self.note(&format!("publish {} {count}", publish.topic()));
         match publish.topic() {
             "panic" => panic!("as asked"),
+            "gate" => {
+                while !GATE.load(Ordering::Acquire) {
+                    std::thread::yield_now();
+                }
+                Ok(PublishVerdict::Forward)
+            }
             "reject" => Ok(PublishVerdict::reject(ReasonCode::NOT_AUTHORIZED)),
             _ => Ok(PublishVerdict::Forward),
         }
@@ -294,4 +305,79 @@ fn threads_are_bounded_by_plugin_and_in_all() {
     let asked = desk.asked();
     assert_eq!(asked.len(), 51);
     assert!(Arc::clone(chain.plugins()[0].pool()).threads() <= 2);
+}
+
+/// Who gets the answer may need the state at once, for what does not run on the pool.
+#[test]
+fn the_state_is_home_before_the_answer() {
+    let mut desk = Desk::new("home", &Limits::default());
+    for _ in 0..100 {
+        assert_eq!(desk.publish("t"), "forward");
+        assert!(desk.handlers().settle(0));
+    }
+}
+
+/// Of a plugin that does not keep up no more is kept than its bound, whoever waits for it.
+#[test]
+fn what_waits_has_a_bound_of_bytes() {
+    let limits = Limits { pool_threads_a_plugin_max: 1, pool_bytes_max: 3, ..Limits::default() };
+    let desk = Desk::new("bytes", &limits);
+    let chain = desk.chain.clone();
+    let (mut changed, mut all) = (ChangedMessage::default(), Vec::new());
+    let mut publish = |topic| {
+        let mut handlers = chain.new_connection(&INFO).expect("states");
+        let request = PublishRequest {
+            topic,
+            payload: b"p",
+            properties: &[],
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            dup: false,
+            packet_id: Some(1),
+            will: false,
+        };
+        let outcome = chain.publish(&mut handlers, "me", &request, &mut changed);
+        all.push(handlers);
+        outcome
+    };
+    assert!(matches!(publish("gate"), PublishOutcome::Deferred(_)));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !ASKED.lock().expect("whole").iter().any(|line| line == "bytes publish gate 1") {
+        assert!(Instant::now() < deadline, "it has not begun");
+        std::thread::yield_now();
+    }
+    assert!(matches!(publish("larger than the bound"), PublishOutcome::Deferred(_)), "it waits alone");
+    let PublishOutcome::Reject { reason_code, .. } = publish("t") else { panic!("there is no room for it") };
+    assert_eq!(reason_code, ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR);
+    GATE.store(true, Ordering::Release);
+    chain.plugins()[0].pool().drain();
+    assert!(matches!(publish("t"), PublishOutcome::Deferred(_)), "there is room again");
+}
+
+/// Connections are counted once, whatever became of their states.
+#[test]
+fn a_state_that_has_panicked_is_counted_off_once() {
+    let mut desk = Desk::new("count", &Limits::default());
+    assert_eq!(desk.publish("panic"), "failed");
+    let plugin = Arc::clone(&desk.chain.plugins()[0]);
+    assert_eq!(plugin.connections(), 0);
+    let answer = Answered { verdict: plugin_api::abi::Verdict::POISONED, answer: Answer::default() };
+    assert!(desk.handlers().take_back(0, Callback::Publish, "me", answer).is_err());
+    drop(desk.handlers.take());
+    assert_eq!(plugin.connections(), 0);
+    let mut handlers = desk.chain.new_connection(&ConnectionInfo { listener: "panic", ..INFO }).expect("pending");
+    plugin.pool().drain();
+    assert!(handlers.settle(0));
+    drop(handlers);
+    assert_eq!(plugin.connections(), 0);
+}
+
+/// A server that ends does not wait for workers that have ended before it.
+#[test]
+fn nobody_waits_for_connections_when_the_server_ends() {
+    let chain = Chain::default();
+    let waiting = chain.clone();
+    let waits = std::thread::spawn(move || waiting.wait_conformed(1, 1, Duration::from_secs(600)));
+    chain.close();
+    assert_eq!(waits.join().expect("no panic"), None);
 }

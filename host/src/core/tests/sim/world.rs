@@ -81,8 +81,8 @@ impl World {
         let mailboxes = Mailboxes::new(rung.iter().map(ring).collect());
         let scripted = Scripted::default();
         // With every other seed there is one more plugin, which decides on deliveries and lets them pass.
-        let (chain, judges) =
-            Scripted::chain(Some(&scripted), usize::from(seed % 2 == 1), &mailboxes, config.limits.tickets_max);
+        let plugins = (usize::from(seed % 2 == 1), false);
+        let (chain, judges) = Scripted::chain(Some(&scripted), plugins, &mailboxes, config.limits.tickets_max);
         // With every third seed the plugin answers later now and then.
         let answers_later = seed % 3 == 2;
         let owed = plugin::script(&scripted, seed, if answers_later { 30 } else { 0 });
