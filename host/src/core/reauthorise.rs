@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::ops::Bound;
 
 use foldhash::fast::RandomState;
+use plugin_api::abi::Status;
 use plugin_api::topic;
 use plugin_api::{DropReason, QoS, ReasonCode};
 
@@ -22,6 +23,9 @@ use crate::router::Left;
 
 /// Subscriptions that handlers are asked about at once.
 const ASKED_AT_ONCE: usize = if cfg!(any(test, fuzzing)) { 2 } else { 256 };
+
+/// Passes through all sessions that wait in one worker.
+const PASSES_MAX: usize = 256;
 
 /// Work of all passes in one turn, and what places, subscriptions and messages that are looked at take of it.
 const UNITS_A_TURN: usize = if cfg!(any(test, fuzzing)) { 8 } else { 8192 };
@@ -42,6 +46,9 @@ pub(super) struct Pass {
 impl Core {
     pub(super) fn begin_to_reauthorise(&mut self, target: &InfoTarget, poll: Poll) {
         if *target == InfoTarget::All {
+            if self.passes.len() >= PASSES_MAX {
+                return poll.answer(Err(Status::FULL));
+            }
             return self.passes.push_back(Pass { place: 0, poll, sum: Reauthorised::default() });
         }
         match self.session_of_target(target) {

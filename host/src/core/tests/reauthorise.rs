@@ -197,3 +197,25 @@ fn on_behalf() {
         assert_eq!(reauthorise(net, InfoTarget::Client("a")), (1, 1, 0));
     });
 }
+
+/// Who asks faster than the sessions can be gone through is told so.
+#[test]
+fn passes_that_wait_have_a_bound() {
+    scenario(|net| {
+        net.v5("c");
+        let (sender, answers) = std::sync::mpsc::channel();
+        for _ in 0..600 {
+            let sender = sender.clone();
+            let host = net.script().host();
+            let asked = host.reauthorise(InfoTarget::All).then(move |answer| {
+                let _ = sender.send(answer.map(|answer| answer.sessions));
+            });
+            assert_eq!(asked, Ok(()));
+        }
+        net.settle();
+        let answers: Vec<_> = answers.try_iter().collect();
+        assert_eq!(answers.len(), 600);
+        assert!(answers.iter().all(|answer| matches!(answer, Ok(1) | Err(HostError::Full))));
+        assert!(answers.contains(&Ok(1)) && answers.contains(&Err(HostError::Full)));
+    });
+}
