@@ -76,11 +76,11 @@ impl Handler for Puppet {
                 let message = Message::new("a/b", publish.payload()).retain(true).qos(QoS::ExactlyOnce);
                 self.host.publish(&message.property(Property::MessageExpiryInterval(20)))
             }
-            Some("info") => self.host.send_info(InfoTarget::All, "publish", b"to all", None),
+            Some("info") => self.host.send_info(InfoTarget::All, "publish", b"to all", None).map(drop),
             Some("later") => {
                 let delay = Some(Duration::from_secs(3));
                 let _ = self.host.send_info(InfoTarget::Client("a"), "disconnect", b"", delay);
-                self.host.send_info(InfoTarget::Connection(*own), "stop", b"", delay)
+                self.host.send_info(InfoTarget::Connection(*own), "stop", b"", delay).map(drop)
             }
             Some("kick") => self.host.disconnect(*own, Disconnect::new(ReasonCode::ADMINISTRATIVE_ACTION)),
             _ => Ok(()),
