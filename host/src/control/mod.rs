@@ -59,7 +59,12 @@ impl Control {
     pub fn bind(place: &Place) -> Result<Self, Error> {
         let socket = place.for_server().and_then(|path| path.map(|path| Socket::bind(&path)).transpose());
         match socket {
-            Ok(socket) => Ok(Self(socket)),
+            Ok(socket) => {
+                if let Some(socket) = &socket {
+                    tracing::info!("commands are taken at {}", socket.path().display());
+                }
+                Ok(Self(socket))
+            }
             Err(error) if *place == Place::Default => {
                 tracing::warn!("this host has no control socket: {error}");
                 Ok(Self(None))
@@ -80,7 +85,6 @@ impl Control {
     /// The operating system refuses a thread.
     pub fn serve(self, server: &Arc<ServerHandle>) -> Result<Served, Error> {
         let Some(socket) = self.0 else { return Ok(Served(None)) };
-        let path = socket.path().to_owned();
         let (server, calls) = (Arc::downgrade(server), Arc::default());
         let operator = move |request: Request| -> Answer {
             let ending = || Refusal::new("host", "the server is ending");
@@ -89,7 +93,6 @@ impl Control {
         };
         let started = Serving::start(socket, Arc::new(operator));
         let serving = started.map_err(|source| Error::System { what: "start the control thread", source })?;
-        tracing::info!("commands are taken at {}", path.display());
         Ok(Served(Some(serving)))
     }
 }

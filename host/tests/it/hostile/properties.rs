@@ -211,7 +211,8 @@ fn values() -> Vec<Row> {
     let ping = [bytes, vec![0xe0, 0]].concat();
     let row = Row::refused("value of property/10,000 User Properties in W", V5, ping, CONNACK);
     rows.push(row);
-    let subscribe = with_properties(V5, 0x82, &[0, 1], &pairs, &[&field("t")[..], &[0]].concat());
+    // A topic of its own: others publish to `t` at the same time.
+    let subscribe = with_properties(V5, 0x82, &[0, 1], &pairs, &[&field("pairs")[..], &[0]].concat());
     let name = "value of property/10,000 User Properties in SUBSCRIBE";
     rows.push(Row::answered(name, V5, subscribe, &[0x90, 4, 0, 1, 0, 0]));
     rows
