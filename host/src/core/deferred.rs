@@ -215,13 +215,12 @@ impl Core {
             self.arm_connection(slot, deadline);
         } else if waiting.came.is_none() {
             waiting.came = Some(Came::Late);
-            let connection = &mut self.connections[slot as usize];
+            let connection = &self.connections[slot as usize];
             let id = connection.id;
-            let waiting = connection.extra.as_ref().and_then(|extra| extra.waiting.as_deref());
-            if let (Some(waiting), Some(handlers)) = (waiting, connection.handlers.as_mut()) {
+            if let Some(waiting) = connection.extra.as_ref().and_then(|extra| extra.waiting.as_deref()) {
                 let session = self.sessions.get(connection.session as usize);
                 let who = waiting.client_id().unwrap_or_else(|| session.map_or("", |session| &session.client_id));
-                self.shared.chain.expire(handlers, waiting.question.callback(), who, &waiting.cursor);
+                self.shared.chain.expire(waiting.question.callback(), who, &waiting.cursor);
             }
             self.counters().answers_late.add(1);
             self.held.push_back((slot, id));

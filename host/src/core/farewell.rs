@@ -193,9 +193,9 @@ impl Core {
         if self.partings.iter().any(|(other, _)| *other == connection) {
             return;
         }
-        let Farewell { handlers, callback, who, cursor, .. } = &mut **farewell;
+        let Farewell { callback, who, cursor, .. } = &**farewell;
         if let Some(cursor) = cursor {
-            self.shared.chain.expire(handlers, *callback, who, cursor);
+            self.shared.chain.expire(*callback, who, cursor);
         }
         self.counters().answers_late.add(1);
         self.partings.push_back((connection, Came::Late));

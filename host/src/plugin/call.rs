@@ -15,6 +15,7 @@ use plugin_api::{Callback, Callbacks, ReasonCode};
 
 use super::answer::{Answer, unknown};
 use super::c::CHost;
+use super::cursor::Cursor;
 use super::generation::{Plan, Probation};
 use super::loader::{Language, Origin};
 use super::offload::Question;
@@ -428,6 +429,14 @@ impl Plugin {
     pub(crate) fn count_late(&self, callback: Callback) {
         self.monitor.count(Entry::of(callback), Trouble::Late);
         self.count_failure();
+    }
+
+    /// It has not answered in time: nobody waits any more.
+    pub(super) fn expire(&self, callback: Callback, who: &str, ticket: u64) {
+        self.log_late(callback, who);
+        if self.tickets().cancel(ticket) {
+            self.cancelled(ticket);
+        }
     }
 
     /// Tells it that nobody waits for an answer any more.
@@ -855,59 +864,51 @@ impl Handlers {
         self.connection
     }
 
-    /// The tickets of one plugin.
-    pub(super) fn tickets(&self, index: usize) -> &Tickets {
-        self.plugins.list[index].tickets()
-    }
-
     /// Takes in an answer that has come later than its callback returned.
     pub(super) fn take_back(
         &mut self,
-        index: usize,
+        cursor: &Cursor,
         callback: Callback,
         who: &str,
         answered: Answered,
     ) -> Result<(Verdict, Answer), Failed> {
-        let Answered { verdict, answer } = answered;
+        let (Answered { verdict, answer }, Cursor { asked, index, .. }) = (answered, cursor);
         if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
-            let plugins = Arc::clone(&self.plugins);
             if verdict == Verdict::PANICKED {
-                plugins.list[index].log_panic(Entry::of(callback), who, None, &answer);
+                asked.log_panic(Entry::of(callback), who, None, &answer);
             }
-            // Another callback may have panicked meanwhile: then it is gone already.
-            if !matches!(self.states()[index], State::None) {
-                plugins.list[index].count_connection(false);
-                plugins.list[index].drop_state(&mut self.states()[index], who);
+            // Another callback may have panicked meanwhile: then it is gone already, or there is one of another instance.
+            if self.is_with(cursor) && !matches!(self.states()[*index], State::None) {
+                asked.count_connection(false);
+                asked.drop_state(&mut self.states()[*index], who);
             }
             return Err(Failed);
         }
         if verdict != Verdict::OK {
-            self.plugins.list[index].count_answer(Entry::of(callback), verdict, &answer);
+            asked.count_answer(Entry::of(callback), verdict, &answer);
         }
         Ok((verdict, answer))
+    }
+
+    /// Whether the connection still has the instance that was asked.
+    fn is_with(&self, cursor: &Cursor) -> bool {
+        Arc::ptr_eq(&self.plugins.list[cursor.index], &cursor.asked)
     }
 
     /// Whether another instance is there to be asked, as one on probation has panicked after its callback returned. See
     /// `fall_back`; `info` is for a connection that has just begun.
     pub(super) fn may_ask_again(
         &mut self,
-        index: usize,
+        cursor: &Cursor,
         callback: Callback,
         info: Option<&ConnectionInfo<'_>>,
     ) -> bool {
-        let is_back = self.fall_back(index) || info.is_some_and(|info| self.begin_again(index, info));
+        let index = cursor.index;
+        let is_back =
+            !self.is_with(cursor) || self.fall_back(index) || info.is_some_and(|info| self.begin_again(index, info));
         // Where it has no opinion on who may connect, nobody has let the client in.
         let decides = matches!(callback, Callback::Auth | Callback::Connect);
         is_back && (!decides || self.plugins.list[index].callbacks.contains(callback))
-    }
-
-    /// An answer has not come in time.
-    pub(super) fn expire(&mut self, index: usize, callback: Callback, who: &str, ticket: u64) {
-        let plugin = &self.plugins.list[index];
-        plugin.log_late(callback, who);
-        if plugin.tickets().cancel(ticket) {
-            plugin.cancelled(ticket);
-        }
     }
 
     /// Drops all states. A callback that comes after this fails.

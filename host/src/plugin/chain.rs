@@ -101,18 +101,20 @@ impl Chain {
         cursor: Cursor,
         answered: Answered,
     ) -> ConnectOutcome {
-        let (index, SoFar::Connect(mut overrides)) = (cursor.index, cursor.so_far) else {
+        let taken = handlers.take_back(&cursor, Callback::Connect, request.client_id, answered);
+        let (peer, listener) = (request.peer, request.listener);
+        let info = ConnectionInfo { connection: request.connection, peer, listener };
+        let may_ask_again = taken.is_err() && handlers.may_ask_again(&cursor, Callback::Connect, Some(&info));
+        let Cursor { index, asked, so_far: SoFar::Connect(mut overrides), .. } = cursor else {
             return ConnectOutcome::Failed;
         };
-        let Ok((verdict, answer)) = handlers.take_back(index, Callback::Connect, request.client_id, answered) else {
-            let (peer, listener) = (request.peer, request.listener);
-            let info = ConnectionInfo { connection: request.connection, peer, listener };
-            if handlers.may_ask_again(index, Callback::Connect, Some(&info)) {
+        let Ok((verdict, answer)) = taken else {
+            if may_ask_again {
                 return connect_from(handlers, index, request, Some(overrides));
             }
             return ConnectOutcome::Failed;
         };
-        let end = fold_connect(handlers, index, request.client_id, verdict, &answer, &mut overrides);
+        let end = fold_connect(&asked, request.client_id, verdict, &answer, &mut overrides);
         end.unwrap_or_else(|| connect_from(handlers, index + 1, request, Some(overrides)))
     }
 
@@ -139,13 +141,13 @@ impl Chain {
         answered: Answered,
     ) -> AuthOutcome {
         let index = cursor.index;
-        let Ok((verdict, answer)) = handlers.take_back(index, Callback::Auth, who, answered) else {
-            if handlers.may_ask_again(index, Callback::Auth, None) {
+        let Ok((verdict, answer)) = handlers.take_back(cursor, Callback::Auth, who, answered) else {
+            if handlers.may_ask_again(cursor, Callback::Auth, None) {
                 return auth_from(handlers, index, who, owner, request);
             }
             return AuthOutcome::Failed;
         };
-        let end = fold_auth(handlers, index, who, owner, request, verdict, &answer);
+        let end = fold_auth((&cursor.asked, index), who, owner, request, verdict, &answer);
         end.unwrap_or_else(|| auth_from(handlers, index + 1, who, owner, request))
     }
 
@@ -174,14 +176,13 @@ impl Chain {
         cursor: &Cursor,
         answered: Answered,
     ) -> SubscribeOutcome {
-        let plugin = (cursor.index, Callback::Subscribe, who);
-        let Ok((verdict, answer)) = handlers.take_back(cursor.index, Callback::Subscribe, who, answered) else {
-            if handlers.may_ask_again(cursor.index, Callback::Subscribe, None) {
+        let Ok((verdict, answer)) = handlers.take_back(cursor, Callback::Subscribe, who, answered) else {
+            if handlers.may_ask_again(cursor, Callback::Subscribe, None) {
                 return subscribe_from(handlers, cursor.index, who, items, properties, codes);
             }
             return SubscribeOutcome::Failed;
         };
-        let end = fold_codes(handlers, plugin, verdict, &answer, codes, PacketType::Suback);
+        let end = fold_codes(&cursor.asked, Callback::Subscribe, who, verdict, &answer, codes);
         end.unwrap_or_else(|| subscribe_from(handlers, cursor.index + 1, who, items, properties, codes))
     }
 
@@ -209,31 +210,30 @@ impl Chain {
         cursor: &Cursor,
         answered: Answered,
     ) -> SubscribeOutcome {
-        let plugin = (cursor.index, Callback::Unsubscribe, who);
-        let Ok((verdict, answer)) = handlers.take_back(cursor.index, Callback::Unsubscribe, who, answered) else {
-            if handlers.may_ask_again(cursor.index, Callback::Unsubscribe, None) {
+        let Ok((verdict, answer)) = handlers.take_back(cursor, Callback::Unsubscribe, who, answered) else {
+            if handlers.may_ask_again(cursor, Callback::Unsubscribe, None) {
                 return unsubscribe_from(handlers, cursor.index, who, filters, properties, codes);
             }
             return SubscribeOutcome::Failed;
         };
-        let end = fold_codes(handlers, plugin, verdict, &answer, codes, PacketType::Unsuback);
+        let end = fold_codes(&cursor.asked, Callback::Unsubscribe, who, verdict, &answer, codes);
         end.unwrap_or_else(|| unsubscribe_from(handlers, cursor.index + 1, who, filters, properties, codes))
     }
 
     /// From now on `worker` waits for the answer that a cursor is about, unless it is there already.
     pub fn wait(&self, handlers: &Handlers, cursor: &Cursor, worker: usize) -> Option<Box<Answered>> {
-        handlers.tickets(cursor.index).wait(cursor.ticket, worker, handlers.connection())
+        cursor.asked.tickets().wait(cursor.ticket, worker, handlers.connection())
     }
 
     /// That answer has not come in time, and nobody waits for it any more: the plugin is told.
-    pub fn expire(&self, handlers: &mut Handlers, callback: Callback, who: &str, cursor: &Cursor) {
-        handlers.expire(cursor.index, callback, who, cursor.ticket);
+    pub fn expire(&self, callback: Callback, who: &str, cursor: &Cursor) {
+        cursor.asked.expire(callback, who, cursor.ticket);
     }
 
     /// Takes in an answer that nobody waits for any more.
     pub fn abandon(&self, handlers: &mut Handlers, callback: Callback, who: &str, cursor: &Cursor, answered: Answered) {
         // What it says does not matter, but a state may come back with it.
-        let _ = handlers.take_back(cursor.index, callback, who, answered);
+        let _ = handlers.take_back(cursor, callback, who, answered);
     }
 
     /// Tells the plugins of an acknowledgement. The token is for the plugin that sent the message with it.
@@ -281,16 +281,18 @@ impl Chain {
         cursor: Cursor,
         answered: Answered,
     ) -> InfoOutcome {
-        let (index, SoFar::Info(mut actions)) = (cursor.index, cursor.so_far) else {
+        let taken = handlers.take_back(&cursor, Callback::Info, who, answered);
+        let may_ask_again = taken.is_err() && handlers.may_ask_again(&cursor, Callback::Info, None);
+        let Cursor { index, asked, so_far: SoFar::Info(mut actions), .. } = cursor else {
             return InfoOutcome::Failed;
         };
-        let Ok((verdict, answer)) = handlers.take_back(index, Callback::Info, who, answered) else {
-            if handlers.may_ask_again(index, Callback::Info, None) {
+        let Ok((verdict, answer)) = taken else {
+            if may_ask_again {
                 return info_from(handlers, index, who, plugin, request, actions);
             }
             return InfoOutcome::Failed;
         };
-        let end = fold_info(handlers, index, who, verdict, &answer, &mut actions);
+        let end = fold_info(&asked, who, verdict, &answer, &mut actions);
         end.unwrap_or_else(|| info_from(handlers, index + 1, who, plugin, request, actions))
     }
 
@@ -370,9 +372,10 @@ fn connect_from(
         };
         if is_later(verdict, &answer) {
             let so_far = SoFar::Connect(std::mem::take(overrides));
-            return ConnectOutcome::Deferred(Cursor::new(index, &answer, so_far));
+            return ConnectOutcome::Deferred(Cursor::new(handlers, index, answer.ticket, so_far));
         }
-        if let Some(end) = fold_connect(handlers, index, request.client_id, verdict, &answer, overrides) {
+        let plugin = &handlers.plugins().list[index];
+        if let Some(end) = fold_connect(plugin, request.client_id, verdict, &answer, overrides) {
             return end;
         }
     }
@@ -381,8 +384,7 @@ fn connect_from(
 
 /// Takes one plugin's answer in. `Some`: asking ends here.
 fn fold_connect(
-    handlers: &Handlers,
-    index: usize,
+    plugin: &Plugin,
     who: &str,
     verdict: Verdict,
     answer: &Answer,
@@ -392,20 +394,19 @@ fn fold_connect(
         Verdict::OK => answer.overrides().map(|new| *overrides = merged(overrides, new)),
         Verdict::REJECT => match answer.refusal(Place::Farewell) {
             Ok((code, properties)) => {
-                let plugin = &handlers.plugins().list[index];
                 let reason_code = plugin.fitting(Callback::Connect, who, PacketType::Connack, code);
                 return Some(ConnectOutcome::Reject { reason_code, properties });
             }
             Err(why) => Err(why),
         },
         Verdict::ERROR => {
-            log_error(handlers, index, Callback::Connect, who, answer);
+            plugin.log_error(Callback::Connect, who, answer);
             return Some(ConnectOutcome::Reject { reason_code: ERROR, properties: PropertiesBuf::new() });
         }
         other => Err(unknown(other)),
     };
     read.err().map(|why| {
-        log_unreadable(handlers, index, Callback::Connect, who, &why);
+        plugin.log_unreadable(Callback::Connect, who, &why);
         ConnectOutcome::Failed
     })
 }
@@ -427,9 +428,10 @@ fn auth_from(
             return AuthOutcome::Failed;
         };
         if is_later(verdict, &answer) {
-            return AuthOutcome::Deferred(Cursor::new(index, &answer, SoFar::Nothing));
+            return AuthOutcome::Deferred(Cursor::new(handlers, index, answer.ticket, SoFar::Nothing));
         }
-        if let Some(end) = fold_auth(handlers, index, who, owner, request, verdict, &answer) {
+        let plugin = &handlers.plugins().list[index];
+        if let Some(end) = fold_auth((plugin, index), who, owner, request, verdict, &answer) {
             return end;
         }
     }
@@ -438,8 +440,7 @@ fn auth_from(
 
 /// `None`: it is not this plugin's method, and the next one is asked.
 fn fold_auth(
-    handlers: &Handlers,
-    index: usize,
+    (plugin, index): (&Plugin, usize),
     who: &str,
     owner: &mut Option<usize>,
     request: &AuthRequest<'_>,
@@ -453,7 +454,7 @@ fn fold_auth(
             .refusal(Place::Farewell)
             .map(|(reason_code, properties)| AuthOutcome::Reject { reason_code, properties }),
         Verdict::ERROR => {
-            log_error(handlers, index, Callback::Auth, who, answer);
+            plugin.log_error(Callback::Auth, who, answer);
             Ok(AuthOutcome::Reject { reason_code: ERROR, properties: PropertiesBuf::new() })
         }
         other => Err(unknown(other)),
@@ -464,12 +465,12 @@ fn fold_auth(
             *owner = Some(index);
             if let AuthOutcome::Reject { reason_code, .. } = &mut outcome {
                 let packet = if request.connected { PacketType::Disconnect } else { PacketType::Connack };
-                *reason_code = handlers.plugins().list[index].fitting(Callback::Auth, who, packet, *reason_code);
+                *reason_code = plugin.fitting(Callback::Auth, who, packet, *reason_code);
             }
             Some(outcome)
         }
         Err(why) => {
-            log_unreadable(handlers, index, Callback::Auth, who, &why);
+            plugin.log_unreadable(Callback::Auth, who, &why);
             Some(AuthOutcome::Failed)
         }
     }
@@ -496,11 +497,8 @@ fn subscribe_from(
         let Ok(verdict) = handlers.subscribe(index, who, &mut answer, &raw) else {
             return SubscribeOutcome::Failed;
         };
-        if is_later(verdict, &answer) {
-            return SubscribeOutcome::Deferred(Cursor::new(index, &answer, SoFar::Nothing));
-        }
         let plugin = (index, Callback::Subscribe, who);
-        if let Some(end) = fold_codes(handlers, plugin, verdict, &answer, codes, PacketType::Suback) {
+        if let Some(end) = fold_asked(handlers, plugin, verdict, &answer, codes) {
             return end;
         }
     }
@@ -523,11 +521,8 @@ fn unsubscribe_from(
         let Ok(verdict) = handlers.unsubscribe(index, who, &mut answer, &raw) else {
             return SubscribeOutcome::Failed;
         };
-        if is_later(verdict, &answer) {
-            return SubscribeOutcome::Deferred(Cursor::new(index, &answer, SoFar::Nothing));
-        }
         let plugin = (index, Callback::Unsubscribe, who);
-        if let Some(end) = fold_codes(handlers, plugin, verdict, &answer, codes, PacketType::Unsuback) {
+        if let Some(end) = fold_asked(handlers, plugin, verdict, &answer, codes) {
             return end;
         }
     }
@@ -552,9 +547,10 @@ fn info_from(
             return InfoOutcome::Failed;
         };
         if is_later(verdict, &answer) {
-            return InfoOutcome::Deferred(Cursor::new(index, &answer, SoFar::Info(actions)));
+            return InfoOutcome::Deferred(Cursor::new(handlers, index, answer.ticket, SoFar::Info(actions)));
         }
-        if let Some(end) = fold_info(handlers, index, who, verdict, &answer, &mut actions) {
+        let plugin = &handlers.plugins().list[index];
+        if let Some(end) = fold_info(plugin, who, verdict, &answer, &mut actions) {
             return end;
         }
     }
@@ -563,14 +559,12 @@ fn info_from(
 
 /// Adds one plugin's actions. `Some`: asking ends here.
 fn fold_info(
-    handlers: &Handlers,
-    index: usize,
+    plugin: &Plugin,
     who: &str,
     verdict: Verdict,
     answer: &Answer,
     actions: &mut Vec<InfoAction>,
 ) -> Option<InfoOutcome> {
-    let plugin = &handlers.plugins().list[index];
     let fitted = |mut action| {
         if let InfoAction::Disconnect { reason_code, .. } = &mut action {
             *reason_code = plugin.fitting(Callback::Info, who, PacketType::Disconnect, *reason_code);
@@ -582,13 +576,13 @@ fn fold_info(
             answer.actions(plugin.packet_bytes_max()).map(|more| actions.extend(more.into_iter().map(fitted)))
         }
         Verdict::ERROR => {
-            log_error(handlers, index, Callback::Info, who, answer);
+            plugin.log_error(Callback::Info, who, answer);
             Ok(())
         }
         other => Err(unknown(other)),
     };
     read.err().map(|why| {
-        log_unreadable(handlers, index, Callback::Info, who, &why);
+        plugin.log_unreadable(Callback::Info, who, &why);
         InfoOutcome::Failed
     })
 }
@@ -635,17 +629,34 @@ fn merged(earlier: &ConnackOverrides, later: ConnackOverrides) -> ConnackOverrid
     }
 }
 
-/// Folds one plugin's Reason Codes into those so far, which go into `packet`. `Some`: asking ends here.
-fn fold_codes(
+/// Takes in what a plugin has just said about the filters of a packet. `Some`: asking ends here, or it answers later.
+fn fold_asked(
     handlers: &Handlers,
     (index, callback, who): (usize, Callback, &str),
     verdict: Verdict,
     answer: &Answer,
     codes: &mut [ReasonCode],
-    packet: PacketType,
 ) -> Option<SubscribeOutcome> {
-    let fold = if packet == PacketType::Suback { lower_grant } else { refuse_only };
-    let fitting = |packet, code| handlers.plugins().list[index].fitting(callback, who, packet, code);
+    if is_later(verdict, answer) {
+        return Some(SubscribeOutcome::Deferred(Cursor::new(handlers, index, answer.ticket, SoFar::Nothing)));
+    }
+    fold_codes(&handlers.plugins().list[index], callback, who, verdict, answer, codes)
+}
+
+/// Folds one plugin's Reason Codes into those so far. `Some`: asking ends here.
+fn fold_codes(
+    plugin: &Plugin,
+    callback: Callback,
+    who: &str,
+    verdict: Verdict,
+    answer: &Answer,
+    codes: &mut [ReasonCode],
+) -> Option<SubscribeOutcome> {
+    let (packet, fold): (_, fn(_, _) -> _) = match callback {
+        Callback::Subscribe => (PacketType::Suback, lower_grant),
+        _ => (PacketType::Unsuback, refuse_only),
+    };
+    let fitting = |packet, code| plugin.fitting(callback, who, packet, code);
     let read = match verdict {
         Verdict::OK => answer.nothing(),
         Verdict::CODES => answer.codes(codes.len()).and_then(|answers| {
@@ -663,14 +674,14 @@ fn fold_codes(
             Err(why) => Err(why),
         },
         Verdict::ERROR => {
-            log_error(handlers, index, callback, who, answer);
+            plugin.log_error(callback, who, answer);
             codes.iter_mut().filter(|code| !code.is_error()).for_each(|code| *code = ERROR);
             Ok(())
         }
         other => Err(unknown(other)),
     };
     read.err().map(|why| {
-        log_unreadable(handlers, index, callback, who, &why);
+        plugin.log_unreadable(callback, who, &why);
         SubscribeOutcome::Failed
     })
 }
@@ -694,12 +705,4 @@ fn refuse_only(so_far: ReasonCode, answered: ReasonCode) -> Result<ReasonCode, U
         _ if !answered.is_error() => Err(format!("{answered} is neither success nor an error")),
         _ => Ok(if so_far.is_error() { so_far } else { answered }),
     }
-}
-
-pub(super) fn log_error(handlers: &Handlers, index: usize, callback: Callback, who: &str, answer: &Answer) {
-    handlers.plugins().list[index].log_error(callback, who, answer);
-}
-
-pub(super) fn log_unreadable(handlers: &Handlers, index: usize, callback: Callback, who: &str, why: &str) {
-    handlers.plugins().list[index].log_unreadable(callback, who, why);
 }

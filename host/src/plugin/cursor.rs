@@ -1,15 +1,20 @@
 //! Where a chain stands while one of its plugins has not answered yet.
 
-use super::answer::Answer;
+use std::sync::Arc;
+
+use super::call::{Handlers, Plugin};
 use super::outcome::{ConnackOverrides, InfoAction, OwnedMessage};
 
 /// What the chain needs to go on when the answer has come: whose it is, and what the plugins before have said.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Cursor {
     /// The ticket of the question that is open.
     pub(super) ticket: u64,
-    /// The plugin that was asked.
+    /// The place of the plugin that was asked.
     pub(super) index: usize,
+    /// The instance that was asked. It is the one that answers and that is told of the deadline, whatever instance the
+    /// connection has by then: it may have gone back to the one before, because of a panic in another callback.
+    pub(super) asked: Arc<Plugin>,
     pub(super) so_far: SoFar,
 }
 
@@ -30,8 +35,8 @@ pub(super) enum SoFar {
 
 impl Cursor {
     /// The plugin at `index` gives its answer later.
-    pub(super) fn new(index: usize, answer: &Answer, so_far: SoFar) -> Box<Self> {
-        Box::new(Self { ticket: answer.ticket, index, so_far })
+    pub(super) fn new(handlers: &Handlers, index: usize, ticket: u64, so_far: SoFar) -> Box<Self> {
+        Box::new(Self { ticket, index, asked: Arc::clone(&handlers.plugins().list[index]), so_far })
     }
 
     /// The ticket of the question that is open. No two are the same.
@@ -58,6 +63,15 @@ impl Cursor {
         size_of::<Self>() + so_far
     }
 }
+
+impl PartialEq for Cursor {
+    /// No two questions have one ticket.
+    fn eq(&self, other: &Self) -> bool {
+        self.ticket == other.ticket
+    }
+}
+
+impl Eq for Cursor {}
 
 fn message_of(action: &InfoAction) -> usize {
     match action {

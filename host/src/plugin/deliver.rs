@@ -7,7 +7,7 @@ use plugin_api::{Callback, QoS};
 
 use super::answer::{Answer, unknown};
 use super::call::Handlers;
-use super::chain::{Chain, implementing, log_error, log_unreadable};
+use super::chain::{Chain, implementing};
 use super::outcome::{ChangedMessage, DeliverOutcome};
 use super::request::NO_EXTENSION;
 use super::services;
@@ -108,18 +108,18 @@ fn fold(
                 Err(why) => Err(why),
             },
             Ok(Verdict::ERROR) => {
-                log_error(handlers, index, Callback::Deliver, who, &answer);
+                handlers.plugins().list[index].log_error(Callback::Deliver, who, &answer);
                 return DeliverOutcome::Drop;
             }
             Ok(Verdict::AWAY) => return DeliverOutcome::Later,
             Ok(other) => {
-                log_unreadable(handlers, index, Callback::Deliver, who, &unknown(other));
+                handlers.plugins().list[index].log_unreadable(Callback::Deliver, who, &unknown(other));
                 return DeliverOutcome::Failed;
             }
             Err(_) => return DeliverOutcome::Failed,
         };
         if let Err(why) = read {
-            log_unreadable(handlers, index, Callback::Deliver, who, &why);
+            handlers.plugins().list[index].log_unreadable(Callback::Deliver, who, &why);
             return DeliverOutcome::Drop;
         }
     }

@@ -4,8 +4,8 @@ use plugin_api::abi::{RawPublish, Verdict};
 use plugin_api::{Callback, PropertiesBuf};
 
 use super::answer::{Answer, MessageView, unknown};
-use super::call::Handlers;
-use super::chain::{Chain, ERROR, implementing_from, log_error, log_unreadable};
+use super::call::{Handlers, Plugin};
+use super::chain::{Chain, ERROR, implementing_from};
 use super::cursor::{Cursor, SoFar};
 use super::outcome::{ChangedMessage, Failed, PublishOutcome};
 use super::request::PublishRequest;
@@ -53,8 +53,10 @@ impl Chain {
         cursor: Cursor,
         answered: Answered,
     ) -> PublishOutcome {
-        let index = cursor.index;
-        let (mut is_changed, changer) = match cursor.so_far {
+        let taken = handlers.take_back(&cursor, Callback::Publish, who, answered);
+        let may_ask_again = taken.is_err() && handlers.may_ask_again(&cursor, Callback::Publish, None);
+        let Cursor { index, asked: plugin, so_far, .. } = cursor;
+        let (mut is_changed, changer) = match so_far {
             SoFar::Publish(message) => (message.map(|message| *changed = message).is_some(), None),
             SoFar::Again { changed: message, changer } => {
                 *changed = message;
@@ -62,20 +64,22 @@ impl Chain {
             }
             _ => return PublishOutcome::Failed,
         };
-        let Ok((verdict, answer)) = handlers.take_back(index, Callback::Publish, who, answered) else {
-            if !handlers.may_ask_again(index, Callback::Publish, None) {
+        let Ok((verdict, answer)) = taken else {
+            if !may_ask_again {
                 return PublishOutcome::Failed;
             }
             let objection = changer.and_then(|changer| ask_again(handlers, index, changer, who, request, changed));
             let from = changer.map_or(index, |changer| changer + 1);
             return objection.unwrap_or_else(|| ask_from(handlers, from, who, request, changed, is_changed));
         };
-        let asked =
-            if verdict == Verdict::OK { Asked::Forward } else { read_publish(handlers, index, who, verdict, &answer) };
+        let asked = match verdict {
+            Verdict::OK => Asked::Forward,
+            _ => read_publish(&plugin, who, verdict, &answer),
+        };
         let (end, from) = match changer {
             None => (fold(handlers, index, who, request, changed, &mut is_changed, asked), index + 1),
             Some(changer) => {
-                let objection = fold_again(handlers, index, who, changed, asked);
+                let objection = fold_again(&plugin, who, changed, asked);
                 (objection.or_else(|| ask_again(handlers, index + 1, changer, who, request, changed)), changer + 1)
             }
         };
@@ -98,7 +102,7 @@ fn go_on(
     let mut is_changed = false;
     let asked = match asked {
         Ok(Verdict::OK) => Asked::Forward,
-        Ok(verdict) => read_publish(handlers, index, who, verdict, &answer),
+        Ok(verdict) => read_publish(&handlers.plugins().list[index], who, verdict, &answer),
         Err(Failed) => Asked::End(PublishOutcome::Failed),
     };
     let end = fold(handlers, index, who, request, changed, &mut is_changed, asked);
@@ -150,7 +154,7 @@ fn fold(
         }
         Asked::Later(ticket) => {
             let so_far = SoFar::Publish(is_changed.then(|| std::mem::take(changed)));
-            Some(PublishOutcome::Deferred(Box::new(Cursor { ticket, index, so_far })))
+            Some(PublishOutcome::Deferred(Cursor::new(handlers, index, ticket, so_far)))
         }
         Asked::End(end) => Some(end),
     }
@@ -175,13 +179,12 @@ fn ask_publish<'a>(
 ) -> Asked<'a> {
     match handlers.publish(index, who, answer, raw) {
         Ok(Verdict::OK) => Asked::Forward,
-        Ok(verdict) => read_publish(handlers, index, who, verdict, answer),
+        Ok(verdict) => read_publish(&handlers.plugins().list[index], who, verdict, answer),
         Err(Failed) => Asked::End(PublishOutcome::Failed),
     }
 }
 
-fn read_publish<'a>(handlers: &Handlers, index: usize, who: &str, verdict: Verdict, answer: &'a Answer) -> Asked<'a> {
-    let plugin = &handlers.plugins().list[index];
+fn read_publish<'a>(plugin: &Plugin, who: &str, verdict: Verdict, answer: &'a Answer) -> Asked<'a> {
     // PUBREC has the Reason Codes of PUBACK.
     let fitting = |packet, code| plugin.fitting(Callback::Publish, who, packet, code);
     let read = match verdict {
@@ -197,13 +200,13 @@ fn read_publish<'a>(handlers: &Handlers, index: usize, who: &str, verdict: Verdi
             .map(|(code, properties)| (fitting(PacketType::Disconnect, code), properties))
             .map(|(reason_code, properties)| Asked::End(PublishOutcome::Disconnect { reason_code, properties })),
         Verdict::ERROR => {
-            log_error(handlers, index, Callback::Publish, who, answer);
+            plugin.log_error(Callback::Publish, who, answer);
             Ok(Asked::End(refused()))
         }
         other => Err(unknown(other)),
     };
     read.unwrap_or_else(|why| {
-        log_unreadable(handlers, index, Callback::Publish, who, &why);
+        plugin.log_unreadable(Callback::Publish, who, &why);
         // A message that cannot be published is refused; an answer that makes no sense at all ends the connection.
         let unusable_message = verdict == Verdict::CHANGED;
         Asked::End(if unusable_message { refused() } else { PublishOutcome::Failed })
@@ -227,9 +230,9 @@ fn ask_again(
         let asked = ask_publish(handlers, index, who, &raw, &mut answer);
         if let Asked::Later(ticket) = asked {
             let so_far = SoFar::Again { changed: std::mem::take(changed), changer };
-            return Some(PublishOutcome::Deferred(Box::new(Cursor { ticket, index, so_far })));
+            return Some(PublishOutcome::Deferred(Cursor::new(handlers, index, ticket, so_far)));
         }
-        if let Some(end) = fold_again(handlers, index, who, changed, asked) {
+        if let Some(end) = fold_again(&handlers.plugins().list[index], who, changed, asked) {
             return Some(end);
         }
     }
@@ -237,20 +240,14 @@ fn ask_again(
 }
 
 /// What a plugin says that is asked again: it may only agree or refuse.
-fn fold_again(
-    handlers: &Handlers,
-    index: usize,
-    who: &str,
-    changed: &ChangedMessage,
-    asked: Asked<'_>,
-) -> Option<PublishOutcome> {
+fn fold_again(plugin: &Plugin, who: &str, changed: &ChangedMessage, asked: Asked<'_>) -> Option<PublishOutcome> {
     match asked {
         Asked::Forward | Asked::Later(_) => None,
         // A plugin that rewrites whatever it sees in the same way has nothing to add.
         Asked::Changed(message) if message.equals(changed) => None,
         Asked::Changed(_) => {
             let why = "it changes a message again that a later plugin has changed";
-            log_unreadable(handlers, index, Callback::Publish, who, why);
+            plugin.log_unreadable(Callback::Publish, who, why);
             Some(refused())
         }
         Asked::End(end) => Some(end),

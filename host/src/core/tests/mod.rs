@@ -37,6 +37,7 @@ mod subscribe;
 mod swap;
 mod v3;
 mod verdicts;
+mod wary;
 mod wills;
 mod work;
 mod workers;

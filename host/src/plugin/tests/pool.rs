@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use plugin_api::{Error, Handler, Host, Publish, PublishVerdict, handler};
 
 use super::super::answer::Answer;
+use super::super::cursor::SoFar;
 use super::*;
 use crate::limits::Limits;
 use crate::message::Source;
@@ -266,7 +267,7 @@ fn tickets_are_the_bound_of_questions_and_late_answers_take_nothing_with_them() 
     let PublishOutcome::Deferred(cursor) = chain.publish(desk.handlers(), "me", &request, &mut changed) else {
         panic!("it answers at once")
     };
-    chain.expire(desk.handlers(), Callback::Publish, "me", &cursor);
+    chain.expire(Callback::Publish, "me", &cursor);
     assert_eq!(desk.publish("u"), "forward", "the state is there still");
     let asked = desk.asked();
     // It may have begun before its deadline.
@@ -362,7 +363,8 @@ fn a_state_that_has_panicked_is_counted_off_once() {
     let plugin = Arc::clone(&desk.chain.plugins()[0]);
     assert_eq!(plugin.connections(), 0);
     let answer = Answered { verdict: plugin_api::abi::Verdict::POISONED, answer: Answer::default() };
-    assert!(desk.handlers().take_back(0, Callback::Publish, "me", answer).is_err());
+    let cursor = Cursor::new(desk.handlers(), 0, 1, SoFar::Nothing);
+    assert!(desk.handlers().take_back(&cursor, Callback::Publish, "me", answer).is_err());
     drop(desk.handlers.take());
     assert_eq!(plugin.connections(), 0);
     let mut handlers = desk.chain.new_connection(&ConnectionInfo { listener: "panic", ..INFO }).expect("pending");

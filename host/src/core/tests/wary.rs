@@ -1,0 +1,165 @@
+//! A version that decides on deliveries, in the place of one that does not, or before it.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use plugin_api::{
+    ConnectionInfo, Deliver, DeliverVerdict, Error, Handler, Host, HostError, Publish, PublishVerdict, ReasonCode,
+    State, Ticket, handler,
+};
+
+use super::net::lock;
+use super::*;
+use crate::clock::Clock;
+use crate::plugin::{CallbackStats, Flip, Plugin, Services};
+
+/// All connections at once, with a budget of a hundred errors for an hour.
+const ON_PROBATION: Flip = Flip { per_mille: None, probation: Duration::from_secs(3600), budget: 100 };
+
+/// What a test writes down for one instance.
+#[derive(Default)]
+struct Orders {
+    /// It panics when it is asked about a delivery, rather than drop it.
+    panics: bool,
+    /// It takes a ticket for each publish.
+    defers: bool,
+    tickets: Vec<Ticket<PublishVerdict>>,
+    asked: usize,
+}
+
+thread_local! {
+    /// The orders of the instance that is initialised next on this thread.
+    static NEXT: RefCell<Option<Arc<Mutex<Orders>>>> = const { RefCell::new(None) };
+}
+
+struct Wary {
+    orders: Arc<Mutex<Orders>>,
+    host: Host,
+}
+
+#[handler]
+impl Handler for Wary {
+    type Connection = ();
+
+    fn init(host: Host, _: &str) -> Result<Self, Error> {
+        let orders = NEXT.take().ok_or("no orders")?;
+        Ok(Self { orders, host })
+    }
+
+    fn new_connection(&self, _: &ConnectionInfo<'_>) {}
+
+    fn handle_publish(&self, _: &mut (), _: &Publish<'_>) -> Result<PublishVerdict, Error> {
+        let mut orders = lock(&self.orders);
+        if !orders.defers {
+            return Ok(PublishVerdict::Forward);
+        }
+        let (ticket, later) = self.host.ticket()?;
+        orders.tickets.push(ticket);
+        Ok(PublishVerdict::Later(later))
+    }
+
+    fn handle_deliver(&self, _: &mut (), _: &Deliver<'_>) -> Result<DeliverVerdict, Error> {
+        let mut orders = lock(&self.orders);
+        orders.asked += 1;
+        let panics = orders.panics;
+        drop(orders);
+        assert!(!panics, "as asked");
+        Ok(DeliverVerdict::Drop)
+    }
+
+    fn export_state(&self, _: &mut ()) -> State {
+        State::new(1, "0 ") // As the scripted one's.
+    }
+}
+
+/// An instance in the place of the scripted one.
+fn flip(net: &Net, how: &Flip) -> Arc<Mutex<Orders>> {
+    let orders = Arc::<Mutex<Orders>>::default();
+    NEXT.set(Some(Arc::clone(&orders)));
+    let services = Services::new(net.shared.mailboxes.clone(), Clock::start(), 1 << 20);
+    let plugin = Plugin::from_static::<Wary>("puppet", "wary", "{}", &services).expect("it has its orders");
+    net.shared.chain.flip(0, &Arc::new(plugin), how).expect("nothing is in the way");
+    orders
+}
+
+fn of(orders: &Arc<Mutex<Orders>>) -> MutexGuard<'_, Orders> {
+    lock(orders)
+}
+
+/// A number of `handle_publish`; those of a callback that was never called are not shown.
+fn counted(plugin: &Plugin, number: impl FnOnce(&CallbackStats) -> u64) -> u64 {
+    plugin.stats().callbacks.iter().find(|one| one.name == "handle_publish").map_or(0, number)
+}
+
+/// The version on probation panics about a delivery while it owes an answer about a publish, and its client goes back to
+/// the version before.
+fn owing(net: &mut Net) -> (usize, Arc<Mutex<Orders>>, [Arc<Plugin>; 2]) {
+    let (client, from) = (net.v5("c"), net.v5("from"));
+    net.subscribe(client, "s", 0);
+    let orders = flip(net, &ON_PROBATION);
+    net.settle();
+    of(&orders).defers = true;
+    net.send(client, "32: <t> 0001 {} 'x'");
+    of(&orders).defers = false;
+    of(&orders).panics = true;
+    net.send(from, "30: <s> {} 'm'");
+    net.expect(client, "30: <s> {} 'm'");
+    let trial = net.shared.chain.trials().remove(0);
+    (client, orders, [trial.plugin, trial.previous])
+}
+
+#[test]
+fn deadline_is_that_of_who_was_asked() {
+    scenario(|net| {
+        let (client, orders, [asked, other]) = owing(net);
+        net.advance(5_000);
+        net.expect(client, "40: 0001 83");
+        let counted = [&asked, &other].map(|plugin| counted(plugin, |stats| stats.late));
+        assert_eq!(counted, [1, 0]);
+        assert_eq!(asked.errors_left(), Some(98), "a panic, and a deadline");
+        let ticket = of(&orders).tickets.remove(0);
+        assert_eq!(ticket.answer(PublishVerdict::Forward), Err(HostError::Gone), "nobody waits");
+        drop((asked, other));
+        // The next one is asked of the version that the client has now.
+        net.send(client, "32: <t> 0002 {} 'y'");
+        net.expect(client, "40: 0002 10");
+        assert_eq!(net.script().take("publish").len(), 1);
+    });
+}
+
+#[test]
+fn late_answer_is_that_of_who_was_asked() {
+    for fails in [false, true] {
+        scenario(|net| {
+            let (client, orders, [asked, other]) = owing(net);
+            let ticket = of(&orders).tickets.remove(0);
+            if fails {
+                ticket.fail("some error").expect("it is awaited");
+            } else {
+                ticket.answer(PublishVerdict::reject(ReasonCode::QUOTA_EXCEEDED)).expect("it is awaited");
+            }
+            net.settle();
+            net.expect(client, if fails { "40: 0001 80" } else { "40: 0001 97" });
+            let counted = [&asked, &other].map(|plugin| counted(plugin, |stats| 10 * stats.errors + stats.refusals));
+            assert_eq!(counted, [if fails { 10 } else { 1 }, 0]);
+            assert_eq!(net.script().take("publish").len(), 0);
+        });
+    }
+}
+
+/// A version that is let go while it owes an answer stays until it has given it, though no connection has it any more.
+#[test]
+fn who_was_asked_stays_until_it_has_answered() {
+    scenario(|net| {
+        let (client, orders, plugins) = owing(net);
+        drop(plugins);
+        net.shared.chain.roll_back(None).expect("it is on probation");
+        net.settle();
+        assert!(net.shared.chain.retire(), "it owes an answer");
+        of(&orders).tickets.remove(0).answer(PublishVerdict::Handled).expect("it is awaited");
+        net.settle();
+        net.expect(client, "40: 0001");
+        assert!(!net.shared.chain.retire());
+    });
+}
