@@ -337,6 +337,7 @@ impl Core {
             infos,
         } = handover;
         let pending = extra.pending.take().expect("a handover comes with what CONNECT asked for");
+        let is_behind = self.expect_behind(handlers.as_ref());
         let slot = self.insert_connection(Connection {
             version,
             problem_information,
@@ -356,9 +357,9 @@ impl Core {
             return slot;
         }
         self.attach(slot, *pending);
-        // The worker that accepted it may know another plan.
-        self.look_at_plan();
-        self.conform(slot);
+        if is_behind {
+            self.sweep_in(slot);
+        }
         self.release_infos(slot, infos);
         self.deliver_early(id);
         self.feed(slot, &unread, now);

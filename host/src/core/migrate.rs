@@ -41,7 +41,8 @@ impl Core {
     #[cold]
     fn fetch_plan(&mut self) {
         self.plan = self.shared.chain.plan();
-        self.callbacks = self.plan.callbacks();
+        // Until all connections have gone over, the instances before decide about some of them.
+        self.callbacks = self.callbacks.union(self.plan.callbacks());
         self.sweep.at = Some(0);
         self.sweep.late.clear();
     }
@@ -129,10 +130,34 @@ impl Core {
             && connection.handlers.as_ref().is_some_and(is_behind)
     }
 
+    /// Looks at the plugins of a connection that comes from another worker, which may know an older plan. `true` if they
+    /// are others than it is to have: see [`Core::sweep_in`], once it is here.
+    pub(super) fn expect_behind(&mut self, handlers: Option<&Handlers>) -> bool {
+        self.look_at_plan();
+        let behind = handlers.filter(|handlers| handlers.epoch() != self.plan.epoch());
+        // Until it has gone over, they decide.
+        self.callbacks = behind.map_or(self.callbacks, |handlers| self.callbacks.union(handlers.callbacks()));
+        behind.is_some()
+    }
+
+    /// Has such a connection go over, or notes that it is to be looked at again.
+    pub(super) fn sweep_in(&mut self, slot: u32) {
+        self.conform(slot);
+        let is_passed = self.sweep.at.is_none_or(|at| (slot as usize) < at);
+        if is_passed && self.is_behind(slot) {
+            self.sweep.late.push((slot, self.connections[slot as usize].id));
+        }
+        if !self.is_sweeping() {
+            self.end_sweep();
+        }
+    }
+
     /// Every place has been looked at.
     fn end_sweep(&mut self) {
         self.shared.chain.report_conformed(self.worker, self.plan.epoch(), self.sweep.late.len());
-        if !self.sweep.late.is_empty() && !self.sweep.is_armed {
+        if self.sweep.late.is_empty() {
+            self.callbacks = self.plan.callbacks();
+        } else if !self.sweep.is_armed {
             self.sweep.is_armed = true;
             self.timers.arm(self.now, self.now + RETRY_MS, Subject::Sweep);
         }

@@ -818,6 +818,13 @@ impl Handlers {
         self.plugins.implementing(callback) != 0
     }
 
+    /// The callbacks of all instances that have a state of the connection: those that it goes back to are among them.
+    #[must_use]
+    pub fn callbacks(&self) -> Callbacks {
+        let kept = self.kept.iter().flat_map(|kept| &**kept).map(|kept| &kept.plugin);
+        self.plugins.list.iter().chain(kept).fold(Callbacks::NONE, |all, plugin| all.union(plugin.callbacks))
+    }
+
     /// Whether a plugin still has its state.
     pub(super) fn is_sound(&mut self, index: usize) -> bool {
         self.states().get(index).is_some_and(|state| !state.is_none())

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockE
 use std::time::{Duration, Instant};
 
 use foldhash::fast::FixedState;
-use plugin_api::Callback;
+use plugin_api::{Callback, Callbacks};
 
 use super::call::{Plugin, Plugins};
 use super::chain::Chain;
@@ -26,6 +26,8 @@ pub struct Plan {
     base: Arc<Plugins>,
     /// What a share of the connections, per mille, get instead.
     candidate: Option<(Arc<Plugins>, u16)>,
+    /// The callbacks of the instances that connections may stay with, or go back to, while there is a trial.
+    previous: Callbacks,
 }
 
 impl Plan {
@@ -40,6 +42,13 @@ impl Plan {
     #[must_use]
     pub fn plugins(&self) -> &[Arc<Plugin>] {
         &self.base.list
+    }
+
+    /// The callbacks of all instances that may have to be asked about a connection that conforms to this plan.
+    #[must_use]
+    pub fn callbacks(&self) -> Callbacks {
+        let implemented = Callback::ALL.into_iter().filter(|callback| self.implements(*callback));
+        implemented.fold(self.previous, Callbacks::with)
     }
 
     /// Whether at least one plugin implements a callback.
@@ -213,7 +222,7 @@ impl Cell {
             plugin.join(index, 1);
         }
         let base = Arc::new(Plugins::new(plugins.into_iter().map(Arc::new).collect()));
-        let plan = Plan { epoch: 0, base, candidate: None };
+        let plan = Plan { base, ..Plan::default() };
         Arc::new(Self { state: Mutex::new(State { plan, next_generation: 2, ..State::default() }), ..Self::default() })
     }
 
@@ -225,6 +234,8 @@ impl Cell {
     /// Ends a change: the workers hear of it.
     fn publish(&self, mut state: MutexGuard<'_, State>) -> u32 {
         state.plan.epoch += 1;
+        let previous = state.trials.iter().map(|trial| trial.previous.callbacks());
+        state.plan.previous = previous.fold(Callbacks::NONE, Callbacks::union);
         let epoch = state.plan.epoch;
         self.epoch.store(epoch, Ordering::Release);
         drop(state);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use plugin_api::abi::{RawConnected, RawDeliver, RawMessageNotice, RawRetained};
-use plugin_api::{Callback, Callbacks, DropReason, QoS, ReasonCode, RetainChange};
+use plugin_api::{Callback, DropReason, QoS, ReasonCode, RetainChange};
 
 use super::answer::Answer;
 use super::call::Handlers;
@@ -200,11 +200,5 @@ impl Plan {
                 plugin.session_expired(client_id, state.map(|(_, state)| state.raw()).as_ref());
             }
         }
-    }
-
-    /// The callbacks that at least one plugin implements.
-    #[must_use]
-    pub fn callbacks(&self) -> Callbacks {
-        Callback::ALL.into_iter().filter(|callback| self.implements(*callback)).fold(Callbacks::NONE, Callbacks::with)
     }
 }

@@ -1,12 +1,12 @@
 //! A version that decides on deliveries, in the place of one that does not, or before it.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use plugin_api::{
-    ConnectionInfo, Deliver, DeliverVerdict, Error, Handler, Host, HostError, Publish, PublishVerdict, ReasonCode,
-    State, Ticket, handler,
+    Connected, ConnectionInfo, Deliver, DeliverVerdict, Error, Handler, Host, HostError, Publish, PublishVerdict,
+    ReasonCode, State, Ticket, handler,
 };
 
 use super::net::lock;
@@ -161,5 +161,133 @@ fn who_was_asked_stays_until_it_has_answered() {
         net.settle();
         net.expect(client, "40: 0001");
         assert!(!net.shared.chain.retire());
+    });
+}
+
+fn refusing(script: &mut super::handler::Script) {
+    script.import = Some(Box::new(|_| Err("not this one".into())));
+}
+
+/// Two clients with a version that drops each delivery, the second one subscribed to `s`, and what that has been asked.
+fn dropping(net: &mut Net) -> (usize, usize, Arc<Mutex<Orders>>) {
+    let (from, to) = (net.v5("from"), net.v5("to"));
+    net.subscribe(to, "s", 1);
+    let orders = flip(net, &Flip { probation: Duration::ZERO, ..ON_PROBATION });
+    net.settle();
+    (from, to, orders)
+}
+
+/// Sends a message of each QoS that the second client would get, and says how many there are.
+fn publish_all(net: &mut Net, from: usize) -> usize {
+    net.send(from, "30: <s> {} 'a' | 32: <s> 0001 {} 'b'");
+    net.expect(from, "40: 0001");
+    2
+}
+
+/// The new version has no `handle_deliver`, and its `import_state` refuses: the connection stays with the old one, which has
+/// to be asked about what it is sent.
+#[test]
+fn deliveries_to_who_stays_are_still_decided_on() {
+    scenario(|net| {
+        let (from, to, orders) = dropping(net);
+        net.flip("2.0.0", &ON_PROBATION, refusing);
+        net.settle();
+        let count = publish_all(net, from);
+        net.expect(to, "");
+        assert_eq!(of(&orders).asked, count);
+        // When it has passed, the new one decides about all, and nobody is asked about deliveries.
+        net.shared.chain.settle_all();
+        net.settle();
+        publish_all(net, from);
+        net.expect(to, "30: <s> {} 'a' | 32: <s> 0001 {} 'b'");
+        assert_eq!(of(&orders).asked, count);
+        assert!(!net.cores.iter().any(|core| core.wants(crate::plugin::Callback::Deliver)));
+    });
+}
+
+/// The same for who cannot go over yet, though the old version will not come back.
+#[test]
+fn deliveries_to_who_waits_are_still_decided_on() {
+    scenario(|net| {
+        let (from, to, orders) = dropping(net);
+        of(&orders).defers = true;
+        net.send(to, "32: <t> 0001 {} 'x'");
+        of(&orders).defers = false;
+        net.flip("2.0.0", &Flip { probation: Duration::ZERO, ..ON_PROBATION }, |_| {});
+        net.settle();
+        let count = publish_all(net, from);
+        net.expect(to, "");
+        assert_eq!(of(&orders).asked, count);
+        of(&orders).tickets.remove(0).answer(PublishVerdict::Handled).expect("it is awaited");
+        net.settle();
+        net.expect(to, "40: 0001");
+        net.advance(200);
+        publish_all(net, from);
+        net.expect(to, "30: <s> {} 'a' | 32: <s> 0001 {} 'b'");
+        assert!(!net.cores.iter().any(|core| core.wants(crate::plugin::Callback::Deliver)));
+    });
+}
+
+/// Tells its plugin on the pool that a client is connected, which takes until the gate is open.
+struct Gated(Arc<Gate>);
+
+type Gate = (Mutex<bool>, Condvar);
+
+thread_local! {
+    static NEXT_GATE: RefCell<Option<Arc<Gate>>> = const { RefCell::new(None) };
+}
+
+#[handler]
+impl Handler for Gated {
+    type Connection = ();
+
+    fn init(_: Host, _: &str) -> Result<Self, Error> {
+        Ok(Self(NEXT_GATE.take().ok_or("no gate")?))
+    }
+
+    fn new_connection(&self, _: &ConnectionInfo<'_>) {}
+
+    #[blocking]
+    fn handle_connected(&self, _: &mut (), _: &Connected<'_>) {
+        let mut is_open = lock(&self.0.0);
+        while !*is_open {
+            is_open = self.0.1.wait(is_open).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// A connection arrives at a worker that has moved all of its connections, and its state is with the pool: it goes over
+/// when that is back, though its client says nothing.
+#[test]
+fn connection_that_arrives_behind_the_sweep_goes_over_when_it_can() {
+    scenario_in(Mode { workers: 3, bytewise: false }, &Setup::default(), |net| {
+        let gate = Arc::<Gate>::default();
+        NEXT_GATE.set(Some(Arc::clone(&gate)));
+        let services = Services::new(net.shared.mailboxes.clone(), Clock::start(), 1 << 20);
+        let gated =
+            Arc::new(Plugin::from_static::<Gated>("puppet", "gated", "{}", &services).expect("it has its gate"));
+        let for_good = Flip { probation: Duration::ZERO, ..ON_PROBATION };
+        net.shared.chain.flip(0, &gated, &for_good).expect("nothing is in the way");
+        net.settle();
+        for number in 0..6 {
+            let client = net.open(V5);
+            let (worker, slot) = net.place(client);
+            let connect = super::net::bytes(V5, &super::net::connect_packet(V5, "02", 0, "", &format!("c{number}")));
+            let now = net.now;
+            net.cores[worker].feed(slot, &connect, now);
+        }
+        net.flip("2.0.0", &for_good, |_| {});
+        net.settle();
+        assert_eq!((gated.connections(), net.script().live), (6, 0));
+        let (workers, epoch) = (net.workers(), net.shared.chain.epoch());
+        assert_eq!(net.shared.chain.wait_conformed(workers, epoch, Duration::ZERO), Some(6));
+        *lock(&gate.0) = true;
+        gate.1.notify_all();
+        gated.drain_pool();
+        net.advance(100);
+        assert_eq!((gated.connections(), net.script().live), (0, 6));
+        assert_eq!(net.shared.chain.wait_conformed(workers, epoch, Duration::ZERO), Some(0));
+        gated.drain_pool();
+        drop(gated);
     });
 }
