@@ -1,6 +1,8 @@
 //! The folding rules, through handlers that are linked in: what each of them answers is in its configuration.
 
 mod folding;
+#[cfg(feature = "loom")]
+mod interleavings;
 mod later;
 mod pool;
 mod trouble;

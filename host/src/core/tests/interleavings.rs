@@ -16,13 +16,7 @@ use crate::core::mail::{Batch, Destination, Mail, Mailboxes};
 use crate::limits::{Limits, SharedStrategy};
 use crate::message::{Message, MessageParts, Source};
 use crate::router::{Chooser, Interest, Presence, Retained, Router, SessionKey, Standing};
-
-/// Runs something in all orders in which its threads are interrupted at most so often.
-fn interleave(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.check(run);
-}
+use crate::sync::interleave;
 
 fn parts<'a>(topic: &'a str, payload: &'a [u8]) -> MessageParts<'a> {
     let (qos, retain, expires_at) = (QoS::AtLeastOnce, true, Millis::NEVER);
@@ -92,6 +86,31 @@ fn no_wake_up_is_lost() {
             let order: Vec<u8> = got.iter().filter(|payload| payload[0] == name).map(|payload| payload[1]).collect();
             assert_eq!(order, b"12");
         }
+    });
+}
+
+/// Whatever is handed to a worker that ends is taken by it, given back, or dropped with what it leaves behind: who waits for
+/// an answer gets one.
+#[test]
+fn nothing_is_left_with_a_worker_that_has_ended() {
+    interleave(3, || {
+        let (mailboxes, _bell) = mailbox();
+        let held = message(b"x");
+        let sender = || {
+            let (mailboxes, held) = (mailboxes.clone(), Arc::clone(&held));
+            thread::spawn(move || mailboxes.hand_in(0, Mail::Publish(held)).is_ok())
+        };
+        let senders = [sender(), sender()];
+        let mut batch = Batch::default();
+        mailboxes.of(0).take(&mut batch);
+        let taken = batch.take_mails();
+        mailboxes.of(0).close();
+        let late = mailboxes.hand_in(0, Mail::Publish(Arc::clone(&held)));
+        assert!(late.is_err_and(|refused| refused.closed), "a worker that has ended gets nothing");
+        let accepted = senders.map(|sender| sender.join().unwrap());
+        assert!(taken.len() <= accepted.into_iter().filter(|accepted| *accepted).count());
+        drop(taken);
+        assert_eq!(Arc::strong_count(&held), 1, "something lies where nobody looks any more");
     });
 }
 

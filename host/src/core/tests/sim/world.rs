@@ -56,6 +56,8 @@ pub(super) struct World {
     pub(super) owed: Owed,
     /// Wills of connections whose plugin owes an answer.
     pub(super) partings: Vec<Parting>,
+    /// Those of which it was noticed during the present call that the plugin has answered.
+    just_parted: Vec<usize>,
 }
 
 /// The will of a connection that has ended and whose plugin has not been asked about it yet.
@@ -102,6 +104,7 @@ impl World {
             answers_later,
             owed,
             partings: Vec::new(),
+            just_parted: Vec::new(),
             rung,
             arriving: (0..workers).map(|_| VecDeque::new()).collect(),
             listed: BTreeSet::new(),
@@ -245,11 +248,14 @@ impl World {
             } else {
                 self.conns[conn].overtaken |= taken;
                 self.forsake(conn);
-                self.leave_wills_open(client);
                 let joined: Vec<bool> = self.conns.iter().map(|other| other.session.is_some()).collect();
-                self.scan_for(worker, |of, number| {
+                let concerns = |of: usize, number: Option<usize>| {
                     of == client && number.is_none_or(|other| other != conn && joined[other])
-                });
+                };
+                // The will of the one that it took over waits as well [MQTT-3.1.3-9].
+                self.scan_ended(worker, concerns);
+                self.leave_wills_open(client);
+                self.scan_for(worker, concerns);
             }
         }
         self.note_handled(conn, handled, phase == Phase::Connected);
@@ -563,23 +569,17 @@ impl World {
     /// Looks which connections of a worker have ended, and which wills were published.
     fn scan(&mut self, worker: usize) {
         self.scan_for(worker, |_, _| true);
+        // The answer about a will may have come at any time of the call that has ended now.
+        for will in std::mem::take(&mut self.just_parted) {
+            self.msgs[will].last = self.msgs[will].last.max(Some(self.step));
+        }
     }
 
     /// The same where a client, and a connection of it if it is about one, is of interest.
     fn scan_for(&mut self, worker: usize, concerns: impl Fn(usize, Option<usize>) -> bool) {
         // What ends in one call ends after what was handled in it, and nobody knows in which order.
         self.step += 1;
-        for conn in 0..self.conns.len() {
-            if let Place::At(at, slot) = self.conns[conn].place
-                && at == worker
-                && concerns(self.conns[conn].client, Some(conn))
-                && !self.conns[conn].ended
-                && self.cores[worker].is_closing(slot)
-            {
-                self.note_handled(conn, self.conns[conn].fed, false);
-                self.ended(conn);
-            }
-        }
+        self.scan_ended(worker, &concerns);
         for session in 0..self.sessions.len() {
             let model = &self.sessions[session];
             if model.worker == worker && !model.gone && concerns(model.client, None) {
@@ -592,6 +592,7 @@ impl World {
             } else if parting.is_due {
                 self.count("will after an answer");
                 self.routed(parting.will, true);
+                self.just_parted.push(parting.will);
             }
         }
         let wills = std::mem::take(&mut self.wills);
@@ -620,6 +621,20 @@ impl World {
                         None => self.routed(msg, true),
                     }
                 }
+            }
+        }
+    }
+
+    fn scan_ended(&mut self, worker: usize, concerns: impl Fn(usize, Option<usize>) -> bool) {
+        for conn in 0..self.conns.len() {
+            if let Place::At(at, slot) = self.conns[conn].place
+                && at == worker
+                && concerns(self.conns[conn].client, Some(conn))
+                && !self.conns[conn].ended
+                && self.cores[worker].is_closing(slot)
+            {
+                self.note_handled(conn, self.conns[conn].fed, false);
+                self.ended(conn);
             }
         }
     }
