@@ -224,6 +224,8 @@ pub struct Core {
     retained_armed: Armed,
     /// Buffers for outbound bytes, so that idle connections need none.
     pool: Vec<Vec<u8>>,
+    /// Their capacities together.
+    pool_bytes: usize,
     templates: Templates,
     /// Which plugins decide, as far as this worker knows.
     plan: Plan,
@@ -298,6 +300,7 @@ impl Core {
             early: VecDeque::new(),
             retained_armed: Millis::NEVER,
             pool: Vec::new(),
+            pool_bytes: 0,
             templates: Templates::default(),
             changed: ChangedMessage::default(),
             delivered: ChangedMessage::default(),

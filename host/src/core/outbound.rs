@@ -14,9 +14,13 @@ use crate::limits::QueueFull;
 use crate::message::MessageParts;
 use crate::plugin::{Cause, Fate};
 
-/// Outbound buffers that the worker keeps, and the most bytes that one of them may have.
-const POOL_BUFFERS_MAX: usize = 64;
+/// Bytes of the outbound buffers that the worker keeps, and of one of them. They are for all that have something to send in
+/// one turn: to let a buffer grow anew for each would cost more than what is put into it.
+const POOL_BYTES_MAX: usize = 8 << 20;
 const POOL_BUFFER_BYTES_MAX: usize = 256 << 10;
+
+/// What a new one has room for.
+const BUFFER_BYTES_MIN: usize = 512;
 
 /// What the answers to a peer that reads nothing may add to the bound of its outbound bytes.
 const ANSWERS_BYTES_MAX: usize = 1 << 20;
@@ -52,8 +56,9 @@ impl Core {
 
     /// Gives a buffer back to the pool.
     pub(super) fn recycle(&mut self, mut buffer: Vec<u8>) {
-        let useful = 1..=POOL_BUFFER_BYTES_MAX;
-        if self.pool.len() < POOL_BUFFERS_MAX && useful.contains(&buffer.capacity()) {
+        let bytes = buffer.capacity();
+        if (1..=POOL_BUFFER_BYTES_MAX).contains(&bytes) && self.pool_bytes + bytes <= POOL_BYTES_MAX {
+            self.pool_bytes += bytes;
             buffer.clear();
             self.pool.push(buffer);
         }
@@ -67,7 +72,13 @@ impl Core {
             self.dirty.push(slot);
         }
         if connection.out.capacity() == 0 {
-            connection.out = self.pool.pop().unwrap_or_default();
+            connection.out = self.pool.pop().map_or_else(
+                || Vec::with_capacity(BUFFER_BYTES_MIN),
+                |buffer| {
+                    self.pool_bytes -= buffer.capacity();
+                    buffer
+                },
+            );
             self.account.add(connection.out.capacity());
         }
         &mut connection.out

@@ -267,7 +267,7 @@ impl Driver {
             let read = self.read_socket(conn, now);
             bytes += read;
             since_flush += read;
-            if since_flush >= flush::EARLY_BYTES {
+            if since_flush >= flush::EARLY_READ_BYTES {
                 // No connection gets much more to send than was read, so this is soon enough.
                 since_flush = 0;
                 self.flush_early(now);

@@ -13,8 +13,13 @@ const SENDS_PER_TURN: usize = 512;
 /// Calls of `send` for one connection in a turn, while the core goes on filling its buffer.
 const SENDS_PER_CONNECTION: usize = 4;
 
-/// A connection with more to send than this is sent to before the end of the turn.
-pub(super) const EARLY_BYTES: usize = 256 << 10;
+/// When so many bytes have been read in a turn, those are sent to that have much outbound, though the turn is not over: what
+/// is sent soon is still in the processor's cache, and so is the buffer for the next one.
+pub(super) const EARLY_READ_BYTES: usize = 256 << 10;
+
+/// What is much then. Whoever has less gets more until the end of the turn: a call of `send` costs as much as some ten small
+/// messages.
+const EARLY_BYTES: usize = 8 << 10;
 
 /// Time to send what a closing connection still has outbound, in milliseconds.
 const FLUSH_MS_MAX: u64 = 5_000;
