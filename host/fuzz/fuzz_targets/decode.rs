@@ -88,7 +88,7 @@ impl Reading {
     fn check(&self, bytes: &[u8], header_bytes: usize) {
         let decoded = self.decode(bytes, header_bytes);
         if !self.from_server && bytes[0] >> 4 == 3 {
-            assert_eq!(codec::decode_publish(self.version, bytes, header_bytes).map(Packet::Publish), decoded);
+            assert_eq!(codec::decode_publish(self.version, bytes, header_bytes, None).map(Packet::Publish), decoded);
         }
         if let Ok(connect) = codec::decode_connect(bytes, header_bytes) {
             assert_eq!(decoded, Ok(Packet::Connect(connect)));

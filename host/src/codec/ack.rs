@@ -30,6 +30,16 @@ pub(super) const PUBLISH_REASON_CODES: &[u8] = &[0x00, 0x10, 0x80, 0x83, 0x87, 0
 /// The Reason Codes of PUBREL [MQTT-3.6.2-1] and PUBCOMP [MQTT-3.7.2-1].
 pub(super) const RELEASE_REASON_CODES: &[u8] = &[0x00, 0x92];
 
+/// The Packet Identifier of an acknowledgement without Reason Code and properties: success, the same four bytes in all
+/// versions. `None`: decode it.
+#[inline]
+pub fn short_ack(packet: &[u8]) -> Option<PacketId> {
+    match *packet {
+        [_, 2, high, low] => PacketId::new(u16::from_be_bytes([high, low])),
+        _ => None,
+    }
+}
+
 #[inline]
 pub(super) fn decode<'a>(version: ProtocolVersion, reader: &mut Reader<'a>) -> Result<Ack<'a>, DecodeError> {
     let mut ack = Ack::success(reader.packet_id()?);

@@ -31,14 +31,16 @@ mod wire;
 use std::fmt;
 use std::num::NonZeroU16;
 
-pub use ack::Ack;
+pub use ack::{Ack, short_ack};
 pub use auth::Auth;
 pub use connack::{Connack, connack_return_code};
 pub use connect::{Connect, Will, connect_refusal, decode_connect};
 pub use disconnect::Disconnect;
 pub use error::DecodeError;
 pub use frame::{Frame, PACKET_BYTES_MAX, PacketType, frame, header_bytes};
-pub use publish::{Publish, PublishHead, decode_publish, encode_publish, patch_packet_id, publish_packet_bytes};
+pub use publish::{
+    Publish, PublishHead, decode_publish, encode_publish, patch_packet_id, publish_packet_bytes, topic_bytes,
+};
 pub use reason_codes::reason_codes_from_server;
 pub use suback::{Suback, Unsuback};
 pub use subscribe::{RetainHandling, Subscribe, SubscribeFilter, SubscribeFilters, SubscribeOptions};
@@ -165,7 +167,7 @@ fn decode_from<'a>(
     let packet = match packet_type {
         PacketType::Connect => return decode_connect(packet, header_bytes).map(Packet::Connect),
         PacketType::Connack => Packet::Connack(connack::decode(version, &mut reader)?),
-        PacketType::Publish => Packet::Publish(publish::decode(sender, version, flags, &mut reader)?),
+        PacketType::Publish => Packet::Publish(publish::decode(sender, version, flags, None, &mut reader)?),
         PacketType::Puback => Packet::Puback(ack::decode(version, &mut reader)?),
         PacketType::Pubrec => Packet::Pubrec(ack::decode(version, &mut reader)?),
         PacketType::Pubrel => Packet::Pubrel(ack::decode(version, &mut reader)?),

@@ -31,7 +31,8 @@ const QOS: u8 = 0b0110;
 const QOS_SHIFT: u32 = 1;
 const RETAIN: u8 = 0b0001;
 
-/// [`decode`](super::decode) for a packet that is known to be a PUBLISH from a client.
+/// [`decode`](super::decode) for a packet that is known to be a PUBLISH from a client. `known` is its Topic Name if the
+/// caller has found [its bytes](topic_bytes) among those that are known to be valid.
 ///
 /// # Errors
 /// As [`decode`](super::decode); another packet is an error, too.
@@ -40,13 +41,23 @@ pub fn decode_publish<'a>(
     version: ProtocolVersion,
     packet: &'a [u8],
     header_bytes: usize,
+    known: Option<&'a str>,
 ) -> Result<Publish<'a>, DecodeError> {
-    let (packet_type, flags, body) = frame::split(packet, header_bytes)?;
-    if packet_type != PacketType::Publish {
+    let (Some(&first), Some(body)) = (packet.first(), packet.get(header_bytes..)) else {
+        return Err(DecodeError::Malformed("the packet ends inside its fixed header"));
+    };
+    if first >> 4 != PacketType::Publish as u8 {
         return Err(DecodeError::protocol("the packet is not PUBLISH"));
     }
     frame::check_remaining_length(version, header_bytes, body.len())?;
-    decode(Sender::Client, version, flags, &mut Reader::new(packet_type, body))
+    decode(Sender::Client, version, first & 0x0F, known, &mut Reader::new(PacketType::Publish, body))
+}
+
+/// The bytes of a PUBLISH packet's Topic Name, whatever they are; `None` if the packet ends before they do.
+#[inline]
+pub fn topic_bytes(packet: &[u8], header_bytes: usize) -> Option<&[u8]> {
+    let (length, rest) = packet.get(header_bytes..)?.split_first_chunk()?;
+    rest.get(..usize::from(u16::from_be_bytes(*length)))
 }
 
 #[inline]
@@ -54,6 +65,7 @@ pub(super) fn decode<'a>(
     sender: Sender,
     version: ProtocolVersion,
     flags: u8,
+    known: Option<&'a str>,
     reader: &mut Reader<'a>,
 ) -> Result<Publish<'a>, DecodeError> {
     let dup = flags & DUP != 0;
@@ -66,7 +78,14 @@ pub(super) fn decode<'a>(
         return Err(DecodeError::Malformed("DUP is set with QoS 0, expected 0"));
     }
     // [MQTT-3.3.2-1] [MQTT-3.3.2-2]
-    let topic = reader.topic_name("Topic Name")?;
+    let topic = match known {
+        Some(topic) => {
+            let bytes = reader.binary("Topic Name")?;
+            debug_assert_eq!(bytes, topic.as_bytes(), "another topic than that of the packet");
+            topic
+        }
+        None => reader.topic_name("Topic Name")?,
+    };
     let packet_id = match qos {
         // [MQTT-2.2.1-2]
         QoS::AtMostOnce => None,
@@ -135,8 +154,14 @@ pub fn encode_publish(
     let packet_start = out.len();
     let dup = if head.dup && has_packet_id { DUP } else { 0 };
     let retain = if head.retain { RETAIN } else { 0 };
-    out.push((PacketType::Publish as u8) << 4 | dup | (head.qos as u8) << QOS_SHIFT | retain);
-    wire::put_variable_byte_integer(out, remaining_length);
+    let first = (PacketType::Publish as u8) << 4 | dup | (head.qos as u8) << QOS_SHIFT | retain;
+    if remaining_length < 0x80 {
+        // Most packets: their fixed header is one write.
+        out.extend_from_slice(&[first, remaining_length as u8]);
+    } else {
+        out.push(first);
+        wire::put_variable_byte_integer(out, remaining_length);
+    }
     wire::put_string(out, topic);
     let packet_id_offset = out.len() - packet_start;
     if has_packet_id {
@@ -227,7 +252,9 @@ mod tests {
                         panic!("not a whole packet");
                     };
                     assert_eq!(total_bytes, packet.len());
-                    let publish = decode_publish(version, packet, header_bytes).unwrap();
+                    let publish = decode_publish(version, packet, header_bytes, None).unwrap();
+                    assert_eq!(topic_bytes(packet, header_bytes), Some(&b"a/b"[..]));
+                    assert_eq!(decode_publish(version, packet, header_bytes, Some("a/b")), Ok(publish));
                     assert_eq!(publish.topic, "a/b");
                     assert_eq!(publish.packet_id, packet_id.filter(|_| qos != QoS::AtMostOnce));
                     assert_eq!(publish.dup, qos != QoS::AtMostOnce);

@@ -9,7 +9,11 @@ use crate::codec::{Ack, DecodeError, Packet, PacketId};
 use crate::message::Source;
 use crate::plugin::{AckKind, Callback};
 
-const PUBREL: u8 = 0x62;
+/// First bytes of acknowledgements.
+pub(super) const PUBACK: u8 = 0x40;
+pub(super) const PUBREC: u8 = 0x50;
+pub(super) const PUBREL: u8 = 0x62;
+pub(super) const PUBCOMP: u8 = 0x70;
 
 impl Core {
     pub(super) fn on_puback(&mut self, slot: u32, ack: &Ack<'_>) -> Result<Next, DecodeError> {

@@ -65,6 +65,8 @@ pub(super) struct Connection {
     pub(super) received_before: u16,
     /// The turn in which retained messages were last looked up while a SUBSCRIBE was handled.
     pub(super) looked_up_in: u32,
+    /// Where the router had the Topic Name of its last PUBLISH packet.
+    pub(super) topic_place: u32,
     /// Keep Alive in force, in seconds; 0 if none.
     pub(super) keep_alive_secs: u16,
     /// When the last packet came, or when the connection was accepted, or began to close.
@@ -173,6 +175,7 @@ impl Connection {
             in_flight_max: limits.in_flight_max,
             received_before: 0,
             looked_up_in: 0,
+            topic_place: NONE,
             keep_alive_secs: 0,
             heard_at: now,
             armed: Millis::NEVER,

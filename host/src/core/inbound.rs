@@ -3,12 +3,13 @@
 use plugin_api::{DisconnectKind, Properties, QoS, ReasonCode};
 
 use super::connection::{Closing, Phase};
-use super::{Core, NONE};
+use super::{Core, NONE, acks};
 use crate::clock::Millis;
-use crate::codec::{self, Connack, DecodeError, Frame, Packet, ProtocolVersion};
+use crate::codec::{self, Ack, Connack, DecodeError, Frame, Packet, ProtocolVersion};
 
 /// Packet types, as they stand in the first byte of a packet.
 pub(super) const CONNECT: u8 = 1;
+const PUBLISH: u8 = 3;
 const DISCONNECT: u8 = 14;
 const AUTH: u8 = 15;
 
@@ -151,7 +152,8 @@ impl Core {
         let connection = &self.connections[slot as usize];
         match connection.phase {
             Phase::Connected => {
-                if packet[0] >> 4 == CONNECT {
+                let packet_type = packet[0] >> 4;
+                if packet_type == CONNECT {
                     // [MQTT-3.1.0-2] Whatever is in it: what is wrong with a CONNECT may have a Reason Code that
                     // DISCONNECT does not have.
                     return Err(protocol_error("a second CONNECT on one Network Connection"));
@@ -159,6 +161,19 @@ impl Core {
                 let version = connection.version;
                 // [MQTT-3.1.2-22] counts packets. Before CONNACK time runs from the start, whatever comes.
                 self.connections[slot as usize].heard_at = self.now;
+                if packet_type == PUBLISH {
+                    return self.publish_packet(slot, version, packet, header_bytes);
+                }
+                if let Some(packet_id) = codec::short_ack(packet) {
+                    let ack = Ack::success(packet_id);
+                    match packet[0] {
+                        acks::PUBACK => return self.on_puback(slot, &ack),
+                        acks::PUBREC => return self.on_pubrec(slot, &ack),
+                        acks::PUBREL => return self.on_pubrel(slot, &ack),
+                        acks::PUBCOMP => return self.on_pubcomp(slot, &ack),
+                        _ => {}
+                    }
+                }
                 let packet = codec::decode(version, packet, header_bytes)?;
                 self.connected_packet(slot, packet)
             }
@@ -182,7 +197,6 @@ impl Core {
 
     fn connected_packet(&mut self, slot: u32, packet: Packet<'_>) -> Result<Next, DecodeError> {
         match packet {
-            Packet::Publish(publish) => self.on_publish(slot, &publish),
             Packet::Puback(ack) => self.on_puback(slot, &ack),
             Packet::Pubrec(ack) => self.on_pubrec(slot, &ack),
             Packet::Pubrel(ack) => self.on_pubrel(slot, &ack),
@@ -195,10 +209,13 @@ impl Core {
             }
             Packet::Disconnect(disconnect) => Ok(self.on_disconnect(slot, &disconnect)),
             Packet::Auth(auth) => self.on_auth(slot, &auth),
-            // A second CONNECT has not come as far as here.
-            Packet::Connect(_) | Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
-                Err(protocol_error("a packet that only a server sends"))
-            }
+            // PUBLISH and a second CONNECT have not come as far as here.
+            Packet::Publish(_)
+            | Packet::Connect(_)
+            | Packet::Connack(_)
+            | Packet::Suback(_)
+            | Packet::Unsuback(_)
+            | Packet::Pingresp => Err(protocol_error("a packet that only a server sends")),
         }
     }
 
@@ -256,7 +273,14 @@ impl Core {
     }
 
     /// Why a client may not publish to a Topic Name, as a will or at once. `None`: the handlers decide.
+    #[inline]
     pub(super) fn topic_refusal(&self, topic: &str) -> Option<ReasonCode> {
+        let limits = &self.shared.limits;
+        let is_harmless = topic.len() < limits.topic_levels_max.min(limits.topic_bytes_max);
+        if is_harmless && topic.as_bytes().first() != Some(&b'$') { None } else { self.unusual_topic_refusal(topic) }
+    }
+
+    fn unusual_topic_refusal(&self, topic: &str) -> Option<ReasonCode> {
         // Section 4.7.2: topics that begin with $ are the server's, so that it can say to keep clients from using them.
         // Others than these two are left to those who agree on them.
         if topic.starts_with('$') {

@@ -3,6 +3,7 @@
 use plugin_api::{DisconnectKind, Properties, PropertiesBuf, Property, QoS, ReasonCode, RetainChange};
 
 use super::Core;
+use super::acks::{PUBACK, PUBREC};
 use super::budget::{Kept, no_room};
 use super::connection::Closing;
 use super::deferred::{Came, Question};
@@ -10,27 +11,29 @@ use super::inbound::{Next, protocol_error};
 use super::route::{Outgoing, expiry};
 use super::session::Session;
 use crate::clock::Millis;
-use crate::codec::{Ack, DecodeError, Packet, PacketId, Publish};
+use crate::codec::{self, Ack, DecodeError, Packet, PacketId, ProtocolVersion, Publish};
 use crate::limits::RejectedPublish;
 use crate::message::{MessageParts, Source};
-use crate::plugin::{ChangedMessage, Cursor, PublishOutcome, PublishRequest};
-
-/// First bytes of acknowledgements.
-const PUBACK: u8 = 0x40;
-pub(super) const PUBREC: u8 = 0x50;
-
-/// What becomes of a message after handlers have been asked.
-enum Accepted {
-    /// It goes to the subscribers as it came.
-    AsItCame,
-    /// It goes to the subscribers as the handlers have changed it.
-    Changed,
-    /// A handler has taken it: it is acknowledged, and that is all.
-    Handled,
-}
+use crate::plugin::{Cursor, PublishOutcome, PublishRequest};
 
 impl Core {
-    pub(super) fn on_publish(&mut self, slot: u32, publish: &Publish<'_>) -> Result<Next, DecodeError> {
+    /// PUBLISH, the packet that there is most of. Nearly always its topic has been published to before: then it is known
+    /// to be valid, and its characters are not looked at again.
+    pub(super) fn publish_packet(
+        &mut self,
+        slot: u32,
+        version: ProtocolVersion,
+        packet: &[u8],
+        header_bytes: usize,
+    ) -> Result<Next, DecodeError> {
+        let place = &mut self.connections[slot as usize].topic_place;
+        let topic = codec::topic_bytes(packet, header_bytes).and_then(|topic| self.router.known_topic(topic, place));
+        let publish = codec::decode_publish(version, packet, header_bytes, topic.as_deref())?;
+        self.on_publish(slot, &publish)
+    }
+
+    #[inline]
+    fn on_publish(&mut self, slot: u32, publish: &Publish<'_>) -> Result<Next, DecodeError> {
         self.counters().publishes_received.add(1);
         if publish.qos > self.shared.limits.maximum_qos {
             // [MQTT-3.2.2-11]
@@ -39,7 +42,8 @@ impl Core {
                 what: "the QoS is above the Maximum QoS of CONNACK",
             });
         }
-        match publish.properties.topic_alias() {
+        let alias = if publish.properties.is_empty() { None } else { publish.properties.topic_alias() };
+        match alias {
             None => self.publish_to(slot, publish, publish.topic),
             Some(alias) => self.publish_with_alias(slot, publish, alias),
         }
@@ -104,23 +108,22 @@ impl Core {
             self.reject_publish(slot, publish, reason_code, PropertiesBuf::default());
             return Ok(self.next(slot));
         }
-        let mut changed = std::mem::take(&mut self.changed);
-        if let Some(outcome) = self.ask_publish(slot, publish, topic, &mut changed) {
-            self.settle_publish(slot, publish, topic, outcome, &changed);
+        match self.ask_publish(slot, publish, topic) {
+            Some(PublishOutcome::Forward) => self.forward(slot, publish, topic),
+            Some(outcome) => self.settle_publish(slot, publish, topic, outcome),
+            None => {}
         }
-        self.changed = changed;
         Ok(self.next(slot))
     }
 
     /// Goes on with a message about which a plugin has answered later, or not in time.
     pub(super) fn resume_publish(&mut self, slot: u32, publish: &Publish<'_>, topic: &str, cursor: Cursor, came: Came) {
-        let mut changed = std::mem::take(&mut self.changed);
         let connection = &mut self.connections[slot as usize];
         let who = self.sessions.get(connection.session as usize).map_or("", |session| &session.client_id);
         let outcome = match (came, connection.handlers.as_mut()) {
             (Came::Answer(answered), Some(handlers)) => {
                 let request = request(publish, topic);
-                self.shared.chain.resume_publish(handlers, who, &request, &mut changed, cursor, *answered)
+                self.shared.chain.resume_publish(handlers, who, &request, &mut self.changed, cursor, *answered)
             }
             (Came::Late, _) => PublishOutcome::Reject {
                 reason_code: ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
@@ -128,8 +131,7 @@ impl Core {
             },
             (_, None) => PublishOutcome::Failed,
         };
-        self.settle_publish(slot, publish, topic, outcome, &changed);
-        self.changed = changed;
+        self.settle_publish(slot, publish, topic, outcome);
     }
 
     /// What only some servers ask of a PUBLISH packet, see `Shared::checks_publish`. Handlers have not been asked yet, and
@@ -178,10 +180,12 @@ impl Core {
     /// so what is unacknowledged has QoS 2.
     fn check_quota(&self, slot: u32) -> Result<(), DecodeError> {
         let connection = &self.connections[slot as usize];
+        if !connection.is_v5() {
+            return Ok(()); // Only 5.0 has, and was told, a Receive Maximum; before it the number of identifiers is the bound.
+        }
         let received = self.session_of(slot).map_or(0, |session| session.received.len());
-        // Only 5.0 has, and was told, a Receive Maximum; before it the number of identifiers is the bound.
         let max = usize::from(self.shared.limits.receive_maximum) + usize::from(connection.received_before);
-        if connection.is_v5() && received >= max {
+        if received >= max {
             return Err(DecodeError::Protocol {
                 code: ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
                 what: "more unacknowledged messages than the Receive Maximum of CONNACK",
@@ -190,50 +194,70 @@ impl Core {
         Ok(())
     }
 
-    /// Asks the handlers.
+    /// Asks the handlers. A changed message is in `changed` afterwards.
     #[inline]
-    fn ask_publish(
-        &mut self,
-        slot: u32,
-        publish: &Publish<'_>,
-        topic: &str,
-        changed: &mut ChangedMessage,
-    ) -> Option<PublishOutcome> {
+    fn ask_publish(&mut self, slot: u32, publish: &Publish<'_>, topic: &str) -> Option<PublishOutcome> {
         let connection = &mut self.connections[slot as usize];
         let who = self.sessions.get(connection.session as usize).map_or("", |session| &session.client_id);
         let handlers = connection.handlers.as_mut()?;
-        Some(self.shared.chain.publish(handlers, who, &request(publish, topic), changed))
+        Some(self.shared.chain.publish(handlers, who, &request(publish, topic), &mut self.changed))
     }
 
     /// Does with a message what the handlers have decided.
-    #[inline]
-    fn settle_publish(
-        &mut self,
-        slot: u32,
-        publish: &Publish<'_>,
-        topic: &str,
-        outcome: PublishOutcome,
-        changed: &ChangedMessage,
-    ) {
-        let accepted = match outcome {
-            PublishOutcome::Forward => Accepted::AsItCame,
-            PublishOutcome::Changed => Accepted::Changed,
-            PublishOutcome::Handled => Accepted::Handled,
+    fn settle_publish(&mut self, slot: u32, publish: &Publish<'_>, topic: &str, outcome: PublishOutcome) {
+        match outcome {
+            PublishOutcome::Forward => self.forward(slot, publish, topic),
+            PublishOutcome::Changed => self.forward_changed(slot, publish),
+            // It is acknowledged, and that is all.
+            PublishOutcome::Handled => self.accept_publish(slot, publish, None),
             PublishOutcome::Reject { reason_code, properties } => {
-                return self.reject_publish(slot, publish, reason_code, properties);
+                self.reject_publish(slot, publish, reason_code, properties);
             }
             PublishOutcome::Disconnect { reason_code, properties } => {
                 let closing = Closing::telling(DisconnectKind::ServerDisconnect, reason_code);
-                return self.close(slot, closing.with_properties(properties));
+                self.close(slot, closing.with_properties(properties));
             }
-            PublishOutcome::Failed => return self.close_failed(slot),
+            PublishOutcome::Failed => self.close_failed(slot),
             PublishOutcome::Deferred(cursor) => {
                 // The packet does not have it, and its alias may stand for another one later.
                 let topic = publish.topic.is_empty().then(|| topic.into());
-                return self.wait_for(slot, cursor, Question::Publish { topic });
+                self.wait_for(slot, cursor, Question::Publish { topic });
             }
+        }
+    }
+
+    /// A message goes to the subscribers as it came.
+    #[inline]
+    fn forward(&mut self, slot: u32, publish: &Publish<'_>, topic: &str) {
+        let &Publish { payload, qos, retain, .. } = publish;
+        let (properties, expires_at) = (&[][..], Millis::NEVER);
+        let parts = MessageParts { topic, payload, properties, qos, retain, expires_at, source: Source::Client };
+        if publish.properties.is_empty() {
+            return self.accept_publish(slot, publish, Some(&parts));
+        }
+        let mut properties = std::mem::take(&mut self.properties);
+        let expires_at = forwarded(publish.properties, &mut properties, self.now);
+        self.accept_publish(slot, publish, Some(&MessageParts { properties: &properties, expires_at, ..parts }));
+        properties.clear();
+        self.properties = properties;
+    }
+
+    /// A message goes to the subscribers as the handlers have changed it.
+    fn forward_changed(&mut self, slot: u32, publish: &Publish<'_>) {
+        let changed = std::mem::take(&mut self.changed);
+        let mut properties = Vec::new();
+        let expires_at = forwarded(Properties::from_trusted(&changed.properties), &mut properties, self.now);
+        let parts = MessageParts {
+            topic: &changed.topic,
+            payload: &changed.payload,
+            properties: &properties,
+            qos: changed.qos,
+            retain: changed.retain,
+            expires_at,
+            source: Source::Client,
         };
-        self.accept_publish(slot, publish, topic, accepted, changed);
+        self.accept_publish(slot, publish, Some(&parts));
+        self.changed = changed;
     }
 
     fn reject_publish(&mut self, slot: u32, publish: &Publish<'_>, reason_code: ReasonCode, properties: PropertiesBuf) {
@@ -275,67 +299,34 @@ impl Core {
         self.answer_with_properties(slot, properties.as_properties(), packet);
     }
 
-    /// Takes ownership of a message: stores, routes and acknowledges it.
-    fn accept_publish(
-        &mut self,
-        slot: u32,
-        publish: &Publish<'_>,
-        topic: &str,
-        accepted: Accepted,
-        changed: &ChangedMessage,
-    ) {
-        let mut properties = std::mem::take(&mut self.properties);
-        let parts = match accepted {
-            Accepted::Handled => None,
-            Accepted::AsItCame => {
-                let expires_at = forwarded(publish.properties, &mut properties, self.now);
-                Some(MessageParts {
-                    topic,
-                    payload: publish.payload,
-                    properties: &properties,
-                    qos: publish.qos,
-                    retain: publish.retain,
-                    expires_at,
-                    source: Source::Client,
-                })
+    /// Takes ownership of a message: stores, routes and acknowledges it. `None`: a handler has taken it.
+    fn accept_publish(&mut self, slot: u32, publish: &Publish<'_>, parts: Option<&MessageParts<'_>>) {
+        let Some(packet_id) = publish.packet_id else {
+            // Handlers may have made it one that has to be kept where there is no room.
+            if parts
+                .is_some_and(|parts| self.publish_from(slot, &mut Outgoing::new(*parts)) == ReasonCode::QUOTA_EXCEEDED)
+            {
+                self.refuse_to_retain(slot, publish);
             }
-            Accepted::Changed => {
-                let expires_at = forwarded(Properties::from_trusted(&changed.properties), &mut properties, self.now);
-                Some(MessageParts {
-                    topic: &changed.topic,
-                    payload: &changed.payload,
-                    properties: &properties,
-                    qos: changed.qos,
-                    retain: changed.retain,
-                    expires_at,
-                    source: Source::Client,
-                })
-            }
+            return;
         };
-        match (publish.qos, publish.packet_id) {
-            (_, Some(_)) if parts.is_some_and(|parts| !self.can_take(slot, publish.qos, &parts)) => {
-                self.counters().publishes_refused.add(1);
-                self.refuse_full(slot, publish);
+        if parts.is_some_and(|parts| !self.can_take(slot, publish.qos, parts)) {
+            self.counters().publishes_refused.add(1);
+            return self.refuse_full(slot, publish);
+        }
+        if publish.qos == QoS::ExactlyOnce {
+            if parts.is_some_and(|parts| !self.has_room_to_retain(parts)) {
+                return self.refuse_to_retain(slot, publish);
             }
-            (QoS::ExactlyOnce, Some(packet_id)) => {
-                if parts.is_some_and(|parts| !self.has_room_to_retain(&parts)) {
-                    self.refuse_to_retain(slot, publish);
-                } else {
-                    self.receive(slot, packet_id, parts.map(|parts| Kept::new(&parts, &self.account)));
-                }
-            }
-            (_, packet_id) => {
-                let reason_code =
-                    parts.map_or(ReasonCode::SUCCESS, |parts| self.publish_from(slot, &mut Outgoing::new(parts)));
-                if reason_code == ReasonCode::QUOTA_EXCEEDED {
-                    self.refuse_to_retain(slot, publish);
-                } else if let Some(packet_id) = packet_id {
-                    self.answer_publish(slot, publish.qos, packet_id, reason_code, &PropertiesBuf::default());
-                }
+            return self.receive(slot, packet_id, parts.map(|parts| Kept::new(parts, &self.account)));
+        }
+        match parts.map_or(ReasonCode::SUCCESS, |parts| self.publish_from(slot, &mut Outgoing::new(*parts))) {
+            ReasonCode::SUCCESS => self.acknowledge(slot, PUBACK, packet_id),
+            ReasonCode::QUOTA_EXCEEDED => self.refuse_to_retain(slot, publish),
+            reason_code => {
+                self.answer_publish(slot, QoS::AtLeastOnce, packet_id, reason_code, &PropertiesBuf::default())
             }
         }
-        properties.clear();
-        self.properties = properties;
     }
 
     /// Whether a message that is acknowledged can be kept where it would have to be.

@@ -3,14 +3,11 @@
 use plugin_api::{Properties, ReasonCode};
 
 use super::Core;
+use super::acks::{PUBCOMP, PUBREC};
 use super::budget::Kept;
 use super::inbound::{Next, protocol_error};
-use super::publish::PUBREC;
 use super::route::Outgoing;
 use crate::codec::{Ack, DecodeError, Packet, PacketId, Publish};
-
-/// First byte of an acknowledgement.
-const PUBCOMP: u8 = 0x70;
 
 impl Core {
     /// A QoS 2 message that was received before is acknowledged again and nothing else [MQTT-4.3.3-10].

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use slab::Slab;
 
 use super::interest::{Generations, Watched};
 use super::targets::Targets;
@@ -17,13 +18,17 @@ const BYTES_MAX: usize = 32 << 20;
 
 /// The targets of topics that were published to, each valid until a generation that it depends on moves.
 pub(super) struct Cache {
-    entries: HashTable<Entry>,
+    entries: Slab<Entry>,
+    /// Places in `entries`, by topic.
+    places: HashTable<u32>,
     hasher: RandomState,
     bytes: usize,
+    /// The place that was found last: who asks for a topic by its bytes asks for its targets next.
+    last: u32,
 }
 
 struct Entry {
-    topic: Box<str>,
+    topic: Rc<str>,
     targets: Rc<Targets>,
     watched: Watched,
     generation: u64,
@@ -33,20 +38,41 @@ struct Entry {
 
 impl Entry {
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.topic.len() + self.targets.heap_bytes()
+        size_of::<Self>() + size_of::<u32>() + self.topic.len() + self.targets.heap_bytes()
     }
 }
 
 impl Cache {
     pub(super) fn new() -> Self {
-        Self { entries: HashTable::new(), hasher: RandomState::default(), bytes: 0 }
+        Self {
+            entries: Slab::new(),
+            places: HashTable::new(),
+            hasher: RandomState::default(),
+            bytes: 0,
+            last: u32::MAX,
+        }
+    }
+
+    /// The topic with these bytes, if it was published to before. `place` is where it was the last time.
+    #[inline]
+    pub(super) fn topic(&mut self, bytes: &[u8], place: &mut u32) -> Option<&Rc<str>> {
+        let is_there = self.entries.get(*place as usize).is_some_and(|entry| entry.topic.as_bytes() == bytes);
+        if !is_there {
+            *place = self.find(bytes)?;
+        }
+        self.last = *place;
+        Some(&self.entries[*place as usize].topic)
     }
 
     /// The targets of `topic`, if they are known and still valid.
     #[inline]
     pub(super) fn get(&mut self, topic: &str, generations: &Generations) -> Option<Rc<Targets>> {
-        let hash = self.hasher.hash_one(topic);
-        let entry = self.entries.find_mut(hash, |entry| *entry.topic == *topic)?;
+        // The very same text, not only the same characters: that takes no look at them.
+        let is_last = self.entries.get(self.last as usize).is_some_and(|entry| std::ptr::eq(&*entry.topic, topic));
+        if !is_last {
+            self.last = self.find(topic.as_bytes())?;
+        }
+        let entry = &mut self.entries[self.last as usize];
         if generations.current(entry.watched) != entry.generation {
             return None;
         }
@@ -54,12 +80,22 @@ impl Cache {
         Some(Rc::clone(&entry.targets))
     }
 
+    fn find(&self, topic: &[u8]) -> Option<u32> {
+        let is_topic = |place: &u32| self.entries[*place as usize].topic.as_bytes() == topic;
+        self.places.find(self.hash(topic), is_topic).copied()
+    }
+
+    fn hash(&self, topic: &[u8]) -> u64 {
+        self.hasher.hash_one(topic)
+    }
+
     /// Keeps targets that were found after `generation` had been read.
     pub(super) fn put(&mut self, topic: &str, watched: Watched, generation: u64, targets: Rc<Targets>) {
-        let hash = self.hasher.hash_one(topic);
-        if let Ok(outdated) = self.entries.find_entry(hash, |entry| *entry.topic == *topic) {
+        let hash = self.hash(topic.as_bytes());
+        let is_topic = |place: &u32| *self.entries[*place as usize].topic == *topic;
+        if let Ok(outdated) = self.places.find_entry(hash, is_topic) {
             let (outdated, _) = outdated.remove();
-            self.bytes -= outdated.bytes();
+            self.bytes -= self.entries.remove(outdated as usize).bytes();
         }
         let entry = Entry { topic: topic.into(), targets, watched, generation, used: false };
         let bytes = entry.bytes();
@@ -70,21 +106,28 @@ impl Cache {
             self.make_room(bytes);
         }
         self.bytes += bytes;
-        let hasher = &self.hasher;
-        self.entries.insert_unique(hash, entry, |entry| hasher.hash_one(&*entry.topic));
+        let place = u32::try_from(self.entries.insert(entry)).expect("there are at most TOPICS_MAX");
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        self.places.insert_unique(hash, place, |place| hasher.hash_one(entries[*place as usize].topic.as_bytes()));
     }
 
     /// Drops what was not used since the last time, or everything if that leaves more than half.
     fn make_room(&mut self, bytes: usize) {
         let mut kept = 0;
-        self.entries.retain(|entry| {
+        self.places.retain(|place| {
+            let entry = &mut self.entries[*place as usize];
             let keep = std::mem::take(&mut entry.used);
-            kept += if keep { entry.bytes() } else { 0 };
+            if keep {
+                kept += entry.bytes();
+            } else {
+                self.entries.remove(*place as usize);
+            }
             keep
         });
         self.bytes = kept;
         if self.entries.len() > TOPICS_MAX / 2 || kept + bytes > BYTES_MAX / 2 {
             self.entries.clear();
+            self.places.clear();
             self.bytes = 0;
         }
     }
@@ -119,7 +162,32 @@ mod tests {
             assert!(cache.entries.len() <= TOPICS_MAX && cache.bytes <= BYTES_MAX);
             assert!(cache.get("hot", &generations).is_some(), "dropped after {n} other topics");
         }
-        assert_eq!(cache.bytes, cache.entries.iter().map(Entry::bytes).sum::<usize>());
+        assert_eq!(cache.bytes, cache.entries.iter().map(|(_, entry)| entry.bytes()).sum::<usize>());
+        assert_eq!(cache.entries.len(), cache.places.len());
+    }
+
+    #[test]
+    fn a_topic_is_found_by_its_bytes_wherever_it_was_before() {
+        let generations = Generations::new();
+        let mut cache = Cache::new();
+        let (mut first, mut second) = (u32::MAX, 7);
+        assert_eq!(cache.topic(b"a", &mut first), None);
+        for topic in ["a", "b"] {
+            let watched = generations.watch(topic);
+            cache.put(topic, watched, generations.current(watched), targets(topic.len() as u32));
+        }
+        assert_eq!(cache.topic(b"a", &mut first).map(|topic| &**topic), Some("a"));
+        assert_eq!(cache.topic(b"b", &mut second).map(|topic| &**topic), Some("b"));
+        assert_ne!(first, second);
+        // Somebody else's place, and the place of a topic that is gone.
+        assert_eq!(cache.topic(b"b", &mut first).map(|topic| &**topic), Some("b"));
+        assert_eq!(first, second);
+        assert_eq!(cache.topic(b"c", &mut first), None);
+        let known = Rc::clone(cache.topic(b"a", &mut first).unwrap());
+        assert!(cache.get(&known, &generations).is_some());
+        assert!(cache.get("b", &generations).is_some(), "not that of the topic that was asked for last");
+        generations.bump("a");
+        assert!(cache.get(&known, &generations).is_none());
     }
 
     #[test]

@@ -223,7 +223,7 @@ fn remaining_length_in_more_bytes_than_needed() {
     let error = decode_one(Sender::Client, V5, &puback).unwrap_err();
     assert!(error.to_string().contains("Remaining Length has more bytes"));
     let publish = [0x30, 0x84, 0x00, 0x00, 0x01, b'a', 0x00];
-    assert_eq!(decode_publish(V5, &publish, 3), Err(error));
+    assert_eq!(decode_publish(V5, &publish, 3, None), Err(error));
     // CONNECT goes by its own version.
     let mut connect = packet("10: <MQTT> 05 02 0000 {} <>");
     connect[1] |= 0x80;
