@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::call::{Handlers, Plugin};
+use super::handlers::Handlers;
+use super::instance::Plugin;
 use super::outcome::{ConnackOverrides, InfoAction, OwnedMessage};
 
 /// What the chain needs to go on when the answer has come: whose it is, and what the plugins before have said.

@@ -6,8 +6,8 @@ use plugin_api::abi::{RawDeliver, Verdict};
 use plugin_api::{Callback, QoS};
 
 use super::answer::{Answer, unknown};
-use super::call::Handlers;
 use super::chain::{Chain, implementing};
+use super::handlers::Handlers;
 use super::outcome::{ChangedMessage, DeliverOutcome};
 use super::request::NO_EXTENSION;
 use super::services;

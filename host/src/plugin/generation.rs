@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use foldhash::fast::FixedState;
 use plugin_api::{Callback, Callbacks};
 
-use super::call::{Plugin, Plugins};
 use super::chain::Chain;
+use super::handlers::Plugins;
+use super::instance::Plugin;
 
 /// All connections, in the unit of [`Trial::per_mille`].
 const PER_MILLE: u64 = 1000;

@@ -5,7 +5,8 @@ use plugin_api::Callback;
 use plugin_api::abi::{FLAG_SWAP_DISCONNECTS, Opaque, RawState, RawSwapped, Verdict};
 
 use super::answer::{Answer, unknown};
-use super::call::{Plugin, State};
+use super::handlers::State;
+use super::instance::Plugin;
 use super::request::{NO_EXTENSION, slice};
 use super::services::NO_CONNECTION;
 use super::stats::Entry;

@@ -34,8 +34,8 @@ use plugin_api::{Callback, Callbacks, Handler};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::c;
-use super::call::{NotReady, Plugin};
 use super::error::LoadError;
+use super::instance::{NotReady, Plugin};
 use super::services::{Panic, Services};
 
 /// Largest library that is loaded, in bytes.

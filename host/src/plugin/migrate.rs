@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::call::{Handlers, Kept, Plugin, State};
 use super::generation::Plan;
+use super::handlers::{Handlers, Kept, State};
 use super::handover::NotExported;
+use super::instance::Plugin;
 use super::request::SwapRequest;
 use plugin_api::Callback;
 

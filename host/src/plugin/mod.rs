@@ -6,22 +6,28 @@
 //!
 //! Where `unsafe` is, and why:
 //! - `loader.rs` maps a library and trusts its table of functions, after the checks that are described there;
-//! - `call.rs` calls those functions; it alone pairs a plugin's instance with the states that it made; `handover.rs` calls
-//!   those that hand state over;
+//! - `instance.rs` and `call.rs` call those functions; `enter.rs` calls those that get the state of a connection, and pairs it
+//!   with the instance that made it; `handover.rs` calls those that hand state over;
 //! - `answer.rs`, `services.rs` and `services/` are called by plugins, and turn the pointers that they get back into references.
 //!
 //! **A plugin that cannot answer refuses.** A panic, a state that panicked before, an answer that cannot be read: the
 //! outcome is `Failed`, the reason is in the log with plugin, callback and client, and the core closes the connection.
 
+mod admit;
 mod answer;
 mod c;
 mod call;
 mod chain;
 mod cursor;
 mod deliver;
+mod enter;
 mod error;
+mod faults;
 mod generation;
+mod handlers;
 mod handover;
+mod info;
+mod instance;
 mod loader;
 mod migrate;
 mod notices;
@@ -34,18 +40,20 @@ mod request;
 mod rules;
 mod services;
 mod stats;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod tickets;
 mod watch;
 
 pub(crate) use call::Unable;
-pub use call::{Handlers, Plugin};
 pub use chain::Chain;
 pub use cursor::Cursor;
 pub use deliver::{Cause, DeliverRequest};
 pub use error::LoadError;
 pub use generation::{Busy, Flip, Plan, Trial};
+pub use handlers::Handlers;
+pub use instance::Plugin;
 pub use loader::{Origin, Prepared, mapped};
 pub use migrate::Conformed;
 pub use notices::{ConnectedNotice, Fate, LastStates, MessageNotice};

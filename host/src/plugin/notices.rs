@@ -9,9 +9,9 @@ use plugin_api::abi::{RawConnected, RawDeliver, RawMessageNotice, RawRetained};
 use plugin_api::{Callback, DropReason, QoS, ReasonCode, RetainChange};
 
 use super::answer::Answer;
-use super::call::Handlers;
 use super::chain::{Chain, implementing};
 use super::generation::Plan;
+use super::handlers::Handlers;
 use super::handover::Exported;
 use super::outcome::Failed;
 use super::request::NO_EXTENSION;

@@ -7,7 +7,8 @@ use plugin_api::Callback;
 use plugin_api::abi::{Opaque, RawAck, RawState, Verdict};
 
 use super::answer::Answer;
-use super::call::{Handlers, Plugin, State};
+use super::handlers::{Handlers, State};
+use super::instance::Plugin;
 use super::outcome::Failed;
 use super::owned::{OwnedInfo, OwnedSwapped, Request, with_subscribe, with_unsubscribe};
 use super::pool::{Call, Cell, Full, Job};

@@ -13,7 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::call::{Plugin, State};
+use super::handlers::State;
+use super::instance::Plugin;
 use super::owned::{OwnedInfo, Request};
 use super::services;
 use super::watch::Watch;

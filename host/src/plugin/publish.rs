@@ -4,9 +4,10 @@ use plugin_api::abi::{RawPublish, Verdict};
 use plugin_api::{Callback, PropertiesBuf};
 
 use super::answer::{Answer, MessageView, unknown};
-use super::call::{Handlers, Plugin};
 use super::chain::{Chain, ERROR, implementing_from};
 use super::cursor::{Cursor, SoFar};
+use super::handlers::Handlers;
+use super::instance::Plugin;
 use super::outcome::{ChangedMessage, Failed, PublishOutcome};
 use super::request::PublishRequest;
 use super::rules::Place;

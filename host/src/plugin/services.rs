@@ -5,41 +5,33 @@
 #![allow(unsafe_code)] // Plugins call these functions with a pointer that has to become a reference.
 
 mod asker;
+mod functions;
 mod holdings;
+mod inside;
 mod log;
 mod metrics;
 mod store;
 mod table;
 
-use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use abi_stable::prefix_type::WithMetadata;
-use abi_stable::std_types::RSlice;
-use plugin_api::abi::{
-    HostVt, HostVtRef, Opaque, RawField, RawHost, RawMessage, RawPiece, RawPublish, RawTarget, Status, Verdict,
-};
+use plugin_api::abi::{HostVtRef, Opaque, RawHost, RawMessage, RawPublish, RawTarget, Status};
 use plugin_api::{PropertiesBuf, Property, QoS};
-use tracing::Level;
 
 pub use self::asker::{Asker, Pieces};
+pub(super) use self::functions::TABLE;
 use self::holdings::{AllHoldings, Holdings};
-use self::log::Line;
+use self::inside::{GIVEN, HOPS, INSIDE, LATER, MAY_DEFER, touch};
+pub(super) use self::inside::{Left, Panic, because_of, hops, inside, with_hops, with_ticket};
 pub use self::metrics::{MetricSample, MetricValue};
-use self::table::{
-    cancel_timer, kv_delete, kv_get, kv_list, kv_put, metric, metric_record, query, reauthorise, send_info, subscribe,
-    unsubscribe,
-};
-use super::answer::Answer;
 use super::pool::Pool;
 use super::rules::{self, Place};
-use super::stats::Entry;
 use super::tickets::{Answered, Completed, NO_TICKET, Tickets};
 use super::watch::Watch;
 use crate::clock::{Clock, Millis};
-use crate::codec::{PACKET_BYTES_MAX, PacketType};
+use crate::codec::PACKET_BYTES_MAX;
 use crate::core::mail::{InfoMail, InfoTarget, Mail, Mailboxes, SendTarget};
 use crate::core::{may_exist, owner_of};
 use crate::limits::Limits;
@@ -57,9 +49,6 @@ const REQUESTS_MAX: usize = 4096;
 /// Publishes of plugins of which each was made because of the one before, in a callback about its message: the next one is
 /// refused, so that plugins which answer each other do not go on for ever.
 const HOPS_MAX: u8 = 8;
-
-/// Panics of one callback that are remembered: the one that ends it, and those that it caught itself.
-const PANICS_MAX: usize = 16;
 
 /// Tickets that one plugin may have open, if the server does not say otherwise.
 const TICKETS_MAX: usize = 1024;
@@ -363,285 +352,4 @@ impl PluginServices {
             index => Ok(index),
         }
     }
-}
-
-/// Whether a callback runs on this thread, as bits: it does,
-const RUNS: u8 = 1;
-/// there is something in [`LATER`],
-const TOUCHED: u8 = 2;
-/// it may take a ticket.
-const MAY_DEFER: u8 = 4;
-
-/// What has to wait for the end of the callback.
-struct Later {
-    requests: Vec<(Mailboxes, usize, Mail)>,
-    settled: Settled,
-}
-
-/// What a call into a plugin has left behind besides its answer.
-#[derive(Debug)]
-pub(super) struct Settled {
-    /// Panics that its hook reported, those that it caught itself included.
-    pub(super) panics: Vec<Panic>,
-    /// The ticket that it has taken.
-    pub(super) ticket: u64,
-}
-
-impl Settled {
-    const NOTHING: Self = Self { panics: Vec::new(), ticket: NO_TICKET };
-}
-
-/// A panic in a callback, as the plugin's hook reported it.
-#[derive(Debug)]
-pub(super) struct Panic {
-    pub(super) text: String,
-    pub(super) location: String,
-}
-
-thread_local! {
-    // Two cells without a destructor, as they are set and read around every callback, and the rest apart.
-    static INSIDE: Cell<u8> = const { Cell::new(0) };
-    static CONNECTION: Cell<u64> = const { Cell::new(NO_CONNECTION) };
-    /// What the callback is about, if one runs.
-    static SPAN: Cell<Option<Span>> = const { Cell::new(None) };
-    /// How many publishes of plugins have led to the message that a callback is about.
-    static HOPS: Cell<u8> = const { Cell::new(0) };
-    // The ticket that the question has already; see `with_ticket`.
-    static GIVEN: Cell<u64> = const { Cell::new(NO_TICKET) };
-    static LATER: RefCell<Later> = const { RefCell::new(Later { requests: Vec::new(), settled: Settled::NOTHING }) };
-}
-
-/// What a call into a plugin has left behind besides its answer, if there is anything. One word, as almost always there is
-/// not.
-pub(super) type Left = Option<Box<Settled>>;
-
-/// Runs a call into a plugin, on a thread of the pool, whose question has a ticket: it is the one that the plugin gets if it
-/// takes one.
-pub(super) fn with_ticket<T>(ticket: u64, call: impl FnOnce() -> T) -> T {
-    GIVEN.set(ticket);
-    let outcome = call();
-    GIVEN.set(NO_TICKET);
-    outcome
-}
-
-/// Runs a call into a plugin. What it asks for meanwhile is done when it has returned.
-#[inline]
-pub(super) fn inside<T>(entry: Entry, connection: u64, who: &str, call: impl FnOnce() -> T) -> (T, Left) {
-    INSIDE.set(if entry.may_defer() { RUNS | MAY_DEFER } else { RUNS });
-    CONNECTION.set(connection);
-    SPAN.set(Some(Span { entry, who }));
-    let result = call();
-    CONNECTION.set(NO_CONNECTION);
-    SPAN.set(None);
-    let touched = INSIDE.replace(0) & TOUCHED != 0;
-    (result, if touched { settle() } else { None })
-}
-
-/// Runs calls about a message: what plugins publish in them is one publish of a plugin further from its origin.
-#[inline]
-pub(super) fn because_of<T>(source: Source, calls: impl FnOnce() -> T) -> T {
-    HOPS.set(source.hops());
-    let result = calls();
-    HOPS.set(0);
-    result
-}
-
-/// How far from its origin is what plugins publish on this thread now.
-pub(super) fn hops() -> u8 {
-    HOPS.get()
-}
-
-/// Runs a call that belongs to another thread's, as far as it is from the origin.
-pub(super) fn with_hops<T>(hops: u8, call: impl FnOnce() -> T) -> T {
-    HOPS.set(hops);
-    let result = call();
-    HOPS.set(0);
-    result
-}
-
-/// Notes that there is something in [`LATER`].
-fn touch() {
-    INSIDE.set(INSIDE.get() | TOUCHED);
-}
-
-#[cold]
-fn settle() -> Left {
-    let Later { requests, settled } = LATER.replace(Later { requests: Vec::new(), settled: Settled::NOTHING });
-    for (mailboxes, worker, mail) in requests {
-        if let Err(mut refused) = mailboxes.hand_in(worker, mail)
-            && !refused.closed
-            && !refused.mail.unless_answered(Status::FULL)
-        {
-            tracing::warn!(worker, "a plugin's request was dropped: the worker's mailbox is full");
-        }
-    }
-    (!settled.panics.is_empty() || settled.ticket != NO_TICKET).then(|| Box::new(settled))
-}
-
-/// What a callback is about, for the log.
-#[derive(Clone, Copy)]
-struct Span {
-    entry: Entry,
-    /// Client Identifier. It outlives the call.
-    who: *const str,
-}
-
-/// Writes a line for a plugin.
-fn write(level: u8, plugin: &str, part: &str, text: String, fields: Vec<(String, String)>) {
-    let connection = Some(CONNECTION.get()).filter(|connection| *connection != NO_CONNECTION);
-    let span = SPAN.get();
-    // SAFETY: `inside` has set it on this thread to a text that its caller borrows, and takes it away when the call is over.
-    let client_id = span.map(|span| unsafe { &*span.who }).filter(|client_id| !client_id.is_empty());
-    let callback = span.map(|span| span.entry.name());
-    let level = level_of(level);
-    Line { level, plugin, part, connection, client_id, callback, text, fields }.write();
-}
-
-fn level_of(level: u8) -> Level {
-    match level {
-        0 | 1 => Level::ERROR,
-        2 => Level::WARN,
-        3 => Level::INFO,
-        4 => Level::DEBUG,
-        _ => Level::TRACE,
-    }
-}
-
-fn is_enabled(level: u8) -> bool {
-    match level {
-        0 | 1 => tracing::enabled!(target: "host::plugin", tracing::Level::ERROR),
-        2 => tracing::enabled!(target: "host::plugin", tracing::Level::WARN),
-        3 => tracing::enabled!(target: "host::plugin", tracing::Level::INFO),
-        4 => tracing::enabled!(target: "host::plugin", tracing::Level::DEBUG),
-        _ => tracing::enabled!(target: "host::plugin", tracing::Level::TRACE),
-    }
-}
-
-/// Text from a plugin, cut to what a log line may have.
-fn lossy(bytes: RSlice<'_, u8>) -> String {
-    let bytes = bytes.as_slice();
-    String::from_utf8_lossy(&bytes[..bytes.len().min(LOG_BYTES_MAX)]).into_owned()
-}
-
-/// Runs a service: whatever panics in it (a log writer, for example) must not unwind into the plugin.
-fn service<T>(context: Opaque, otherwise: T, run: impl FnOnce(&'static PluginServices) -> T) -> T {
-    // SAFETY: `PluginServices::raw` gave the pointer out, and what it points to is never freed.
-    let services = unsafe { &*context.cast::<PluginServices>() };
-    catch_unwind(AssertUnwindSafe(|| run(services))).unwrap_or(otherwise)
-}
-
-unsafe extern "C" fn log_enabled(context: Opaque, level: u8) -> bool {
-    service(context, false, |_| is_enabled(level))
-}
-
-unsafe extern "C" fn log(
-    context: Opaque,
-    level: u8,
-    target: RSlice<'_, u8>,
-    text: RSlice<'_, u8>,
-    fields: RSlice<'_, RawField<'_>>,
-) {
-    service(context, (), |host| {
-        // One that is not written costs no more than this.
-        if is_enabled(level) {
-            let fields = fields.as_slice().iter().map(|field| (lossy(field.name), lossy(field.value))).collect();
-            write(level, &host.plugin, &lossy(target), lossy(text), fields);
-        }
-    });
-}
-
-unsafe extern "C" fn panicked(context: Opaque, text: RSlice<'_, u8>, location: RSlice<'_, u8>, thread: RSlice<'_, u8>) {
-    service(context, (), |host| {
-        let panic = Panic { text: lossy(text), location: lossy(location) };
-        if INSIDE.get() == 0 {
-            let Panic { text, location } = panic;
-            // Only the plugin's own copy of `std` knows it.
-            let thread = lossy(thread);
-            let thread = if thread.is_empty() { "unnamed" } else { thread.as_str() };
-            tracing::error!(plugin = host.plugin, thread, text, location, "a plugin panicked on a thread of its own");
-        } else {
-            touch();
-            LATER.with_borrow_mut(|later| {
-                if later.settled.panics.len() < PANICS_MAX {
-                    later.settled.panics.push(panic);
-                }
-            });
-        }
-    });
-}
-
-unsafe extern "C" fn publish(context: Opaque, message: &RawMessage<'_>) -> Status {
-    service(context, Status::FULL, |host| host.with(|services| services.post_publish(services.message(message, host)?)))
-}
-
-unsafe extern "C" fn send(context: Opaque, target: &RawTarget<'_>, message: &RawMessage<'_>) -> Status {
-    service(context, Status::FULL, |host| {
-        host.with(|services| services.post_send(target, services.message(message, host)?))
-    })
-}
-
-unsafe extern "C" fn disconnect(
-    context: Opaque,
-    connection: u64,
-    reason_code: u8,
-    properties: RSlice<'_, u8>,
-) -> Status {
-    service(context, Status::FULL, |host| {
-        let properties = properties.as_slice();
-        let (Ok(reason_code), Ok(_)) =
-            (rules::disconnection(reason_code.into()), rules::properties(Place::Farewell, properties))
-        else {
-            return Status::INVALID;
-        };
-        let reason_code = rules::fitting(PacketType::Disconnect, reason_code, &host.plugin, "Host::disconnect", "");
-        let mail = || Mail::Disconnect { connection, reason_code, properties: properties.into() };
-        host.with(|services| services.post(0..services.mailboxes.workers(), &mail))
-    })
-}
-
-/// What plugins get.
-pub(super) const TABLE: HostVt = HostVt {
-    log_enabled,
-    log,
-    panicked,
-    publish,
-    send,
-    send_info,
-    cancel_timer,
-    disconnect,
-    ticket,
-    complete,
-    query,
-    subscribe,
-    unsubscribe,
-    reauthorise,
-    kv_get,
-    kv_put,
-    kv_delete,
-    kv_list,
-    metric,
-    metric_record,
-};
-
-unsafe extern "C" fn ticket(context: Opaque, number: &mut u64) -> Status {
-    *number = NO_TICKET;
-    service(context, Status::FULL, |host| match host.ticket() {
-        Ok(ticket) => {
-            *number = ticket;
-            Status::OK
-        }
-        Err(status) => status,
-    })
-}
-
-unsafe extern "C" fn complete(
-    context: Opaque,
-    ticket: u64,
-    verdict: Verdict,
-    pieces: RSlice<'_, RawPiece<'_>>,
-) -> Status {
-    service(context, Status::FULL, |host| {
-        let answer = Answer::of(pieces.as_slice());
-        host.complete(ticket, Box::new(Answered { verdict, answer }))
-    })
 }

@@ -85,9 +85,9 @@ const EDITS: [Edit; 19] = [
     ),
     edit("plugin-api/src/export/shims.rs", "\nwithout_state! {", "\n}\n", "\n    later(): handle_later();"),
     // The host: it calls the callback when it has made an instance, and its service doubles a number.
-    edit("host/src/plugin/services.rs", "const TABLE: HostVt = HostVt {", "\n};\n", "\n    later,"),
+    edit("host/src/plugin/services/functions.rs", "const TABLE: HostVt = HostVt {", "\n};\n", "\n    later,"),
     edit(
-        "host/src/plugin/services.rs",
+        "host/src/plugin/services/functions.rs",
         "const TABLE: HostVt = HostVt {",
         "\nunsafe extern",
         "\nunsafe extern \"C\" fn later(_: Opaque, number: u64) -> u64 {\n    2 * number\n}\n",
@@ -101,7 +101,7 @@ const EDITS: [Edit; 19] = [
     ),
     edit("host/src/plugin/c/services.rs", "static TABLE: CServices", "\n};\n", "\n    later: OURS.later,"),
     edit(
-        "host/src/plugin/call.rs",
+        "host/src/plugin/instance.rs",
         "unsafe fn init(",
         "\n        Ok(Self {\n",
         "\n        if let Some(later) = table.later() {\n            \

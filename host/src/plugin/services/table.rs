@@ -10,8 +10,10 @@ use plugin_api::abi::{
 };
 use plugin_api::topic::{self, Share};
 
+use super::functions::service;
+use super::inside::{CONNECTION, INSIDE};
 use super::metrics::Metric;
-use super::{Asker, CONNECTION, INFO_BYTES_MAX, INSIDE, PluginServices, Services, service};
+use super::{Asker, INFO_BYTES_MAX, PluginServices, Services};
 use crate::codec::{RetainHandling, SubscribeOptions};
 use crate::core::mail::{InfoMail, InfoTarget, Mail, SubscribeMail};
 use crate::core::{Cursor, Poll, Query, Wanted, owner_of};

@@ -1,0 +1,309 @@
+//! The states of one connection, and the plugins that they belong to: a state goes back only to the instance that made it.
+#![allow(unsafe_code)] // A state goes from thread to thread.
+
+use std::fmt;
+use std::sync::Arc;
+
+use plugin_api::abi::{Opaque, Verdict};
+use plugin_api::{Callback, Callbacks};
+
+use super::answer::Answer;
+use super::cursor::Cursor;
+use super::generation::Plan;
+use super::instance::Plugin;
+use super::outcome::Failed;
+use super::pool::Cell;
+use super::request::ConnectionInfo;
+use super::stats::{Detour, Entry};
+use super::tickets::Answered;
+
+/// Plugins in their order, at most 64. It does not change: a swap makes a new one.
+#[derive(Default)]
+pub(super) struct Plugins {
+    pub(super) list: Box<[Arc<Plugin>]>,
+    /// For each callback the plugins that implement it, as a set of bits.
+    implementing: [u64; Callback::ALL.len()],
+}
+
+impl Plugins {
+    pub(super) fn new(list: Vec<Arc<Plugin>>) -> Self {
+        let implements = |plugin: &Plugin, callback| u64::from(plugin.callbacks.contains(callback));
+        let set = |callback| {
+            list.iter().enumerate().fold(0, |set, (index, plugin)| set | implements(plugin, callback) << index)
+        };
+        Self { implementing: Callback::ALL.map(set), list: list.into() }
+    }
+
+    /// The same with another plugin in one place.
+    pub(super) fn with(&self, index: usize, plugin: &Arc<Plugin>) -> Arc<Self> {
+        let mut list = self.list.to_vec();
+        list[index] = Arc::clone(plugin);
+        Arc::new(Self::new(list))
+    }
+
+    /// The plugins that implement a callback, as a set of bits.
+    #[inline]
+    pub(super) fn implementing(&self, callback: Callback) -> u64 {
+        self.implementing[callback as usize]
+    }
+}
+
+/// What one plugin remembers of one connection.
+pub(super) enum State {
+    /// Nothing: it has panicked, the connection has ended, or there never was anything.
+    None,
+    /// What the plugin has made, here.
+    Here(Opaque),
+    /// The same, or what will be, with the pool.
+    Pooled(Arc<Cell>),
+}
+
+impl State {
+    pub(super) const NONE: Self = Self::None;
+
+    /// Whether there is nothing left of it.
+    pub(super) fn is_none(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Here(_) => false,
+            Self::Pooled(cell) => !cell.is_sound(),
+        }
+    }
+
+    pub(super) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::None)
+    }
+}
+
+// SAFETY: the contract of `PluginVt`: one thread at a time, but not always the same. `Handler::Connection` is `Send`.
+unsafe impl Send for State {}
+
+/// One pointer in place for the usual chain of one plugin.
+pub(super) enum States {
+    One(State),
+    Any(Box<[State]>),
+}
+
+/// A state that a connection had with the instance before, while the new one is on probation: what it goes back to.
+pub(super) struct Kept {
+    pub(super) index: usize,
+    pub(super) plugin: Arc<Plugin>,
+    pub(super) state: State,
+}
+
+/// The states of one connection, one for each plugin of its chain. They belong to one thread at a time; dropping them
+/// drops the plugins' states.
+pub struct Handlers {
+    pub(super) plugins: Arc<Plugins>,
+    pub(super) connection: u64,
+    pub(super) states: States,
+    /// The plan that it last conformed to.
+    epoch: u32,
+    /// Boxed, as few have any.
+    #[allow(clippy::box_collection)] // One word for each connection, rather than three.
+    kept: Option<Box<Vec<Kept>>>,
+}
+
+impl Handlers {
+    /// Makes the states. If one plugin cannot, those that are made already are returned: their plugins have to hear that
+    /// the connection ends.
+    pub(super) fn new(plan: &Plan, info: &ConnectionInfo<'_>) -> Result<Self, Self> {
+        let plugins = plan.plugins_for(info.connection);
+        let mut handlers = Self {
+            plugins: Arc::clone(plugins),
+            connection: info.connection,
+            states: match plugins.list.len() {
+                1 => States::One(State::NONE),
+                count => States::Any((0..count).map(|_| State::NONE).collect()),
+            },
+            epoch: plan.epoch(),
+            kept: None,
+        };
+        for (index, plugin) in plugins.list.iter().enumerate() {
+            match plugin.detour(Entry::NEW_CONNECTION) {
+                Some(Detour::Refuse) => return Err(handlers),
+                Some(Detour::Skip) => continue,
+                Some(Detour::Pool) | None => {}
+            }
+            if let Some(state) = plugin.begin(info) {
+                handlers.states()[index] = state;
+                plugin.count_connection(true);
+            } else if !handlers.begin_again(index, info) {
+                return Err(handlers);
+            }
+        }
+        Ok(handlers)
+    }
+
+    /// Has the instance that decided before decide about a connection that has just begun, as the new one has panicked
+    /// while it is on probation. `false` if that is not so.
+    #[cold]
+    pub(super) fn begin_again(&mut self, index: usize, info: &ConnectionInfo<'_>) -> bool {
+        let Some(previous) = self.plugins.list[index].probation.previous() else { return false };
+        let Some(state) = previous.begin(info) else { return false };
+        self.put(index, &previous, state);
+        true
+    }
+
+    /// The plan that it last conformed to; see [`Handlers::conform`].
+    #[must_use]
+    #[inline]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    pub(super) fn set_epoch(&mut self, epoch: u32) {
+        self.epoch = epoch;
+    }
+
+    pub(super) fn states(&mut self) -> &mut [State] {
+        match &mut self.states {
+            States::One(state) => std::slice::from_mut(state),
+            States::Any(states) => states,
+        }
+    }
+
+    /// The plugins that these states belong to.
+    #[inline]
+    pub(super) fn plugins(&self) -> &Arc<Plugins> {
+        &self.plugins
+    }
+
+    /// Whether any plugin implements a callback.
+    #[must_use]
+    #[inline]
+    pub fn implements(&self, callback: Callback) -> bool {
+        self.plugins.implementing(callback) != 0
+    }
+
+    /// The callbacks of all instances that have a state of the connection: those that it goes back to are among them.
+    #[must_use]
+    pub fn callbacks(&self) -> Callbacks {
+        let kept = self.kept.iter().flat_map(|kept| &**kept).map(|kept| &kept.plugin);
+        self.plugins.list.iter().chain(kept).fold(Callbacks::NONE, |all, plugin| all.union(plugin.callbacks))
+    }
+
+    /// Whether a plugin still has its state.
+    pub(super) fn is_sound(&mut self, index: usize) -> bool {
+        self.states().get(index).is_some_and(|state| !state.is_none())
+    }
+
+    /// Gives one place another instance and its state. The state that it had with the one before is returned.
+    pub(super) fn put(&mut self, index: usize, plugin: &Arc<Plugin>, state: State) -> State {
+        let before = std::mem::replace(&mut self.states()[index], state);
+        if !matches!(before, State::None) {
+            self.plugins.list[index].count_connection(false);
+        }
+        plugin.count_connection(true);
+        self.plugins = self.plugins.with(index, plugin);
+        before
+    }
+
+    /// Uses the shared list of the plan instead of an equal one of its own.
+    pub(super) fn share(&mut self, plugins: &Arc<Plugins>) {
+        self.plugins = Arc::clone(plugins);
+    }
+
+    /// The kept state of a place is taken out, if there is one.
+    pub(super) fn take_kept(&mut self, index: usize) -> Option<Kept> {
+        let kept = self.kept.as_mut()?;
+        let at = kept.iter().position(|kept| kept.index == index)?;
+        let found = kept.swap_remove(at);
+        if kept.is_empty() {
+            self.kept = None;
+        }
+        Some(found)
+    }
+
+    /// Keeps a state. There is at most one for each place.
+    pub(super) fn keep(&mut self, kept: Kept) {
+        self.kept.get_or_insert_default().push(kept);
+    }
+
+    pub(super) fn has_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// The number of the connection that they belong to.
+    pub(super) fn connection(&self) -> u64 {
+        self.connection
+    }
+
+    /// Takes in an answer that has come later than its callback returned.
+    pub(super) fn take_back(
+        &mut self,
+        cursor: &Cursor,
+        callback: Callback,
+        who: &str,
+        answered: Answered,
+    ) -> Result<(Verdict, Answer), Failed> {
+        let (Answered { verdict, answer }, Cursor { asked, index, .. }) = (answered, cursor);
+        if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
+            if verdict == Verdict::PANICKED {
+                asked.log_panic(Entry::of(callback), who, None, &answer);
+            }
+            // Another callback may have panicked meanwhile: then it is gone already, or there is one of another instance.
+            if self.is_with(cursor) && !matches!(self.states()[*index], State::None) {
+                asked.count_connection(false);
+                asked.drop_state(&mut self.states()[*index], who);
+            }
+            return Err(Failed);
+        }
+        if verdict != Verdict::OK {
+            asked.count_answer(Entry::of(callback), verdict, &answer);
+        }
+        Ok((verdict, answer))
+    }
+
+    /// Whether the connection still has the instance that was asked.
+    fn is_with(&self, cursor: &Cursor) -> bool {
+        Arc::ptr_eq(&self.plugins.list[cursor.index], &cursor.asked)
+    }
+
+    /// Whether another instance is there to be asked, as one on probation has panicked after its callback returned. See
+    /// `fall_back`; `info` is for a connection that has just begun.
+    pub(super) fn may_ask_again(
+        &mut self,
+        cursor: &Cursor,
+        callback: Callback,
+        info: Option<&ConnectionInfo<'_>>,
+    ) -> bool {
+        let index = cursor.index;
+        let is_back =
+            !self.is_with(cursor) || self.fall_back(index) || info.is_some_and(|info| self.begin_again(index, info));
+        // Where it has no opinion on who may connect, nobody has let the client in.
+        let decides = matches!(callback, Callback::Auth | Callback::Connect);
+        is_back && (!decides || self.plugins.list[index].callbacks.contains(callback))
+    }
+
+    /// Drops all states. A callback that comes after this fails.
+    pub(super) fn end(&mut self, who: &str) {
+        let plugins = Arc::clone(&self.plugins);
+        for (plugin, state) in plugins.list.iter().zip(self.states()) {
+            if !matches!(state, State::None) {
+                plugin.count_connection(false);
+                plugin.drop_state(state, who);
+            }
+        }
+        for mut kept in self.kept.take().into_iter().flat_map(|kept| *kept) {
+            kept.plugin.drop_state(&mut kept.state, who);
+        }
+    }
+
+    /// Whether a plugin is in quarantine and left out: it has no opinion, whatever it implements.
+    pub(super) fn is_skipped(&self, index: usize) -> bool {
+        self.plugins.list[index].detour(Entry::of(Callback::Connect)) == Some(Detour::Skip)
+    }
+}
+
+impl Drop for Handlers {
+    fn drop(&mut self) {
+        self.end("");
+    }
+}
+
+impl fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handlers").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}

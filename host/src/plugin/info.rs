@@ -1,0 +1,110 @@
+//! Messages of plugins for a connection, `handle_info`: what they have the host do.
+
+use plugin_api::Callback;
+use plugin_api::abi::Verdict;
+
+use super::answer::{Answer, unknown};
+use super::chain::{Chain, implementing_from, is_later};
+use super::cursor::{Cursor, SoFar};
+use super::handlers::Handlers;
+use super::instance::Plugin;
+use super::outcome::{InfoAction, InfoOutcome};
+use super::request::InfoRequest;
+use super::tickets::Answered;
+use crate::codec::PacketType;
+
+impl Chain {
+    /// Hands a message to one plugin, or to all that implement `handle_info`.
+    pub fn info(
+        &self,
+        handlers: &mut Handlers,
+        who: &str,
+        plugin: Option<usize>,
+        request: &InfoRequest<'_>,
+    ) -> InfoOutcome {
+        info_from(handlers, 0, who, plugin, request, Vec::new())
+    }
+
+    /// Goes on after [`InfoOutcome::Deferred`], with the same request.
+    pub fn resume_info(
+        &self,
+        handlers: &mut Handlers,
+        who: &str,
+        plugin: Option<usize>,
+        request: &InfoRequest<'_>,
+        cursor: Cursor,
+        answered: Answered,
+    ) -> InfoOutcome {
+        let taken = handlers.take_back(&cursor, Callback::Info, who, answered);
+        let may_ask_again = taken.is_err() && handlers.may_ask_again(&cursor, Callback::Info, None);
+        let Cursor { index, asked, so_far: SoFar::Info(mut actions), .. } = cursor else {
+            return InfoOutcome::Failed;
+        };
+        let Ok((verdict, answer)) = taken else {
+            if may_ask_again {
+                return info_from(handlers, index, who, plugin, request, actions);
+            }
+            return InfoOutcome::Failed;
+        };
+        let end = fold_info(&asked, who, verdict, &answer, &mut actions);
+        end.unwrap_or_else(|| info_from(handlers, index + 1, who, plugin, request, actions))
+    }
+}
+
+fn info_from(
+    handlers: &mut Handlers,
+    from: usize,
+    who: &str,
+    plugin: Option<usize>,
+    request: &InfoRequest<'_>,
+    mut actions: Vec<InfoAction>,
+) -> InfoOutcome {
+    let raw = request.raw();
+    for index in implementing_from(handlers, Callback::Info, from) {
+        if plugin.is_some_and(|plugin| plugin != index) {
+            continue;
+        }
+        let mut answer = Answer::default();
+        let Ok(verdict) = handlers.info(index, who, &mut answer, &raw) else {
+            return InfoOutcome::Failed;
+        };
+        if is_later(verdict, &answer) {
+            return InfoOutcome::Deferred(Cursor::new(handlers, index, answer.ticket, SoFar::Info(actions)));
+        }
+        let plugin = &handlers.plugins().list[index];
+        if let Some(end) = fold_info(plugin, who, verdict, &answer, &mut actions) {
+            return end;
+        }
+    }
+    InfoOutcome::Actions(actions)
+}
+
+/// Adds one plugin's actions. `Some`: asking ends here.
+fn fold_info(
+    plugin: &Plugin,
+    who: &str,
+    verdict: Verdict,
+    answer: &Answer,
+    actions: &mut Vec<InfoAction>,
+) -> Option<InfoOutcome> {
+    let fitted = |mut action| {
+        if let InfoAction::Disconnect { reason_code, .. } = &mut action {
+            *reason_code = plugin.fitting(Callback::Info, who, PacketType::Disconnect, *reason_code);
+        }
+        action
+    };
+    let read = match verdict {
+        Verdict::OK => {
+            answer.actions(plugin.packet_bytes_max()).map(|more| actions.extend(more.into_iter().map(fitted)))
+        }
+        Verdict::ERROR => {
+            plugin.log_error(Callback::Info, who, answer);
+            Ok(())
+        }
+        other => Err(unknown(other)),
+    };
+    read.err().map(|why| {
+        plugin.log_unreadable(Callback::Info, who, &why);
+        InfoOutcome::Failed
+    })
+}

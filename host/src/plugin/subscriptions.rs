@@ -1,0 +1,216 @@
+//! What a client may subscribe to, when several plugins have a say: `handle_subscribe` and `handle_unsubscribe`.
+
+use plugin_api::abi::{RawSubscribe, RawSubscription, RawUnsubscribe, Verdict};
+use plugin_api::{Callback, QoS, ReasonCode};
+
+use super::answer::{Answer, Unreadable, unknown};
+use super::chain::{Chain, ERROR, implementing_from, is_later};
+use super::cursor::{Cursor, SoFar};
+use super::handlers::Handlers;
+use super::instance::Plugin;
+use super::outcome::SubscribeOutcome;
+use super::request::{NO_EXTENSION, SubscribeItem, slice, text};
+use super::tickets::Answered;
+use crate::codec::PacketType;
+
+impl Chain {
+    /// What may a client subscribe to? `codes` come in as what the server would grant, one for each entry, and go out
+    /// lowered or failed, never raised. Entries that have failed are still shown, with their code.
+    pub fn subscribe(
+        &self,
+        handlers: &mut Handlers,
+        who: &str,
+        items: &[SubscribeItem<'_>],
+        properties: &[u8],
+        codes: &mut [ReasonCode],
+    ) -> SubscribeOutcome {
+        subscribe_from(handlers, 0, who, items, properties, codes)
+    }
+
+    /// Goes on after [`SubscribeOutcome::Deferred`], with the same request and the codes as they were left.
+    #[expect(clippy::too_many_arguments, reason = "the request, and where it stands")]
+    pub fn resume_subscribe(
+        &self,
+        handlers: &mut Handlers,
+        who: &str,
+        items: &[SubscribeItem<'_>],
+        properties: &[u8],
+        codes: &mut [ReasonCode],
+        cursor: &Cursor,
+        answered: Answered,
+    ) -> SubscribeOutcome {
+        let Ok((verdict, answer)) = handlers.take_back(cursor, Callback::Subscribe, who, answered) else {
+            if handlers.may_ask_again(cursor, Callback::Subscribe, None) {
+                return subscribe_from(handlers, cursor.index, who, items, properties, codes);
+            }
+            return SubscribeOutcome::Failed;
+        };
+        let end = fold_codes(&cursor.asked, Callback::Subscribe, who, verdict, &answer, codes);
+        end.unwrap_or_else(|| subscribe_from(handlers, cursor.index + 1, who, items, properties, codes))
+    }
+
+    /// May a client unsubscribe? `filters` as they were sent; `codes` as in [`Chain::subscribe`].
+    pub fn unsubscribe(
+        &self,
+        handlers: &mut Handlers,
+        who: &str,
+        filters: &[&str],
+        properties: &[u8],
+        codes: &mut [ReasonCode],
+    ) -> SubscribeOutcome {
+        unsubscribe_from(handlers, 0, who, filters, properties, codes)
+    }
+
+    /// Goes on after [`SubscribeOutcome::Deferred`], with the same request and the codes as they were left.
+    #[expect(clippy::too_many_arguments, reason = "the request, and where it stands")]
+    pub fn resume_unsubscribe(
+        &self,
+        handlers: &mut Handlers,
+        who: &str,
+        filters: &[&str],
+        properties: &[u8],
+        codes: &mut [ReasonCode],
+        cursor: &Cursor,
+        answered: Answered,
+    ) -> SubscribeOutcome {
+        let Ok((verdict, answer)) = handlers.take_back(cursor, Callback::Unsubscribe, who, answered) else {
+            if handlers.may_ask_again(cursor, Callback::Unsubscribe, None) {
+                return unsubscribe_from(handlers, cursor.index, who, filters, properties, codes);
+            }
+            return SubscribeOutcome::Failed;
+        };
+        let end = fold_codes(&cursor.asked, Callback::Unsubscribe, who, verdict, &answer, codes);
+        end.unwrap_or_else(|| unsubscribe_from(handlers, cursor.index + 1, who, filters, properties, codes))
+    }
+}
+
+fn subscribe_from(
+    handlers: &mut Handlers,
+    from: usize,
+    who: &str,
+    items: &[SubscribeItem<'_>],
+    properties: &[u8],
+    codes: &mut [ReasonCode],
+) -> SubscribeOutcome {
+    debug_assert_eq!(items.len(), codes.len());
+    for index in implementing_from(handlers, Callback::Subscribe, from) {
+        let subscriptions: Vec<RawSubscription<'_>> =
+            items.iter().zip(&*codes).map(|(item, code)| item.raw(*code)).collect();
+        let raw = RawSubscribe {
+            subscriptions: slice(&subscriptions),
+            properties: slice(properties),
+            extension: NO_EXTENSION,
+        };
+        let mut answer = Answer::default();
+        let Ok(verdict) = handlers.subscribe(index, who, &mut answer, &raw) else {
+            return SubscribeOutcome::Failed;
+        };
+        let plugin = (index, Callback::Subscribe, who);
+        if let Some(end) = fold_asked(handlers, plugin, verdict, &answer, codes) {
+            return end;
+        }
+    }
+    SubscribeOutcome::Done
+}
+
+fn unsubscribe_from(
+    handlers: &mut Handlers,
+    from: usize,
+    who: &str,
+    filters: &[&str],
+    properties: &[u8],
+    codes: &mut [ReasonCode],
+) -> SubscribeOutcome {
+    debug_assert_eq!(filters.len(), codes.len());
+    let filters: Vec<_> = filters.iter().map(|filter| text(filter)).collect();
+    let raw = RawUnsubscribe { filters: slice(&filters), properties: slice(properties), extension: NO_EXTENSION };
+    for index in implementing_from(handlers, Callback::Unsubscribe, from) {
+        let mut answer = Answer::default();
+        let Ok(verdict) = handlers.unsubscribe(index, who, &mut answer, &raw) else {
+            return SubscribeOutcome::Failed;
+        };
+        let plugin = (index, Callback::Unsubscribe, who);
+        if let Some(end) = fold_asked(handlers, plugin, verdict, &answer, codes) {
+            return end;
+        }
+    }
+    SubscribeOutcome::Done
+}
+
+/// Takes in what a plugin has just said about the filters of a packet. `Some`: asking ends here, or it answers later.
+fn fold_asked(
+    handlers: &Handlers,
+    (index, callback, who): (usize, Callback, &str),
+    verdict: Verdict,
+    answer: &Answer,
+    codes: &mut [ReasonCode],
+) -> Option<SubscribeOutcome> {
+    if is_later(verdict, answer) {
+        return Some(SubscribeOutcome::Deferred(Cursor::new(handlers, index, answer.ticket, SoFar::Nothing)));
+    }
+    fold_codes(&handlers.plugins().list[index], callback, who, verdict, answer, codes)
+}
+
+/// Folds one plugin's Reason Codes into those so far. `Some`: asking ends here.
+fn fold_codes(
+    plugin: &Plugin,
+    callback: Callback,
+    who: &str,
+    verdict: Verdict,
+    answer: &Answer,
+    codes: &mut [ReasonCode],
+) -> Option<SubscribeOutcome> {
+    let (packet, fold): (_, fn(_, _) -> _) = match callback {
+        Callback::Subscribe => (PacketType::Suback, lower_grant),
+        _ => (PacketType::Unsuback, refuse_only),
+    };
+    let fitting = |packet, code| plugin.fitting(callback, who, packet, code);
+    let read = match verdict {
+        Verdict::OK => answer.nothing(),
+        Verdict::CODES => answer.codes(codes.len()).and_then(|answers| {
+            codes.iter_mut().zip(answers).try_for_each(|(code, answered)| {
+                let answered = fold(*code, ReasonCode(*answered))?;
+                *code = if answered == *code { answered } else { fitting(packet, answered) };
+                Ok(())
+            })
+        }),
+        Verdict::DISCONNECT => match answer.disconnection() {
+            Ok((code, properties)) => {
+                let reason_code = fitting(PacketType::Disconnect, code);
+                return Some(SubscribeOutcome::Disconnect { reason_code, properties });
+            }
+            Err(why) => Err(why),
+        },
+        Verdict::ERROR => {
+            plugin.log_error(callback, who, answer);
+            codes.iter_mut().filter(|code| !code.is_error()).for_each(|code| *code = ERROR);
+            Ok(())
+        }
+        other => Err(unknown(other)),
+    };
+    read.err().map(|why| {
+        plugin.log_unreadable(callback, who, &why);
+        SubscribeOutcome::Failed
+    })
+}
+
+/// SUBSCRIBE: the first error stays; a granted QoS is only ever lowered.
+fn lower_grant(so_far: ReasonCode, answered: ReasonCode) -> Result<ReasonCode, Unreadable> {
+    if !answered.is_error() && QoS::from_u8(answered.0).is_none() {
+        return Err(format!("{answered} is neither a granted QoS nor an error"));
+    }
+    Ok(match (so_far.is_error(), answered.is_error()) {
+        (true, _) => so_far,
+        (false, true) => answered,
+        (false, false) => ReasonCode(so_far.0.min(answered.0)),
+    })
+}
+
+/// UNSUBSCRIBE: the first error stays; whether there was a subscription is not a plugin's to say.
+fn refuse_only(so_far: ReasonCode, answered: ReasonCode) -> Result<ReasonCode, Unreadable> {
+    match answered {
+        ReasonCode::SUCCESS | ReasonCode::NO_SUBSCRIPTION_EXISTED => Ok(so_far),
+        _ if !answered.is_error() => Err(format!("{answered} is neither success nor an error")),
+        _ => Ok(if so_far.is_error() { so_far } else { answered }),
+    }
+}
