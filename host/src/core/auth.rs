@@ -1,7 +1,5 @@
 //! AUTH: the exchange that decides about a client before CONNACK, and re-authentication.
 
-use std::sync::Arc;
-
 use plugin_api::{DisconnectKind, Properties, PropertiesBuf, Property, ReasonCode};
 
 use super::Core;
@@ -67,7 +65,7 @@ impl Core {
         cursor: &Cursor,
         came: Came,
     ) {
-        let session = self.session_of(slot).map(|session| Arc::clone(&session.client_id));
+        let session = self.session_of(slot).map(|session| session.client_id.clone());
         let who = pending.as_ref().map(|pending| pending.client_id.as_str()).or(session.as_deref()).unwrap_or_default();
         let outcome = match came {
             Came::Answer(answered) => {
@@ -163,7 +161,7 @@ impl Core {
     }
 
     fn re_authenticate(&mut self, slot: u32, step: AuthStep, data: Option<&[u8]>, properties: Properties<'_>) {
-        let who = self.session_of(slot).map(|session| Arc::clone(&session.client_id)).expect("connected");
+        let who = self.session_of(slot).map(|session| session.client_id.clone()).expect("connected");
         let outcome = self.ask_auth(slot, &who, step, data, properties, None);
         self.settle_again(slot, step, outcome);
     }

@@ -251,13 +251,16 @@ impl Core {
 
     /// Keeps the start of a packet, or packets that wait for the next turn.
     pub(super) fn keep_partial(&mut self, slot: u32, partial: Vec<u8>) {
+        if partial.is_empty() {
+            return;
+        }
         self.account.add(partial.capacity());
-        self.connections[slot as usize].partial = partial;
+        self.connections[slot as usize].partial = Some(Box::new(partial));
     }
 
     /// Takes them away again.
     pub(super) fn take_partial(&mut self, slot: u32) -> Vec<u8> {
-        let partial = std::mem::take(&mut self.connections[slot as usize].partial);
+        let partial = self.connections[slot as usize].partial.take().map(|partial| *partial).unwrap_or_default();
         self.account.sub(partial.capacity());
         partial
     }

@@ -50,7 +50,7 @@ impl Core {
 
     fn assert_connection(&self, slot: u32, connection: &Connection) {
         let limits = &self.shared.limits;
-        assert_eq!(self.by_connection.get(&connection.id), Some(&slot), "the connection's id");
+        assert_eq!(self.slot_of_connection(connection.id), Some(slot), "the connection's id");
         assert!(connection.out_sent <= connection.out.len(), "more was sent than there is");
         assert!(!connection.dirty || self.dirty.contains(&slot), "dirty, and not on the list");
         let out_max = limits.outbound_bytes_max + ANSWERS_BYTES + 2 * limits.packet_bytes_max;
@@ -62,7 +62,7 @@ impl Core {
             Phase::Leaving | Phase::Closing => 0,
         };
         assert!(
-            connection.is_held || connection.partial.len() <= partial_max,
+            connection.is_held || connection.partial.as_ref().map_or(0, |partial| partial.len()) <= partial_max,
             "bytes of a packet that has not come completely"
         );
         let waits = connection.extra.as_ref().is_some_and(|extra| extra.waiting.is_some());
@@ -81,13 +81,13 @@ impl Core {
 
     fn assert_session(&self, slot: u32, session: &Session) {
         let limits = &self.shared.limits;
-        assert_eq!(self.by_client.get(&session.client_id), Some(&slot), "the session's Client Identifier");
+        assert_eq!(self.slot_of_client(&session.client_id), Some(slot), "the session's Client Identifier");
         let connection = self.connections.get(session.connection as usize);
         let has_connection = connection.is_some_and(|connection| connection.session == slot);
         assert_eq!(has_connection, session.connection != NONE, "its connection is another one's");
         assert!(session.queue.len() <= limits.queue_messages_max, "queued messages");
         let queue_bytes: usize = session.queue.iter().map(|queued| queued.message.bytes()).sum();
-        assert_eq!(session.queue_bytes, queue_bytes, "bytes of queued messages, counted");
+        assert_eq!(session.queue.bytes(), queue_bytes, "bytes of queued messages, counted");
         assert!(queue_bytes <= limits.queue_bytes_max, "bytes of queued messages");
         assert!(session.in_flight.len() <= usize::from(limits.in_flight_max), "messages in flight");
         let packet_ids: HashSet<_> = session.in_flight.iter().map(|sent| sent.packet_id).collect();
@@ -96,8 +96,8 @@ impl Core {
         let in_flight = session.in_flight.iter().filter_map(|sent| sent.delivery.as_ref());
         let in_flight_bytes: usize = in_flight.map(|delivery| delivery.message.bytes()).sum();
         assert_eq!(session.in_flight_bytes as usize, in_flight_bytes, "bytes of messages in flight, counted");
-        let received_bytes: usize = session.received.values().flatten().map(|message| message.bytes()).sum();
-        assert_eq!(session.received_bytes as usize, received_bytes, "bytes of QoS 2 messages received, counted");
+        let received_bytes: usize = session.received.messages().map(|message| message.bytes()).sum();
+        assert_eq!(session.received.bytes(), received_bytes, "bytes of QoS 2 messages received, counted");
         assert!(session.subscriptions.len() <= limits.subscriptions_max, "subscriptions");
     }
 

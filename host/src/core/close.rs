@@ -1,7 +1,5 @@
 //! The end of Network Connections and Sessions, and what it sets off: wills, `handle_disconnect`, expiry.
 
-use std::sync::Arc;
-
 use plugin_api::{DisconnectKind, ReasonCode};
 
 use super::Core;
@@ -75,10 +73,10 @@ impl Core {
         }
         self.mark_dirty(slot);
         let waiting = self.take_waiting(slot);
-        let who: Arc<str> = match self.sessions.get_mut(session_slot as usize) {
+        let who: Box<str> = match self.sessions.get_mut(session_slot as usize) {
             Some(session) => {
                 session.connection = NONE;
-                Arc::clone(&session.client_id)
+                session.client_id.clone()
             }
             None => self.pending_client_id(slot, waiting.as_deref()),
         };
@@ -132,7 +130,7 @@ impl Core {
         Some(states)
     }
 
-    fn pending_client_id(&self, slot: u32, waiting: Option<&Waiting>) -> Arc<str> {
+    fn pending_client_id(&self, slot: u32, waiting: Option<&Waiting>) -> Box<str> {
         if let Some(client_id) = waiting.and_then(Waiting::client_id) {
             return client_id.into();
         }
@@ -189,7 +187,7 @@ impl Core {
         let mut session = self.sessions.remove(session_slot as usize);
         debug_assert_eq!(session.connection, NONE);
         Self::leave_all_groups(&session);
-        self.by_client.remove(&session.client_id);
+        self.by_client.remove(&*session.client_id, session_slot);
         self.account.sub(session_bytes(&session.client_id));
         let key = session.key(session_slot);
         self.hand_on_all(&mut session);
@@ -217,7 +215,7 @@ impl Core {
             return;
         }
         if session.expires_at <= now {
-            let client_id = Arc::clone(&session.client_id);
+            let client_id = session.client_id.clone();
             let states = self.take_last_states(key.slot);
             self.end_session(key.slot);
             return self.plan.session_expired(&client_id, states.as_deref());

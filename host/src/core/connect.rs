@@ -126,7 +126,8 @@ impl Core {
     fn ask_about(&mut self, slot: u32, connect: &Connect<'_>) -> Result<Option<Box<PendingConnect>>, Refusal> {
         let pending = self.pending(slot, connect)?;
         let connection = &mut self.connections[slot as usize];
-        let info = ConnectionInfo { connection: connection.id, peer: connection.peer, listener: &connection.listener };
+        let info =
+            ConnectionInfo { connection: connection.id, peer: connection.peer.addr(), listener: &connection.listener };
         let mut handlers = self.plan.new_connection(&info).map_err(|_| handler_failed())?;
         let outcome = self.shared.chain.connect(&mut handlers, &request(connection, &pending, connect));
         connection.handlers = Some(handlers);
@@ -255,7 +256,7 @@ impl Core {
 
     /// Where no plugin has an opinion, clients of this machine are welcome, others only if the operator says so.
     fn check_anonymous(&self, slot: u32, pending: &PendingConnect) -> Result<(), Refusal> {
-        let peer = self.connections[slot as usize].peer.ip().to_canonical();
+        let peer = self.connections[slot as usize].peer.addr().ip().to_canonical();
         if pending.accepted || self.shared.allow_anonymous || peer.is_loopback() {
             Ok(())
         } else {
@@ -293,7 +294,7 @@ impl Core {
         let connection = &mut self.connections[slot as usize];
         let handover = Handover {
             id: connection.id,
-            peer: connection.peer,
+            peer: connection.peer.addr(),
             listener: Arc::clone(&connection.listener),
             version: connection.version,
             problem_information: connection.problem_information,
@@ -338,6 +339,7 @@ impl Core {
         } = handover;
         let pending = extra.pending.take().expect("a handover comes with what CONNECT asked for");
         let is_behind = self.expect_behind(handlers.as_ref());
+        let listener = self.known_listener(&listener);
         let slot = self.insert_connection(Connection {
             version,
             problem_information,
@@ -371,7 +373,7 @@ impl Core {
         let Some(connack) = self.connack_properties(slot, &pending) else {
             return self.refuse(slot, &ReasonCode::PACKET_TOO_LARGE.into());
         };
-        let existing = self.by_client.get(pending.client_id.as_str()).copied();
+        let existing = self.slot_of_client(&pending.client_id);
         let mut took_over = false;
         if let Some(session_slot) = existing {
             let before = self.sessions[session_slot as usize].connection;
@@ -380,11 +382,11 @@ impl Core {
                 // [MQTT-3.1.4-3]
                 self.close(before, Closing::telling(DisconnectKind::TakenOver, ReasonCode::SESSION_TAKEN_OVER));
             }
-            if pending.clean_start && self.by_client.get(pending.client_id.as_str()) == Some(&session_slot) {
+            if pending.clean_start && self.slot_of_client(&pending.client_id) == Some(session_slot) {
                 self.end_session(session_slot); // [MQTT-3.1.2-4]
             }
         }
-        let resumed = self.by_client.get(pending.client_id.as_str()).copied();
+        let resumed = self.slot_of_client(&pending.client_id);
         let session_slot = match resumed {
             Some(session_slot) => session_slot, // [MQTT-3.1.2-5]
             None if self.is_full() || self.sessions.len() >= self.shared.limits.sessions_max => {
@@ -434,12 +436,12 @@ impl Core {
     }
 
     fn new_session(&mut self, client_id: &str) -> u32 {
-        let client_id: Arc<str> = client_id.into();
         let serial = self.next_serial;
         self.next_serial = self.next_serial.wrapping_add(1);
-        self.account.add(session_bytes(&client_id));
-        let slot = slot_of(self.sessions.insert(Session::new(Arc::clone(&client_id), serial)));
-        self.by_client.insert(client_id, slot);
+        self.account.add(session_bytes(client_id));
+        let slot = slot_of(self.sessions.insert(Session::new(client_id.into(), serial)));
+        let sessions = &self.sessions;
+        self.by_client.insert(client_id, slot, |slot| &*sessions[slot as usize].client_id);
         slot
     }
 
@@ -538,7 +540,7 @@ fn request<'a>(
         version: connect.version as u8,
         keep_alive: connect.keep_alive,
         clean_start: connect.clean_start,
-        peer: connection.peer,
+        peer: connection.peer.addr(),
         listener: &connection.listener,
         will: connect.will.as_ref().map(|will| WillRequest {
             topic: will.topic,

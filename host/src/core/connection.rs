@@ -1,6 +1,7 @@
 //! The protocol state of one Network Connection: what does not outlive its socket.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use plugin_api::{PropertiesBuf, QoS, ReasonCode};
@@ -73,16 +74,43 @@ pub(super) struct Connection {
     pub(super) heard_at: Millis,
     /// Its entry among the timers.
     pub(super) armed: Armed,
-    /// Start of a packet that has not come completely.
-    pub(super) partial: Vec<u8>,
+    /// Start of a packet that has not come completely, or packets that wait; not empty.
+    #[allow(clippy::box_collection)] // One word for each connection, rather than three.
+    pub(super) partial: Option<Box<Vec<u8>>>,
     /// The states that the plugins keep for this connection; `None` before CONNECT and after `handle_disconnect`.
     pub(super) handlers: Option<Handlers>,
     /// Unique in the server's life, over all workers.
     pub(super) id: u64,
-    pub(super) peer: SocketAddr,
-    pub(super) listener: Arc<str>,
+    pub(super) peer: Peer,
+    /// Shared by all connections of the listener; see [`Core::known_listener`](super::Core::known_listener).
+    pub(super) listener: Rc<Arc<str>>,
     /// What few connections have.
     pub(super) extra: Option<Box<Extra>>,
+}
+
+/// The address of a peer in half the room of a [`SocketAddr`], as most are of IPv4.
+#[derive(Debug, Clone)]
+pub(super) enum Peer {
+    V4(SocketAddrV4),
+    V6(Box<SocketAddrV6>),
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(addr: SocketAddr) -> Self {
+        match addr {
+            SocketAddr::V4(addr) => Self::V4(addr),
+            SocketAddr::V6(addr) => Self::V6(Box::new(addr)),
+        }
+    }
+}
+
+impl Peer {
+    pub(super) fn addr(&self) -> SocketAddr {
+        match self {
+            Self::V4(addr) => SocketAddr::V4(*addr),
+            Self::V6(addr) => SocketAddr::V6(**addr),
+        }
+    }
 }
 
 /// State that few connections have, so that the others do not pay for it.
@@ -157,7 +185,7 @@ pub(super) struct PendingConnect {
 }
 
 impl Connection {
-    pub(super) fn new(id: u64, peer: SocketAddr, listener: Arc<str>, limits: &Limits, now: Millis) -> Self {
+    pub(super) fn new(id: u64, peer: SocketAddr, listener: Rc<Arc<str>>, limits: &Limits, now: Millis) -> Self {
         Self {
             out: Vec::new(),
             out_sent: 0,
@@ -179,10 +207,10 @@ impl Connection {
             keep_alive_secs: 0,
             heard_at: now,
             armed: Millis::NEVER,
-            partial: Vec::new(),
+            partial: None,
             handlers: None,
             id,
-            peer,
+            peer: peer.into(),
             listener,
             extra: None,
         }

@@ -127,7 +127,7 @@ impl Core {
     /// Whether nothing is lost if a connection that waits ends now: it has not been let in, and has said nothing more.
     #[must_use]
     pub fn may_give_up(&self, slot: u32) -> bool {
-        let gives_up = |connection: &Connection| connection.phase != Phase::Connected && connection.partial.is_empty();
+        let gives_up = |connection: &Connection| connection.phase != Phase::Connected && connection.partial.is_none();
         self.is_waiting(slot) && self.connections.get(slot as usize).is_some_and(gives_up)
     }
 
@@ -193,7 +193,7 @@ impl Core {
 
     /// An answer has come, for a connection or for one that has ended meanwhile. One that nobody waits for is too late.
     pub(super) fn on_answer(&mut self, connection: u64, ticket: u64, answered: Box<Answered>) {
-        let slot = self.by_connection.get(&connection).copied();
+        let slot = self.slot_of_connection(connection);
         let waiting = slot.and_then(|slot| self.waiting(slot));
         match waiting.filter(|waiting| waiting.cursor.ticket() == ticket && waiting.came.is_none()) {
             Some(waiting) => {

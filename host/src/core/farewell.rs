@@ -4,8 +4,6 @@
 //! farewell: it waits for the question that was open, whose answer is nobody's any more, and asks about the will, which may
 //! wait for an answer itself. The session goes its way meanwhile, and says what becomes of the will.
 
-use std::sync::Arc;
-
 use plugin_api::{Callback, Properties};
 
 use super::Core;
@@ -27,7 +25,7 @@ const STOPPING_MS: u64 = 1_000;
 /// A connection that has ended and whose plugins have not all been told.
 pub(super) struct Farewell {
     handlers: Handlers,
-    who: Arc<str>,
+    who: Box<str>,
     closing: Closing,
     will: Option<Will>,
     fate: Fate,
@@ -73,7 +71,7 @@ impl Core {
         &mut self,
         connection: u64,
         mut handlers: Handlers,
-        who: Arc<str>,
+        who: Box<str>,
         closing: Closing,
         will: Option<Will>,
         waiting: Option<Box<Waiting>>,
@@ -215,7 +213,7 @@ impl Core {
     }
 
     fn go_on_parting(&mut self, connection: u64, mut farewell: Farewell, came: Came) {
-        let (chain, who) = (self.shared.chain.clone(), Arc::clone(&farewell.who));
+        let (chain, who) = (self.shared.chain.clone(), farewell.who.clone());
         let mut changed = std::mem::take(&mut self.changed);
         let (handlers, cursor) = (&mut farewell.handlers, farewell.cursor.take());
         let answered = match came {

@@ -48,7 +48,7 @@ impl Core {
                 partial.extend_from_slice(rest);
                 return self.keep_partial(slot, partial);
             }
-            if connection.partial.is_empty() {
+            if connection.partial.is_none() {
                 let used = self.packets(slot, rest);
                 rest = &rest[used..];
                 if self.connections[slot as usize].phase == Phase::Leaving {
@@ -232,7 +232,7 @@ impl Core {
     fn refuse_packet(&mut self, slot: u32, packet: &[u8], header_bytes: usize, error: &DecodeError) {
         let connection = &self.connections[slot as usize];
         tracing::debug!(
-            peer = %connection.peer,
+            peer = %connection.peer.addr(),
             client_id = self.session_of(slot).map(|session| &*session.client_id),
             "closing the connection: {error}"
         );

@@ -1,7 +1,5 @@
 //! Connections go over to the plugins that the plan names: before their next packet, or when the sweep comes to them.
 
-use std::sync::Arc;
-
 use plugin_api::{DisconnectKind, ReasonCode};
 
 use super::connection::{Closing, Phase};
@@ -73,12 +71,16 @@ impl Core {
             return None;
         }
         let handlers = connection.handlers.as_mut().filter(|handlers| handlers.epoch() != self.plan.epoch())?;
-        let who: Arc<str> = self
+        let who: Box<str> = self
             .sessions
             .get(connection.session as usize)
-            .map_or_else(|| "".into(), |session| Arc::clone(&session.client_id));
+            .map_or_else(|| "".into(), |session| session.client_id.clone());
         let request = SwapRequest {
-            info: ConnectionInfo { connection: connection.id, peer: connection.peer, listener: &connection.listener },
+            info: ConnectionInfo {
+                connection: connection.id,
+                peer: connection.peer.addr(),
+                listener: &connection.listener,
+            },
             client_id: &who,
             keep_alive: connection.keep_alive_secs,
             version: connection.version as u8,

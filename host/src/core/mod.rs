@@ -14,6 +14,7 @@ mod acks;
 mod admission;
 mod aliases;
 mod auth;
+mod backlog;
 mod budget;
 #[cfg(any(test, fuzzing))]
 mod check;
@@ -26,6 +27,7 @@ mod deferred;
 mod deliver;
 mod farewell;
 mod inbound;
+mod index;
 pub mod mail;
 mod migrate;
 mod notices;
@@ -52,6 +54,7 @@ mod work;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -67,6 +70,7 @@ use self::connection::{Closing, Connection, NONE, Phase};
 pub use self::counters::Counters;
 use self::deferred::Came;
 use self::farewell::Farewell;
+use self::index::SlotIndex;
 use self::mail::{Batch, Mail, Mailboxes};
 use self::migrate::Sweep;
 pub use self::poll::Poll;
@@ -170,8 +174,10 @@ pub struct Core {
     now: Millis,
     connections: Slab<Connection>,
     sessions: Slab<Session>,
-    by_client: HashMap<Arc<str>, u32, RandomState>,
-    by_connection: HashMap<u64, u32, RandomState>,
+    /// Sessions by Client Identifier, and connections by id; see [`Core::slot_of_client`].
+    by_client: SlotIndex,
+    by_connection: SlotIndex,
+    listeners: Vec<Rc<Arc<str>>>,
     router: Router,
     timers: Timers,
     /// Connections that the driver has to look at.
@@ -270,8 +276,9 @@ impl Core {
             now,
             connections: Slab::new(),
             sessions: Slab::new(),
-            by_client: HashMap::default(),
-            by_connection: HashMap::default(),
+            by_client: SlotIndex::default(),
+            by_connection: SlotIndex::default(),
+            listeners: Vec::new(),
             timers: Timers::default(),
             dirty: Vec::new(),
             outbox: (0..workers).map(|_| Batch::default()).collect(),
@@ -322,18 +329,40 @@ impl Core {
         }
         let id = self.next_connection;
         self.next_connection += 1;
-        let connection = Connection::new(id, peer, Arc::clone(listener), &self.shared.limits, now);
+        let listener = self.known_listener(listener);
+        let connection = Connection::new(id, peer, listener, &self.shared.limits, now);
         let slot = self.insert_connection(connection);
         self.arm_connection(slot, now + self.shared.limits.connect_timeout);
         self.counters().connections_accepted.add(1);
         Some(slot)
     }
 
+    /// A listener's name as its connections share it. There are as many as the operator has named.
+    fn known_listener(&mut self, name: &Arc<str>) -> Rc<Arc<str>> {
+        if let Some(known) = self.listeners.iter().find(|known| ***known == *name) {
+            return Rc::clone(known);
+        }
+        let known = Rc::new(Arc::clone(name));
+        self.listeners.push(Rc::clone(&known));
+        known
+    }
+
     fn insert_connection(&mut self, connection: Connection) -> u32 {
         let id = connection.id;
         let slot = u32::try_from(self.connections.insert(connection)).expect("bounded by connections_max");
-        self.by_connection.insert(id, slot);
+        let connections = &self.connections;
+        self.by_connection.insert(id, slot, |slot| connections[slot as usize].id);
         slot
+    }
+
+    /// The slot of the session of a client.
+    fn slot_of_client(&self, client_id: &str) -> Option<u32> {
+        self.by_client.find(client_id, |slot| *self.sessions[slot as usize].client_id == *client_id)
+    }
+
+    /// The slot of the connection with this id.
+    fn slot_of_connection(&self, id: u64) -> Option<u32> {
+        self.by_connection.find(id, |slot| self.connections[slot as usize].id == id)
     }
 
     /// The peer has closed its side, or the socket has failed. Call it once; the slot stays until [`Core::release`].
@@ -434,8 +463,8 @@ impl Core {
             let out = self.take_out(slot);
             self.recycle(out);
             let connection = self.connections.remove(slot as usize);
-            self.by_connection.remove(&connection.id);
-            self.shared.admission.leave(connection.peer, &self.shared.limits);
+            self.by_connection.remove(connection.id, slot);
+            self.shared.admission.leave(connection.peer.addr(), &self.shared.limits);
         }
     }
 
@@ -444,7 +473,7 @@ impl Core {
     pub fn take_handovers(&mut self, into: &mut Vec<(u32, usize, Box<Handover>)>) {
         for (slot, ..) in &self.handovers {
             let connection = self.connections.remove(*slot as usize);
-            self.by_connection.remove(&connection.id);
+            self.by_connection.remove(connection.id, *slot);
         }
         into.append(&mut self.handovers);
     }

@@ -254,7 +254,7 @@ impl Core {
             let Err(refused) = session.enqueue(delivery, messages_max, bytes_max) else { break };
             // Nothing makes room for what is larger than the whole queue.
             let may_make_room = full == QueueFull::DropOldest && refused.message.bytes() <= bytes_max;
-            let oldest = if may_make_room { session.dequeue() } else { None };
+            let oldest = if may_make_room { session.queue.pop_front() } else { None };
             let dropped = oldest.as_ref().unwrap_or(&refused);
             tracing::debug!(topic = dropped.message.topic(), "a message was dropped: its session's queue is full");
             self.counters().dropped_queue_full.add(1);
@@ -378,7 +378,7 @@ impl Core {
     fn send_what_waits(&mut self, session_slot: u32) {
         self.resend(session_slot);
         while !self.sessions[session_slot as usize].queue.is_empty() && self.may_send(session_slot) {
-            let delivery = self.sessions[session_slot as usize].dequeue().expect("it is not empty");
+            let delivery = self.sessions[session_slot as usize].queue.pop_front().expect("it is not empty");
             // [MQTT-3.3.2-5]
             if delivery.message.is_expired(self.now) {
                 self.counters().dropped_expired.add(1);
@@ -394,7 +394,7 @@ impl Core {
                 self.send(session_slot, delivery, Cause::Queued).err()
             };
             if let Some(delivery) = left {
-                self.sessions[session_slot as usize].put_back(delivery);
+                self.sessions[session_slot as usize].queue.push_front(delivery);
                 return;
             }
         }

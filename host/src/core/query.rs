@@ -223,9 +223,9 @@ impl Core {
     /// The session that a request is about, if it is here.
     pub(super) fn session_of_target(&self, target: &InfoTarget) -> Option<u32> {
         match target {
-            InfoTarget::Client(client_id) => self.by_client.get(&**client_id).copied(),
+            InfoTarget::Client(client_id) => self.slot_of_client(client_id),
             InfoTarget::Connection(id) => {
-                let connection = &self.connections[*self.by_connection.get(id)? as usize];
+                let connection = &self.connections[self.slot_of_connection(*id)? as usize];
                 Some(connection.session).filter(|session| *session != NONE && connection.phase == Phase::Connected)
             }
             InfoTarget::All | InfoTarget::Plugin => None,
@@ -363,7 +363,7 @@ fn list_subscriptions(query: &mut Query, session: &Session, places_left: &mut us
 fn connection_row(row: &mut Pieces, connection: &Connection, session: &Session) {
     row.put(AnswerKey::CONNECTION, connection.id, &[]);
     row.put(AnswerKey::CLIENT_ID, 0, session.client_id.as_bytes());
-    row.put(AnswerKey::PEER, 0, connection.peer.to_string().as_bytes());
+    row.put(AnswerKey::PEER, 0, connection.peer.addr().to_string().as_bytes());
     row.put(AnswerKey::LISTENER, 0, connection.listener.as_bytes());
     row.put(AnswerKey::PROTOCOL_VERSION, connection.version as u64, &[]);
     row.put(AnswerKey::KEEP_ALIVE, connection.keep_alive_secs.into(), &[]);

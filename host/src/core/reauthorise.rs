@@ -238,7 +238,6 @@ impl Core {
             if stays {
                 session.queue.push_back(waiting);
             } else {
-                session.queue_bytes -= waiting.message.bytes();
                 dropped += 1;
                 self.tell_queued_dropped(DropReason::NotAuthorised, session_slot, &waiting);
             }

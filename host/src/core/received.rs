@@ -1,5 +1,8 @@
 //! QoS 2 messages from a client, from PUBLISH to PUBREL.
 
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
 use plugin_api::{Properties, ReasonCode};
 
 use super::Core;
@@ -8,6 +11,66 @@ use super::budget::Kept;
 use super::inbound::{Next, protocol_error};
 use super::route::Outgoing;
 use crate::codec::{Ack, DecodeError, Packet, PacketId, Publish};
+
+/// QoS 2 messages from one client, accepted and not released [MQTT-4.3.3-10].
+///
+/// Most sessions have none, and pay one word for it.
+#[derive(Default)]
+pub(super) struct Received(Option<Box<Unreleased>>);
+
+#[derive(Default)]
+struct Unreleased {
+    /// `None` where a handler took the message: nothing is routed at PUBREL.
+    messages: HashMap<PacketId, Option<Kept>, RandomState>,
+    bytes: usize,
+}
+
+/// Memory for so many is kept once it is there, as giving it back is dearer.
+const KEPT: usize = 64;
+
+impl Received {
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |received| received.messages.len())
+    }
+
+    /// Topics, properties and payloads together, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |received| received.bytes)
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn messages(&self) -> impl Iterator<Item = &Kept> {
+        self.0.iter().flat_map(|received| received.messages.values().flatten())
+    }
+
+    fn get(&self, packet_id: PacketId) -> Option<&Option<Kept>> {
+        self.0.as_ref()?.messages.get(&packet_id)
+    }
+
+    /// Keeps a message until it is released.
+    pub(super) fn insert(&mut self, packet_id: PacketId, message: Option<Kept>) {
+        let received = self.0.get_or_insert_default();
+        received.bytes += message.as_ref().map_or(0, |message| message.bytes());
+        received.messages.insert(packet_id, message);
+    }
+
+    /// Takes it out. `None` if there is none with this Packet Identifier.
+    pub(super) fn release(&mut self, packet_id: PacketId) -> Option<Option<Kept>> {
+        let received = self.0.as_mut()?;
+        let message = received.messages.remove(&packet_id)?;
+        received.bytes -= message.as_ref().map_or(0, |message| message.bytes());
+        Some(message)
+    }
+
+    /// Gives back memory after a burst.
+    pub(super) fn trim(&mut self) {
+        self.0.take_if(|received| received.messages.is_empty() && received.messages.capacity() > KEPT);
+    }
+}
 
 impl Core {
     /// A QoS 2 message that was received before is acknowledged again and nothing else [MQTT-4.3.3-10].
@@ -22,7 +85,7 @@ impl Core {
         let Some(session) = self.sessions.get_mut(connection.session as usize) else {
             return Ok(Some(Next::Stop));
         };
-        if let Some(message) = session.received.get(&packet_id) {
+        if let Some(message) = session.received.get(packet_id) {
             // A client that has lost its state uses the identifier anew: what it had sent before goes on now, as it would
             // never release it, and it has been ours since PUBREC.
             let is_another = !publish.dup
@@ -31,7 +94,7 @@ impl Core {
                 self.acknowledge(slot, PUBREC, packet_id);
                 return Ok(Some(self.next(slot)));
             }
-            if let Some(message) = session.release(packet_id).flatten() {
+            if let Some(message) = session.received.release(packet_id).flatten() {
                 self.publish_released(slot, &message);
             }
         }
@@ -41,7 +104,7 @@ impl Core {
     /// Keeps a QoS 2 message until it is released, and says so [MQTT-4.3.3-8].
     pub(super) fn receive(&mut self, slot: u32, packet_id: PacketId, message: Option<Kept>) {
         let session_slot = self.connections[slot as usize].session;
-        self.sessions[session_slot as usize].receive(packet_id, message);
+        self.sessions[session_slot as usize].received.insert(packet_id, message);
         // Whether anybody has subscribed is known when it is released, and PUBCOMP cannot say it.
         self.acknowledge(slot, PUBREC, packet_id);
     }
@@ -52,7 +115,7 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_slot as usize) else {
             return Ok(Next::Stop);
         };
-        let received = session.release(ack.packet_id);
+        let received = session.received.release(ack.packet_id);
         let known = received.is_some();
         session.trim();
         if let Some(message) = received.flatten() {

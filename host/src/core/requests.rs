@@ -14,7 +14,7 @@ use super::mail::{InfoMail, InfoTarget, Mail, SendTarget};
 use super::notices::Meant;
 use super::publish::forwarded;
 use super::session::{Origin, Queued};
-use super::{CONNECTION_ID_WORKER_SHIFT, Core, Subject};
+use super::{CONNECTION_ID_WORKER_SHIFT, Core, Subject, slot_of};
 use crate::clock::Millis;
 use crate::message::{Message, MessageParts, Source};
 use crate::plugin::{Cause, Cursor, InfoAction, InfoOutcome, InfoRequest, OwnedMessage};
@@ -39,7 +39,7 @@ impl Core {
             Mail::Publish(message) => self.publish_from_plugin(&message),
             Mail::Send { ref target, ref message } => self.on_send(target, message),
             Mail::Info(info) => self.on_info(info),
-            Mail::Disconnect { connection, .. } if !self.by_connection.contains_key(&connection) => {
+            Mail::Disconnect { connection, .. } if self.slot_of_connection(connection).is_none() => {
                 self.keep_early(connection, mail);
             }
             Mail::Disconnect { connection, reason_code, properties } => {
@@ -57,7 +57,7 @@ impl Core {
 
     /// Disconnects one Network Connection.
     fn disconnect(&mut self, connection: u64, reason_code: ReasonCode, properties: &[u8]) {
-        if let Some(&slot) = self.by_connection.get(&connection) {
+        if let Some(slot) = self.slot_of_connection(connection) {
             let closing = Closing::telling(DisconnectKind::ServerDisconnect, reason_code);
             self.close(slot, closing.with_properties(Properties::from_trusted(properties).into()));
         }
@@ -99,7 +99,7 @@ impl Core {
     fn on_info(&mut self, info: Box<InfoMail>) {
         if info.delay_ms == 0 {
             return match info.target {
-                InfoTarget::Connection(id) if !self.by_connection.contains_key(&id) => {
+                InfoTarget::Connection(id) if self.slot_of_connection(id).is_none() => {
                     self.keep_early(id, Mail::Info(info));
                 }
                 _ => self.deliver_info(&info),
@@ -138,7 +138,7 @@ impl Core {
         }
         let interval = delayed.info.interval_ms;
         let is_over =
-            matches!(delayed.info.target, InfoTarget::Connection(id) if !self.by_connection.contains_key(&id));
+            matches!(delayed.info.target, InfoTarget::Connection(id) if self.slot_of_connection(id).is_none());
         if interval == 0 || is_over {
             self.forget_info(&delayed);
             return self.deliver_info(&delayed.info);
@@ -153,7 +153,7 @@ impl Core {
     /// Whether the connection that a timer is for may be on its way from the worker that accepted it.
     fn may_still_come(&self, delayed: &DelayedInfo) -> bool {
         matches!(delayed.info.target, InfoTarget::Connection(id)
-            if !self.by_connection.contains_key(&id)
+            if self.slot_of_connection(id).is_none()
                 && id >> CONNECTION_ID_WORKER_SHIFT != self.worker as u64
                 && self.now < delayed.begun + EARLY_MS)
     }
@@ -173,18 +173,18 @@ impl Core {
     fn deliver_info(&mut self, info: &InfoMail) {
         match &info.target {
             InfoTarget::Connection(id) => {
-                if let Some(&slot) = self.by_connection.get(id) {
+                if let Some(slot) = self.slot_of_connection(*id) {
                     self.info_to(slot, info);
                 }
             }
             InfoTarget::Client(client_id) => {
-                let session = self.by_client.get(&**client_id).map(|slot| &self.sessions[*slot as usize]);
+                let session = self.slot_of_client(client_id).map(|slot| &self.sessions[slot as usize]);
                 if let Some(slot) = session.map(|session| session.connection).filter(|slot| *slot != NONE) {
                     self.info_to(slot, info);
                 }
             }
             InfoTarget::All => {
-                let slots: Vec<u32> = self.by_connection.values().copied().collect();
+                let slots: Vec<u32> = self.connections.iter().map(|(slot, _)| slot_of(slot)).collect();
                 for slot in slots {
                     self.info_to(slot, info);
                 }
@@ -276,14 +276,14 @@ impl Core {
     /// dropped: it has none.
     fn on_send(&mut self, target: &SendTarget, message: &Arc<Message>) {
         let session = match target {
-            SendTarget::Connection(id) => match self.by_connection.get(id) {
-                Some(&slot) => Some(self.connections[slot as usize].session).filter(|session| *session != NONE),
+            SendTarget::Connection(id) => match self.slot_of_connection(*id) {
+                Some(slot) => Some(self.connections[slot as usize].session).filter(|session| *session != NONE),
                 None => {
                     let mail = Mail::Send { target: target.clone(), message: Arc::clone(message) };
                     return self.keep_early(*id, mail);
                 }
             },
-            SendTarget::Client(client_id) => self.by_client.get(&**client_id).copied(),
+            SendTarget::Client(client_id) => self.slot_of_client(client_id),
         };
         let (parts, token) = (message.parts(), message.token());
         match session {

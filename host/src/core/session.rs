@@ -1,15 +1,15 @@
 //! Session State: what outlives a Network Connection.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU64;
 use std::rc::Rc;
-use std::sync::Arc;
 
-use foldhash::fast::RandomState;
 use plugin_api::QoS;
 
+use super::backlog::Backlog;
 use super::budget::{Account, Kept};
 use super::connection::NONE;
+use super::received::Received;
 use super::replay::Parked;
 use super::shared::SharedPart;
 use super::timers::Armed;
@@ -25,7 +25,7 @@ pub(super) const EXPIRY_NEVER: u32 = u32::MAX;
 
 /// One Session.
 pub(super) struct Session {
-    pub(super) client_id: Arc<str>,
+    pub(super) client_id: Box<str>,
     /// Tells this session from an earlier one in the same slot.
     pub(super) serial: u32,
     /// Slot of its Network Connection, [`NONE`] while there is none.
@@ -49,16 +49,12 @@ pub(super) struct Session {
     pub(super) in_flight: VecDeque<InFlight>,
     /// How many at the end of `in_flight` have not been sent on the present connection.
     pub(super) to_resend: u32,
-    /// Bytes of the messages in flight,
+    /// Bytes of the messages in flight, within [`BYTES_MAX`].
     pub(super) in_flight_bytes: u32,
-    /// and of those in `received`. Both are within [`BYTES_MAX`].
-    pub(super) received_bytes: u32,
-    /// Accepted and not sent, oldest first. Not encoded: it costs a reference each.
-    pub(super) queue: VecDeque<Queued>,
-    pub(super) queue_bytes: usize,
-    /// QoS 2 messages from the client, accepted and not released [MQTT-4.3.3-10]. `None` where a handler took the message:
-    /// nothing is routed at PUBREL.
-    pub(super) received: HashMap<PacketId, Option<Kept>, RandomState>,
+    /// Accepted and not sent.
+    pub(super) queue: Backlog,
+    /// QoS 2 messages from the client, accepted and not released.
+    pub(super) received: Received,
     /// By Topic Filter as the client wrote it, `$share/…` included. In order, so that they can be gone through in pieces
     /// while they change.
     pub(super) subscriptions: BTreeMap<Box<str>, Subscription>,
@@ -254,7 +250,7 @@ fn narrow(bytes: usize) -> u32 {
 }
 
 impl Session {
-    pub(super) fn new(client_id: Arc<str>, serial: u32) -> Self {
+    pub(super) fn new(client_id: Box<str>, serial: u32) -> Self {
         Self {
             client_id,
             serial,
@@ -270,10 +266,8 @@ impl Session {
             in_flight: VecDeque::new(),
             to_resend: 0,
             in_flight_bytes: 0,
-            received_bytes: 0,
-            queue: VecDeque::new(),
-            queue_bytes: 0,
-            received: HashMap::default(),
+            queue: Backlog::default(),
+            received: Received::default(),
             subscriptions: BTreeMap::new(),
             shared: None,
             last_states: None,
@@ -353,47 +347,20 @@ impl Session {
         (self.in_flight_bytes as usize) < unacknowledged_bytes_max(limits)
     }
 
-    /// Keeps a QoS 2 message of the client until it is released.
-    pub(super) fn receive(&mut self, packet_id: PacketId, message: Option<Kept>) {
-        self.received_bytes += message.as_ref().map_or(0, |message| narrow(message.bytes()));
-        self.received.insert(packet_id, message);
-    }
-
-    /// Takes it out. `None` if there is none with this Packet Identifier.
-    pub(super) fn release(&mut self, packet_id: PacketId) -> Option<Option<Kept>> {
-        let message = self.received.remove(&packet_id)?;
-        self.received_bytes -= message.as_ref().map_or(0, |message| narrow(message.bytes()));
-        Some(message)
-    }
-
-    /// Whether there is room for one more.
+    /// Whether there is room for one more QoS 2 message of the client.
     pub(super) fn can_receive(&self, parts: &MessageParts<'_>, limits: &Limits) -> bool {
         let bytes = parts.topic.len() + parts.properties.len() + parts.payload.len();
-        self.received.is_empty() || self.received_bytes as usize + bytes <= unacknowledged_bytes_max(limits)
+        self.received.is_empty() || self.received.bytes() + bytes <= unacknowledged_bytes_max(limits)
     }
 
     /// Puts a message into the queue. Gives it back if there is no room for it.
     pub(super) fn enqueue(&mut self, delivery: Queued, messages_max: usize, bytes_max: usize) -> Result<(), Queued> {
         let bytes = delivery.message.bytes();
-        if self.queue.len() >= messages_max || self.queue_bytes + bytes > bytes_max {
+        if self.queue.len() >= messages_max || self.queue.bytes() + bytes > bytes_max {
             return Err(delivery);
         }
-        self.queue_bytes += bytes;
         self.queue.push_back(delivery);
         Ok(())
-    }
-
-    /// Takes the oldest message of the queue.
-    pub(super) fn dequeue(&mut self) -> Option<Queued> {
-        let delivery = self.queue.pop_front()?;
-        self.queue_bytes -= delivery.message.bytes();
-        Some(delivery)
-    }
-
-    /// Puts back what [`Session::dequeue`] gave.
-    pub(super) fn put_back(&mut self, delivery: Queued) {
-        self.queue_bytes += delivery.message.bytes();
-        self.queue.push_front(delivery);
     }
 
     /// Gives back the memory of queues that have emptied after a burst.
@@ -402,11 +369,7 @@ impl Session {
         if self.in_flight.is_empty() && self.in_flight.capacity() > KEEP {
             self.in_flight = VecDeque::new();
         }
-        if self.queue.is_empty() && self.queue.capacity() > KEEP {
-            self.queue = VecDeque::new();
-        }
-        if self.received.is_empty() && self.received.capacity() > KEEP {
-            self.received = HashMap::default();
-        }
+        self.queue.trim();
+        self.received.trim();
     }
 }

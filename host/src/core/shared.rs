@@ -1,7 +1,7 @@
 //! Shared Subscriptions: the member that gets a message, what others may know of it, and what becomes of messages whose
 //! member leaves.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
@@ -113,7 +113,7 @@ impl Core {
                 || connection.is_some_and(|connection| session.in_flight.len() >= connection.in_flight_max.into()),
             slow,
             full: session.queue.len() >= limits.queue_messages_max
-                || session.queue_bytes >= limits.queue_bytes_max - limits.queue_bytes_max / 16,
+                || session.queue.bytes() >= limits.queue_bytes_max - limits.queue_bytes_max / 16,
             load: session.in_flight.len() + session.queue.len(),
         }
     }
@@ -242,16 +242,9 @@ impl Core {
         if !session.queue.iter().any(goes_on) {
             return;
         }
-        let (mut kept, mut given) = (VecDeque::new(), Vec::new());
-        for waiting in std::mem::take(&mut session.queue) {
-            if goes_on(&waiting) {
-                session.queue_bytes -= waiting.message.bytes();
-                given.push(waiting);
-            } else {
-                kept.push_back(waiting);
-            }
-        }
-        session.queue = kept;
+        let (given, kept): (Vec<Queued>, Vec<Queued>) =
+            std::mem::take(&mut session.queue).into_iter().partition(goes_on);
+        session.queue = kept.into_iter().collect();
         self.note_presence(session_slot);
         for waiting in given {
             if let Some(group) = waiting.origin.group() {

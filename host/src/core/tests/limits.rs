@@ -186,14 +186,14 @@ fn queues_give_their_memory_back() {
             net.send_bytes(to, &[0x40, 2, (id >> 8) as u8, id as u8]);
         }
         let session = net.session("to").expect("connected");
-        assert!(session.in_flight.is_empty() && session.queue.is_empty() && session.queue_bytes == 0);
+        assert!(session.in_flight.is_empty() && session.queue.is_empty() && session.queue.bytes() == 0);
         assert!(session.in_flight.capacity() <= 64 && session.queue.capacity() <= 64);
         let worker = &net.cores[0];
         assert!(
             worker
                 .connections
                 .iter()
-                .all(|(_, connection)| connection.out.capacity() == 0 && connection.partial.capacity() == 0)
+                .all(|(_, connection)| connection.out.capacity() == 0 && connection.partial.is_none())
         );
     });
 }

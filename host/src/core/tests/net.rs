@@ -303,7 +303,7 @@ impl Net {
 
     /// The session of a Client Identifier, wherever it is.
     pub(in crate::core) fn session(&self, client_id: &str) -> Option<&crate::core::session::Session> {
-        self.cores.iter().find_map(|core| Some(&core.sessions[*core.by_client.get(client_id)? as usize]))
+        self.cores.iter().find_map(|core| Some(&core.sessions[core.slot_of_client(client_id)? as usize]))
     }
 
     // Time.

@@ -73,7 +73,7 @@ fn the_oldest_make_room_for_their_bytes() {
         net.send(from, "32: <t> 0001 {} '123456' | 32: <t> 0001 {} '1234567890'");
         assert_eq!(net.count(|counters| counters.dropped_queue_full.get()), 5);
         let session = net.session("to").expect("it is persistent");
-        assert_eq!((session.queue.len(), session.queue_bytes), (2, 9));
+        assert_eq!((session.queue.len(), session.queue.bytes()), (2, 9));
         net.durable(V5, "to", &format!("{CONNACK_RESUMED} | 32: <t> 0001 {{}} '5' | 32: <t> 0002 {{}} '123456'"));
     });
     let nothing = Setup::limits(|limits| (limits.queue_full, limits.queue_messages_max) = (QueueFull::DropOldest, 0));

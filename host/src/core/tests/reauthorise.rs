@@ -88,7 +88,7 @@ fn queued_messages() {
         net.expect(a, "32: <no/sent> 0004 {} 'x'");
         net.send(a, "40: 0004");
         net.expect(a, "");
-        assert_eq!(net.session("a").expect("connected").queue_bytes, 0);
+        assert_eq!(net.session("a").expect("connected").queue.bytes(), 0);
     });
 }
 

@@ -255,7 +255,7 @@ fn queued_messages_go_on_at_unsubscribe() {
             net.expect(second, "32: <t> 0001 {} '6' | 34: <t> 0002 {} '7'");
             net.send(first, "40: 0003 | 50: 0004 | 70: 0004 | 70: 0005");
             net.expect(first, "32: <own> 0006 {} '8' | 62: 0004 | 32: <own> 0007 {} '9'");
-            assert_eq!(net.session("first").expect("connected").queue_bytes, 0);
+            assert_eq!(net.session("first").expect("connected").queue.bytes(), 0);
             assert_eq!(net.count(|counters| counters.dropped_no_member.get()), 0);
         });
     }

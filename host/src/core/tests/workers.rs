@@ -30,7 +30,7 @@ fn connection_goes_to_the_owner_of_its_session() {
                 net.send(client, &format!("{connect} | 82: 0001 {{}} <{name}> 00 | 30: <{name}> {{}} 'x' | C0:"));
                 net.expect(client, &format!("{CONNACK} | 90: 0001 {{}} 00 | 30: <{name}> {{}} 'x' | D0:"));
                 let owner = &net.cores[owner_of(&name, workers)];
-                assert!(owner.by_client.contains_key(name.as_str()));
+                assert!(owner.slot_of_client(&name).is_some());
             }
         });
     }

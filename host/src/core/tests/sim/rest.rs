@@ -77,7 +77,7 @@ impl World {
                 );
                 assert_eq!(connection.waiting_bytes(), 0, "bytes for the connection at {slot}");
                 assert_eq!(connection.out.capacity(), 0, "a buffer of the connection at {slot}");
-                assert!(connection.partial.is_empty(), "half a packet of the connection at {slot}");
+                assert!(connection.partial.is_none(), "half a packet of the connection at {slot}");
             }
         }
         self.check_sessions();
@@ -97,7 +97,7 @@ impl World {
         for number in 0..self.sessions.len() {
             let model = &self.sessions[number];
             let (name, core) = (self.clients[model.client].name.as_str(), &self.cores[model.worker]);
-            let kept = core.by_client.get(name).map(|slot| &core.sessions[*slot as usize]);
+            let kept = core.slot_of_client(name).map(|slot| &core.sessions[slot as usize]);
             let kept = kept.filter(|kept| kept.serial == model.serial);
             let over = model.offline_since.is_some_and(|since| {
                 model.expiry_secs == 0
@@ -108,7 +108,7 @@ impl World {
             let Some(kept) = kept else { continue };
             if self.online(number).is_some() {
                 assert_eq!(kept.in_flight.len(), 0, "in flight of session {number}");
-                assert_eq!((kept.queue.len(), kept.queue_bytes), (0, 0), "the queue of session {number}");
+                assert_eq!((kept.queue.len(), kept.queue.bytes()), (0, 0), "the queue of session {number}");
                 assert_eq!(kept.received.len(), 0, "QoS 2 messages of session {number} that were not released");
                 assert_eq!(kept.to_resend, 0, "messages of session {number} to send again");
                 let client = &self.clients[model.client];

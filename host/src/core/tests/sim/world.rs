@@ -204,7 +204,11 @@ impl World {
         let connection = &self.cores[worker].connections[slot as usize];
         let asked_about = connection.extra.as_ref().and_then(|extra| extra.waiting.as_ref());
         let asked_about = asked_about.map_or(0, |waiting| waiting.packet_bytes());
-        let (phase, session, waits) = (connection.phase, connection.session, connection.partial.len() + asked_about);
+        let (phase, session, waits) = (
+            connection.phase,
+            connection.session,
+            connection.partial.as_ref().map_or(0, |partial| partial.len()) + asked_about,
+        );
         if asked_about > 0 {
             self.count("a packet waits for the plugin");
         }
@@ -230,7 +234,7 @@ impl World {
             self.clients[client].must_clean = true;
             self.overtake(client);
             let core = &self.cores[worker];
-            let kept = core.by_client.get(&*self.clients[client].name).map(|slot| &core.sessions[*slot as usize]);
+            let kept = core.slot_of_client(&self.clients[client].name).map(|slot| &core.sessions[slot as usize]);
             // If another connection has it, or has had it as shortly, nobody knows what this one did.
             let alike = |(number, other): (usize, &Conn)| {
                 let here = matches!(other.place, Place::At(at, _) if at == worker);
@@ -604,7 +608,7 @@ impl World {
             }
             let name = &*self.clients[model.client].name;
             let core = &self.cores[worker];
-            let kept = core.by_client.get(name).map(|slot| &core.sessions[*slot as usize]);
+            let kept = core.slot_of_client(name).map(|slot| &core.sessions[slot as usize]);
             match kept.filter(|kept| kept.serial == model.serial) {
                 // Its client has come back, and may have gone again.
                 Some(_) if self.has_come_back(msg, session) => self.count("will cancelled"),
@@ -650,7 +654,7 @@ impl World {
         let model = &self.sessions[session];
         let client = &self.clients[model.client];
         let core = &self.cores[model.worker];
-        let kept = core.by_client.get(&*client.name).map(|slot| core.sessions[*slot as usize].serial);
+        let kept = core.slot_of_client(&client.name).map(|slot| core.sessions[slot as usize].serial);
         if kept == Some(model.serial) {
             return;
         }
