@@ -91,7 +91,7 @@ pub(crate) struct LowSwap {
     /// How long it may take to load it, and for its `init`. [default: 30s]
     #[arg(long, value_name = "TIME", conflicts_with_all = ["promote", "rollback"], value_parser = positive_time)]
     ready_within: Option<Duration>,
-    /// How long its errors are counted. [default: 10s]
+    /// How long its errors are counted once it has all connections. [default: 10s]
     #[arg(long, value_name = "TIME", conflicts_with_all = ["promote", "rollback"], value_parser = time)]
     probation: Option<Duration>,
     /// How many errors (panics, errors returned, deadlines missed) it may make in that time; with one more, the old one is

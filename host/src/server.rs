@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::io::listener::Listener;
 use crate::io::worker::{self, Seed, Workers};
 use crate::limits::Limits;
-use crate::plugin::{Busy, Chain, Flip, LoadError, MetricSample, Plugin, Services, Watch};
+use crate::plugin::{Busy, Chain, LoadError, MetricSample, Plugin, Services, Watch};
 use crate::report::Tally;
 use crate::swap::{self, Role, Status, SwapError, SwapReport, SwapRequest};
 
@@ -361,15 +361,14 @@ impl ServerHandle {
         swap::swap(&chain, self.mailboxes.workers(), &self.services, request)
     }
 
-    /// Gives all connections to a plugin that has a share of them; its probation begins. `name` may be left out, as there
-    /// is only one.
+    /// Gives all connections to a plugin that has a share of them; its probation begins, as long and with the budget that its
+    /// [`SwapRequest`] has named. `name` may be left out, as there is only one.
     ///
     /// # Errors
     /// There is no canary, or not of this name.
     pub fn promote(&self, name: Option<&str>) -> Result<SwapReport, SwapError> {
         let chain = self.chain_to_change(name)?;
-        let how = Flip { per_mille: None, probation: SwapRequest::PROBATION, budget: SwapRequest::ERROR_BUDGET };
-        swap::promote(&chain, self.mailboxes.workers(), name, &how, SwapRequest::WAIT)
+        swap::promote(&chain, self.mailboxes.workers(), name, SwapRequest::WAIT)
     }
 
     /// Gives all connections back to the instance that a plugin has replaced, whether it has a share of the connections or

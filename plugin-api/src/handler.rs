@@ -301,15 +301,16 @@ pub trait Handler: Send + Sync + Sized + 'static {
         Ok(self.new_connection(&swapped.info()))
     }
 
-    /// What the plugin as a whole knows, for its next version.
+    /// What the plugin as a whole knows, for its next version, or for the one before when a swap is undone.
     fn export_plugin_state(&self) -> State {
         State::default()
     }
 
-    /// Takes over what another version has exported, after [`init`](Handler::init) and before the first connection.
+    /// Takes over what another version has exported, after [`init`](Handler::init) and before the first connection; and once
+    /// more from the version that was to replace this one, when that swap is undone, while connections are served.
     ///
     /// # Errors
-    /// The swap is refused.
+    /// The swap is refused. Where it is undone, it stays so, and this version goes on with what it knows.
     fn import_plugin_state(&self, state: StateView<'_>) -> Result<(), Error> {
         let _ = state;
         Ok(())

@@ -130,6 +130,8 @@ pub struct Trial {
     pub per_mille: Option<u16>,
     /// When the old one is let go; `None` while there is a share.
     pub until: Option<Instant>,
+    /// Its probation, which begins when it has all connections.
+    how: Flip,
 }
 
 impl Trial {
@@ -208,6 +210,8 @@ struct State {
     trials: Vec<Trial>,
     /// Replaced, and to be dropped when nobody refers to them any more.
     retired: Vec<Arc<Plugin>>,
+    /// Rolled back, and who decides in its place: what the plugin as a whole has learnt is to be handed back.
+    handing_back: Vec<(Arc<Plugin>, Arc<Plugin>)>,
     next_generation: u64,
     /// For each worker the plan that all its connections conform to, and how many of them could not yet.
     workers: Vec<(u32, usize)>,
@@ -295,6 +299,10 @@ impl State {
             self.plan.candidate = None;
         } else {
             self.set_base(trial.index, &trial.previous);
+            // With a share only, the one that had the others has gone on learning by itself.
+            if trial.plugin.hands_over_all(&trial.previous) {
+                self.handing_back.push((Arc::clone(&trial.plugin), Arc::clone(&trial.previous)));
+            }
         }
         self.retired.push(Arc::clone(&trial.plugin));
         trial
@@ -381,18 +389,19 @@ impl Chain {
             plugin.probation().begin(&self.0, how.budget, &previous);
             let until = how.per_mille.is_none().then(|| Instant::now() + how.probation);
             let plugin = Arc::clone(plugin);
-            state.trials.push(Trial { index, plugin, previous, per_mille: how.per_mille, until });
+            state.trials.push(Trial { index, plugin, previous, per_mille: how.per_mille, until, how: *how });
         }
         Ok(self.0.publish(state))
     }
 
-    /// Gives all connections to the instance that has a share of them. Its probation begins.
+    /// Gives all connections to the instance that has a share of them. Its probation begins, as it was asked for.
     ///
     /// # Errors
     /// There is none, or none with this name.
-    pub fn promote(&self, name: Option<&str>, how: &Flip) -> Result<(Trial, u32), Busy> {
+    pub fn promote(&self, name: Option<&str>) -> Result<(Trial, u32), Busy> {
         let mut state = self.0.state();
         let at = state.trial(name, |trial| trial.per_mille.is_some())?;
+        let how = state.trials[at].how;
         state.plan.candidate = None;
         let (index, plugin) = (state.trials[at].index, Arc::clone(&state.trials[at].plugin));
         state.set_base(index, &plugin);
@@ -490,11 +499,25 @@ impl Chain {
         is_any_left
     }
 
+    /// Hands back what plugins as a whole have learnt on probation, on a thread of its own: it is the authors' code, of a
+    /// version that was perhaps not good.
+    fn hand_back(&self) {
+        let all = std::mem::take(&mut self.0.state().handing_back);
+        if all.is_empty() {
+            return;
+        }
+        let hand_back = move || all.iter().for_each(|(from, to)| from.hand_back_all(to));
+        if let Err(error) = std::thread::Builder::new().name("plugin-hand-back".to_owned()).spawn(hand_back) {
+            tracing::error!(%error, "no thread for it: a plugin goes on with what it knew before the swap");
+        }
+    }
+
     /// Does what is due, until [`Chain::close`]. For a thread of its own.
     pub(crate) fn keep(&self) {
         /// How often it is looked whether an instance that has been replaced is still used.
         const LOOK_MS: u64 = 20;
         loop {
+            self.hand_back();
             let next = self.settle();
             let look = self.retire().then(|| Instant::now() + Duration::from_millis(LOOK_MS));
             let state = self.0.state();

@@ -60,11 +60,8 @@ impl Plugin {
         })
     }
 
-    /// Calls `export_plugin_state`.
+    /// Calls `export_plugin_state`. Only for a plugin that implements it.
     fn export_all(&self) -> Result<Exported, NotExported> {
-        if !self.callbacks().contains(Callback::ExportPlugin) {
-            return Err(NotExported::NotOffered);
-        }
         let (table, instance) = self.foreign();
         self.exported(Callback::ExportPlugin, NO_CONNECTION, "", |answer| {
             // SAFETY: the instance lives as long as the plugin.
@@ -121,7 +118,7 @@ impl Plugin {
         None
     }
 
-    /// Calls `import_plugin_state`.
+    /// Calls `import_plugin_state`. Only for a plugin that implements it.
     fn import_all(&self, exported: &Exported) -> Result<(), String> {
         let (table, instance) = self.foreign();
         let mut answer = Answer::default();
@@ -145,19 +142,36 @@ impl Plugin {
         }
     }
 
-    /// Hands over what the plugin as a whole knows, if both sides have a function for it.
+    /// Whether there is a way for what the plugin as a whole knows.
+    pub(super) fn hands_over_all(&self, to: &Self) -> bool {
+        self.callbacks().contains(Callback::ExportPlugin) && to.callbacks().contains(Callback::ImportPlugin)
+    }
+
+    /// Hands over what the plugin as a whole knows, if both sides have a function for it. Not for a worker's thread.
     ///
     /// # Errors
     /// One of them failed; says how.
     pub fn hand_over_all(&self, to: &Self) -> Result<(), String> {
-        if !to.callbacks().contains(Callback::ImportPlugin) {
+        if !self.hands_over_all(to) {
             return Ok(());
         }
-        match self.export_all() {
-            Ok(exported) => to.import_all(&exported),
-            Err(NotExported::NotOffered) => Ok(()),
-            Err(NotExported::Away | NotExported::Failed) => {
-                Err("export_plugin_state of the version that runs failed; the log says how".to_owned())
+        let failed = |_| format!("export_plugin_state of version {} failed; the log says how", self.version());
+        to.import_all(&self.export_all().map_err(failed)?)
+    }
+
+    /// The same after a rollback, where nothing depends on it: the one that decides again has what it knew before.
+    pub(super) fn hand_back_all(&self, to: &Self) {
+        let (plugin, from, version) = (to.name(), self.version(), to.version());
+        match self.hand_over_all(to) {
+            Ok(()) => tracing::info!(plugin, version, from, "a plugin has been handed back what it knows as a whole"),
+            Err(why) => {
+                tracing::warn!(
+                    plugin,
+                    version,
+                    from,
+                    why,
+                    "a plugin goes on with what it knew as a whole before the swap"
+                );
             }
         }
     }

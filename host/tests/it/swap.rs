@@ -229,3 +229,62 @@ fn share_of_the_connections_gets_a_canary() {
         },
     );
 }
+
+#[test]
+fn what_the_plugin_as_a_whole_has_learnt_is_handed_back_by_a_rollback() {
+    // Who has had a share of the connections only knows less than the one that had the others.
+    for (canary_per_mille, all) in [(None, 5), (Some(1000), 3)] {
+        with_configured(
+            |builder| builder.plugin(library("counting_v1"), "{}"),
+            |server| {
+                let mut client = asking(server, "one");
+                let mut expect = |answer: &str| assert_eq!(ask(&mut client), answer, "{canary_per_mille:?}");
+                (1..=3).for_each(|count| expect(&format!("v1 mine={count} all={count}")));
+                let request = SwapRequest { canary_per_mille, ..SwapRequest::new(library("counting_v2")) };
+                server.swap(&request).expect("it fits");
+                (4..=5).for_each(|count| expect(&format!("v2 mine={count} all={count}")));
+                server.rollback(None).expect("it is on trial");
+                // It is needed until then.
+                eventually("the new one is dropped", || instances(server) == [("active", 1, 1)]);
+                expect(&format!("v1 mine=6 all={}", all + 1));
+            },
+        );
+    }
+}
+
+#[test]
+fn probation_of_a_canary_is_the_one_that_was_asked_for() {
+    with_configured(
+        |builder| builder.plugin(library("counting_v1"), "{}"),
+        |server| {
+            let request = SwapRequest {
+                canary_per_mille: Some(1),
+                probation: std::time::Duration::from_secs(3600),
+                error_budget: 7,
+                ..SwapRequest::new(library("counting_v2"))
+            };
+            server.swap(&request).expect("it fits");
+            server.promote(None).expect("there is a canary");
+            let promoted = server.status().plugins.remove(0).instances.remove(0);
+            assert_eq!((promoted.generation, promoted.errors_left), (2, Some(7)));
+            assert!(promoted.probation_left > Some(std::time::Duration::from_secs(1800)), "{promoted:?}");
+        },
+    );
+}
+
+#[test]
+fn report_of_a_swap_names_both_plugins_where_they_have_different_names() {
+    with_configured(
+        |builder| builder.plugin(library("counting_v1"), "{}"),
+        |server| {
+            let request = SwapRequest { name: Some("counting".to_owned()), ..SwapRequest::new(library("v2")) };
+            let report = server.swap(&request).expect("it fits");
+            let there = "plugin versioned: 1.0.0 (generation 2) in the place of counting 1.0.0, ";
+            assert!(report.to_string().starts_with(there), "{report}");
+            assert_eq!(report.to_json()["from_plugin"], "counting");
+            let back = server.rollback(None).expect("it is on probation");
+            let here = "plugin counting: 1.0.0 (generation 1) in the place of versioned 1.0.0, ";
+            assert!(back.to_string().starts_with(here), "{back}");
+        },
+    );
+}

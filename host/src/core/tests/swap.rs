@@ -264,7 +264,7 @@ fn share_of_the_connections_goes_first_and_then_all_or_none() {
             assert!((1..30).contains(&share), "{share} of 40");
             assert_eq!(count(net), share, "they stay the same");
             if promote {
-                let (trial, _) = net.shared.chain.promote(None, &how).expect("a canary");
+                let (trial, _) = net.shared.chain.promote(None).expect("a canary");
                 assert_eq!((trial.per_mille, count(net)), (None, 40));
                 assert_eq!(live(net), (vec![40], 40));
             } else {

@@ -329,7 +329,7 @@ impl World {
                 self.count("swap rolled back");
             }
             Some(true) => {
-                chain.promote(None, &how).expect("there is a canary");
+                chain.promote(None).expect("there is a canary");
                 self.count("swap promoted");
             }
             Some(false) if self.rng.percent(30) => {
