@@ -10,6 +10,7 @@ use host::Limits;
 use host::control::Place;
 use host::limits::{SETTINGS, Setting, Value};
 
+use crate::bench_command::{BenchConfig, LowBench};
 use crate::commands::{self, CommandConfig};
 use crate::config;
 use crate::log::{LogFilter, LogFormat};
@@ -80,6 +81,12 @@ enum LowCommand {
     /// otherwise. A plugin's `init` and `stop` run, so that its configuration is really checked, but no listener is opened.
     #[command(override_usage = "host check [OPTIONS] <PLUGIN>...\n       host check [OPTIONS] --config <FILE>")]
     Check(LowCheck),
+    /// Put a load on an MQTT broker, this one or any other, and measure it.
+    ///
+    /// Everything that comes is checked: its number, its order, and that it came once. With --pid, the broker's CPU time and
+    /// memory are measured as well. Progress is on stderr, the result on stdout.
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Bench(LowBench),
     #[command(flatten)]
     Running(commands::LowCommand),
 }
@@ -150,7 +157,7 @@ struct LowCheck {
 }
 
 /// What is to be done, valid and complete.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Config {
     /// Serve.
     Run(RunConfig),
@@ -158,6 +165,8 @@ pub(crate) enum Config {
     Check(CheckConfig),
     /// Ask a host that runs.
     Command(CommandConfig),
+    /// Put a load on a broker.
+    Bench(BenchConfig),
 }
 
 /// Plugins and a configuration file to look at.
@@ -212,6 +221,7 @@ pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Config,
             };
             return Ok(Config::Check(CheckConfig { plugins, file, log: check.log }));
         }
+        Some(LowCommand::Bench(bench)) => return bench.into_config().map(Config::Bench),
         Some(LowCommand::Running(command)) => return command.into_config().map(Config::Command),
         None => {}
     }
@@ -358,7 +368,7 @@ mod tests {
         let plugins = match parse_line(line).unwrap() {
             Config::Run(run) => run.plugins,
             Config::Check(check) => check.plugins,
-            Config::Command(command) => panic!("{command:?} has no plugins"),
+            other => panic!("{other:?} has no plugins"),
         };
         plugins.into_iter().map(|plugin| (plugin.path.display().to_string(), plugin.config)).collect()
     }

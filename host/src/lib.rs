@@ -36,6 +36,7 @@
 //!
 //! How it is built, and where to change what, is in `host/ARCHITECTURE.md` of the repository.
 
+pub mod bench;
 pub mod clock;
 pub mod codec;
 pub mod control;

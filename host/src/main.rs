@@ -1,5 +1,6 @@
 //! The `host` program: a thin shell over the library.
 
+mod bench_command;
 mod cli;
 mod commands;
 mod config;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Config::Run(config) => run(config),
         Config::Check(config) => check(&config),
         Config::Command(config) => return commands::run(&config),
+        Config::Bench(config) => return bench_command::run(&config),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

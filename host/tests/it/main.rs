@@ -5,6 +5,7 @@
 
 mod acl;
 mod asynchronous;
+mod bench;
 mod c;
 mod cli;
 mod clients;

@@ -1,0 +1,240 @@
+//! Connections that are ready: connected, accepted by CONNACK, subscribed.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use super::error::Error;
+use super::packets::{self, Connect, Frame, kind, variable_byte_integer};
+use super::plan::Target;
+
+/// How many connections are opened before the first of their CONNACKs is waited for. Less than what listeners let wait.
+pub(super) const AT_ONCE: usize = 64;
+
+/// What CONNACK says that a load has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Accepted {
+    pub(super) session_present: bool,
+    /// How many messages of QoS 1 and 2 may be without an acknowledgement.
+    pub(super) receive_maximum: u16,
+    /// The largest QoS that the broker takes.
+    pub(super) maximum_qos: u8,
+    /// The broker's own Keep Alive, in seconds; 0 if it did not ask for one.
+    pub(super) keep_alive_secs: u16,
+}
+
+/// Lets this process have as many open files as it may. Returns how many that is.
+pub(super) fn raise_open_files() -> u64 {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// One error for a load that needs more connections than this process can have.
+pub(super) fn check_open_files(connections: usize) -> Result<(), Error> {
+    let (most, needed) = (raise_open_files(), connections as u64 + 64);
+    if needed > most {
+        return Err(Error::NotStarted(format!(
+            "{connections} connections need {needed} open files, but this process may have {most}: raise the limit \
+             (ulimit -n), or use fewer connections"
+        )));
+    }
+    Ok(())
+}
+
+/// Opens a socket to the broker. It blocks until there is a connection, and each read waits for `patience` at most.
+pub(super) fn open(target: &Target, connection: usize, connections: usize) -> Result<TcpStream, Error> {
+    let failed = |error: std::io::Error| {
+        let hint = match error.kind() {
+            ErrorKind::ConnectionRefused => ": nobody listens there. Is the broker running?",
+            ErrorKind::AddrNotAvailable => ": no port is left for another connection from that address (--source)",
+            _ => "",
+        };
+        Error::NotStarted(format!("cannot connect to {} (connection {connection}): {error}{hint}", target.addr))
+    };
+    let stream = match target.source(connection, connections) {
+        None => TcpStream::connect_timeout(&target.addr, target.patience).map_err(failed)?,
+        Some(source) => {
+            let family = if target.addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+            let socket = socket.map_err(|errno| failed(errno.into()))?;
+            net::bind(&socket, &SocketAddr::new(source, 0)).map_err(|errno| failed(errno.into()))?;
+            net::connect(&socket, &target.addr).map_err(|errno| failed(errno.into()))?;
+            TcpStream::from(socket)
+        }
+    };
+    stream.set_nodelay(true).map_err(failed)?;
+    stream.set_read_timeout(Some(target.patience)).map_err(failed)?;
+    stream.set_write_timeout(Some(target.patience)).map_err(failed)?;
+    Ok(stream)
+}
+
+/// The CONNECT of a connection.
+pub(super) fn connect_packet(target: &Target, client_id: &str, clean: bool) -> Vec<u8> {
+    Connect {
+        version: target.version,
+        client_id,
+        username: target.username.as_deref(),
+        password: target.password.as_deref(),
+        clean,
+    }
+    .packet()
+}
+
+/// Writes everything.
+pub(super) fn write(mut stream: &TcpStream, bytes: &[u8]) -> Result<(), Error> {
+    stream.write_all(bytes).map_err(|error| Error::Lost(format!("the broker takes no more bytes: {error}")))
+}
+
+/// Reads exactly one packet and not a byte more: its first byte, and what follows the length.
+pub(super) fn read_packet(mut stream: &TcpStream, what: &str) -> Result<(u8, Vec<u8>), Error> {
+    let failed = |error: std::io::Error| {
+        Error::Lost(match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("no {what} from the broker in time"),
+            ErrorKind::UnexpectedEof => format!("the broker closed the connection instead of sending {what}"),
+            _ => format!("no {what} from the broker: {error}"),
+        })
+    };
+    let mut head = [0; 5];
+    stream.read_exact(&mut head[..2]).map_err(failed)?;
+    let mut at = 2;
+    while head[at - 1] & 0x80 != 0 && at < 5 {
+        stream.read_exact(&mut head[at..=at]).map_err(failed)?;
+        at += 1;
+    }
+    let length = variable_byte_integer(&head[1..at]).map_err(Error::Lost)?;
+    let (length, _) = length.ok_or_else(|| Error::Lost(format!("the broker sent a malformed length: {head:02x?}")))?;
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).map_err(failed)?;
+    Ok((head[0], body))
+}
+
+/// Reads CONNACK, which has to accept.
+pub(super) fn read_connack(target: &Target, stream: &TcpStream) -> Result<Accepted, Error> {
+    let (first, body) = read_packet(stream, "CONNACK")?;
+    if first >> 4 != kind::CONNACK || body.len() < 2 {
+        return Err(Error::Lost(format!("the broker answered CONNECT with {first:#04x} {body:02x?}: is it MQTT?")));
+    }
+    if body[1] != 0 {
+        return Err(Error::Refused(format!(
+            "the broker at {} refused CONNECT with {:#04x}{}",
+            target.addr,
+            body[1],
+            if matches!(body[1], 4 | 5 | 0x86 | 0x87) { ": does it want --username and --password?" } else { "" }
+        )));
+    }
+    accepted(&body, target.version.is_v5())
+        .ok_or_else(|| Error::Lost(format!("the broker sent a malformed CONNACK: {body:02x?}")))
+}
+
+/// What stands in a CONNACK. `None` if it is malformed.
+fn accepted(body: &[u8], is_v5: bool) -> Option<Accepted> {
+    let mut accepted =
+        Accepted { session_present: body[0] & 1 != 0, receive_maximum: u16::MAX, maximum_qos: 2, keep_alive_secs: 0 };
+    if !is_v5 {
+        return Some(accepted);
+    }
+    let (length, length_bytes) = variable_byte_integer(&body[2..]).ok()??;
+    let mut rest = body.get(2 + length_bytes..2 + length_bytes + length)?;
+    while let Some((&identifier, value)) = rest.split_first() {
+        let u16_at = |at: usize| Some(u16::from_be_bytes(*value.get(at..)?.first_chunk()?));
+        let text_bytes = |at: usize| u16_at(at).map(|length| at + 2 + usize::from(length));
+        let bytes = match identifier {
+            0x24 | 0x25 | 0x28 | 0x29 | 0x2a => 1,
+            0x13 | 0x21 | 0x22 => 2,
+            0x11 | 0x27 => 4,
+            0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f => text_bytes(0)?,
+            0x26 => text_bytes(text_bytes(0)?)?,
+            _ => return None,
+        };
+        match identifier {
+            0x13 => accepted.keep_alive_secs = u16_at(0)?,
+            0x21 => accepted.receive_maximum = u16_at(0)?,
+            0x24 => accepted.maximum_qos = *value.first()?,
+            _ => {}
+        }
+        rest = value.get(bytes..)?;
+    }
+    Some(accepted)
+}
+
+/// Reads SUBACK, whose Reason Codes have to grant `qos`.
+pub(super) fn read_suback(stream: &TcpStream, qos: u8, filters: usize) -> Result<(), Error> {
+    let (first, body) = read_packet(stream, "SUBACK")?;
+    let bytes = body.len();
+    let frame = Frame { first, body: &body, bytes };
+    if frame.kind() != kind::SUBACK || bytes < 2 + filters {
+        return Err(Error::Lost(format!("the broker answered SUBSCRIBE with {first:#04x} {body:02x?}")));
+    }
+    match body[bytes - filters..].iter().find(|code| **code != qos) {
+        None => Ok(()),
+        Some(code) if *code >= 0x80 => {
+            Err(Error::Refused(format!("the broker refused a subscription with {code:#04x}")))
+        }
+        Some(code) => Err(Error::Refused(format!("the broker granted QoS {code} where QoS {qos} was asked for"))),
+    }
+}
+
+/// Many connections, each with its own number, and in [`AT_ONCE`] at a time: CONNECT, and SUBSCRIBE to what `filters` says.
+pub(super) fn connect_all(
+    target: &Target,
+    count: usize,
+    clean: bool,
+    subscription: impl Fn(usize) -> Option<(Vec<String>, u8)>,
+) -> Result<Vec<(OwnedFd, Accepted)>, Error> {
+    check_open_files(count)?;
+    let mut ready = Vec::with_capacity(count);
+    for start in (0..count).step_by(AT_ONCE) {
+        let numbers = start..count.min(start + AT_ONCE);
+        let mut streams = Vec::with_capacity(AT_ONCE);
+        for number in numbers.clone() {
+            let stream = open(target, number, count)?;
+            write(&stream, &connect_packet(target, &target.client_id(number), clean))?;
+            streams.push(stream);
+        }
+        let mut accepted = Vec::with_capacity(AT_ONCE);
+        for (number, stream) in numbers.clone().zip(&streams) {
+            accepted.push(read_connack(target, stream)?);
+            if let Some((filters, qos)) = subscription(number) {
+                let filters = filters.iter().map(String::as_str);
+                write(stream, &packets::subscribe(target.version, 1, filters, qos))?;
+            }
+        }
+        for ((number, stream), accepted) in numbers.zip(streams).zip(accepted) {
+            if let Some((filters, qos)) = subscription(number) {
+                read_suback(&stream, qos, filters.len())?;
+            }
+            stream.set_nonblocking(true).map_err(|error| Error::NotStarted(error.to_string()))?;
+            ready.push((stream.into(), accepted));
+        }
+    }
+    Ok(ready)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connack_says_what_the_load_has_to_heed() {
+        let plain = Accepted { session_present: false, receive_maximum: u16::MAX, maximum_qos: 2, keep_alive_secs: 0 };
+        assert_eq!(accepted(&[0, 0], false), Some(plain));
+        assert_eq!(accepted(&[1, 0], false), Some(Accepted { session_present: true, ..plain }));
+        assert_eq!(accepted(&[0, 0, 0], true), Some(plain));
+        let all = [
+            0, 0, 26, 0x26, 0, 1, b'a', 0, 1, b'b', 0x12, 0, 2, b'i', b'd', 0x21, 0, 20, 0x24, 1, 0x13, 0, 30, 0x27, 0,
+            0, 1, 0,
+        ];
+        let expected = Accepted { session_present: false, receive_maximum: 20, maximum_qos: 1, keep_alive_secs: 30 };
+        let mut whole = all.to_vec();
+        whole[2] = (all.len() - 3) as u8;
+        assert_eq!(accepted(&whole, true), Some(expected));
+        assert_eq!(accepted(&[0, 0], true), None);
+        assert_eq!(accepted(&[0, 0, 2, 0x21, 0], true), None);
+        assert_eq!(accepted(&[0, 0, 1, 0x7f], true), None);
+    }
+}

@@ -1,0 +1,385 @@
+//! What was measured, for people and for programs.
+
+use std::fmt;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use super::plan::{Options, Pace, Target, Traffic};
+use super::usage::Used;
+
+/// Above this part of a core, who makes the load has no time left, and what is measured is the load.
+const BUSY: f64 = 0.9;
+/// Above this part of the time, waiting for a core changes what is measured.
+const WAITED: f64 = 0.1;
+
+/// What happened in one second.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    /// Since the load began.
+    pub elapsed: Duration,
+    /// It is not measured yet.
+    pub is_warm_up: bool,
+    /// Messages that publishers sent, in one second.
+    pub published_per_sec: f64,
+    /// Messages that subscribers got, in one second.
+    pub delivered_per_sec: f64,
+    /// Messages that subscribers got since the load began.
+    pub delivered: u64,
+    /// CPU time of the broker: 1 is one core.
+    pub broker_busy: Option<f64>,
+}
+
+impl Progress {
+    pub(super) fn new(elapsed: Duration, is_warm_up: bool, window: &Window, delivered: u64) -> Self {
+        Self {
+            elapsed,
+            is_warm_up,
+            published_per_sec: window.published as f64 / window.secs(),
+            delivered_per_sec: window.delivered as f64 / window.secs(),
+            delivered,
+            broker_busy: window.broker.map(|used| used.cpu_ns as f64 / 1e9 / window.secs()),
+        }
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let published = rate(self.published_per_sec);
+        let delivered = rate(self.delivered_per_sec);
+        write!(f, "{:>5.1} s  sent {published:>9}/s  delivered {delivered:>9}/s", self.elapsed.as_secs_f64())?;
+        if let Some(busy) = self.broker_busy {
+            write!(f, "  broker {:>3.0} %", busy * 100.0)?;
+        }
+        if self.is_warm_up { f.write_str("  (warm-up)") } else { Ok(()) }
+    }
+}
+
+/// What happened while it was measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Window {
+    pub(super) time: Duration,
+    pub(super) published: u64,
+    pub(super) delivered: u64,
+    pub(super) idle: Duration,
+    pub(super) broker: Option<Used>,
+    pub(super) load: Used,
+}
+
+impl Window {
+    pub(super) fn secs(&self) -> f64 {
+        self.time.as_secs_f64().max(1e-9)
+    }
+}
+
+/// How busy those were who made the load.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Load {
+    /// Of one thread, the busiest: the part of the time in which it had something to do.
+    pub(super) busy: f64,
+    /// The part of the time in which a thread could have run, but had no core.
+    pub(super) waited: f64,
+}
+
+impl Load {
+    pub(super) fn new(window: &Window, threads: usize) -> Self {
+        let (secs, threads) = (window.secs(), threads.max(1) as f64);
+        // Asking in vain is not work. Threads do about the same, so that each has its part of it.
+        let idle = window.idle.as_secs_f64() / threads;
+        let waited = window.load.waited_ns as f64 / 1e9 / threads;
+        // Who waits for a core has something to do, too.
+        let busy = (window.load.busiest_ns as f64 / 1e9 + waited - idle).max(0.0);
+        Self { busy: (busy / secs).min(1.0), waited: (waited / secs).min(1.0) }
+    }
+}
+
+/// Whether the load was what limited the rate: it had no time left while the broker had.
+fn is_bottleneck(load: &Load, broker_busiest: Option<f64>) -> bool {
+    load.busy > BUSY && broker_busiest.is_none_or(|busy| busy < BUSY)
+}
+
+/// Times from a message's stamp to its arrival, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Latency {
+    pub(super) min: f64,
+    pub(super) mean: f64,
+    pub(super) p50: f64,
+    pub(super) p90: f64,
+    pub(super) p99: f64,
+    pub(super) p99_9: f64,
+    pub(super) p99_99: f64,
+    pub(super) max: f64,
+}
+
+impl Latency {
+    pub(super) fn of(histogram: &Histogram<u64>) -> Self {
+        if histogram.is_empty() {
+            return Self::default();
+        }
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
+        Self {
+            min: histogram.min() as f64 / 1000.0,
+            mean: histogram.mean() / 1000.0,
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            p99_99: at(0.9999),
+            max: histogram.max() as f64 / 1000.0,
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "min": round(self.min), "mean": round(self.mean), "p50": round(self.p50), "p90": round(self.p90),
+            "p99": round(self.p99), "p99_9": round(self.p99_9), "p99_99": round(self.p99_99), "max": round(self.max),
+        })
+    }
+}
+
+/// What the broker used.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Broker {
+    pub(super) pid: u32,
+    pub(super) used: Used,
+    /// At the end.
+    pub(super) resident_bytes: u64,
+    pub(super) resident_per_connection: f64,
+}
+
+/// What was measured.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub(super) bench: &'static str,
+    pub(super) target: Target,
+    pub(super) traffic: Traffic,
+    pub(super) options: Options,
+    pub(super) window: Window,
+    /// Published and delivered, while it was measured.
+    pub(super) messages: u64,
+    /// All that follow are of the whole load, warm-up and end included.
+    pub(super) published: u64,
+    pub(super) expected: u64,
+    pub(super) delivered: u64,
+    pub(super) duplicated: u64,
+    pub(super) out_of_order: u64,
+    pub(super) foreign: u64,
+    pub(super) refused: u64,
+    pub(super) unacknowledged: u64,
+    pub(super) connections_closed: u64,
+    pub(super) ends: Vec<String>,
+    pub(super) stalls: u64,
+    pub(super) latency: Latency,
+    pub(super) broker: Option<Broker>,
+    pub(super) load: Load,
+}
+
+impl Report {
+    /// How many deliveries are missing.
+    pub fn lost(&self) -> u64 {
+        self.expected.saturating_sub(self.delivered)
+    }
+
+    /// Whether everything came, once and in order, and the broker refused nothing and closed no connection.
+    pub fn is_ok(&self) -> bool {
+        let faults = [self.lost(), self.duplicated, self.out_of_order, self.foreign, self.refused];
+        faults.iter().all(|count| *count == 0) && self.unacknowledged == 0 && self.connections_closed == 0
+    }
+
+    fn broker_busiest(&self) -> Option<f64> {
+        self.broker.map(|broker| broker.used.busiest_ns as f64 / 1e9 / self.window.secs())
+    }
+
+    /// CPU time of the broker in microseconds: for each message that it received or sent, and for each that it sent.
+    fn cpu_us(&self, used: &Used) -> (f64, f64) {
+        let per = |count: u64| if count == 0 { 0.0 } else { used.cpu_ns as f64 / 1e3 / count as f64 };
+        (per(self.messages), per(self.window.delivered))
+    }
+
+    /// What has to be known to read the figures.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let percent = |part: f64| format!("{:.0} %", part * 100.0);
+        if is_bottleneck(&self.load, self.broker_busiest()) {
+            let broker = match self.broker_busiest() {
+                Some(busy) => format!("the broker's busiest thread {}", percent(busy)),
+                None => "how busy the broker was is not known (--pid)".to_owned(),
+            };
+            notes.push(format!(
+                "I am the bottleneck: this load generator was busy for {} of the time, {broker}. The rate is mine, not \
+                 the broker's; CPU time per message is the broker's all the same. Try --threads, or another machine.",
+                percent(self.load.busy)
+            ));
+        }
+        if self.load.waited > WAITED {
+            notes.push(format!(
+                "for {} of the time this load generator was kept from running by other programs: rate and latency are \
+                 not the broker's alone",
+                percent(self.load.waited)
+            ));
+        }
+        if self.stalls > 0 {
+            notes.push(format!(
+                "nothing came for a second, {} times: what was on its way was not waited for any more",
+                self.stalls
+            ));
+        }
+        if self.connections_closed > 0 {
+            let why = self.ends.first().map(String::as_str).unwrap_or("no reason is known");
+            notes.push(format!("{} connections ended before the load did: {why}", self.connections_closed));
+        }
+        let faults = [
+            (self.lost(), "deliveries are missing"),
+            (self.duplicated, "came twice"),
+            (self.out_of_order, "came after a later one"),
+            (self.foreign, "were not of this load: does another one use the same topics (--name)?"),
+            (self.refused, "were refused by the broker"),
+            (self.unacknowledged, "were not acknowledged"),
+        ];
+        notes.extend(faults.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+        notes
+    }
+
+    /// One object; README.md says what its fields are.
+    pub fn json(&self) -> Value {
+        let (window, rate) = match self.traffic.pace {
+            Pace::Window(window) => (Some(window), None),
+            Pace::Rate(rate) => (None, Some(rate)),
+        };
+        let secs = self.window.secs();
+        let broker = self.broker.map(|broker| {
+            let (per_message, per_delivery) = self.cpu_us(&broker.used);
+            json!({
+                "pid": broker.pid,
+                "cpu_us_per_message": round(per_message),
+                "cpu_us_per_delivery": round(per_delivery),
+                "user_share": round(broker.used.user_share),
+                "cores": round(broker.used.cpu_ns as f64 / 1e9 / secs),
+                "busiest_thread": round(broker.used.busiest_ns as f64 / 1e9 / secs),
+                "rss_bytes": broker.resident_bytes,
+                "rss_bytes_per_connection": round(broker.resident_per_connection),
+            })
+        });
+        let (load_per_message, load_per_delivery) = self.cpu_us(&self.window.load);
+        json!({
+            "bench": self.bench,
+            "broker_addr": self.target.addr.to_string(),
+            "mqtt": self.target.version.to_string(),
+            "qos": self.traffic.qos,
+            "payload_bytes": self.traffic.payload_bytes,
+            "publishers": self.traffic.publishers,
+            "subscribers": self.traffic.subscribers,
+            "window": window,
+            "rate": rate,
+            "threads": self.options.threads,
+            "spin": self.options.spin,
+            "secs": round(secs),
+            "published": self.window.published,
+            "delivered": self.window.delivered,
+            "published_per_sec": round(self.window.published as f64 / secs),
+            "delivered_per_sec": round(self.window.delivered as f64 / secs),
+            "latency_us": self.latency.json(),
+            "broker": broker,
+            "load": {
+                "cpu_us_per_message": round(load_per_message),
+                "cpu_us_per_delivery": round(load_per_delivery),
+                "busy": round(self.load.busy),
+                "waited": round(self.load.waited),
+                "is_bottleneck": is_bottleneck(&self.load, self.broker_busiest()),
+            },
+            "check": {
+                "published": self.published,
+                "expected": self.expected,
+                "delivered": self.delivered,
+                "lost": self.lost(),
+                "duplicated": self.duplicated,
+                "out_of_order": self.out_of_order,
+                "foreign": self.foreign,
+                "refused": self.refused,
+                "unacknowledged": self.unacknowledged,
+                "connections_closed": self.connections_closed,
+                "stalls": self.stalls,
+            },
+            "notes": self.notes(),
+            "ok": self.is_ok(),
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Traffic { publishers, subscribers, qos, payload_bytes, pace, .. } = &self.traffic;
+        let pace = match pace {
+            Pace::Window(window) => format!("{window} on their way for each publisher"),
+            Pace::Rate(per_sec) => format!("{per_sec} a second"),
+        };
+        let secs = self.window.secs();
+        writeln!(
+            f,
+            "{}: {publishers} publishers, {subscribers} subscribers, QoS {qos}, {payload_bytes} bytes, {pace}; \
+             MQTT {} to {}, {secs:.1} s",
+            self.bench, self.target.version, self.target.addr
+        )?;
+        let line = |f: &mut fmt::Formatter<'_>, what: &str, text: String| writeln!(f, "  {what:<12}{text}");
+        let count = |count: u64| format!("{count} ({}/s)", rate(count as f64 / secs));
+        line(f, "sent", count(self.window.published))?;
+        line(f, "delivered", count(self.window.delivered))?;
+        let Latency { min, p50, p90, p99, p99_9, p99_99, max, .. } = self.latency;
+        line(
+            f,
+            "latency",
+            format!(
+                "min {}  50 % {}  90 % {}  99 % {}  99.9 % {}  99.99 % {}  max {}",
+                time(min),
+                time(p50),
+                time(p90),
+                time(p99),
+                time(p99_9),
+                time(p99_99),
+                time(max)
+            ),
+        )?;
+        if let Some(Broker { used, resident_bytes, resident_per_connection, .. }) = &self.broker {
+            let (per_message, per_delivery) = self.cpu_us(used);
+            let cores = used.cpu_ns as f64 / 1e9 / secs;
+            line(
+                f,
+                "broker CPU",
+                format!(
+                    "{per_message:.3} µs per message (received or delivered), {per_delivery:.3} µs per delivery; \
+                     {cores:.2} cores, {:.0} % of it in user mode",
+                    used.user_share * 100.0
+                ),
+            )?;
+            let mib = *resident_bytes as f64 / f64::from(1 << 20);
+            line(f, "broker RSS", format!("{mib:.1} MiB; {resident_per_connection:.0} bytes per connection"))?;
+        }
+        line(f, "load", format!("busy for {:.0} % of the time", self.load.busy * 100.0))?;
+        let verdict = if self.is_ok() { "everything came, once, in order" } else { "NOT everything went well" };
+        line(f, "check", format!("{} of {} deliveries: {verdict}", self.delivered, self.expected))?;
+        self.notes().iter().try_for_each(|note| line(f, "note", note.clone()))
+    }
+}
+
+/// A number of events in a second, in three digits or so.
+fn rate(per_sec: f64) -> String {
+    match per_sec {
+        million if million >= 1e6 => format!("{:.2} M", million / 1e6),
+        thousand if thousand >= 1e4 => format!("{:.1} k", thousand / 1e3),
+        few => format!("{few:.0}"),
+    }
+}
+
+fn time(us: f64) -> String {
+    match us {
+        secs if secs >= 1e6 => format!("{:.2} s", secs / 1e6),
+        millis if millis >= 1e3 => format!("{:.2} ms", millis / 1e3),
+        micros => format!("{micros:.0} µs"),
+    }
+}
+
+/// Four digits behind the point: more says nothing.
+fn round(number: f64) -> f64 {
+    (number * 1e4).round() / 1e4
+}
