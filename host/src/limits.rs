@@ -86,9 +86,10 @@ limits! {
         /// CONNECT packets that are looked at in a second, the whole server, with a second's burst. 0: no such bound.
         connect_rate_max: u32 = 0, Kind::PerSecond, 0..=U32,
             "CONNACK 0x9F, return code 3 for 3.x; no handler is asked";
-        /// Time from accepting a connection to its CONNECT packet, and to the end of an authentication exchange.
+        /// Time from accepting a connection to its CONNECT packet, and to the end of an authentication exchange; and from the
+        /// beginning of a re-authentication to its end.
         connect_timeout: Duration = Duration::from_secs(10), Kind::Time, 1..=DAY_MS,
-            "closed";
+            "closed; a re-authentication: DISCONNECT 0x87";
         /// Largest Control Packet before CONNACK, fixed header included: nobody who has not been let in gets much memory.
         /// The default holds any CONNECT without User Properties.
         connect_bytes_max: usize = 512 * KIB, Kind::Bytes, SMALLEST_PACKETS..=LARGEST_PACKET,

@@ -7,6 +7,7 @@ use super::connect::{Refusal, handler_failed};
 use super::connection::{Closing, PendingConnect, Phase};
 use super::deferred::{Came, Question};
 use super::inbound::{Next, protocol_error};
+use crate::clock::Millis;
 use crate::codec::{self, DecodeError, Packet};
 use crate::plugin::{Answered, AuthOutcome, AuthRequest, AuthStep, Cursor};
 
@@ -129,7 +130,7 @@ impl Core {
     /// AUTH from the client: the next step of the exchange at CONNECT, or a re-authentication.
     pub(super) fn on_auth(&mut self, slot: u32, auth: &codec::Auth<'_>) -> Result<Next, DecodeError> {
         let connection = &mut self.connections[slot as usize];
-        let known = connection.auth().map(|auth| (auth.method.clone(), auth.again));
+        let known = connection.auth().map(|auth| (auth.method.clone(), auth.again_until.is_some()));
         let Some((method, again)) = known else {
             // [MQTT-4.12.0-7]
             return Err(protocol_error("AUTH, but CONNECT named no Authentication Method"));
@@ -166,14 +167,41 @@ impl Core {
         self.settle_again(slot, step, outcome);
     }
 
+    /// Gives a client that was not listened to more time for a re-authentication, if one is under way.
+    pub(super) fn prolong_again(&mut self, slot: u32, later: impl FnOnce(Millis) -> Millis) {
+        let auth = self.connections[slot as usize].extra.as_mut().and_then(|extra| extra.auth.as_mut());
+        if let Some(until) = auth.and_then(|auth| auth.again_until.as_mut()) {
+            *until = later(*until);
+        }
+    }
+
+    /// Ends a connection whose re-authentication has taken too long. `false` if it has time, or none is under way.
+    pub(super) fn is_overdue_again(&mut self, slot: u32) -> bool {
+        let until = self.connections[slot as usize].auth().and_then(|auth| auth.again_until);
+        let is_overdue = until.is_some_and(|until| until <= self.now);
+        if is_overdue {
+            // [MQTT-4.12.1-2]
+            self.close(slot, Closing::telling(DisconnectKind::ServerDisconnect, ReasonCode::NOT_AUTHORIZED));
+        }
+        is_overdue
+    }
+
     fn settle_again(&mut self, slot: u32, step: AuthStep, outcome: AuthOutcome) {
-        let goes_on = matches!(outcome, AuthOutcome::Continue { .. });
+        // The whole of it has the time that CONNECT has: who does not end it would keep the plugins that began it.
+        let until = self.now + self.shared.limits.connect_timeout;
         if let Some(auth) = &mut self.connections[slot as usize].extra().auth {
-            auth.again = goes_on;
+            match &outcome {
+                AuthOutcome::Continue { .. } => auth.again_until = auth.again_until.or(Some(until)),
+                AuthOutcome::Deferred(_) => {} // It goes on, or not.
+                AuthOutcome::Ok { .. } | AuthOutcome::Reject { .. } | AuthOutcome::Failed => auth.again_until = None,
+            }
         }
         match outcome {
             AuthOutcome::Ok { data } => self.send_auth(slot, ReasonCode::SUCCESS, data.as_deref()),
-            AuthOutcome::Continue { data } => self.send_auth(slot, ReasonCode::CONTINUE_AUTHENTICATION, Some(&data)),
+            AuthOutcome::Continue { data } => {
+                self.send_auth(slot, ReasonCode::CONTINUE_AUTHENTICATION, Some(&data));
+                self.arm_connection(slot, until);
+            }
             // [MQTT-4.12.1-2]
             AuthOutcome::Reject { reason_code, properties } => {
                 let closing = Closing::telling(DisconnectKind::ServerDisconnect, reason_code);

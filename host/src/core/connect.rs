@@ -189,7 +189,7 @@ impl Core {
         let Some(method) = connect.properties.authentication_method() else {
             return Ok(Some(pending));
         };
-        connection.extra().auth = Some(Auth { method: method.into(), owner: None, again: false });
+        connection.extra().auth = Some(Auth { method: method.into(), owner: None, again_until: None });
         let data = connect.properties.authentication_data().map(<[u8]>::to_vec);
         self.authenticate(slot, pending, AuthStep::Start, data.as_deref(), connect.properties)
     }

@@ -154,8 +154,8 @@ pub(super) struct Auth {
     pub(super) method: Box<str>,
     /// Index in the chain of the plugin that accepted the method.
     pub(super) owner: Option<usize>,
-    /// A re-authentication is under way.
-    pub(super) again: bool,
+    /// A re-authentication is under way, and has to have ended then.
+    pub(super) again_until: Option<Millis>,
 }
 
 /// What CONNECT asked for and handlers decided, on its way to CONNACK.

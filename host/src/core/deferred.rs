@@ -245,6 +245,8 @@ impl Core {
             _ => connection.heard_at + self.now.since(since),
         };
         let is_connected = connection.phase == Phase::Connected;
+        let waited_ms = self.now.since(since);
+        self.prolong_again(slot, |until| until + waited_ms);
         let came = came.expect("looked at before");
         if matches!(came, Came::Late) && is_connected && self.shared.limits.deadline == Deadline::Disconnect {
             self.close_failed(slot);
@@ -264,9 +266,8 @@ impl Core {
             self.list_replays(slot);
         }
         if !self.is_waiting(slot)
-            && let Some(patience) = self.patience(slot)
+            && let Some(due_at) = self.due_at(slot)
         {
-            let due_at = self.connections[slot as usize].heard_at + patience;
             self.arm_connection(slot, due_at);
         }
         self.mark_dirty(slot);

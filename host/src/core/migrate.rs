@@ -189,7 +189,7 @@ impl super::connection::Connection {
     /// Whether its plugins may be exchanged now: not while they owe an answer, or expect one.
     fn may_go_over(&self) -> bool {
         match self.phase {
-            Phase::Connected => !self.is_waiting && !self.auth().is_some_and(|auth| auth.again),
+            Phase::Connected => !self.is_waiting && self.auth().is_none_or(|auth| auth.again_until.is_none()),
             Phase::AwaitingConnect | Phase::Authenticating | Phase::Leaving | Phase::Closing => false,
         }
     }

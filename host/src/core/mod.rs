@@ -250,6 +250,10 @@ pub struct Core {
     stopping: bool,
 }
 
+/// Time until a connection is looked at again whose time is over, but that has sent what could not be looked at, in
+/// milliseconds.
+const HELD_MS: u64 = 100;
+
 /// Connection ids are unique over workers: the worker's number stands in the upper bits.
 const CONNECTION_ID_WORKER_SHIFT: u32 = 48;
 
@@ -546,6 +550,14 @@ impl Core {
         }
     }
 
+    /// When a connection has to have said something, or has to have ended a re-authentication. `None`: never.
+    fn due_at(&self, slot: u32) -> Option<Millis> {
+        let connection = &self.connections[slot as usize];
+        let silent_until = self.patience(slot).map(|patience| connection.heard_at + patience);
+        let again_until = connection.auth().and_then(|auth| auth.again_until);
+        silent_until.into_iter().chain(again_until).min()
+    }
+
     /// Its patience with a connection may have come to its end.
     fn connection_due(&mut self, slot: u32, id: u64, at: Millis) {
         let Some(connection) = self.connections.get_mut(slot as usize).filter(|connection| connection.id == id) else {
@@ -565,14 +577,19 @@ impl Core {
         }
         let connection = &mut self.connections[slot as usize];
         if connection.is_held {
-            connection.heard_at = self.now; // What it has sent has not been looked at.
+            // What it has sent has not been looked at.
+            connection.heard_at = self.now;
+            let later = self.now + HELD_MS;
+            self.prolong_again(slot, |until| until.max(later));
         }
-        let heard_at = connection.heard_at;
-        let Some(due_at) = self.patience(slot).map(|patience| heard_at + patience) else {
+        let Some(due_at) = self.due_at(slot) else {
             return;
         };
         if self.now < due_at {
             return self.arm_connection(slot, due_at);
+        }
+        if self.is_overdue_again(slot) {
+            return;
         }
         // [MQTT-3.1.2-22], and the same for a peer that does not get to its CONNECT.
         self.close(

@@ -170,6 +170,47 @@ fn authenticating_again() {
     });
 }
 
+/// [MQTT-4.12.1-2] The whole exchange has the time that CONNECT has, whatever else the client sends, and however long it may
+/// say nothing. What plugins take does not count.
+#[test]
+fn authenticating_again_takes_too_long() {
+    scenario(|net| {
+        challenge(net);
+        let connect = "10: <MQTT> 05 02 0000 {15 <SCRAM> 16 <me>} <c>";
+        let client = net.join(V5, connect, &connack(" 16 <hi>"));
+        net.advance(60_000);
+        net.send(client, "F0: 19 {15 <SCRAM>}");
+        net.expect(client, WHO);
+        net.advance(9_000);
+        net.send(client, "F0: 18 {15 <SCRAM> 16 <?>} | C0:");
+        net.expect(client, &format!("{WHO} | D0:"));
+        let (host, held) = (net.script().host(), std::sync::Arc::new(std::sync::Mutex::new(None)));
+        let keep = std::sync::Arc::clone(&held);
+        net.script().publish = Some(Box::new(move |_| {
+            let (ticket, later) = host.ticket()?;
+            *keep.lock().expect("whole") = Some(ticket);
+            Ok(plugin_api::PublishVerdict::Later(later))
+        }));
+        net.send(client, "32: <t> 0001 {} 'x'");
+        net.advance(4_000);
+        let ticket = held.lock().expect("whole").take().expect("it was asked");
+        ticket.answer(plugin_api::PublishVerdict::Handled).expect("it is awaited");
+        net.settle();
+        net.expect(client, "40: 0001");
+        net.advance(999);
+        net.expect(client, "");
+        net.advance(1);
+        net.expect_closed(client, "E0: 87");
+        assert_eq!(net.script().take("disconnect"), ["disconnect c ServerDisconnect 87"]);
+        // One that ends in time has no effect on what comes later.
+        let client = net.join(V5, connect, &connack(" 16 <hi>"));
+        net.send(client, "F0: 19 {15 <SCRAM>} | F0: 18 {15 <SCRAM> 16 <friend>}");
+        net.expect(client, &format!("{WHO} | F0: 00 {{15 <SCRAM>}}"));
+        net.advance(3_600_000);
+        net.expect(client, "");
+    });
+}
+
 /// [MQTT-4.12.1-1] [MQTT-4.12.1-2] [MQTT-4.12.0-7]
 #[test]
 fn authenticating_again_fails() {

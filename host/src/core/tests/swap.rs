@@ -297,3 +297,30 @@ fn connection_on_its_way_to_another_worker_arrives_with_the_new_version() {
         assert!(!net.shared.chain.retire());
     });
 }
+
+/// Who begins to authenticate again and never ends it does not keep the old version for ever.
+#[test]
+fn re_authentication_that_never_ends_does_not_keep_the_old_version() {
+    scenario(|net| {
+        let mut steps = 0;
+        net.script().auth = Some(Box::new(move |_| {
+            steps += 1;
+            Ok(if steps == 1 { AuthVerdict::Ok } else { AuthVerdict::Continue(b"?".to_vec()) })
+        }));
+        let client = net.open(V5);
+        net.send(client, &connect_packet(V5, "02", 0, "15 0001 6D", "c"));
+        net.expect(client, "20: 00 00 [{21 0400 27 01000000 22 0040 15 0001 6D}]");
+        net.send(client, "F0: 19 [{15 0001 6D}]");
+        net.expect(client, "F0: 18 [{15 0001 6D 16 0001 3F}]");
+        net.flip("2.0.0", &FOR_GOOD, nothing);
+        for _ in 0..9 {
+            net.advance(1_000);
+            net.send(client, "C0: | F0: 18 [{15 0001 6D}]");
+            net.expect(client, "D0: | F0: 18 [{15 0001 6D 16 0001 3F}]");
+        }
+        assert!(net.shared.chain.retire(), "it is still used");
+        net.advance(1_000);
+        net.expect_closed(client, "E0: 87");
+        assert!(!net.shared.chain.retire());
+    });
+}
