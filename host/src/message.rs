@@ -49,7 +49,7 @@ impl Source {
 pub struct Message {
     /// Topic, properties, payload and, if there is one, the token, one after the other: one allocation whatever the message
     /// has.
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
     topic_bytes: u16,
     properties_bytes: u32,
     qos: QoS,
@@ -99,16 +99,22 @@ impl MessageParts<'_> {
     /// The same with a token of the plugin that sends it to one client; 0 for none.
     #[must_use]
     pub fn to_message_with_token(&self, token: u64) -> Message {
+        self.copy_into(Vec::new(), token)
+    }
+
+    /// The same, in a buffer that was another message's.
+    #[inline]
+    pub(crate) fn copy_into(&self, mut bytes: Vec<u8>, token: u64) -> Message {
         let token = (token != 0).then(|| token.to_le_bytes());
         let token_bytes = token.as_ref().map_or(&[][..], |token| &token[..]);
-        let length = self.topic.len() + self.properties.len() + self.payload.len() + token_bytes.len();
-        let mut bytes = Vec::with_capacity(length);
+        bytes.clear();
+        bytes.reserve_exact(self.topic.len() + self.properties.len() + self.payload.len() + token_bytes.len());
         bytes.extend_from_slice(self.topic.as_bytes());
         bytes.extend_from_slice(self.properties);
         bytes.extend_from_slice(self.payload);
         bytes.extend_from_slice(token_bytes);
         Message {
-            bytes: bytes.into_boxed_slice(),
+            bytes,
             topic_bytes: u16::try_from(self.topic.len()).expect("a topic has at most 65,535 bytes"),
             properties_bytes: u32::try_from(self.properties.len())
                 .expect("properties are part of a packet, which is smaller than 256 MiB"),
@@ -200,6 +206,16 @@ impl Message {
         self.superseded.store(true, Ordering::Release);
     }
 
+    /// Memory for them, in bytes: as much, or more if it was another message's.
+    pub(crate) fn buffer_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Its buffer, for another message.
+    pub(crate) fn take_buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
     /// The parts, borrowed.
     #[must_use]
     pub fn parts(&self) -> MessageParts<'_> {
@@ -231,7 +247,7 @@ mod tests {
             expires_at: Millis::NEVER,
             source,
         };
-        assert_eq!(size_of::<Message>(), 40);
+        assert_eq!(size_of::<Message>(), 48);
         for (token, bytes) in [(0, 6), (u64::MAX, 14)] {
             let message = parts.to_message_with_token(token);
             assert_eq!((message.token(), message.bytes(), message.source()), (token, bytes, source));

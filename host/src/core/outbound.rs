@@ -152,7 +152,14 @@ impl Core {
     /// The short acknowledgement, the same four bytes in all versions.
     pub(super) fn acknowledge(&mut self, slot: u32, first_byte: u8, packet_id: PacketId) {
         let [high, low] = packet_id.get().to_be_bytes();
-        self.write(slot, |out| out.extend_from_slice(&[first_byte, 2, high, low]));
+        let packet = [first_byte, 2, high, low];
+        let connection = &mut self.connections[slot as usize];
+        let room = connection.out.capacity() - connection.out.len();
+        if connection.dirty && room >= packet.len() {
+            connection.out.extend_from_slice(&packet);
+        } else {
+            self.write(slot, |out| out.extend_from_slice(&packet));
+        }
         self.bound_answers(slot);
     }
 
@@ -224,7 +231,14 @@ impl Core {
     }
 
     /// Sends a QoS 1 or 2 message if its turn has come, or puts it into the session's queue.
-    pub(super) fn send_or_queue(&mut self, session_slot: u32, delivery: Queued, cause: Cause) {
+    /// `parts` are those of the message, as they are at hand.
+    pub(super) fn send_or_queue(
+        &mut self,
+        session_slot: u32,
+        delivery: Queued,
+        parts: &MessageParts<'_>,
+        cause: Cause,
+    ) {
         let bytes = delivery.message.bytes();
         if self.is_overfull(bytes) {
             self.counters().dropped_queue_full.add(1);
@@ -232,7 +246,7 @@ impl Core {
         }
         let session = &self.sessions[session_slot as usize];
         let at_once = session.queue.is_empty() && self.may_send(session_slot) && !self.has_to_wait(session_slot, bytes);
-        let left = if at_once { self.send(session_slot, delivery, cause).err() } else { Some(delivery) };
+        let left = if at_once { self.send(session_slot, delivery, Some(parts), cause).err() } else { Some(delivery) };
         let Some(delivery) = left else {
             return self.note_presence(session_slot);
         };
@@ -282,19 +296,25 @@ impl Core {
     }
 
     /// Sends a message that could wait. Gives it back if there is no Packet Identifier for it now.
-    fn send(&mut self, session_slot: u32, delivery: Queued, cause: Cause) -> Result<(), Queued> {
+    fn send(
+        &mut self,
+        session_slot: u32,
+        delivery: Queued,
+        parts: Option<&MessageParts<'_>>,
+        cause: Cause,
+    ) -> Result<(), Queued> {
         if delivery.qos != QoS::AtMostOnce && !self.sessions[session_slot as usize].has_packet_id() {
             return Err(delivery);
         }
         if !self.wants(Callback::Deliver) {
-            self.send_kept(session_slot, delivery);
+            self.send_kept(session_slot, delivery, parts);
             return Ok(());
         }
         match self.ask_about_queued(session_slot, delivery, cause) {
-            Asked::Send(delivery) => self.send_kept(session_slot, delivery),
+            Asked::Send(delivery) => self.send_kept(session_slot, delivery, parts),
             Asked::Changed(delivery) => {
                 let receivers = self.templates.alone();
-                self.send_kept(session_slot, delivery);
+                self.send_kept(session_slot, delivery, None);
                 self.templates.together(receivers);
             }
             Asked::Dropped => {}
@@ -306,12 +326,12 @@ impl Core {
     /// Sends a message that a session keeps. There is a Packet Identifier for it. What is too large is dropped as if it had
     /// been sent.
     #[inline]
-    fn send_kept(&mut self, session_slot: u32, delivery: Queued) {
+    fn send_kept(&mut self, session_slot: u32, delivery: Queued, parts: Option<&MessageParts<'_>>) {
         let session = &mut self.sessions[session_slot as usize];
         let slot = session.connection;
         let packet_id = if delivery.qos == QoS::AtMostOnce { None } else { session.take_packet_id() };
         let class = Class { v5: self.connections[slot as usize].is_v5(), qos: delivery.qos, retain: delivery.retain };
-        let parts = delivery.message.parts();
+        let parts = parts.copied().unwrap_or_else(|| delivery.message.parts());
         let sent = self.append(slot, class, &parts, delivery.origin.identifiers(), packet_id, false);
         match packet_id {
             _ if sent.is_err() => self.tell_queued_dropped(DropReason::TooLarge, session_slot, &delivery),
@@ -391,7 +411,7 @@ impl Core {
             let left = if self.has_to_wait(session_slot, delivery.message.bytes()) {
                 Some(delivery)
             } else {
-                self.send(session_slot, delivery, Cause::Queued).err()
+                self.send(session_slot, delivery, None, Cause::Queued).err()
             };
             if let Some(delivery) = left {
                 self.sessions[session_slot as usize].queue.push_front(delivery);

@@ -360,7 +360,7 @@ impl Core {
 
     /// Stores and routes what a client has published. Returns the Reason Code of its acknowledgement.
     fn publish_from(&mut self, slot: u32, out: &mut Outgoing<'_>) -> ReasonCode {
-        if !self.retain(out) {
+        if out.parts.retain && !self.retain(out) {
             if out.parts.qos != QoS::AtMostOnce {
                 return ReasonCode::QUOTA_EXCEEDED;
             }

@@ -246,13 +246,14 @@ impl Core {
         self.templates.begin(1);
         let qos = message.qos().min(replay.qos);
         let origin = Origin::new(None, &[replay.identifier], &self.account);
+        let parts = message.parts();
         if qos == QoS::AtMostOnce {
             let how = How { retain: true, shared: false, cause: Cause::Retained };
-            self.send_at_most_once(slot, how, origin.identifiers(), &message.parts());
+            self.send_at_most_once(slot, how, origin.identifiers(), &parts);
         } else {
-            let message = Kept::new(&message.parts(), &self.account);
+            let message = Kept::new(&parts, &self.account);
             let delivery = Queued { message, qos, retain: true, origin };
-            self.send_or_queue(self.connections[slot as usize].session, delivery, Cause::Retained);
+            self.send_or_queue(self.connections[slot as usize].session, delivery, &parts, Cause::Retained);
         }
     }
 

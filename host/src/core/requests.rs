@@ -324,7 +324,7 @@ impl Core {
         if parts.qos == QoS::AtMostOnce {
             self.enqueue(session_slot, delivery);
         } else {
-            self.send_or_queue(session_slot, delivery, Cause::Sent);
+            self.send_or_queue(session_slot, delivery, parts, Cause::Sent);
         }
     }
 }

@@ -157,7 +157,7 @@ impl Core {
         } else {
             let origin = Origin::new(wanted.group, wanted.identifiers, &self.account);
             let delivery = Queued { message: out.keep(&self.account), qos, retain, origin };
-            self.send_or_queue(key.slot, delivery, Cause::Published);
+            self.send_or_queue(key.slot, delivery, &out.parts, Cause::Published);
         }
         true
     }
