@@ -43,6 +43,7 @@ impl Core {
         }
         assert_eq!(self.by_client.len(), self.sessions.len(), "Client Identifiers");
         assert!(self.sessions.len() <= self.shared.limits.sessions_max, "sessions");
+        self.assert_lanes();
         for (slot, session) in &self.sessions {
             self.assert_session(slot_of(slot), session);
         }
@@ -54,7 +55,7 @@ impl Core {
         assert!(connection.out_sent <= connection.out.len(), "more was sent than there is");
         assert!(!connection.dirty || self.dirty.contains(&slot), "dirty, and not on the list");
         let out_max = limits.outbound_bytes_max + ANSWERS_BYTES + 2 * limits.packet_bytes_max;
-        assert!(connection.waiting_bytes() <= out_max, "outbound bytes");
+        assert!(self.waiting_bytes(slot) <= out_max, "outbound bytes");
         let partial_max = match connection.phase {
             _ if connection.is_held => usize::MAX, // What the driver has read once.
             Phase::AwaitingConnect | Phase::Authenticating => limits.packet_bytes_max.min(limits.connect_bytes_max),
@@ -101,6 +102,14 @@ impl Core {
         assert!(session.subscriptions.len() <= limits.subscriptions_max, "subscriptions");
     }
 
+    /// All that waits for the socket of a connection.
+    #[must_use]
+    pub fn unsent(&self, slot: u32) -> Vec<u8> {
+        let connection = &self.connections[slot as usize];
+        let (own, run) = (&connection.out[connection.out_sent..], self.lanes.unsent(connection.lane));
+        if self.lanes.comes_first(connection) { [&run, own].concat() } else { [own, &run].concat() }
+    }
+
     /// Asserts that no connection, session, timer or anything else is left.
     ///
     /// # Panics
@@ -117,6 +126,7 @@ impl Core {
         assert_eq!(self.early.len(), 0, "requests about connections on their way");
         assert_eq!(self.handovers.len(), 0, "handovers");
         assert_eq!(self.timers.len(), 0, "timers");
+        assert!(self.lanes.is_empty(), "lanes");
         let gone = |key: &SessionKey| !self.sessions.contains(key.slot as usize);
         assert!(self.waiting_for_memory.iter().all(gone), "sessions that wait for memory");
         assert_eq!((self.held.len(), self.remains.len()), (0, 0), "work for later turns");

@@ -8,6 +8,7 @@ use plugin_api::{PropertiesBuf, QoS, ReasonCode};
 
 use super::aliases::OutboundAliases;
 use super::deferred::Waiting;
+use super::lanes::Place;
 use super::rates::ClientRates;
 use super::replay::Replays;
 use super::timers::Armed;
@@ -43,6 +44,8 @@ pub(super) struct Connection {
     pub(super) out_sent: usize,
     /// Bytes of the largest PUBLISH packet in `out`: a large message is no sign of a peer that does not read.
     pub(super) out_largest: usize,
+    /// Packets that it shares with others, behind those in `out`.
+    pub(super) lane: Place,
     pub(super) session: u32,
     pub(super) phase: Phase,
     pub(super) version: ProtocolVersion,
@@ -190,6 +193,7 @@ impl Connection {
             out: Vec::new(),
             out_sent: 0,
             out_largest: 0,
+            lane: Place::NOWHERE,
             session: NONE,
             phase: Phase::AwaitingConnect,
             version: ProtocolVersion::V3_1_1,
@@ -220,7 +224,7 @@ impl Connection {
         self.version == ProtocolVersion::V5
     }
 
-    /// Bytes that wait for the socket.
+    /// Bytes of its own that wait for the socket; see [`Core::waiting_bytes`](super::Core::waiting_bytes).
     pub(super) fn waiting_bytes(&self) -> usize {
         self.out.len() - self.out_sent
     }

@@ -43,6 +43,7 @@ impl Core {
         self.callbacks = self.callbacks.union(self.plan.callbacks());
         self.sweep.at = Some(0);
         self.sweep.late.clear();
+        self.close_lanes();
     }
 
     /// Has a connection use the plugins that the plan names for it. `false` if that has ended it.

@@ -28,6 +28,7 @@ mod deliver;
 mod farewell;
 mod inbound;
 mod index;
+mod lanes;
 pub mod mail;
 mod migrate;
 mod notices;
@@ -71,6 +72,7 @@ pub use self::counters::Counters;
 use self::deferred::Came;
 use self::farewell::Farewell;
 use self::index::SlotIndex;
+use self::lanes::Lanes;
 use self::mail::{Batch, Mail, Mailboxes};
 use self::migrate::Sweep;
 pub use self::poll::Poll;
@@ -233,6 +235,7 @@ pub struct Core {
     /// Their capacities together.
     pool_bytes: usize,
     templates: Templates,
+    lanes: Lanes,
     /// Which plugins decide, as far as this worker knows.
     plan: Plan,
     sweep: Sweep,
@@ -313,6 +316,7 @@ impl Core {
             pool: Vec::new(),
             pool_bytes: 0,
             templates: Templates::default(),
+            lanes: Lanes::default(),
             changed: ChangedMessage::default(),
             delivered: ChangedMessage::default(),
             closing_soon: Vec::new(),
@@ -372,6 +376,7 @@ impl Core {
     /// The peer has closed its side, or the socket has failed. Call it once; the slot stays until [`Core::release`].
     pub fn lost(&mut self, slot: u32, now: Millis) {
         self.now = now;
+        self.forget_lane(slot);
         drop(self.take_out(slot));
         self.close(
             slot,
@@ -435,6 +440,7 @@ impl Core {
         self.close_late();
         self.continue_queries();
         self.continue_passes();
+        self.close_lanes();
         into.append(&mut self.dirty);
         for &slot in into.iter() {
             if let Some(connection) = self.connections.get_mut(slot as usize) {
@@ -443,10 +449,22 @@ impl Core {
         }
     }
 
-    /// The bytes that wait for the socket of a connection.
+    /// Bytes that wait for the socket of a connection: all, or the first of them. Report with [`Core::sent`] before you ask
+    /// for more.
     #[must_use]
+    #[inline]
     pub fn outbound(&self, slot: u32) -> &[u8] {
-        self.connections.get(slot as usize).map_or(&[], |connection| &connection.out[connection.out_sent..])
+        match self.connections.get(slot as usize) {
+            Some(connection) if self.lanes.comes_first(connection) => self.lanes.next_piece(connection.lane),
+            Some(connection) => &connection.out[connection.out_sent..],
+            None => &[],
+        }
+    }
+
+    /// How many bytes wait for the socket of a connection.
+    #[must_use]
+    pub fn outbound_bytes(&self, slot: u32) -> usize {
+        if self.connections.contains(slot as usize) { self.waiting_bytes(slot) } else { 0 }
     }
 
     /// Whether the socket is to be closed once [`Core::outbound`] is empty.

@@ -34,6 +34,13 @@ impl Core {
     pub fn sent(&mut self, slot: u32, bytes: usize, now: crate::clock::Millis) {
         self.now = now;
         let connection = &mut self.connections[slot as usize];
+        if self.lanes.comes_first(connection) {
+            self.advance_in_lane(slot, bytes);
+            if self.waiting_bytes(slot) == 0 {
+                self.all_sent(slot);
+            }
+            return;
+        }
         connection.out_sent += bytes;
         debug_assert!(connection.out_sent <= connection.out.len());
         if connection.out_sent < connection.out.len() {
@@ -44,6 +51,12 @@ impl Core {
             }
             return;
         }
+        self.all_sent(slot);
+    }
+
+    /// Nothing is left in a connection's own buffer.
+    fn all_sent(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
         connection.out_largest = 0;
         let session = connection.session;
         let empty = self.take_out(slot);
@@ -166,7 +179,8 @@ impl Core {
     fn bound_answers(&mut self, slot: u32) {
         let connection = &self.connections[slot as usize];
         let bytes_max = self.shared.limits.outbound_bytes_max + connection.out_largest + ANSWERS_BYTES_MAX;
-        if connection.waiting_bytes() > bytes_max && connection.phase != Phase::Closing {
+        if self.waiting_bytes(slot) > bytes_max && connection.phase != Phase::Closing {
+            self.forget_lane(slot);
             self.connections[slot as usize].out.clear();
             self.connections[slot as usize].out_sent = 0;
             self.close(
@@ -179,7 +193,7 @@ impl Core {
     /// Sends a QoS 0 message, or drops it if its receiver does not keep up.
     pub(super) fn send_at_most_once(&mut self, slot: u32, how: How, identifiers: &[u32], parts: &MessageParts<'_>) {
         let connection = &self.connections[slot as usize];
-        let waiting = connection.waiting_bytes();
+        let waiting = self.waiting_bytes(slot);
         if waiting + parts.payload.len() > self.free_bytes && !self.has_room(waiting, parts.payload.len()) {
             return self.drop_slow(slot, how.retain, parts);
         }
@@ -208,7 +222,7 @@ impl Core {
     #[cold]
     fn drop_slow(&mut self, slot: u32, retain: bool, parts: &MessageParts<'_>) {
         self.counters().dropped_slow.add(1);
-        let waiting = self.connections[slot as usize].waiting_bytes() + parts.payload.len();
+        let waiting = self.waiting_bytes(slot) + parts.payload.len();
         let is_slow = waiting > self.shared.limits.outbound_bytes_max;
         let reason = if is_slow { DropReason::Slow } else { DropReason::ServerFull };
         self.tell_dropped(reason, &self.meant_for(slot, retain, parts));
@@ -256,6 +270,8 @@ impl Core {
     /// Puts a message into a session's queue. What does not fit is dropped, and counted: the message, or those that have
     /// waited longest.
     pub(super) fn enqueue(&mut self, session_slot: u32, mut delivery: Queued) {
+        // Nothing may overtake it.
+        self.part_from_lane(self.sessions[session_slot as usize].connection);
         let is_at_most_once = delivery.qos == QoS::AtMostOnce;
         if self.is_overfull(delivery.message.bytes()) || is_at_most_once && self.is_full() {
             self.counters().dropped_queue_full.add(1);
@@ -290,8 +306,8 @@ impl Core {
                 && session.to_resend == 0
                 && session.in_flight.len() < usize::from(connection.in_flight_max)
                 && session.has_room_in_flight(&self.shared.limits)
-                && connection.waiting_bytes() < self.shared.limits.outbound_bytes_max
-                && (connection.waiting_bytes() <= FREE_BYTES || !self.is_full())
+                && self.waiting_bytes(session.connection) < self.shared.limits.outbound_bytes_max
+                && (self.waiting_bytes(session.connection) <= FREE_BYTES || !self.is_full())
         })
     }
 
@@ -352,6 +368,7 @@ impl Core {
         dup: bool,
     ) -> Result<(), TooLarge> {
         let now = self.now;
+        self.leave_lane(slot);
         self.out(slot);
         let connection = &mut self.connections[slot as usize];
         let (start, capacity) = (connection.out.len(), connection.out.capacity());
@@ -432,12 +449,12 @@ impl Core {
             if session.to_resend == 0
                 || session.asks_again
                 || place >= usize::from(connection.in_flight_max)
-                || connection.waiting_bytes() >= self.shared.limits.outbound_bytes_max
+                || self.waiting_bytes(session.connection) >= self.shared.limits.outbound_bytes_max
             {
                 return;
             }
             let (slot, version) = (session.connection, connection.version);
-            let waiting_bytes = connection.waiting_bytes();
+            let waiting_bytes = self.waiting_bytes(slot);
             let sent = &session.in_flight[place];
             let bytes = sent.unsent().map_or(0, |delivery| delivery.message.bytes());
             if waiting_bytes > FREE_BYTES && self.is_full() || self.has_to_wait(session_slot, bytes) {

@@ -86,10 +86,12 @@ impl Core {
     /// Asks about the subscriptions of a session now, or notes that it is to be done.
     fn reauthorise(&mut self, session_slot: u32) -> Reauthorised {
         let session = &mut self.sessions[session_slot as usize];
-        session.asks_anew = session.asks_again && session.connection != NONE;
+        let connection = session.connection;
+        session.asks_anew = session.asks_again && connection != NONE;
         session.asks_again |= !session.subscriptions.is_empty() || session.queue.iter().any(may_be_dropped);
+        self.part_from_lane(connection);
         let mut sum = Reauthorised { sessions: 1, ..Reauthorised::default() };
-        if session.connection != NONE {
+        if connection != NONE {
             self.ask_again(session_slot, None, &mut sum);
         }
         let is_left = self.sessions.get(session_slot as usize).is_some_and(|session| session.asks_again);

@@ -262,7 +262,7 @@ impl Core {
         let connection = &self.connections[slot as usize];
         connection.phase == Phase::Connected
             // No further than a QoS 0 message is sent whatever its size: its turn comes, so it is not dropped.
-            && connection.waiting_bytes() <= AHEAD_BYTES.min(self.shared.limits.outbound_bytes_max / NEXT_TO_NOTHING)
+            && self.waiting_bytes(slot) <= AHEAD_BYTES.min(self.shared.limits.outbound_bytes_max / NEXT_TO_NOTHING)
             && self.sessions.get(connection.session as usize).is_some_and(|session| {
                 !session.asks_again && session.queue.is_empty() && session.in_flight.len() < usize::from(connection.in_flight_max)
             })

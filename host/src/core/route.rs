@@ -1,6 +1,7 @@
 //! From an accepted message to the sessions that get it.
 
 use std::num::NonZeroU64;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use plugin_api::{DropReason, QoS, RetainChange};
@@ -17,7 +18,7 @@ use super::work::DELIVERY_BYTES_A_UNIT;
 use crate::clock::Millis;
 use crate::message::{Message, MessageParts};
 use crate::plugin::Cause;
-use crate::router::{SessionKey, Target};
+use crate::router::{SessionKey, Target, Targets};
 
 /// A message that is being routed. It is copied at most once, when the first session has to keep it.
 pub(super) struct Outgoing<'a> {
@@ -57,7 +58,7 @@ impl Core {
         let targets = self.router.targets(out.parts.topic);
         let searched = self.router.take_searched();
         self.spend(searched);
-        self.deliver_to(&targets.local, out, publisher);
+        self.deliver_to(&targets, out, publisher);
         for worker in workers_in(targets.remote) {
             self.send_to_worker(worker, Destination::Matching, out);
         }
@@ -113,7 +114,11 @@ impl Core {
         }
     }
 
-    fn deliver_to(&mut self, targets: &[Target], out: &mut Outgoing<'_>, publisher: Option<SessionKey>) {
+    fn deliver_to(&mut self, targets: &Rc<Targets>, out: &mut Outgoing<'_>, publisher: Option<SessionKey>) {
+        if self.deliver_by_lanes(targets, out, publisher) {
+            return;
+        }
+        let targets = &targets.local;
         self.templates.begin(targets.len());
         self.spend(1 + targets.len() * delivery_units(&out.parts));
         for target in targets {
@@ -217,7 +222,7 @@ impl Core {
                 let targets = self.router.targets(parts.topic);
                 let searched = self.router.take_searched();
                 self.spend(searched);
-                self.deliver_to(&targets.local, &mut Outgoing::new(parts), None);
+                self.deliver_to(&targets, &mut Outgoing::new(parts), None);
             }
             Destination::Member { session, group } => self.deliver_to_member(session, group, parts),
         }
@@ -248,7 +253,7 @@ const RETAINED_UNITS: usize = 8;
 const INBOX_BYTES_A_TURN: usize = 1 << 20;
 
 impl<'a> Wanted<'a> {
-    fn of(target: &'a Target) -> Self {
+    pub(super) fn of(target: &'a Target) -> Self {
         Self {
             qos: target.qos,
             retain_as_published: target.retain_as_published,

@@ -280,6 +280,11 @@ impl Session {
         SessionKey { slot, serial: self.serial }
     }
 
+    /// Whether what is for it is sent at once, as far as its connection takes it.
+    pub(super) fn takes_at_once(&self) -> bool {
+        self.queue.is_empty() && self.to_resend == 0 && !self.asks_again
+    }
+
     /// Whether there is a Packet Identifier for one more message: the next one is not in use. Identifiers are given in
     /// order, so that this would be the oldest message in flight, and sending goes on when it is acknowledged.
     pub(super) fn has_packet_id(&self) -> bool {

@@ -104,7 +104,7 @@ impl Core {
         let limits = &self.shared.limits;
         let connection = self.connections.get(session.connection as usize);
         let connection = connection.filter(|connection| connection.phase == Phase::Connected);
-        let slow = connection.is_some_and(|connection| connection.waiting_bytes() > limits.outbound_bytes_max / 2);
+        let slow = connection.is_some() && self.waiting_bytes(session.connection) > limits.outbound_bytes_max / 2;
         Standing {
             connected: connection.is_some(),
             waits: slow

@@ -44,6 +44,7 @@ impl<'a> Asked<'a> {
 impl Core {
     pub(super) fn on_subscribe(&mut self, slot: u32, subscribe: &Subscribe<'_>) -> Result<Next, DecodeError> {
         self.check_count(subscribe.filters.iter().map(|item| item.filter))?;
+        self.leave_lane(slot); // So that SUBACK comes behind what was published before.
         let identifier = subscribe.properties.subscription_identifier();
         if identifier.is_some() && !self.shared.limits.subscription_identifiers_available {
             return Err(not_offered(ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED));
@@ -243,6 +244,7 @@ impl Core {
 
     pub(super) fn on_unsubscribe(&mut self, slot: u32, unsubscribe: &Unsubscribe<'_>) -> Result<Next, DecodeError> {
         self.check_count(unsubscribe.filters.iter())?;
+        self.leave_lane(slot);
         let filters: Vec<&str> = unsubscribe.filters.iter().collect();
         let mut codes: Vec<ReasonCode> = filters.iter().map(|filter| self.check_unsubscribe(slot, filter)).collect();
         let connection = &mut self.connections[slot as usize];

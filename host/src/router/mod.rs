@@ -179,7 +179,7 @@ impl Router {
         });
         let (remote, groups, also_searched) = self.interest.find(topic, self.worker);
         self.searched += searched + also_searched;
-        let targets = Targets { local: merge(&lists), remote, groups };
+        let targets = Targets { local: merge(&lists), remote, groups, ..Targets::default() };
         let targets = if targets.is_empty() { Rc::clone(&self.nobody) } else { Rc::new(targets) };
         self.cache.put(topic, watched, generation, Rc::clone(&targets));
         targets

@@ -1,5 +1,6 @@
 //! Who gets an Application Message: the merged result of a match.
 
+use std::cell::Cell;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ pub struct Targets {
     pub remote: u64,
     /// Shared subscriptions: one member of each group gets the message; see [`Group::choose`].
     pub groups: Box<[Arc<Group>]>,
+    /// For who delivers to them, to find again what it has made of these targets; 0 at first.
+    pub mark: Cell<u64>,
 }
 
 impl Targets {

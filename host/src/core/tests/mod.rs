@@ -19,6 +19,7 @@ mod deliver;
 mod inbound;
 #[cfg(feature = "loom")]
 mod interleavings;
+mod lanes;
 mod limits;
 mod members;
 mod notices;

@@ -40,7 +40,7 @@ impl Driver {
         self.take_dirty();
         for at in 0..self.to_flush.len() {
             let conn = self.to_flush[at];
-            if self.sockets.get(conn).is_some() && self.core.outbound(conn).len() > EARLY_BYTES {
+            if self.sockets.get(conn).is_some() && self.core.outbound_bytes(conn) > EARLY_BYTES {
                 self.send_outbound(conn, now);
             }
         }

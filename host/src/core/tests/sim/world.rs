@@ -301,7 +301,7 @@ impl World {
         if !self.conns[conn].cut || core.connections[slot as usize].phase == Phase::Leaving {
             return;
         }
-        let unread = [&self.conns[conn].unread, core.outbound(slot)].concat();
+        let unread = [&self.conns[conn].unread[..], &core.unsent(slot)].concat();
         core.lost(slot, self.now);
         assert!(core.outbound(slot).is_empty(), "there is nobody to send to");
         self.lost += publishes_in(&unread);
