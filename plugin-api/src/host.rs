@@ -299,8 +299,11 @@ impl Host {
     /// }
     /// ```
     ///
+    /// A ticket that is taken from the `Host` of another instance (another plugin's, or another version's) is void: a callback
+    /// that answers with it is refused.
+    ///
     /// # Errors
-    /// - [`HostError::NotHere`]: no callback that can be answered later runs on this thread.
+    /// - [`HostError::NotHere`]: no callback of this instance that can be answered later runs on this thread.
     /// - [`HostError::Invalid`]: the callback has taken its ticket already.
     /// - [`HostError::Full`]: too many of this plugin's tickets are open.
     pub fn ticket<A: Deferrable>(&self) -> Result<(Ticket<A>, Later<A>), HostError> {

@@ -152,8 +152,23 @@ impl Core {
         }
     }
 
+    /// Keeps the packet that a question is about which is open from now on. A large one for which the worker has no room is
+    /// refused, as one that comes in pieces is.
+    pub(super) fn keep_new_question(
+        &mut self,
+        slot: u32,
+        packet: &[u8],
+        header_bytes: usize,
+    ) -> Result<(), DecodeError> {
+        if self.waiting(slot).is_some_and(|waiting| waiting.question.has_packet()) {
+            self.check_partial(packet.len())?;
+        }
+        self.keep_question(slot, packet, header_bytes);
+        Ok(())
+    }
+
     /// Keeps the packet that the open question is about.
-    pub(super) fn keep_question(&mut self, slot: u32, packet: &[u8], header_bytes: usize) {
+    fn keep_question(&mut self, slot: u32, packet: &[u8], header_bytes: usize) {
         if let Some(waiting) = self.waiting(slot).filter(|waiting| waiting.question.has_packet()) {
             waiting.packet = packet.to_vec();
             waiting.header_bytes = header_bytes;

@@ -109,8 +109,11 @@ impl Core {
                         self.refuse_packet(slot, packet, header_bytes, &error);
                         Next::Stop
                     });
-                    if let Next::Wait = next {
-                        self.keep_question(slot, packet, header_bytes);
+                    if let Next::Wait = next
+                        && let Err(error) = self.keep_new_question(slot, packet, header_bytes)
+                    {
+                        self.refuse_packet(slot, packet, header_bytes, &error);
+                        return bytes.len();
                     }
                     next
                 }

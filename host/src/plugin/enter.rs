@@ -174,7 +174,7 @@ impl Handlers {
     ) -> Result<Verdict, Failed> {
         let plugin = &self.plugins.list[index];
         if let Some(left) = &left {
-            plugin.note_ticket(verdict, left.ticket, answer);
+            plugin.note_ticket(verdict, left, answer);
         }
         if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
             plugin.log_panic(entry, who, left, answer);

@@ -8,9 +8,8 @@ use plugin_api::{Callback, ReasonCode};
 use super::answer::Answer;
 use super::instance::Plugin;
 use super::rules;
-use super::services::{Left, Panic};
+use super::services::{Left, Panic, Settled};
 use super::stats::{Entry, Trouble};
-use super::tickets::NO_TICKET;
 use crate::codec::PacketType;
 
 impl Plugin {
@@ -112,11 +111,17 @@ impl Plugin {
 
     /// The callback has taken a ticket: it is good for something if the callback says that it answers later.
     #[cold]
-    pub(super) fn note_ticket(&self, verdict: Verdict, ticket: u64, answer: &mut Answer) {
-        if verdict == Verdict::DEFERRED {
+    pub(super) fn note_ticket(&self, verdict: Verdict, settled: &Settled, answer: &mut Answer) {
+        let &Settled { ticket, taken_from: Some(tickets), .. } = settled else { return };
+        // Nobody could wait for an answer to one of another instance: without a ticket it is refused at once.
+        let is_own = std::ptr::eq(tickets, self.tickets());
+        if verdict == Verdict::DEFERRED && is_own {
             answer.ticket = ticket;
-        } else if ticket != NO_TICKET {
-            self.services.tickets.cancel(ticket);
+        } else {
+            tickets.cancel(ticket);
+        }
+        if !is_own {
+            tracing::warn!(plugin = self.name, "a ticket was taken from the services of another instance: it is void");
         }
     }
 }

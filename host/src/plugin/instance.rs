@@ -265,7 +265,7 @@ impl Plugin {
     }
 
     /// The tickets that it has taken.
-    pub(super) fn tickets(&self) -> &Tickets {
+    pub(super) fn tickets(&self) -> &'static Tickets {
         &self.services.tickets
     }
 }

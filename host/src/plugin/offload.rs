@@ -215,7 +215,7 @@ impl Plugin {
         let State::Here(raw) = *state else {
             return Some(Answered { verdict: Verdict::POISONED, answer });
         };
-        let (verdict, left) = services::with_ticket(ticket, || {
+        let (verdict, left) = services::with_ticket(ticket, self.tickets(), || {
             self.run(entry, connection, who, || {
                 // SAFETY: as in `work_on_telling`.
                 unsafe { self.make(raw, request, &mut answer) }

@@ -24,7 +24,7 @@ pub use self::asker::{Asker, Pieces};
 pub(super) use self::functions::TABLE;
 use self::holdings::{AllHoldings, Holdings};
 use self::inside::{GIVEN, HOPS, INSIDE, LATER, MAY_DEFER, touch};
-pub(super) use self::inside::{Left, Panic, because_of, hops, inside, with_hops, with_ticket};
+pub(super) use self::inside::{Left, Panic, Settled, because_of, hops, inside, with_hops, with_ticket};
 pub use self::metrics::{MetricSample, MetricValue};
 use super::pool::Pool;
 use super::rules::{self, Place};
@@ -298,7 +298,7 @@ impl PluginServices {
     }
 
     /// Gives the callback that runs on this thread a ticket for its question. One is enough for it.
-    pub(super) fn ticket(&self) -> Result<u64, Status> {
+    pub(super) fn ticket(&'static self) -> Result<u64, Status> {
         LATER.with_borrow_mut(|later| {
             if INSIDE.get() & MAY_DEFER == 0 {
                 return Err(Status::NOT_HERE);
@@ -306,10 +306,12 @@ impl PluginServices {
             if later.settled.ticket != NO_TICKET {
                 return Err(Status::INVALID);
             }
-            later.settled.ticket = match GIVEN.take() {
-                NO_TICKET => self.tickets.take().ok_or(Status::FULL)?,
-                given => given,
+            later.settled.ticket = match GIVEN.get() {
+                None => self.tickets.take().ok_or(Status::FULL)?,
+                Some((given, of)) if std::ptr::eq(of, &raw const self.tickets) => given,
+                Some(_) => return Err(Status::NOT_HERE), // The callback is another instance's.
             };
+            later.settled.taken_from = Some(&self.tickets);
             touch();
             Ok(later.settled.ticket)
         })

@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use plugin_api::abi::Status;
 
 use super::super::stats::Entry;
-use super::super::tickets::NO_TICKET;
+use super::super::tickets::{NO_TICKET, Tickets};
 use super::NO_CONNECTION;
 use crate::core::mail::{Mail, Mailboxes};
 use crate::message::Source;
@@ -25,16 +25,17 @@ pub(super) struct Later {
 }
 
 /// What a call into a plugin has left behind besides its answer.
-#[derive(Debug)]
 pub(in crate::plugin) struct Settled {
     /// Panics that its hook reported, those that it caught itself included.
     pub(in crate::plugin) panics: Vec<Panic>,
     /// The ticket that it has taken.
     pub(in crate::plugin) ticket: u64,
+    /// Whose it is: a callback may have the services of another instance.
+    pub(in crate::plugin) taken_from: Option<&'static Tickets>,
 }
 
 impl Settled {
-    const NOTHING: Self = Self { panics: Vec::new(), ticket: NO_TICKET };
+    const NOTHING: Self = Self { panics: Vec::new(), ticket: NO_TICKET, taken_from: None };
 }
 
 /// A panic in a callback, as the plugin's hook reported it.
@@ -52,8 +53,8 @@ thread_local! {
     static SPAN: Cell<Option<Span>> = const { Cell::new(None) };
     /// How many publishes of plugins have led to the message that a callback is about.
     pub(super) static HOPS: Cell<u8> = const { Cell::new(0) };
-    // The ticket that the question has already; see `with_ticket`.
-    pub(super) static GIVEN: Cell<u64> = const { Cell::new(NO_TICKET) };
+    // The ticket that the question has already, and whose it is; see `with_ticket`.
+    pub(super) static GIVEN: Cell<Option<(u64, &'static Tickets)>> = const { Cell::new(None) };
     pub(super) static LATER: RefCell<Later> = const { RefCell::new(Later { requests: Vec::new(), settled: Settled::NOTHING }) };
 }
 
@@ -63,10 +64,10 @@ pub(in crate::plugin) type Left = Option<Box<Settled>>;
 
 /// Runs a call into a plugin, on a thread of the pool, whose question has a ticket: it is the one that the plugin gets if it
 /// takes one.
-pub(in crate::plugin) fn with_ticket<T>(ticket: u64, call: impl FnOnce() -> T) -> T {
-    GIVEN.set(ticket);
+pub(in crate::plugin) fn with_ticket<T>(ticket: u64, of: &'static Tickets, call: impl FnOnce() -> T) -> T {
+    GIVEN.set(Some((ticket, of)));
     let outcome = call();
-    GIVEN.set(NO_TICKET);
+    GIVEN.set(None);
     outcome
 }
 

@@ -298,3 +298,31 @@ fn tickets_are_taken_in_callbacks_that_can_wait() {
         assert_eq!(*lock(&told), Some(HostError::NotHere));
     });
 }
+
+/// A full worker keeps no large packet that a plugin is to decide about later; whoever was asked hears of the end.
+#[test]
+fn large_packet_is_not_kept_by_a_full_worker() {
+    let setup = Setup::limits(|limits| limits.worker_bytes_max = 1 << 20);
+    scenario_in(Mode { workers: 1, bytewise: false }, &setup, |net| {
+        let (client, small, from) = (net.v5("c"), net.v5("small"), net.v5("from"));
+        let absent = net.durable(V5, "absent", CONNACK);
+        net.subscribe(absent, "q", 1);
+        net.lose(absent);
+        for _ in 0..120 {
+            net.send(from, &format!("32: <q> 0001 {{}} '{}'", "x".repeat(9_000)));
+            net.take(from);
+        }
+        let held = defer_publish(net);
+        let before = held_bytes(net);
+        net.send(client, &format!("30: <t> {{}} '{}'", "x".repeat(100_000)));
+        net.expect_closed(client, "E0: 97");
+        assert!(held_bytes(net) < before + 10_000, "it is not kept");
+        assert_eq!((held.len(), farewells(net)), (1, 1), "it was asked");
+        held.answer(net, PublishVerdict::Forward).expect("it is awaited");
+        assert_eq!(net.script().take("disconnect").last().expect("it is told"), "disconnect c ProtocolError 97");
+        net.send(small, "30: <t> {} 'x' | C0:");
+        net.expect(small, "");
+        held.answer(net, PublishVerdict::Forward).expect("it is awaited");
+        net.expect(small, "D0:");
+    });
+}

@@ -65,3 +65,24 @@ fn question_that_is_open_at_a_rollback_is_answered_by_who_was_asked() {
         assert_eq!(net.former(0).take("import"), ["import c 1 from 2.0.0 back"]);
     });
 }
+
+/// A callback that answers with a ticket of another instance is refused at once: nobody could hear of the answer.
+#[test]
+fn ticket_of_another_instance_is_void() {
+    scenario(|net| {
+        let client = net.v5("c");
+        net.flip("2.0.0", &Flip { budget: 9, ..FLIP }, |_| {});
+        net.settle();
+        let (held, host) = (Held::<PublishVerdict>::new(), net.former(0).host());
+        let into = held.clone();
+        net.script().publish = Some(Box::new(move |_| {
+            let (ticket, later) = host.ticket()?;
+            into.push(ticket);
+            Ok(PublishVerdict::Later(later))
+        }));
+        net.send(client, "32: <t> 0001 [{}] 'x'");
+        net.expect_closed(client, "E0: 83");
+        assert_eq!(held.answer(net, PublishVerdict::Forward), Err(HostError::Gone));
+        assert_eq!(net.shared.chain.trials()[0].plugin.errors_left(), Some(8));
+    });
+}
