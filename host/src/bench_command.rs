@@ -5,15 +5,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use host::bench::{Error, Options, Pace, Progress, Report, Shape, Target, Traffic, run_traffic};
+use host::bench::{Course, Error, Options, Pace, Progress, Shape, Target, Traffic, run_course, run_traffic};
 use host::codec::ProtocolVersion;
 use host::limits::parse_time;
+use serde_json::Value;
 
 use crate::cli::usage;
 use crate::show;
 
 /// More of each would be a mistake.
 const CONNECTIONS_MAX: u32 = 1_000_000;
+const MESSAGES_MAX: u32 = 100_000_000;
+const AT_ONCE_MAX: usize = 10_000;
 const PAYLOAD_BYTES_MAX: usize = 16 << 20;
 const TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const PORT: u16 = 1883;
@@ -35,6 +38,24 @@ enum LowWhich {
     FanIn(LowFanIn),
     /// Each publisher has a subscriber of its own.
     Pairs(LowPairs),
+    /// Many filters with wildcards, and a topic for each.
+    Wildcard(LowWildcard),
+    /// Shared subscriptions: each message goes to one member of each group.
+    Shared(LowShared),
+    /// Times from sending to receiving at a fixed rate, between few pairs.
+    Latency(LowLatency),
+    /// Clients that come and go.
+    Connect(LowConnect),
+    /// Clients that come and stay, and do nothing: memory for each.
+    Idle(LowIdle),
+    /// PINGREQ and PINGRESP.
+    Ping(LowPing),
+    /// SUBSCRIBE to many filters: time and memory for each.
+    Subscribe(LowSubscribe),
+    /// Messages for clients that are away: what keeping them takes, and then sending them.
+    Offline(LowOffline),
+    /// Retained messages: what storing them takes, and then sending them to new subscribers.
+    Retained(LowRetained),
 }
 
 /// The broker.
@@ -72,6 +93,13 @@ struct LowTarget {
     /// The number of the broker's process on this machine: its CPU time and memory are measured.
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pid: Option<u32>,
+    /// Threads that make the load.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: u16,
+    /// Ask for packets without a pause instead of sleeping until some come. Takes a whole core for each thread; the broker then
+    /// need not wake anybody up, and latency is without the time that this takes.
+    #[arg(long)]
+    spin: bool,
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
@@ -89,6 +117,12 @@ struct LowMessages {
     /// The size of a payload in bytes; at least 16, as it begins with the time, the publisher and a number.
     #[arg(long, value_name = "BYTES", default_value_t = 16, value_parser = payload_bytes)]
     payload: usize,
+    #[command(flatten)]
+    times: LowTimes,
+}
+
+#[derive(Debug, Args)]
+struct LowPace {
     /// How many messages of each publisher may be on their way: sent, and not yet received by all who get them.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     window: u32,
@@ -96,19 +130,16 @@ struct LowMessages {
     /// which a message was due.
     #[arg(long, value_name = "N", conflicts_with = "window", value_parser = rate)]
     rate: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+struct LowTimes {
     /// For how many seconds it is measured.
     #[arg(long, value_name = "SECS", default_value = "5", value_parser = secs)]
     secs: Duration,
     /// For how many seconds the load runs before that.
     #[arg(long, value_name = "SECS", default_value = "1", value_parser = secs_or_none)]
     warm_up: Duration,
-    /// Threads that make the load.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    threads: u16,
-    /// Ask for packets without a pause instead of sleeping until some come. Takes a whole core for each thread; the broker then
-    /// need not wake anybody up, and latency is without the time that this takes.
-    #[arg(long)]
-    spin: bool,
 }
 
 #[derive(Debug, Args)]
@@ -121,6 +152,8 @@ struct LowFanOut {
     subscribers: u32,
     #[command(flatten)]
     messages: LowMessages,
+    #[command(flatten)]
+    pace: LowPace,
     #[command(flatten)]
     target: LowTarget,
 }
@@ -136,6 +169,8 @@ struct LowFanIn {
     #[command(flatten)]
     messages: LowMessages,
     #[command(flatten)]
+    pace: LowPace,
+    #[command(flatten)]
     target: LowTarget,
 }
 
@@ -147,6 +182,155 @@ struct LowPairs {
     #[command(flatten)]
     messages: LowMessages,
     #[command(flatten)]
+    pace: LowPace,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+struct LowWildcard {
+    /// Filters with wildcards, of all subscribers together; as many topics are published to, in turn.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = connections())]
+    filters: u32,
+    /// Connections that publish.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = connections())]
+    publishers: u32,
+    /// Connections that subscribe, each to its part of the filters.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = connections())]
+    subscribers: u32,
+    #[command(flatten)]
+    messages: LowMessages,
+    #[command(flatten)]
+    pace: LowPace,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+struct LowShared {
+    /// Members of each group.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = connections())]
+    members: u32,
+    /// Groups; each of them gets each message once.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    groups: u32,
+    /// Connections that publish.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = connections())]
+    publishers: u32,
+    #[command(flatten)]
+    messages: LowMessages,
+    #[command(flatten)]
+    pace: LowPace,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+struct LowLatency {
+    /// Messages a second, of all pairs together.
+    #[arg(long, value_name = "N", default_value = "5000", value_parser = rate)]
+    rate: f64,
+    /// Pairs of a publisher and a subscriber.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = connections())]
+    pairs: u32,
+    #[command(flatten)]
+    messages: LowMessages,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+struct LowConnect {
+    /// Connections that each thread opens before it waits for the first of their answers.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_once)]
+    at_once: usize,
+    /// For how many seconds it is measured.
+    #[arg(long, value_name = "SECS", default_value = "5", value_parser = secs)]
+    secs: Duration,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+struct LowIdle {
+    /// How many clients.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = connections())]
+    connections: u32,
+    /// Connections that are opened before the first of their answers is waited for.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_once)]
+    at_once: usize,
+    /// For how many seconds they stay.
+    #[arg(long, value_name = "SECS", default_value = "5", value_parser = secs)]
+    secs: Duration,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+struct LowPing {
+    /// How many clients.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = connections())]
+    connections: u32,
+    /// PINGREQ of each client that are not answered yet.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    window: u32,
+    #[command(flatten)]
+    times: LowTimes,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+struct LowSubscribe {
+    /// How many clients.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = connections())]
+    connections: u32,
+    /// Filters with wildcards, of all clients together; no two are the same.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = messages())]
+    filters: u32,
+    /// Filters in one SUBSCRIBE.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_once)]
+    per_packet: usize,
+    /// The QoS that is asked for.
+    #[arg(long, value_name = "QOS", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=2))]
+    qos: u8,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+struct LowOffline {
+    /// How many sessions.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = connections())]
+    sessions: u32,
+    /// Messages of QoS 1 for each.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = messages())]
+    messages: u32,
+    /// The size of a payload in bytes; at least 16.
+    #[arg(long, value_name = "BYTES", default_value_t = 16, value_parser = payload_bytes)]
+    payload: usize,
+    /// All sessions subscribe to one topic and get the same messages, instead of each to its own.
+    #[arg(long)]
+    one_topic: bool,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+struct LowRetained {
+    /// Retained messages, each of its own topic.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = messages())]
+    messages: u32,
+    /// Clients that subscribe to all of them.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = connections())]
+    subscribers: u32,
+    /// The size of a payload in bytes; at least 16.
+    #[arg(long, value_name = "BYTES", default_value_t = 16, value_parser = payload_bytes)]
+    payload: usize,
+    /// The QoS of the subscriptions; the messages are published with QoS 1.
+    #[arg(long, value_name = "QOS", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=2))]
+    qos: u8,
+    #[command(flatten)]
     target: LowTarget,
 }
 
@@ -154,40 +338,103 @@ struct LowPairs {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct BenchConfig {
     target: Target,
-    traffic: Traffic,
+    what: What,
     options: Options,
     json: bool,
     quiet: bool,
 }
 
+#[derive(Debug, Clone, PartialEq)]
+enum What {
+    Traffic(Traffic),
+    Course(Course),
+}
+
 impl LowBench {
     /// What was typed, with the broker's name resolved.
     pub(crate) fn into_config(self) -> Result<BenchConfig, clap::Error> {
-        let (name, shape, publishers, subscribers, messages, target) = match self.which {
-            LowWhich::FanOut(LowFanOut { publishers, subscribers, messages, target }) => {
-                ("fan-out", Shape::All, publishers, subscribers, messages, target)
+        let (what, target) = self.which.into_what();
+        if let What::Traffic(traffic) = &what {
+            traffic.check().map_err(usage)?;
+        }
+        if let What::Course(Course::Offline { sessions, messages, .. }) = &what
+            && sessions.checked_mul(*messages).is_none_or(|all| all > MESSAGES_MAX)
+        {
+            return Err(usage(format!(
+                "{messages} messages for each of {sessions} sessions are more than {MESSAGES_MAX}"
+            )));
+        }
+        let options = Options { threads: target.threads.into(), spin: target.spin, pid: target.pid };
+        let (json, quiet) = (target.json, target.quiet);
+        Ok(BenchConfig { target: target.into_target()?, what, options, json, quiet })
+    }
+}
+
+impl LowWhich {
+    fn into_what(self) -> (What, LowTarget) {
+        use Shape::{All, Pairs, Shared, Wildcard};
+        let course = |course, target| (What::Course(course), target);
+        match self {
+            Self::FanOut(LowFanOut { publishers, subscribers, messages, pace, target }) => {
+                (messages.traffic("fan-out", All, publishers, subscribers, pace.pace()), target)
             }
-            LowWhich::FanIn(LowFanIn { publishers, subscribers, messages, target }) => {
-                ("fan-in", Shape::All, publishers, subscribers, messages, target)
+            Self::FanIn(LowFanIn { publishers, subscribers, messages, pace, target }) => {
+                (messages.traffic("fan-in", All, publishers, subscribers, pace.pace()), target)
             }
-            LowWhich::Pairs(LowPairs { pairs, messages, target }) => {
-                ("pairs", Shape::Pairs, pairs, pairs, messages, target)
+            Self::Pairs(LowPairs { pairs, messages, pace, target }) => {
+                (messages.traffic("pairs", Pairs, pairs, pairs, pace.pace()), target)
             }
-        };
-        let traffic = Traffic {
+            Self::Wildcard(LowWildcard { filters, publishers, subscribers, messages, pace, target }) => {
+                (messages.traffic("wildcard", Wildcard(filters), publishers, subscribers, pace.pace()), target)
+            }
+            Self::Shared(LowShared { members, groups, publishers, messages, pace, target }) => {
+                let all = members.saturating_mul(groups);
+                (messages.traffic("shared", Shared(groups), publishers, all, pace.pace()), target)
+            }
+            Self::Latency(LowLatency { rate, pairs, messages, target }) => {
+                (messages.traffic("latency", Pairs, pairs, pairs, Pace::Rate(rate)), target)
+            }
+            Self::Connect(LowConnect { at_once, secs, target }) => {
+                course(Course::Connect { at_once, time: secs }, target)
+            }
+            Self::Idle(LowIdle { connections, at_once, secs, target }) => {
+                course(Course::Idle { connections: connections as usize, at_once, time: secs }, target)
+            }
+            Self::Ping(LowPing { connections, window, times: LowTimes { secs, warm_up }, target }) => {
+                course(Course::Ping { connections, window, warm_up, time: secs }, target)
+            }
+            Self::Subscribe(LowSubscribe { connections, filters, per_packet, qos, target }) => {
+                course(Course::Subscribe { connections: connections as usize, filters, per_packet, qos }, target)
+            }
+            Self::Offline(LowOffline { sessions, messages, payload, one_topic, target }) => {
+                course(Course::Offline { sessions, messages, payload_bytes: payload, one_topic }, target)
+            }
+            Self::Retained(LowRetained { messages, subscribers, payload, qos, target }) => {
+                course(Course::Retained { messages, subscribers, payload_bytes: payload, qos }, target)
+            }
+        }
+    }
+}
+
+impl LowPace {
+    fn pace(&self) -> Pace {
+        self.rate.map_or(Pace::Window(self.window), Pace::Rate)
+    }
+}
+
+impl LowMessages {
+    fn traffic(self, name: &'static str, shape: Shape, publishers: u32, subscribers: u32, pace: Pace) -> What {
+        What::Traffic(Traffic {
             name,
             shape,
             publishers,
             subscribers,
-            qos: messages.qos,
-            payload_bytes: messages.payload,
-            pace: messages.rate.map_or(Pace::Window(messages.window), Pace::Rate),
-            warm_up: messages.warm_up,
-            time: messages.secs,
-        };
-        let options = Options { threads: messages.threads.into(), spin: messages.spin, pid: target.pid };
-        let (json, quiet) = (target.json, target.quiet);
-        Ok(BenchConfig { target: target.into_target()?, traffic, options, json, quiet })
+            qos: self.qos,
+            payload_bytes: self.payload,
+            pace,
+            warm_up: self.times.warm_up,
+            time: self.times.secs,
+        })
     }
 }
 
@@ -223,10 +470,17 @@ pub(crate) fn run(config: &BenchConfig) -> ExitCode {
             show::complain(&format!("{progress}\n"));
         }
     };
-    match run_traffic(&config.target, &config.traffic, &config.options, &mut progress) {
-        Ok(report) => {
-            print(&report, config.json);
-            if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    let BenchConfig { target, options, .. } = config;
+    let report = match &config.what {
+        What::Traffic(traffic) => run_traffic(target, traffic, options, &mut progress)
+            .map(|report| (report.is_ok(), report.notes(), report.json(), report.to_string())),
+        What::Course(course) => run_course(target, course, options, &mut progress)
+            .map(|report| (report.is_ok(), report.notes(), report.json(), report.to_string())),
+    };
+    match report {
+        Ok((is_ok, notes, json, text)) => {
+            print(config.json.then_some(json), &notes, &text);
+            if is_ok { ExitCode::SUCCESS } else { ExitCode::from(1) }
         }
         Err(error) => {
             show::complain(&format!("host bench: {error}\n"));
@@ -235,13 +489,11 @@ pub(crate) fn run(config: &BenchConfig) -> ExitCode {
     }
 }
 
-fn print(report: &Report, json: bool) {
-    if !json {
-        return show::print(&report.to_string());
-    }
-    show::print(&format!("{}\n", report.json()));
+fn print(json: Option<Value>, notes: &[String], text: &str) {
+    let Some(json) = json else { return show::print(text) };
+    show::print(&format!("{json}\n"));
     // A person looks at stderr, where the notes are worth reading too.
-    report.notes().iter().for_each(|note| show::complain(&format!("note: {note}\n")));
+    notes.iter().for_each(|note| show::complain(&format!("note: {note}\n")));
 }
 
 /// The machine and the port of `mqtt://HOST:PORT`.
@@ -269,6 +521,15 @@ fn split_url(url: &str) -> Result<(String, u16), String> {
 
 fn connections() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=i64::from(CONNECTIONS_MAX))
+}
+
+fn messages() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(MESSAGES_MAX))
+}
+
+fn at_once(typed: &str) -> Result<usize, String> {
+    let number = typed.parse().ok().filter(|number| (1..=AT_ONCE_MAX).contains(number));
+    number.ok_or_else(|| format!("expected a number from 1 to {AT_ONCE_MAX}"))
 }
 
 fn version(typed: &str) -> Result<ProtocolVersion, String> {

@@ -30,7 +30,7 @@ pub(super) struct InOrder {
     next: Vec<u32>,
     /// From one message that this subscriber gets to the next one.
     stride: u32,
-    /// The first message that it gets, and so the first number of each publisher.
+    /// Publisher and number of messages that have been passed over.
     missing: BTreeSet<(u32, u32)>,
 }
 
@@ -85,6 +85,47 @@ impl InOrder {
     }
 }
 
+/// What the members of a group have got of one publisher together, in whatever order.
+#[derive(Debug, Default)]
+pub(super) struct AnyOrder {
+    /// A bit for each message that has come, from `base` on.
+    seen: std::collections::VecDeque<u64>,
+    base: u32,
+}
+
+impl AnyOrder {
+    /// Takes a message. `true` if it came for the first time.
+    pub(super) fn take(&mut self, sequence: u32, faults: &mut Faults) -> bool {
+        let ahead = sequence.wrapping_sub(self.base);
+        if ahead >= 1 << 31 {
+            faults.duplicated += 1;
+            return false;
+        }
+        let (word, bit) = ((ahead / 64) as usize, 1_u64 << (ahead % 64));
+        if word >= self.seen.len() {
+            self.seen.resize(word + 1, 0);
+        }
+        if self.seen[word] & bit != 0 {
+            faults.duplicated += 1;
+            return false;
+        }
+        self.seen[word] |= bit;
+        while self.seen.front() == Some(&u64::MAX) {
+            self.seen.pop_front();
+            self.base = self.base.wrapping_add(64);
+        }
+        true
+    }
+}
+
+/// How what one subscriber gets is checked.
+#[derive(Debug)]
+pub(super) enum Check {
+    InOrder(InOrder),
+    /// Together with the other subscribers of a group on the same thread, by its number there.
+    Group(usize),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,5 +164,15 @@ mod tests {
     fn numbers_wrap_around() {
         let mut check = InOrder::new(0..1, u32::MAX, 1);
         assert!(check.is_next(0, u32::MAX) && check.is_next(0, 0));
+    }
+
+    #[test]
+    fn members_of_a_group_together_get_each_message_once() {
+        let (mut check, mut faults) = (AnyOrder::default(), Faults::default());
+        let order = (0..200).rev().chain(200..1000);
+        assert!(order.clone().all(|sequence| check.take(sequence, &mut faults)));
+        assert!(check.seen.len() < 3, "what is complete is forgotten: {}", check.seen.len());
+        assert!(!order.clone().any(|sequence| check.take(sequence, &mut faults)));
+        assert_eq!(faults, Faults { duplicated: 1000, ..Faults::default() });
     }
 }

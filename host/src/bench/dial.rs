@@ -2,13 +2,14 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::error::Error;
-use super::packets::{self, Connect, Frame, kind, variable_byte_integer};
+use super::packets::{self, Connect, DISCONNECT, Frame, PINGREQ, kind, variable_byte_integer};
 use super::plan::Target;
 
 /// How many connections are opened before the first of their CONNACKs is waited for. Less than what listeners let wait.
@@ -179,40 +180,93 @@ pub(super) fn read_suback(stream: &TcpStream, qos: u8, filters: usize) -> Result
     }
 }
 
-/// Many connections, each with its own number, and in [`AT_ONCE`] at a time: CONNECT, and SUBSCRIBE to what `filters` says.
+/// How connections are made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// Connections that are opened before the first of their CONNACKs is waited for.
+    pub(super) at_once: usize,
+    /// Sessions end with their connection, and there was none before.
+    pub(super) clean: bool,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self { at_once: AT_ONCE, clean: true }
+    }
+}
+
+/// Makes connections, each with its own number, and subscribes to what `subscription` says.
 pub(super) fn connect_all(
     target: &Target,
-    count: usize,
-    clean: bool,
+    numbers: Range<usize>,
+    manner: Manner,
     subscription: impl Fn(usize) -> Option<(Vec<String>, u8)>,
-) -> Result<Vec<(OwnedFd, Accepted)>, Error> {
+) -> Result<Vec<(TcpStream, Accepted)>, Error> {
+    let count = numbers.len();
     check_open_files(count)?;
     let mut ready = Vec::with_capacity(count);
-    for start in (0..count).step_by(AT_ONCE) {
-        let numbers = start..count.min(start + AT_ONCE);
-        let mut streams = Vec::with_capacity(AT_ONCE);
+    for start in numbers.clone().step_by(manner.at_once) {
+        let numbers = start..numbers.end.min(start + manner.at_once);
+        let mut streams = Vec::with_capacity(manner.at_once);
         for number in numbers.clone() {
             let stream = open(target, number, count)?;
-            write(&stream, &connect_packet(target, &target.client_id(number), clean))?;
+            write(&stream, &connect_packet(target, &target.client_id(number), manner.clean))?;
             streams.push(stream);
         }
-        let mut accepted = Vec::with_capacity(AT_ONCE);
-        for (number, stream) in numbers.clone().zip(&streams) {
-            accepted.push(read_connack(target, stream)?);
-            if let Some((filters, qos)) = subscription(number) {
-                let filters = filters.iter().map(String::as_str);
-                write(stream, &packets::subscribe(target.version, 1, filters, qos))?;
+        let mut subscribing = Vec::with_capacity(manner.at_once);
+        for (number, stream) in numbers.zip(streams) {
+            let accepted = read_connack(target, &stream)?;
+            let subscription = subscription(number);
+            if let Some((filters, qos)) = &subscription {
+                write(&stream, &subscribe_packet(target, &filters[..filters.len().min(FILTERS_AT_ONCE)], *qos))?;
             }
+            subscribing.push((stream, accepted, subscription));
         }
-        for ((number, stream), accepted) in numbers.zip(streams).zip(accepted) {
-            if let Some((filters, qos)) = subscription(number) {
-                read_suback(&stream, qos, filters.len())?;
+        for (stream, accepted, subscription) in subscribing {
+            if let Some((filters, qos)) = &subscription {
+                for (number, filters) in filters.chunks(FILTERS_AT_ONCE).enumerate() {
+                    if number > 0 {
+                        write(&stream, &subscribe_packet(target, filters, *qos))?;
+                    }
+                    read_suback(&stream, *qos, filters.len())?;
+                }
             }
-            stream.set_nonblocking(true).map_err(|error| Error::NotStarted(error.to_string()))?;
-            ready.push((stream.into(), accepted));
+            ready.push((stream, accepted));
         }
     }
     Ok(ready)
+}
+
+/// How many filters one SUBSCRIBE has, at most.
+const FILTERS_AT_ONCE: usize = 200;
+
+pub(super) fn subscribe_packet(target: &Target, filters: &[String], qos: u8) -> Vec<u8> {
+    packets::subscribe(target.version, 1, filters.iter().map(String::as_str), qos)
+}
+
+/// For an epoll.
+pub(super) fn nonblocking(stream: TcpStream) -> Result<OwnedFd, Error> {
+    stream.set_nonblocking(true).map_err(|error| Error::NotStarted(error.to_string()))?;
+    Ok(stream.into())
+}
+
+/// Says goodbye, and waits until the broker has closed too: then it has done with these connections.
+pub(super) fn disconnect_all(streams: impl IntoIterator<Item = TcpStream>) {
+    let streams: Vec<_> = streams.into_iter().collect();
+    for stream in &streams {
+        // A broker that has gone is what was wanted.
+        let _ = write(stream, &DISCONNECT);
+    }
+    for mut stream in streams {
+        while matches!(stream.read(&mut [0; 1024]), Ok(1..)) {}
+    }
+}
+
+/// Waits until the broker has done everything that was sent before.
+pub(super) fn wait_done(stream: &TcpStream) -> Result<(), Error> {
+    write(stream, &PINGREQ)?;
+    while read_packet(stream, "PINGRESP")?.0 >> 4 != kind::PINGRESP {}
+    Ok(())
 }
 
 #[cfg(test)]

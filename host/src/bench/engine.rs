@@ -17,7 +17,7 @@ use rustix::net::{self, RecvFlags, SendFlags};
 
 use crate::codec::ProtocolVersion;
 
-use super::check::{Faults, InOrder};
+use super::check::{AnyOrder, Check, Faults};
 use super::packets::{DISCONNECT, Frame, PINGREQ, Stamp, ack, first_frame, kind, publish_payload};
 use super::publisher::{Publisher, Schedule};
 
@@ -73,6 +73,8 @@ struct ThreadShared {
     bell: OwnedFd,
     is_asleep: AtomicBool,
     thread_id: AtomicU32,
+    /// The last phase that it has heard of and told its numbers in.
+    heard: AtomicU8,
     published: AtomicU64,
     received: AtomicU64,
     in_flight: AtomicU64,
@@ -109,6 +111,7 @@ impl Shared {
                 bell: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
                 is_asleep: AtomicBool::new(false),
                 thread_id: AtomicU32::new(0),
+                heard: AtomicU8::new(0),
                 published: AtomicU64::new(0),
                 received: AtomicU64::new(0),
                 in_flight: AtomicU64::new(0),
@@ -130,7 +133,8 @@ impl Shared {
     pub(super) fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         for thread in &self.threads {
-            totals.published += thread.published.load(Ordering::Relaxed);
+            // First, as it is told last: what is in flight belongs to what has been published, or to more.
+            totals.published += thread.published.load(Ordering::Acquire);
             totals.received += thread.received.load(Ordering::Relaxed);
             totals.in_flight += thread.in_flight.load(Ordering::Relaxed);
             totals.refused += thread.refused.load(Ordering::Relaxed);
@@ -138,6 +142,11 @@ impl Shared {
             totals.idle_ns += thread.idle_ns.load(Ordering::Relaxed);
         }
         totals
+    }
+
+    /// Whether all threads have heard of the phase. With [`Phase::Drain`], nothing is published after that.
+    pub(super) fn have_heard(&self, phase: Phase) -> bool {
+        self.threads.iter().all(|thread| Phase::from_u8(thread.heard.load(Ordering::Acquire)) >= phase)
     }
 
     /// The system's numbers of the threads that have started.
@@ -207,7 +216,9 @@ pub(super) struct Engine<'a> {
     acks: Vec<u8>,
     conns: Vec<Conn>,
     publishers: Vec<Publisher>,
-    subscribers: Vec<InOrder>,
+    subscribers: Vec<Check>,
+    /// What the groups of this thread have got, by publisher.
+    groups: Vec<Vec<AnyOrder>>,
     /// Publishers that may have room.
     touched: Vec<usize>,
     /// An empty list to go on with while that one is gone through.
@@ -221,6 +232,7 @@ pub(super) struct Engine<'a> {
     phase: Phase,
     published: u64,
     received: u64,
+    in_flight: u64,
     refused: u64,
     closed: u64,
     idle_ns: u64,
@@ -235,8 +247,7 @@ impl<'a> Engine<'a> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let bell = &shared.threads[thread].bell;
         epoll::add(&epoll, bell, EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
-        // Up to an hour, with three digits.
-        let latency = Histogram::new_with_bounds(1, 3_600_000_000_000, 3).expect("these are valid bounds");
+        let latency = super::latencies();
         Ok(Self {
             shared,
             thread,
@@ -247,6 +258,7 @@ impl<'a> Engine<'a> {
             conns: Vec::new(),
             publishers: Vec::new(),
             subscribers: Vec::new(),
+            groups: Vec::new(),
             touched: Vec::new(),
             spare: Vec::new(),
             unread: Vec::new(),
@@ -255,6 +267,7 @@ impl<'a> Engine<'a> {
             phase: Phase::WarmUp,
             published: 0,
             received: 0,
+            in_flight: 0,
             refused: 0,
             closed: 0,
             idle_ns: 0,
@@ -266,15 +279,21 @@ impl<'a> Engine<'a> {
     }
 
     /// Takes a connection that has subscribed.
-    pub(super) fn add_subscriber(&mut self, fd: OwnedFd, check: InOrder) -> io::Result<()> {
+    pub(super) fn add_subscriber(&mut self, fd: OwnedFd, check: Check) -> io::Result<()> {
+        if let Check::Group(group) = check
+            && group >= self.groups.len()
+        {
+            let publishers = self.shared.threads[self.thread].delivered.len();
+            self.groups.resize_with(group + 1, || (0..publishers).map(|_| AnyOrder::default()).collect());
+        }
         self.subscribers.push(check);
         self.add(fd, Role::Subscriber(self.subscribers.len() - 1))
     }
 
-    /// Takes a connection that is to publish. The publisher that it makes of the connection's number has to be the next of
-    /// this thread: every publisher whose number has the same remainder as this thread, in their order.
-    pub(super) fn add_publisher(&mut self, fd: OwnedFd, publisher: impl FnOnce(usize) -> Publisher) -> io::Result<()> {
-        let publisher = publisher(self.conns.len());
+    /// Takes a connection that is to publish. It has to be the next one of this thread: a thread has every publisher whose
+    /// number has the same remainder as its own, in their order.
+    pub(super) fn add_publisher(&mut self, fd: OwnedFd, mut publisher: Publisher) -> io::Result<()> {
+        publisher.conn = self.conns.len();
         let threads = self.shared.threads.len();
         assert_eq!(publisher.id as usize, self.publishers.len() * threads + self.thread, "publishers come in order");
         self.publishers.push(publisher);
@@ -363,6 +382,7 @@ impl<'a> Engine<'a> {
             publisher.push(&mut self.burst, schedule, now_ns);
         }
         self.published += count;
+        self.in_flight += if publisher.is_acknowledged() { count } else { 0 };
         conn.send(&self.burst);
         if count < room {
             self.touch(local);
@@ -452,14 +472,13 @@ impl<'a> Engine<'a> {
     /// Tells the others what has come of this turn.
     fn tell(&mut self) {
         let own = &self.shared.threads[self.thread];
-        own.published.store(self.published, Ordering::Relaxed);
         own.received.store(self.received, Ordering::Relaxed);
+        own.in_flight.store(self.in_flight, Ordering::Relaxed);
         own.refused.store(self.refused, Ordering::Relaxed);
         own.closed.store(self.closed, Ordering::Relaxed);
         own.idle_ns.store(self.idle_ns, Ordering::Relaxed);
-        if self.phase == Phase::Drain {
-            own.in_flight.store(self.publishers.iter().map(Publisher::in_flight).sum(), Ordering::Relaxed);
-        }
+        own.published.store(self.published, Ordering::Release);
+        own.heard.store(self.phase as u8, Ordering::Release);
         if self.to_ring.len() > 1 {
             fence(Ordering::SeqCst);
             for (thread, ring) in self.to_ring.iter_mut().enumerate() {
@@ -475,6 +494,9 @@ impl<'a> Engine<'a> {
         let mut scratch = std::mem::take(&mut self.scratch);
         let conn = &mut self.conns[index];
         let kept = conn.part.len();
+        if kept == scratch.len() {
+            scratch.resize(2 * kept, 0);
+        }
         scratch[..kept].copy_from_slice(&conn.part);
         conn.part.clear();
         match net::recv(&conn.fd, &mut scratch[kept..], RecvFlags::empty()) {
@@ -528,11 +550,7 @@ impl<'a> Engine<'a> {
                 self.outcome.faults.foreign += 1;
                 continue;
             };
-            let check = &mut self.subscribers[subscriber];
-            let faults = &mut self.outcome.faults;
-            if !check.is_next(stamp.publisher, stamp.sequence)
-                && !check.take_other(stamp.publisher, stamp.sequence, faults)
-            {
+            if !self.is_delivery(subscriber, stamp) {
                 continue;
             }
             if run.publisher != stamp.publisher {
@@ -552,6 +570,25 @@ impl<'a> Engine<'a> {
             self.conns[index].send(&self.acks);
         }
         Ok(used)
+    }
+
+    /// Checks a message. `true` if it is ours, and came for the first time.
+    #[inline]
+    fn is_delivery(&mut self, subscriber: usize, stamp: Stamp) -> bool {
+        let faults = &mut self.outcome.faults;
+        match &mut self.subscribers[subscriber] {
+            Check::InOrder(check) => {
+                check.is_next(stamp.publisher, stamp.sequence)
+                    || check.take_other(stamp.publisher, stamp.sequence, faults)
+            }
+            Check::Group(group) => match self.groups[*group].get_mut(stamp.publisher as usize) {
+                Some(seen) => seen.take(stamp.sequence, faults),
+                None => {
+                    faults.foreign += 1;
+                    false
+                }
+            },
+        }
     }
 
     /// Counts deliveries of one publisher.
@@ -578,7 +615,20 @@ impl<'a> Engine<'a> {
             (Role::Publisher(local), kind::PUBREC) if is_refused => self.acknowledged(local, true),
             (Role::Publisher(_), kind::PUBREC) => self.acks.extend(ack(kind::PUBREL, packet_id)),
             (Role::Subscriber(_), kind::PUBREL) => self.acks.extend(ack(kind::PUBCOMP, packet_id)),
-            (_, kind::PINGRESP) => {}
+            (Role::Publisher(local), kind::PINGRESP) => {
+                if let Some(at_ns) = self.publishers[local].ponged() {
+                    self.in_flight = self.in_flight.saturating_sub(1);
+                    self.received += 1;
+                    self.outcome.latency.saturating_record(self.shared.now_ns().saturating_sub(at_ns));
+                    self.touch(local);
+                }
+            }
+            (Role::Subscriber(_), kind::PINGRESP) => {}
+            // Whoever hands a connection over before it has one looks for it.
+            (Role::Subscriber(_), kind::SUBACK) => match frame.body.last() {
+                Some(code) if *code < 0x80 => {}
+                code => return Err(format!("the broker refused a subscription with {code:02x?}")),
+            },
             (_, kind::DISCONNECT) => {
                 let reason = frame.body.first().copied().unwrap_or(0);
                 return Err(format!("the broker sent DISCONNECT with {reason:#04x}"));
@@ -589,13 +639,16 @@ impl<'a> Engine<'a> {
     }
 
     fn acknowledged(&mut self, local: usize, is_refused: bool) {
+        self.in_flight = self.in_flight.saturating_sub(1);
         self.publishers[local].acknowledged(is_refused);
         self.refused += u64::from(is_refused);
         self.touch(local);
     }
 
     fn touch(&mut self, local: usize) {
-        if !std::mem::replace(&mut self.publishers[local].is_touched, true) {
+        // What comes may be of publishers that have gone long ago.
+        let Some(publisher) = self.publishers.get_mut(local) else { return };
+        if !std::mem::replace(&mut publisher.is_touched, true) {
             self.touched.push(local);
         }
     }

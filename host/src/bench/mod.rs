@@ -4,6 +4,8 @@
 //! comes: its number, its order, and that it came once. The [`Report`] has rates, latencies, and where the broker runs on
 //! this machine, its CPU time per message and its memory.
 //!
+//! [`run_course`] is for what is no stream of messages: connecting, subscribing, what is kept for clients that are away.
+//!
 //! It uses nothing of the broker in this crate but its types.
 
 mod check;
@@ -14,12 +16,19 @@ mod packets;
 mod plan;
 mod publisher;
 mod report;
+mod stage;
+mod steps;
+mod steps_report;
 mod traffic;
 mod usage;
+
+use hdrhistogram::Histogram;
 
 pub use error::Error;
 pub use plan::{Options, Pace, Shape, Target, Traffic};
 pub use report::{Progress, Report};
+pub use steps::Course;
+pub use steps_report::StepsReport;
 
 /// Runs a load of messages. `progress` is told about each second.
 ///
@@ -33,4 +42,22 @@ pub fn run_traffic(
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Report, Error> {
     traffic::run(target, traffic, options, progress)
+}
+
+/// Runs a benchmark that goes from step to step. `progress` is told about each second of those that take long.
+///
+/// # Errors
+/// As of [`run_traffic`]; and when a connection ends before its part is done.
+pub fn run_course(
+    target: &Target,
+    course: &Course,
+    options: &Options,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<StepsReport, Error> {
+    steps::run(target, course, options, progress)
+}
+
+/// Nanoseconds up to an hour, with three digits.
+fn latencies() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 3_600_000_000_000, 3).expect("these are valid bounds")
 }

@@ -164,6 +164,16 @@ pub(super) fn subscribe<'a>(
     packet(0x82, &body)
 }
 
+/// PUBLISH with RETAIN and no payload, QoS 0: the topic's retained message is deleted.
+pub(super) fn clear_retained(version: ProtocolVersion, topic: &str) -> Vec<u8> {
+    let mut body = Vec::with_capacity(topic.len() + 3);
+    put_field(&mut body, topic.as_bytes());
+    if version.is_v5() {
+        body.push(0);
+    }
+    packet(0x31, &body)
+}
+
 /// PUBLISH without Packet Identifier and stamp, which are written over [`Template::fill`].
 #[derive(Debug, Clone)]
 pub(super) struct Template {
@@ -304,6 +314,15 @@ mod tests {
             let Packet::Subscribe(packet) = decoded(&bytes, version) else { panic!("a SUBSCRIBE") };
             let filters: Vec<_> = packet.filters.iter().map(|filter| filter.filter).collect();
             assert_eq!((packet.packet_id.get(), filters), (9, vec!["a/#", "b"]));
+        }
+    }
+
+    #[test]
+    fn retained_message_is_deleted() {
+        for version in [V3_1_1, V5] {
+            let bytes = clear_retained(version, "a/b");
+            let Packet::Publish(publish) = decoded(&bytes, version) else { panic!("a PUBLISH") };
+            assert_eq!((publish.topic, publish.payload, publish.retain), ("a/b", &b""[..], true));
         }
     }
 

@@ -53,6 +53,12 @@ pub enum Shape {
     All,
     /// Each publisher to a topic of its own, which one subscriber gets.
     Pairs,
+    /// The subscribers share this many filters with wildcards, as many as there are topics. Each publisher goes through all
+    /// topics; each is matched by one filter.
+    Wildcard(u32),
+    /// All publishers to one topic, to which this many groups have Shared Subscriptions; each message goes to one member of
+    /// each. The subscribers are the members, as many in each group.
+    Shared(u32),
 }
 
 /// When messages are sent.
@@ -97,7 +103,8 @@ impl Traffic {
     pub(super) fn receivers(&self) -> u64 {
         match self.shape {
             Shape::All => u64::from(self.subscribers),
-            Shape::Pairs => 1,
+            Shape::Pairs | Shape::Wildcard(_) => 1,
+            Shape::Shared(groups) => u64::from(groups),
         }
     }
 
@@ -105,12 +112,66 @@ impl Traffic {
         self.publishers as usize + self.subscribers as usize
     }
 
-    pub(super) fn topic(&self, target: &Target, publisher: u32) -> String {
+    /// Looks whether the numbers fit together.
+    ///
+    /// # Errors
+    /// What does not, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let subscribers = self.subscribers;
         match self.shape {
-            Shape::All => format!("bench/{}/all", target.name),
-            Shape::Pairs => format!("bench/{}/{publisher}", target.name),
+            Shape::Wildcard(filters) if filters == 0 || !filters.is_multiple_of(subscribers) => Err(format!(
+                "{filters} filters cannot be shared out evenly to {subscribers} subscribers: take a multiple"
+            )),
+            Shape::Shared(groups) if groups == 0 || !subscribers.is_multiple_of(groups) => Err(format!(
+                "{subscribers} subscribers cannot be shared out evenly to {groups} groups: take a multiple"
+            )),
+            Shape::Pairs if subscribers != self.publishers => {
+                Err(format!("{subscribers} subscribers and {} publishers are no pairs", self.publishers))
+            }
+            _ => Ok(()),
         }
     }
+
+    /// What a publisher sends to, in turn.
+    pub(super) fn topics(&self, target: &Target, publisher: u32) -> Vec<String> {
+        match self.shape {
+            Shape::All | Shape::Shared(_) => vec![format!("bench/{}/all", target.name)],
+            Shape::Pairs => vec![format!("bench/{}/{publisher}", target.name)],
+            Shape::Wildcard(filters) => (0..filters).map(|number| matched_topic(target, number)).collect(),
+        }
+    }
+
+    /// What a subscriber subscribes to.
+    pub(super) fn filters(&self, target: &Target, subscriber: u32) -> Vec<String> {
+        match self.shape {
+            Shape::All | Shape::Pairs => self.topics(target, subscriber),
+            Shape::Wildcard(filters) => {
+                let own = (subscriber..filters).step_by(self.subscribers as usize);
+                own.map(|number| wildcard_filter(target, number)).collect()
+            }
+            Shape::Shared(_) => {
+                let group = self.group(subscriber).unwrap_or(0);
+                self.topics(target, 0).iter().map(|topic| format!("$share/g{group}/{topic}")).collect()
+            }
+        }
+    }
+
+    /// The group whose member a subscriber is.
+    pub(super) fn group(&self, subscriber: u32) -> Option<u32> {
+        let Shape::Shared(groups) = self.shape else { return None };
+        Some(subscriber % groups)
+    }
+}
+
+/// A filter with a wildcard, different for each number: half of them in the middle, half at the end.
+pub(super) fn wildcard_filter(target: &Target, number: u32) -> String {
+    let tail = if number.is_multiple_of(2) { "+/value" } else { "sensor/#" };
+    format!("bench/{}/{number}/{tail}", target.name)
+}
+
+/// The topic that [`wildcard_filter`] matches, and no other filter.
+fn matched_topic(target: &Target, number: u32) -> String {
+    format!("bench/{}/{number}/sensor/value", target.name)
 }
 
 /// How the load is made and watched.
@@ -129,9 +190,8 @@ pub struct Options {
 mod tests {
     use super::*;
 
-    #[test]
-    fn many_connections_come_from_several_addresses() {
-        let mut target = Target {
+    fn target() -> Target {
+        Target {
             addr: "127.0.0.1:1883".parse().unwrap(),
             version: ProtocolVersion::V5,
             username: None,
@@ -139,7 +199,37 @@ mod tests {
             sources: Vec::new(),
             name: "x".to_owned(),
             patience: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn each_wildcard_filter_matches_the_topic_of_its_number() {
+        let traffic = |shape, subscribers| Traffic {
+            name: "",
+            shape,
+            publishers: 2,
+            subscribers,
+            qos: 0,
+            payload_bytes: 16,
+            pace: Pace::Window(1),
+            warm_up: Duration::ZERO,
+            time: Duration::ZERO,
         };
+        let wildcard = traffic(Shape::Wildcard(4), 2);
+        assert_eq!(wildcard.filters(&target(), 0), ["bench/x/0/+/value", "bench/x/2/+/value"]);
+        assert_eq!(wildcard.filters(&target(), 1), ["bench/x/1/sensor/#", "bench/x/3/sensor/#"]);
+        assert_eq!(wildcard.topics(&target(), 1)[3], "bench/x/3/sensor/value");
+        let shared = traffic(Shape::Shared(2), 6);
+        assert_eq!(shared.filters(&target(), 3), ["$share/g1/bench/x/all"]);
+        assert_eq!((shared.receivers(), shared.check()), (2, Ok(())));
+        assert!(traffic(Shape::Shared(4), 6).check().unwrap_err().contains("take a multiple"));
+        assert!(traffic(Shape::Wildcard(7), 2).check().unwrap_err().contains("7 filters"));
+        assert!(traffic(Shape::Pairs, 3).check().is_err());
+    }
+
+    #[test]
+    fn many_connections_come_from_several_addresses() {
+        let mut target = target();
         let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
         assert_eq!(target.source(9_999, 10_000), None);
         assert_eq!(target.source(9_999, 20_000), ip("127.0.0.2"));

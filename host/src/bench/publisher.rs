@@ -1,6 +1,9 @@
-//! One publisher: how many messages it may send now, and what they are.
+//! One publisher: how many messages it may send now, and what they are. One that sends PINGREQ is paced in the same way.
 
-use super::packets::{Stamp, Template};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::packets::{PINGREQ, Stamp, Template};
 use super::plan::Pace;
 
 /// One connection that publishes.
@@ -12,7 +15,7 @@ pub(super) struct Publisher {
     pub(super) id: u32,
     /// Whether it is on the list of those that may have something to send.
     pub(super) is_touched: bool,
-    template: Template,
+    what: What,
     qos: u8,
     next_packet_id: u16,
     sent: u64,
@@ -24,15 +27,28 @@ pub(super) struct Publisher {
     receivers: u64,
     /// Deliveries that are waited for no more: refused, or so late that the load would stand still.
     forgiven: u64,
+    /// How many messages it sends, all in all.
+    limit: u64,
+}
+
+/// What it sends.
+#[derive(Debug)]
+enum What {
+    /// Messages to these topics in turn.
+    Messages(Arc<[Template]>),
+    /// PINGREQ; and when each was sent that is not answered yet.
+    Pings(VecDeque<u64>),
 }
 
 impl Publisher {
-    pub(super) fn new(conn: usize, id: u32, template: Template, qos: u8, receive_maximum: u16, receivers: u64) -> Self {
+    /// One that sends to these topics in turn. `receivers`: how many subscribers get each message; with 0, it is acknowledgements
+    /// only that make room.
+    pub(super) fn new(id: u32, templates: Arc<[Template]>, qos: u8, receive_maximum: u16, receivers: u64) -> Self {
         Self {
-            conn,
+            conn: usize::MAX,
             id,
             is_touched: false,
-            template,
+            what: What::Messages(templates),
             qos,
             next_packet_id: 1,
             sent: 0,
@@ -41,21 +57,43 @@ impl Publisher {
             receive_maximum: u64::from(receive_maximum.min(u16::MAX - 1)),
             receivers,
             forgiven: 0,
+            limit: u64::MAX,
         }
     }
 
-    /// How long each of its packets is.
+    /// One that sends PINGREQ.
+    pub(super) fn pings(id: u32) -> Self {
+        let what = What::Pings(VecDeque::new());
+        Self { what, receive_maximum: u64::MAX, ..Self::new(id, Arc::new([]), 1, u16::MAX, 0) }
+    }
+
+    /// Sends so many and no more.
+    pub(super) fn limited(self, limit: u64) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// How long its next packet is.
     pub(super) fn packet_bytes(&self) -> usize {
-        self.template.len()
+        match &self.what {
+            What::Messages(templates) => template(templates, self.sent).len(),
+            What::Pings(_) => PINGREQ.len(),
+        }
+    }
+
+    /// Whether it waits for acknowledgements.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.qos > 0
     }
 
     /// How many messages it may send now, when so many deliveries of its messages have come.
     #[inline]
     pub(super) fn room(&self, pace: &Schedule, delivered: u64, now_ns: u64) -> u64 {
         let room = match pace {
+            Schedule::Window(window) if self.receivers == 0 => window.saturating_sub(self.in_flight),
             Schedule::Window(window) => window.saturating_sub(self.outstanding(delivered).div_ceil(self.receivers)),
             Schedule::Rate(rate) => rate.due(self.id, now_ns).saturating_sub(self.sent),
         };
+        let room = room.min(self.limit - self.sent);
         if self.qos == 0 { room } else { room.min(self.receive_maximum - self.in_flight) }
     }
 
@@ -72,7 +110,15 @@ impl Publisher {
             Schedule::Rate(rate) => rate.due_at(self.id, self.sent),
         };
         let stamp = Stamp { at_ns, publisher: self.id, sequence: self.sent as u32 };
-        self.template.fill(out, self.next_packet_id, stamp);
+        match &mut self.what {
+            What::Messages(templates) => {
+                template(templates, self.sent).fill(out, self.next_packet_id, stamp);
+            }
+            What::Pings(sent_at) => {
+                out.extend(PINGREQ);
+                sent_at.push_back(at_ns);
+            }
+        }
         self.sent += 1;
         if self.qos > 0 {
             self.in_flight += 1;
@@ -88,8 +134,12 @@ impl Publisher {
         }
     }
 
-    pub(super) fn in_flight(&self) -> u64 {
-        self.in_flight
+    /// PINGRESP has come. When its PINGREQ was sent; `None` if none was.
+    pub(super) fn ponged(&mut self) -> Option<u64> {
+        let What::Pings(sent_at) = &mut self.what else { return None };
+        let at_ns = sent_at.pop_front()?;
+        self.acknowledged(false);
+        Some(at_ns)
     }
 
     /// Waits no more for what is on its way, so that something moves again. Returns how many deliveries that are.
@@ -97,6 +147,15 @@ impl Publisher {
         let outstanding = self.outstanding(delivered);
         self.forgiven += outstanding;
         outstanding
+    }
+}
+
+/// The one for the message of this number.
+#[inline]
+fn template(templates: &[Template], number: u64) -> &Template {
+    match templates {
+        [only] => only,
+        several => &several[(number % several.len() as u64) as usize],
     }
 }
 
@@ -156,7 +215,7 @@ mod tests {
 
     fn publisher(qos: u8, receive_maximum: u16, receivers: u64) -> Publisher {
         let template = Template::new(ProtocolVersion::V5, "t", qos, false, 16);
-        Publisher::new(0, 1, template, qos, receive_maximum, receivers)
+        Publisher::new(1, Arc::new([template]), qos, receive_maximum, receivers)
     }
 
     fn send(publisher: &mut Publisher, count: u64) {
@@ -185,7 +244,30 @@ mod tests {
         publisher.acknowledged(false);
         assert_eq!(publisher.room(&pace, 2, 0), 1);
         publisher.acknowledged(true);
-        assert_eq!((publisher.in_flight(), publisher.outstanding(1)), (0, 0), "nobody gets what was refused");
+        assert_eq!((publisher.in_flight, publisher.outstanding(1)), (0, 0), "nobody gets what was refused");
+    }
+
+    #[test]
+    fn acknowledgements_alone_make_room_where_nobody_receives() {
+        let pace = Schedule::Window(3);
+        let mut publisher = publisher(1, 100, 0).limited(5);
+        for (sent, room) in [(3, 3), (1, 1), (1, 1)] {
+            assert_eq!(publisher.room(&pace, 0, 0), room);
+            send(&mut publisher, sent);
+            publisher.acknowledged(false);
+        }
+        (0..5).for_each(|_| publisher.acknowledged(false));
+        assert_eq!(publisher.room(&pace, 0, 0), 0, "the limit");
+    }
+
+    #[test]
+    fn pings_are_answered_in_their_order() {
+        let mut publisher = Publisher::pings(0);
+        let mut out = Vec::new();
+        [10, 20].into_iter().for_each(|now| publisher.push(&mut out, &Schedule::Window(2), now));
+        assert_eq!((out, publisher.room(&Schedule::Window(2), 0, 0)), ([PINGREQ, PINGREQ].concat(), 0));
+        assert_eq!([publisher.ponged(), publisher.ponged(), publisher.ponged()], [Some(10), Some(20), None]);
+        assert_eq!(publisher.room(&Schedule::Window(2), 0, 0), 2);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::plan::{Options, Pace, Target, Traffic};
+use super::plan::{Options, Pace, Shape, Target, Traffic};
+use super::stage::Played;
 use super::usage::Used;
 
 /// Above this part of a core, who makes the load has no time left, and what is measured is the load.
@@ -94,8 +95,35 @@ impl Load {
     }
 }
 
+impl Load {
+    /// What has to be known of the load, where the broker's busiest thread was so busy.
+    pub(super) fn notes(&self, broker_busiest: Option<f64>) -> Vec<String> {
+        let mut notes = Vec::new();
+        let percent = |part: f64| format!("{:.0} %", part * 100.0);
+        if is_bottleneck(self, broker_busiest) {
+            let broker = match broker_busiest {
+                Some(busy) => format!("the broker's busiest thread {}", percent(busy)),
+                None => "how busy the broker was is not known (--pid)".to_owned(),
+            };
+            notes.push(format!(
+                "I am the bottleneck: this load generator was busy for {} of the time, {broker}. The rate is mine, not \
+                 the broker's; CPU time per message is the broker's all the same. Try --threads, or another machine.",
+                percent(self.busy)
+            ));
+        }
+        if self.waited > WAITED {
+            notes.push(format!(
+                "for {} of the time this load generator was kept from running by other programs: rate and latency are \
+                 not the broker's alone",
+                percent(self.waited)
+            ));
+        }
+        notes
+    }
+}
+
 /// Whether the load was what limited the rate: it had no time left while the broker had.
-fn is_bottleneck(load: &Load, broker_busiest: Option<f64>) -> bool {
+pub(super) fn is_bottleneck(load: &Load, broker_busiest: Option<f64>) -> bool {
     load.busy > BUSY && broker_busiest.is_none_or(|busy| busy < BUSY)
 }
 
@@ -130,7 +158,7 @@ impl Latency {
         }
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         json!({
             "min": round(self.min), "mean": round(self.mean), "p50": round(self.p50), "p90": round(self.p90),
             "p99": round(self.p99), "p99_9": round(self.p99_9), "p99_99": round(self.p99_99), "max": round(self.max),
@@ -176,6 +204,39 @@ pub struct Report {
 }
 
 impl Report {
+    pub(super) fn new(
+        target: &Target,
+        traffic: &Traffic,
+        options: &Options,
+        window: Window,
+        played: Played,
+        broker: Option<Broker>,
+    ) -> Self {
+        let Played { totals, faults, stalls, ends, latency } = played;
+        Self {
+            bench: traffic.name,
+            target: target.clone(),
+            traffic: traffic.clone(),
+            options: options.clone(),
+            load: Load::new(&window, options.threads),
+            window,
+            messages: window.published + window.delivered,
+            published: totals.published,
+            expected: (totals.published - totals.refused) * traffic.receivers(),
+            delivered: totals.received,
+            duplicated: faults.duplicated,
+            out_of_order: faults.out_of_order,
+            foreign: faults.foreign,
+            refused: totals.refused,
+            unacknowledged: totals.in_flight,
+            connections_closed: totals.closed,
+            ends,
+            stalls,
+            latency: Latency::of(&latency),
+            broker,
+        }
+    }
+
     /// How many deliveries are missing.
     pub fn lost(&self) -> u64 {
         self.expected.saturating_sub(self.delivered)
@@ -199,26 +260,7 @@ impl Report {
 
     /// What has to be known to read the figures.
     pub fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        let percent = |part: f64| format!("{:.0} %", part * 100.0);
-        if is_bottleneck(&self.load, self.broker_busiest()) {
-            let broker = match self.broker_busiest() {
-                Some(busy) => format!("the broker's busiest thread {}", percent(busy)),
-                None => "how busy the broker was is not known (--pid)".to_owned(),
-            };
-            notes.push(format!(
-                "I am the bottleneck: this load generator was busy for {} of the time, {broker}. The rate is mine, not \
-                 the broker's; CPU time per message is the broker's all the same. Try --threads, or another machine.",
-                percent(self.load.busy)
-            ));
-        }
-        if self.load.waited > WAITED {
-            notes.push(format!(
-                "for {} of the time this load generator was kept from running by other programs: rate and latency are \
-                 not the broker's alone",
-                percent(self.load.waited)
-            ));
-        }
+        let mut notes = self.load.notes(self.broker_busiest());
         if self.stalls > 0 {
             notes.push(format!(
                 "nothing came for a second, {} times: what was on its way was not waited for any more",
@@ -262,6 +304,11 @@ impl Report {
             })
         });
         let (load_per_message, load_per_delivery) = self.cpu_us(&self.window.load);
+        let (filters, groups) = match self.traffic.shape {
+            Shape::All | Shape::Pairs => (None, None),
+            Shape::Wildcard(filters) => (Some(filters), None),
+            Shape::Shared(groups) => (None, Some(groups)),
+        };
         json!({
             "bench": self.bench,
             "broker_addr": self.target.addr.to_string(),
@@ -270,6 +317,8 @@ impl Report {
             "payload_bytes": self.traffic.payload_bytes,
             "publishers": self.traffic.publishers,
             "subscribers": self.traffic.subscribers,
+            "filters": filters,
+            "groups": groups,
             "window": window,
             "rate": rate,
             "threads": self.options.threads,
@@ -315,9 +364,14 @@ impl fmt::Display for Report {
             Pace::Rate(per_sec) => format!("{per_sec} a second"),
         };
         let secs = self.window.secs();
+        let shape = match self.traffic.shape {
+            Shape::All | Shape::Pairs => String::new(),
+            Shape::Wildcard(filters) => format!(" with {filters} filters"),
+            Shape::Shared(groups) => format!(" in {groups} groups"),
+        };
         writeln!(
             f,
-            "{}: {publishers} publishers, {subscribers} subscribers, QoS {qos}, {payload_bytes} bytes, {pace}; \
+            "{}: {publishers} publishers, {subscribers} subscribers{shape}, QoS {qos}, {payload_bytes} bytes, {pace}; \
              MQTT {} to {}, {secs:.1} s",
             self.bench, self.target.version, self.target.addr
         )?;
@@ -363,7 +417,7 @@ impl fmt::Display for Report {
 }
 
 /// A number of events in a second, in three digits or so.
-fn rate(per_sec: f64) -> String {
+pub(super) fn rate(per_sec: f64) -> String {
     match per_sec {
         million if million >= 1e6 => format!("{:.2} M", million / 1e6),
         thousand if thousand >= 1e4 => format!("{:.1} k", thousand / 1e3),
@@ -371,7 +425,7 @@ fn rate(per_sec: f64) -> String {
     }
 }
 
-fn time(us: f64) -> String {
+pub(super) fn time(us: f64) -> String {
     match us {
         secs if secs >= 1e6 => format!("{:.2} s", secs / 1e6),
         millis if millis >= 1e3 => format!("{:.2} ms", millis / 1e3),
@@ -380,6 +434,56 @@ fn time(us: f64) -> String {
 }
 
 /// Four digits behind the point: more says nothing.
-fn round(number: f64) -> f64 {
+pub(super) fn round(number: f64) -> f64 {
     (number * 1e4).round() / 1e4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(busiest_ms: u64, waited_ms: u64, idle_ms: u64) -> Window {
+        let load = Used { busiest_ns: busiest_ms * 1_000_000, waited_ns: waited_ms * 1_000_000, ..Used::default() };
+        Window { time: Duration::from_secs(1), idle: Duration::from_millis(idle_ms), load, ..Window::default() }
+    }
+
+    #[test]
+    fn load_that_has_no_time_left_says_that_it_is_the_bottleneck() {
+        let table = [
+            (window(950, 0, 0), Some(0.5), true),
+            (window(950, 0, 0), None, true),
+            (window(950, 0, 0), Some(0.99), false),
+            (window(500, 0, 0), Some(0.1), false),
+            // It would have run if it had had a core.
+            (window(500, 450, 0), Some(0.5), true),
+            // It asked in vain for most of the time.
+            (window(1000, 0, 700), Some(0.5), false),
+        ];
+        for (window, broker, expected) in table {
+            let load = Load::new(&window, 1);
+            let notes = load.notes(broker);
+            assert_eq!(is_bottleneck(&load, broker), expected, "{window:?}, broker {broker:?}");
+            assert_eq!(notes.iter().any(|note| note.starts_with("I am the bottleneck")), expected, "{notes:?}");
+            let waited = notes.iter().any(|note| note.contains("kept from running"));
+            assert_eq!(waited, window.load.waited_ns > 100_000_000, "{notes:?}");
+        }
+    }
+
+    #[test]
+    fn latencies_are_in_microseconds() {
+        let mut histogram = super::super::latencies();
+        (1..=1000).for_each(|number| histogram.record(number * 1_000_000).unwrap());
+        let latency = Latency::of(&histogram);
+        let near = |found: f64, expected: f64| (found / expected - 1.0).abs() < 0.002;
+        assert!(near(latency.min, 1_000.0) && near(latency.max, 1_000_000.0), "{latency:?}");
+        assert!(near(latency.p50, 500_000.0) && near(latency.p99, 990_000.0), "{latency:?}");
+        assert_eq!(Latency::of(&super::super::latencies()), Latency::default());
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let found = [rate(12.3), rate(9_999.0), rate(12_345.0), rate(12_345_678.0)];
+        assert_eq!(found, ["12", "9999", "12.3 k", "12.35 M"]);
+        assert_eq!([time(12.3), time(1_234.0), time(1_234_567.0)], ["12 µs", "1.23 ms", "1.23 s"]);
+    }
 }

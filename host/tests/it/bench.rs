@@ -1,12 +1,15 @@
 //! `host bench`: what it sends, what it counts, and what it says when something is wrong.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Output;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Process, host_command, output_within};
+use crate::harness::{Process, host_command, host_output, output_within};
+use crate::mqtt::packet;
 
 /// Runs a benchmark for a moment against a broker, and returns what it says.
 #[track_caller]
@@ -24,7 +27,14 @@ fn bench(addr: SocketAddr, args: &str) -> (Value, Output) {
 fn bench_ok(addr: SocketAddr, args: &str) -> Value {
     let (report, output) = bench(addr, args);
     assert_eq!((output.status.code(), &report["ok"]), (Some(0), &Value::Bool(true)), "{args}: {report:#}");
+    for fault in ["lost", "duplicated", "out_of_order", "foreign", "unacknowledged", "connections_closed"] {
+        assert_eq!(report["check"][fault], 0, "{fault}: {report:#}");
+    }
     report
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("a number: {value}"))
 }
 
 #[test]
@@ -37,19 +47,221 @@ fn messages_of_each_shape_come_once_and_in_order() {
                 ("fan-out --publishers 2 --subscribers 7", 7),
                 ("fan-in --publishers 5 --subscribers 1 --payload 300", 1),
                 ("pairs --pairs 5 --threads 2 --window 3", 1),
+                ("wildcard --filters 100 --subscribers 10 --publishers 3 --threads 2", 1),
+                ("shared --members 3 --groups 2 --publishers 3 --threads 2", 2),
             ];
             for (args, receivers) in table {
                 let report = bench_ok(addr, &format!("{args} --mqtt {mqtt} --qos {qos} {moment}"));
-                let check = |key: &str| report["check"][key].as_u64().unwrap();
+                let check = |key: &str| number(&report["check"][key]);
                 assert!(check("published") > 0, "{report:#}");
                 assert_eq!(check("published") * receivers, check("expected"), "{report:#}");
                 assert_eq!(check("expected"), check("delivered"), "{report:#}");
-                for fault in ["lost", "duplicated", "out_of_order", "foreign", "refused", "unacknowledged"] {
-                    assert_eq!(check(fault), 0, "{fault}: {report:#}");
-                }
-                assert!(report["broker"]["cores"].is_number() && report["broker"]["rss_bytes"].as_u64() > Some(0));
+                assert_eq!(check("refused"), 0, "{report:#}");
+                let broker = &report["broker"];
+                assert!(broker["cores"].is_number() && number(&broker["rss_bytes"]) > 0, "{report:#}");
             }
         }
     }
     host.stop();
+}
+
+#[test]
+fn latency_is_taken_at_a_fixed_rate() {
+    let (host, addr) = Process::listening(["--workers", "1"]);
+    let report = bench_ok(addr, "latency --rate 1000 --pairs 3 --secs 0.3 --warm-up 0.1 --spin --mqtt 5 --qos 1");
+    // 400 are due in that time, and as many more as the machine took to get to the end of it.
+    assert!(number(&report["check"]["published"]) >= 400, "{report:#}");
+    let latency = |key: &str| report["latency_us"][key].as_f64().unwrap();
+    assert!(0.0 < latency("min") && latency("min") <= latency("p50") && latency("p99") <= latency("max"));
+    assert_eq!((&report["rate"], &report["window"]), (&Value::from(1000.0), &Value::Null));
+    host.stop();
+}
+
+#[test]
+fn each_step_does_what_it_counts() {
+    let (host, addr) = Process::listening(["--workers", "2"]);
+    let pid = host.id();
+    /// A step, and how many operations it has; 0 for as many as there is time for.
+    type Step = (&'static str, u64);
+    let table: &[(&str, &[Step], u64)] = &[
+        ("connect --secs 0.1 --at-once 3 --threads 2", &[("connect", 0)], 0),
+        ("idle --connections 70 --secs 0.05", &[("connect", 70), ("stay", 70)], 0),
+        ("ping --connections 5 --window 3 --secs 0.1 --warm-up 0", &[("ping", 0)], 0),
+        ("subscribe --connections 3 --filters 50 --per-packet 7 --qos 1", &[("subscribe", 50)], 0),
+        ("offline --sessions 5 --messages 30 --threads 2", &[("enqueue", 150), ("drain", 150)], 150),
+        ("offline --sessions 5 --messages 30 --one-topic", &[("enqueue", 150), ("drain", 150)], 150),
+        ("retained --messages 200 --subscribers 3 --qos 1 --threads 2", &[("store", 200), ("replay", 600)], 600),
+    ];
+    for mqtt in ["3.1.1", "5"] {
+        // Twice: nothing is left behind that would be in the way of the next one.
+        for (args, steps, delivered) in table.iter().chain(table) {
+            let report = bench_ok(addr, &format!("{args} --mqtt {mqtt} --name same --pid {pid}"));
+            let found = report["steps"].as_array().expect("a list of steps");
+            assert_eq!(found.len(), steps.len(), "{report:#}");
+            for (found, (step, operations)) in found.iter().zip(*steps) {
+                assert_eq!(found["step"], *step, "{report:#}");
+                let count = number(&found["operations"]);
+                assert!(if *operations == 0 { count > 0 } else { count == *operations }, "{report:#}");
+                assert!(found["broker"]["cpu_us_per_operation"].is_number(), "{report:#}");
+            }
+            if *delivered > 0 {
+                assert_eq!(number(&report["check"]["delivered"]), *delivered, "{report:#}");
+            }
+        }
+    }
+    host.stop();
+}
+
+/// What a peer does with the message of a number: the packets that it sends on.
+type Forward = fn(u64, &[u8], &mut Vec<u8>) -> Vec<u8>;
+
+/// A broker of a kind: it lets everybody in, and sends what is published, QoS 0, to whoever subscribed last.
+fn peer(forward: Forward) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("it has one");
+    let subscriber: Arc<Mutex<Option<TcpStream>>> = Arc::default();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let subscriber = Arc::clone(&subscriber);
+            std::thread::spawn(move || serve(stream, forward, &subscriber));
+        }
+    });
+    addr
+}
+
+/// Serves a client until it leaves. Its packets have to be shorter than 128 bytes.
+fn serve(mut stream: TcpStream, forward: Forward, subscriber: &Mutex<Option<TcpStream>>) {
+    let (mut count, mut kept) = (0, Vec::new());
+    let mut head = [0; 2];
+    while stream.read_exact(&mut head).is_ok() {
+        let mut body = vec![0; usize::from(head[1])];
+        if stream.read_exact(&mut body).is_err() {
+            return;
+        }
+        let sent = match head[0] >> 4 {
+            1 => stream.write_all(&[0x20, 2, 0, 0]),
+            8 => {
+                *subscriber.lock().unwrap() = stream.try_clone().ok();
+                stream.write_all(&[0x90, 3, body[0], body[1], 0])
+            }
+            3 => {
+                let bytes = forward(count, &packet(head[0], &body), &mut kept);
+                count += 1;
+                subscriber.lock().unwrap().as_mut().map_or(Ok(()), |subscriber| subscriber.write_all(&bytes))
+            }
+            _ => return,
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn what_a_broker_loses_repeats_or_turns_round_is_found() {
+    let loses: Forward = |number, packet, _| if number == 5 { Vec::new() } else { packet.to_vec() };
+    let repeats: Forward = |number, packet, _| packet.repeat(if number == 5 { 2 } else { 1 });
+    let turns_round: Forward = |number, packet, kept| match number {
+        5 => {
+            kept.extend_from_slice(packet);
+            Vec::new()
+        }
+        6 => [packet, kept].concat(),
+        _ => packet.to_vec(),
+    };
+    for (forward, fault, says) in [
+        (loses, "lost", "1 deliveries are missing"),
+        (repeats, "duplicated", "1 came twice"),
+        (turns_round, "out_of_order", "1 came after a later one"),
+    ] {
+        let addr = peer(forward);
+        let (report, output) = bench(addr, "pairs --pairs 1 --secs 0.2 --warm-up 0 --window 20");
+        assert_eq!((output.status.code(), &report["ok"]), (Some(1), &Value::Bool(false)), "{report:#}");
+        for key in ["lost", "duplicated", "out_of_order", "foreign"] {
+            assert_eq!(number(&report["check"][key]), u64::from(key == fault), "{fault}, {key}: {report:#}");
+        }
+        assert!(number(&report["check"]["published"]) > 6, "{report:#}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(report["notes"].to_string().contains(says) && stderr.contains(says), "{report:#} {stderr}");
+    }
+}
+
+#[test]
+fn load_goes_on_when_a_broker_loses_everything() {
+    let addr = peer(|_, _, _| Vec::new());
+    let (report, output) = bench(addr, "pairs --pairs 1 --secs 1.5 --warm-up 0 --window 20");
+    assert_eq!(output.status.code(), Some(1));
+    let check = |key: &str| number(&report["check"][key]);
+    assert!(check("stalls") > 0 && check("published") > 20, "{report:#}");
+    assert_eq!((check("lost"), check("delivered")), (check("published"), 0), "{report:#}");
+}
+
+#[test]
+fn load_that_cannot_keep_up_says_that_it_is_the_bottleneck() {
+    // It is enough to read what comes; the broker's process is another one, which has nothing to do.
+    let addr = peer_that_only_reads();
+    let (host, _) = Process::listening(["--workers", "1"]);
+    // How much of the time the load has something to do depends on who else uses this machine.
+    for attempt in 1.. {
+        let pid = host.id();
+        let load = "fan-out --publishers 2 --subscribers 1 --rate 1e9 --secs 0.5 --warm-up 0.1";
+        let (report, output) = bench(addr, &format!("{load} --pid {pid}"));
+        assert_eq!(output.status.code(), Some(1), "nothing comes back: {report:#}");
+        let is_bottleneck = report["load"]["is_bottleneck"].as_bool().expect("yes or no");
+        let says = report["notes"].to_string().contains("I am the bottleneck");
+        assert_eq!(is_bottleneck, says, "{report:#}");
+        if says {
+            break;
+        }
+        assert!(attempt < 10, "never the bottleneck: {report:#}");
+    }
+    host.stop();
+}
+
+/// Answers what stands at the beginning, and reads whatever follows.
+fn peer_that_only_reads() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("it has one");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut bytes = vec![0; 1 << 20];
+                while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                    // CONNECT and SUBSCRIBE come alone, as each is waited for.
+                    let answered = match bytes[0] >> 4 {
+                        1 => stream.write_all(&[0x20, 2, 0, 0]),
+                        8 if count < 128 => stream.write_all(&[0x90, 3, bytes[2], bytes[3], 0]),
+                        _ => Ok(()),
+                    };
+                    if answered.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    addr
+}
+
+#[test]
+fn mistakes_are_explained_and_nothing_is_measured() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let table: &[(&[&str], &str)] = &[
+        (&["fan-out", "--port", &nobody], "nobody listens there"),
+        (&["fan-out", "--url", "mqtts://localhost"], "only plain TCP"),
+        (&["fan-out", "--payload", "15"], "expected a number of bytes from 16"),
+        (&["fan-out", "--qos", "3"], "3 is not in 0..=2"),
+        (&["fan-out", "--mqtt", "3.1"], "expected 3.1.1 or 5"),
+        (&["fan-out", "--rate", "5", "--window", "5"], "cannot be used with"),
+        (&["wildcard", "--filters", "15", "--subscribers", "10"], "take a multiple"),
+        (&["pairs", "--pid", "4194305"], "Is it the number of a process that runs?"),
+        (&["offline", "--sessions", "1000000", "--messages", "1000000"], "are more than"),
+        (&["no-such"], "unrecognized subcommand"),
+    ];
+    for (args, expected) in table {
+        let output = host_output([&["bench"], *args].concat());
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{args:?}: {text}");
+        assert!(text.contains(expected), "{args:?}: {text}");
+    }
 }
