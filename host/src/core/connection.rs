@@ -67,8 +67,6 @@ pub(super) struct Connection {
     pub(super) in_flight_max: u16,
     /// QoS 2 messages that were accepted on earlier connections and not released when this one began.
     pub(super) received_before: u16,
-    /// The turn in which retained messages were last looked up while a SUBSCRIBE was handled.
-    pub(super) looked_up_in: u32,
     /// Where the router had the Topic Name of its last PUBLISH packet.
     pub(super) topic_place: u32,
     /// Keep Alive in force, in seconds; 0 if none.
@@ -206,7 +204,6 @@ impl Connection {
             packet_bytes_max: u32::MAX,
             in_flight_max: limits.in_flight_max,
             received_before: 0,
-            looked_up_in: 0,
             topic_place: NONE,
             keep_alive_secs: 0,
             heard_at: now,

@@ -2,7 +2,7 @@
 //! connection after the other.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 
 use plugin_api::{DropReason, QoS};
 
@@ -19,7 +19,7 @@ use crate::plugin::Cause;
 const MESSAGES_A_TURN: usize = 64;
 /// or so many bytes, and do not go on while more than that waits for the socket.
 const AHEAD_BYTES: usize = 64 << 10;
-/// Looking up the messages of a filter counts as so many of them, as it may walk through all that are retained.
+/// Looking up the messages of a filter counts as one for each level that is searched, and at most as so many of them.
 const LOOKUP_AS_MESSAGES: usize = 64;
 /// Messages that all replays together send before others are served.
 const ALL_MESSAGES_A_TURN: usize = 256;
@@ -74,8 +74,9 @@ impl Replays {
 impl Core {
     /// Has the retained messages of a new subscription sent. One of the same filter that has not ended begins anew.
     ///
-    /// They are looked up at once, but once a turn for a connection, as looking up is what takes long; the others wait for
-    /// theirs. What is published later comes as a live message only.
+    /// They are looked up at once, as long as there is time for it in this turn and no other replay of the connection is
+    /// under way: most filters match none, and are done with. The others wait for their turn. What is published later
+    /// comes as a live message only.
     ///
     /// Without a connection they wait for the client to come back.
     pub(super) fn start_replay(&mut self, session_slot: u32, filter: &str, qos: QoS, identifier: u32) {
@@ -86,32 +87,30 @@ impl Core {
             session.parked_replays.get_or_insert_default().insert(filter.into(), replay);
             return;
         }
-        let (turn, is_spent) = (self.turn, self.is_spent());
-        let connection = &mut self.connections[slot as usize];
-        let at_once = !is_spent && connection.looked_up_in != turn && connection.extra().replays.is_empty();
-        connection.looked_up_in = turn;
-        let replays = &mut connection.extra().replays;
-        replays.cancel(filter);
-        let replay = Replay { qos, identifier, mark: self.shared.retained.mark() };
-        if at_once {
-            let messages = self.look_up(filter, u64::MAX);
-            let connection = &mut self.connections[slot as usize];
-            if messages.len() > 0 {
-                connection.extra().replays.current = Some(Current { filter: filter.into(), replay, messages });
-            }
-        } else {
+        let has_others = self.connections[slot as usize].extra.as_ref().is_some_and(|extra| !extra.replays.is_empty());
+        if self.is_spent() || has_others {
+            let replay = Replay { qos, identifier, mark: self.shared.retained.mark() };
+            let replays = &mut self.connections[slot as usize].extra().replays;
+            replays.cancel(filter);
             replays.waiting.insert(filter.into(), replay);
+        } else {
+            let (messages, _) = self.look_up(filter, u64::MAX);
+            if messages.len() == 0 {
+                return;
+            }
+            let current =
+                Current { filter: filter.into(), replay: Replay { qos, identifier, mark: u64::MAX }, messages };
+            self.connections[slot as usize].extra().replays.current = Some(current);
         }
         self.count_extra(slot);
-        self.connections[slot as usize].drop_empty_extra();
         self.list_replays(slot);
     }
 
-    fn look_up(&mut self, filter: &str, mark: u64) -> std::vec::IntoIter<Weak<Message>> {
+    /// The messages of a filter, and how many levels were searched for them.
+    fn look_up(&mut self, filter: &str, mark: u64) -> (std::vec::IntoIter<Weak<Message>>, usize) {
         let (found, searched) = self.shared.retained.matching_before(filter, self.now, mark);
         self.spend(searched);
-        let found: Vec<Weak<Message>> = found.into_iter().map(|message| Arc::downgrade(&message)).collect();
-        found.into_iter()
+        (found.into_iter(), searched)
     }
 
     /// The subscription has ended [MQTT-3.10.4-2].
@@ -219,10 +218,11 @@ impl Core {
                 let Some((filter, replay)) = replays.waiting.pop_first() else {
                     return false;
                 };
-                let found = self.look_up(&filter, replay.mark);
+                let (found, searched) = self.look_up(&filter, replay.mark);
                 replays.current = Some(Current { filter, replay, messages: found });
-                messages += LOOKUP_AS_MESSAGES;
-                *messages_left = messages_left.saturating_sub(LOOKUP_AS_MESSAGES);
+                let counts_as = searched.min(LOOKUP_AS_MESSAGES);
+                messages += counts_as;
+                *messages_left = messages_left.saturating_sub(counts_as);
                 continue;
             };
             let Some(message) = current.messages.next() else {

@@ -161,8 +161,9 @@ impl Core {
         let Some(session) = self.sessions.get(session_slot as usize) else {
             return ReasonCode::UNSPECIFIED_ERROR;
         };
-        let is_new = !session.subscriptions.contains_key(asked.written);
-        if is_new && (self.is_full() || session.subscriptions.len() >= self.shared.limits.subscriptions_max) {
+        // One that is there already may be replaced; but that is looked up only if it matters.
+        let has_room = !self.is_full() && session.subscriptions.len() < self.shared.limits.subscriptions_max;
+        if !has_room && !session.subscriptions.contains_key(asked.written) {
             return ReasonCode::QUOTA_EXCEEDED;
         }
         // [MQTT-3.2.2-10]

@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 /// The node that every topic starts from. It is nobody's child, so that its number also serves as "none" in links.
 pub(super) const ROOT: u32 = 0;
@@ -80,24 +81,33 @@ impl<T: Default> Arena<T> {
             .copied()
     }
 
-    /// Adds the node below `parent` at `level`, which must not exist yet.
-    pub(super) fn add_child(&mut self, parent: u32, level: &str) -> u32 {
-        let node = Node { level: Level::new(level), parent, children: 0, data: T::default() };
-        let index = if let Some(index) = self.free.pop() {
-            self.nodes[index as usize] = node;
-            index
-        } else {
-            let index = u32::try_from(self.nodes.len()).expect("memory ends before four thousand million levels");
-            self.nodes.push(node);
-            index
-        };
-        self.nodes[parent as usize].children += 1;
+    /// The node below `parent` at `level`, and whether it is new: it is added if there is none.
+    pub(super) fn child_or_new(&mut self, parent: u32, level: &str) -> (u32, bool) {
+        let text = level.as_bytes();
         let (nodes, hasher) = (&self.nodes, &self.hasher);
-        self.edges.insert_unique(hash(hasher, parent, level.as_bytes()), index, |&node| {
+        let is_it = |&node: &u32| {
+            let node = &nodes[node as usize];
+            node.parent == parent && node.level.as_bytes() == text
+        };
+        let hash_of = |&node: &u32| {
             let node = &nodes[node as usize];
             hash(hasher, node.parent, node.level.as_bytes())
-        });
-        index
+        };
+        let edge = match self.edges.entry(hash(hasher, parent, text), is_it, hash_of) {
+            Entry::Occupied(edge) => return (*edge.get(), false),
+            Entry::Vacant(edge) => edge,
+        };
+        let reused = self.free.pop();
+        let next = || u32::try_from(nodes.len()).expect("memory ends before four thousand million levels");
+        let index = reused.unwrap_or_else(next);
+        edge.insert(index);
+        let node = Node { level: Level::new(level), parent, children: 0, data: T::default() };
+        match reused {
+            Some(index) => self.nodes[index as usize] = node,
+            None => self.nodes.push(node),
+        }
+        self.nodes[parent as usize].children += 1;
+        (index, true)
     }
 
     /// Removes a node that has no children and is not the root.
@@ -196,8 +206,9 @@ mod tests {
     #[test]
     fn nodes_are_found_reused_and_given_back() {
         let mut arena: Arena<u8> = Arena::new();
-        let a = arena.add_child(ROOT, "a");
-        let b = arena.add_child(a, "");
+        let a = arena.child_or_new(ROOT, "a").0;
+        let b = arena.child_or_new(a, "").0;
+        assert_eq!(arena.child_or_new(ROOT, "a"), (a, false));
         assert_eq!(arena.child(ROOT, "a"), Some(a));
         assert_eq!(arena.child(a, ""), Some(b));
         assert_eq!(arena.child(ROOT, ""), None);
@@ -205,9 +216,9 @@ mod tests {
         arena.remove(b);
         assert_eq!(arena.child(a, ""), None);
         assert!(!arena.has_children(a));
-        assert_eq!(arena.add_child(a, "a level that is not stored inline"), b);
+        assert_eq!(arena.child_or_new(a, "a level that is not stored inline"), (b, true));
 
-        let many: Vec<u32> = (0..5000).map(|n| arena.add_child(ROOT, &n.to_string())).collect();
+        let many: Vec<u32> = (0..5000).map(|n| arena.child_or_new(ROOT, &n.to_string()).0).collect();
         assert_eq!(arena.allocated(), 5002);
         many.into_iter().chain([b, a]).for_each(|node| arena.remove(node));
         assert_eq!((arena.len(), arena.allocated()), (0, 0));

@@ -11,10 +11,17 @@ use super::interest::{Generations, Watched};
 use super::targets::Targets;
 
 /// Topics kept by one worker. Past it, those not asked for since the last time are dropped.
-const TOPICS_MAX: usize = 65_536;
+const TOPICS_MAX: usize = if cfg!(test) { 16_384 } else { 262_144 };
+
+/// What an entry takes beyond its parts: the counters and the allocator's part of three allocations.
+const ENTRY_BYTES: usize = 64;
 
 /// Memory for topics and targets kept by one worker, in bytes. Past it likewise; larger targets are not kept.
 const BYTES_MAX: usize = 32 << 20;
+
+/// So many topics are kept when they are published to for the first time, later ones for the second: a topic that is
+/// published to once, as those of most retained messages are, would cost more to keep than to look up.
+const KEPT_AT_ONCE: usize = if cfg!(test) { 64 } else { 4096 };
 
 /// The targets of topics that were published to, each valid until a generation that it depends on moves.
 pub(super) struct Cache {
@@ -23,6 +30,7 @@ pub(super) struct Cache {
     places: HashTable<u32>,
     hasher: RandomState,
     bytes: usize,
+    seen: Seen,
     /// The place that was found last: who asks for a topic by its bytes asks for its targets next.
     last: u32,
 }
@@ -38,7 +46,7 @@ struct Entry {
 
 impl Entry {
     fn bytes(&self) -> usize {
-        size_of::<Self>() + size_of::<u32>() + self.topic.len() + self.targets.heap_bytes()
+        ENTRY_BYTES + size_of::<Self>() + size_of::<u32>() + self.topic.len() + self.targets.heap_bytes()
     }
 }
 
@@ -49,6 +57,7 @@ impl Cache {
             places: HashTable::new(),
             hasher: RandomState::default(),
             bytes: 0,
+            seen: Seen::default(),
             last: u32::MAX,
         }
     }
@@ -96,6 +105,8 @@ impl Cache {
         if let Ok(outdated) = self.places.find_entry(hash, is_topic) {
             let (outdated, _) = outdated.remove();
             self.bytes -= self.entries.remove(outdated as usize).bytes();
+        } else if self.entries.len() >= KEPT_AT_ONCE && !self.seen.before(hash) {
+            return;
         }
         let entry = Entry { topic: topic.into(), targets, watched, generation, used: false };
         let bytes = entry.bytes();
@@ -133,6 +144,25 @@ impl Cache {
     }
 }
 
+/// Topics that were not kept, as one byte of their hash each: enough to know most of those that come again soon.
+#[derive(Default)]
+struct Seen(Box<[u8]>);
+
+const SEEN_TOPICS: usize = 1 << 17;
+
+impl Seen {
+    /// Whether a topic with this hash was here not long ago; from now on it was.
+    fn before(&mut self, hash: u64) -> bool {
+        if self.0.is_empty() {
+            self.0 = vec![0; SEEN_TOPICS].into_boxed_slice();
+        }
+        let [tag, place @ ..] = hash.to_be_bytes();
+        let place = u32::from_be_bytes([place[0], place[1], place[2], place[3]]) as usize % SEEN_TOPICS;
+        // 0 is nobody's.
+        std::mem::replace(&mut self.0[place], tag | 1) == tag | 1
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,12 +188,30 @@ mod tests {
         for n in 0..200_000 {
             let topic = format!("cold/{n}");
             let watched = generations.watch(&topic);
-            cache.put(&topic, watched, generations.current(watched), Rc::clone(&targets));
+            for _ in 0..2 {
+                cache.put(&topic, watched, generations.current(watched), Rc::clone(&targets));
+            }
             assert!(cache.entries.len() <= TOPICS_MAX && cache.bytes <= BYTES_MAX);
             assert!(cache.get("hot", &generations).is_some(), "dropped after {n} other topics");
         }
         assert_eq!(cache.bytes, cache.entries.iter().map(|(_, entry)| entry.bytes()).sum::<usize>());
         assert_eq!(cache.entries.len(), cache.places.len());
+    }
+
+    #[test]
+    fn topics_that_are_published_to_once_are_not_kept() {
+        let generations = Generations::new();
+        let (mut cache, targets) = (Cache::new(), targets(1));
+        let mut put = |topic: &str| {
+            cache.put(topic, generations.watch(topic), 0, Rc::clone(&targets));
+            cache.entries.len()
+        };
+        (0..100_000).for_each(|n| {
+            put(&format!("once/{n}"));
+        });
+        let before = put("twice");
+        assert!(before < KEPT_AT_ONCE + 100_000 / 50, "{before}: one byte tells most topics apart");
+        assert_eq!(put("twice"), before + 1);
     }
 
     #[test]

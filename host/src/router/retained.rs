@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 
 use super::arena::{Arena, ROOT};
 use super::trie::split_level;
@@ -82,21 +82,21 @@ impl Retained {
     /// Those that expired are left out [MQTT-3.3.2-5].
     #[must_use]
     pub fn matching(&self, filter: &str, now: Millis) -> Vec<Arc<Message>> {
-        self.matching_before(filter, now, u64::MAX).0
+        self.collect(filter, now, u64::MAX, Arc::clone).0
     }
 
-    /// The same without those that were stored after [`mark`](Self::mark) returned this value; and how many levels were
-    /// searched.
+    /// The same without those that were stored after [`mark`](Self::mark) returned this value, and each for as long as it
+    /// stays the one of its topic; and how many levels were searched.
     #[must_use]
-    pub fn matching_before(&self, filter: &str, now: Millis, mark: u64) -> (Vec<Arc<Message>>, usize) {
+    pub fn matching_before(&self, filter: &str, now: Millis, mark: u64) -> (Vec<Weak<Message>>, usize) {
+        self.collect(filter, now, mark, Arc::downgrade)
+    }
+
+    fn collect<T>(&self, filter: &str, now: Millis, mark: u64, keep: impl Fn(&Arc<Message>) -> T) -> (Vec<T>, usize) {
         let mut found = Vec::new();
         let searched = self.read().for_each_match(filter, |leaf| {
-            let Some(message) = leaf.message.as_ref().filter(|_| leaf.number < mark) else {
-                return;
-            };
-            if !message.is_expired(now) {
-                found.push(Arc::clone(message));
-            }
+            let message = leaf.message.as_ref().filter(|message| leaf.number < mark && !message.is_expired(now));
+            found.extend(message.map(&keep));
         });
         (found, searched)
     }
@@ -276,7 +276,11 @@ impl Store {
 
     fn insert(&mut self, message: Arc<Message>) {
         let node = message.topic().split('/').fold(ROOT, |parent, level| {
-            self.arena.child(parent, level).unwrap_or_else(|| self.add_child(parent, level))
+            let (child, is_new) = self.arena.child_or_new(parent, level);
+            if is_new {
+                self.link(parent, child);
+            }
+            child
         });
         let replaced = self.supersede(node);
         self.messages += 1;
@@ -320,14 +324,12 @@ impl Store {
         Some(old)
     }
 
-    fn add_child(&mut self, parent: u32, level: &str) -> u32 {
-        let child = self.arena.add_child(parent, level);
+    fn link(&mut self, parent: u32, child: u32) {
         let second = std::mem::replace(&mut self.arena.get_mut(parent).first_child, child);
         self.arena.get_mut(child).next = second;
         if second != ROOT {
             self.arena.get_mut(second).previous = child;
         }
-        child
     }
 
     fn remove_child(&mut self, parent: u32, child: u32) {

@@ -32,13 +32,10 @@ impl<V: Value> Trie<V> {
     /// The place of `filter`, which must be a valid Topic Filter; made if it is new.
     pub(super) fn insert(&mut self, filter: &str) -> u32 {
         filter.split('/').fold(ROOT, |parent, level| {
-            if let Some(child) = self.arena.child(parent, level) {
-                return child;
-            }
-            let child = self.arena.add_child(parent, level);
+            let (child, is_new) = self.arena.child_or_new(parent, level);
             match level {
-                "+" => self.arena.get_mut(parent).plus = child,
-                "#" => self.arena.get_mut(parent).hash = child,
+                "+" if is_new => self.arena.get_mut(parent).plus = child,
+                "#" if is_new => self.arena.get_mut(parent).hash = child,
                 _ => {}
             }
             child
