@@ -1,54 +1,17 @@
-//! From CONNECT to CONNACK: limits, handlers, the session's owner, takeover and resumption.
+//! May a client connect? CONNECT is looked at, and put to the limits and the handlers.
 
-use std::collections::VecDeque;
 use std::hash::BuildHasher;
-use std::net::SocketAddr;
-use std::sync::Arc;
 
-use plugin_api::{DisconnectKind, PropertiesBuf, Property, QoS, ReasonCode};
+use plugin_api::{DisconnectKind, PropertiesBuf, Property, ReasonCode};
 
-use super::budget::session_bytes;
-use super::connection::{Auth, Closing, Connection, Extra, NONE, PendingConnect, Phase, Will};
+use super::Core;
+use super::connection::{Auth, Closing, Connection, PendingConnect, Will};
 use super::deferred::{Came, Question};
-use super::farewell::Fate;
 use super::inbound::Next;
-use super::mail::InfoMail;
-use super::poll::Reauthorised;
 use super::publish::is_payload_as_indicated;
-use super::session::Session;
-use super::{Core, owner_of, slot_of};
-use crate::clock::Millis;
 use crate::codec::{self, Connack, Connect, Packet, ProtocolVersion};
 use crate::limits::Limits;
-use crate::plugin::{
-    AuthStep, ConnackOverrides, ConnectOutcome, ConnectRequest, ConnectionInfo, Cursor, Handlers, WillRequest,
-};
-
-/// A connection that handlers have let in, on its way to the worker that owns its session.
-pub struct Handover {
-    id: u64,
-    peer: SocketAddr,
-    listener: Arc<str>,
-    version: ProtocolVersion,
-    problem_information: bool,
-    aliases_max: u8,
-    packet_bytes_max: u32,
-    in_flight_max: u16,
-    handlers: Option<Handlers>,
-    extra: Box<Extra>,
-    /// What was read behind its CONNECT packet.
-    pub(super) unread: Vec<u8>,
-    /// What has not been sent yet.
-    unsent: Vec<u8>,
-    /// Messages for `handle_info` that have waited for its plugins.
-    pub(super) infos: VecDeque<Box<InfoMail>>,
-}
-
-impl std::fmt::Debug for Handover {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handover").field("id", &self.id).field("peer", &self.peer).finish_non_exhaustive()
-    }
-}
+use crate::plugin::{AuthStep, ConnackOverrides, ConnectOutcome, ConnectRequest, ConnectionInfo, Cursor, WillRequest};
 
 /// A decision against a client.
 pub(super) struct Refusal {
@@ -115,7 +78,7 @@ impl Core {
     }
 
     /// There is no room for a client here: another server may have some.
-    fn no_room(&self, otherwise: ReasonCode) -> Refusal {
+    pub(super) fn no_room(&self, otherwise: ReasonCode) -> Refusal {
         match self.shared.server_reference() {
             Some(properties) => Refusal { properties, ..ReasonCode::USE_ANOTHER_SERVER.into() },
             None => otherwise.into(),
@@ -264,7 +227,7 @@ impl Core {
         }
     }
 
-    fn refuse(&mut self, slot: u32, refusal: &Refusal) {
+    pub(super) fn refuse(&mut self, slot: u32, refusal: &Refusal) {
         // Success cannot be a refusal, whatever a handler says.
         let reason_code =
             if refusal.reason_code.is_error() { refusal.reason_code } else { ReasonCode::UNSPECIFIED_ERROR };
@@ -276,252 +239,6 @@ impl Core {
             });
         }
         self.close(slot, Closing::silent(refusal.kind, reason_code)); // [MQTT-3.2.2-7]
-    }
-
-    /// Lets a client in.
-    fn admit(&mut self, slot: u32, pending: Box<PendingConnect>) -> Next {
-        let owner = owner_of(&pending.client_id, self.outbox.len());
-        if owner == self.worker {
-            self.attach(slot, *pending);
-            return self.next(slot);
-        }
-        let connection = &mut self.connections[slot as usize];
-        connection.phase = Phase::Leaving;
-        connection.extra().pending = Some(pending);
-        let out_sent = connection.out_sent;
-        let unsent = self.take_out(slot).split_off(out_sent);
-        let extra = self.take_extra(slot).expect("it holds what is pending");
-        let connection = &mut self.connections[slot as usize];
-        let handover = Handover {
-            id: connection.id,
-            peer: connection.peer.addr(),
-            listener: Arc::clone(&connection.listener),
-            version: connection.version,
-            problem_information: connection.problem_information,
-            aliases_max: connection.aliases_max,
-            packet_bytes_max: connection.packet_bytes_max,
-            in_flight_max: connection.in_flight_max,
-            handlers: connection.handlers.take(),
-            extra,
-            unread: Vec::new(),
-            unsent,
-            infos: VecDeque::new(),
-        };
-        self.handovers.push((slot, owner, Box::new(handover)));
-        Next::Leave
-    }
-
-    /// Messages for `handle_info` that have waited go with a connection to another worker.
-    pub(super) fn leave_infos(&mut self, slot: u32, infos: VecDeque<Box<InfoMail>>) {
-        if let Some((_, _, handover)) = self.handovers.iter_mut().find(|(leaving, ..)| *leaving == slot) {
-            handover.infos = infos;
-        }
-    }
-
-    /// Takes on a connection from another worker. Register the socket under the slot; bytes that were read already are
-    /// handled at once.
-    pub fn adopt(&mut self, handover: Handover, now: Millis) -> u32 {
-        self.now = now;
-        let Handover {
-            id,
-            peer,
-            listener,
-            version,
-            problem_information,
-            aliases_max,
-            packet_bytes_max,
-            in_flight_max,
-            handlers,
-            mut extra,
-            unread,
-            unsent,
-            infos,
-        } = handover;
-        let pending = extra.pending.take().expect("a handover comes with what CONNECT asked for");
-        let is_behind = self.expect_behind(handlers.as_ref());
-        let listener = self.known_listener(&listener);
-        let slot = self.insert_connection(Connection {
-            version,
-            problem_information,
-            aliases_max,
-            packet_bytes_max,
-            in_flight_max,
-            handlers,
-            extra: Some(extra),
-            ..Connection::new(id, peer, listener, &self.shared.limits, now)
-        });
-        if !unsent.is_empty() {
-            self.write(slot, |out| out.extend_from_slice(&unsent));
-        }
-        if self.stopping {
-            // 0x8B is for DISCONNECT alone [MQTT-3.2.2-8].
-            self.refuse(slot, &self.no_room(ReasonCode::SERVER_UNAVAILABLE));
-            return slot;
-        }
-        self.attach(slot, *pending);
-        if is_behind {
-            self.sweep_in(slot);
-        }
-        self.release_infos(slot, infos);
-        self.deliver_early(id);
-        self.feed(slot, &unread, now);
-        slot
-    }
-
-    /// Joins a connection and its session, and acknowledges.
-    fn attach(&mut self, slot: u32, pending: PendingConnect) {
-        let Some(connack) = self.connack_properties(slot, &pending) else {
-            return self.refuse(slot, &ReasonCode::PACKET_TOO_LARGE.into());
-        };
-        let existing = self.slot_of_client(&pending.client_id);
-        let mut took_over = false;
-        if let Some(session_slot) = existing {
-            let before = self.sessions[session_slot as usize].connection;
-            took_over = before != NONE;
-            if before != NONE {
-                // [MQTT-3.1.4-3]
-                self.close(before, Closing::telling(DisconnectKind::TakenOver, ReasonCode::SESSION_TAKEN_OVER));
-            }
-            if pending.clean_start && self.slot_of_client(&pending.client_id) == Some(session_slot) {
-                self.end_session(session_slot); // [MQTT-3.1.2-4]
-            }
-        }
-        let resumed = self.slot_of_client(&pending.client_id);
-        let session_slot = match resumed {
-            Some(session_slot) => session_slot, // [MQTT-3.1.2-5]
-            None if self.is_full() || self.sessions.len() >= self.shared.limits.sessions_max => {
-                return self.refuse(slot, &self.no_room(ReasonCode::QUOTA_EXCEEDED));
-            }
-            None => self.new_session(&pending.client_id),
-        };
-        let session = &mut self.sessions[session_slot as usize];
-        session.connection = slot;
-        session.expiry_secs = pending.expiry_secs;
-        session.expiry_secs_max = pending.expiry_secs_max;
-        session.expires_at = Millis::NEVER;
-        let will = session.will.take(); // [MQTT-3.1.3-9]
-        session.resend_all();
-        if let Some(will) = will {
-            self.settle_will(&will.body, Fate::Discarded);
-        }
-        drop(self.take_last_states(session_slot));
-        let session = &mut self.sessions[session_slot as usize];
-        let connection = &mut self.connections[slot as usize];
-        connection.session = session_slot;
-        connection.phase = Phase::Connected;
-        connection.keep_alive_secs = pending.keep_alive_secs;
-        connection.asked_no_expiry = pending.expiry_asked == 0;
-        connection.received_before = u16::try_from(session.received.len()).unwrap_or(u16::MAX);
-        connection.heard_at = self.now;
-        self.count_extra(slot);
-        self.connections[slot as usize].drop_empty_extra();
-        if let Some(patience) = self.patience(slot) {
-            self.arm_connection(slot, self.now + patience);
-        }
-        // [MQTT-3.1.4-5]
-        let properties = connack.as_properties();
-        let connack = Connack { session_present: resumed.is_some(), reason_code: ReasonCode::SUCCESS, properties };
-        self.write(slot, |out| Packet::Connack(connack).encode(pending.version, out));
-        if !self.tell_connected(slot, resumed.is_some(), took_over) {
-            return self.close_failed(slot);
-        }
-        if self.sessions[session_slot as usize].asks_again {
-            self.ask_again(session_slot, None, &mut Reauthorised::default());
-            if self.connections[slot as usize].phase != Phase::Connected {
-                return;
-            }
-        }
-        self.pump(session_slot);
-        self.resume_replays(slot, session_slot);
-    }
-
-    fn new_session(&mut self, client_id: &str) -> u32 {
-        let serial = self.next_serial;
-        self.next_serial = self.next_serial.wrapping_add(1);
-        self.account.add(session_bytes(client_id));
-        let slot = slot_of(self.sessions.insert(Session::new(client_id.into(), serial)));
-        let sessions = &self.sessions;
-        self.by_client.insert(client_id, slot, |slot| &*sessions[slot as usize].client_id);
-        slot
-    }
-
-    /// The properties of CONNACK: ours, and those that handlers have added if the client has room for them
-    /// [MQTT-3.2.2-19] [MQTT-3.2.2-20]. `None` if not even ours fit [MQTT-3.1.2-24].
-    fn connack_properties(&self, slot: u32, pending: &PendingConnect) -> Option<PropertiesBuf> {
-        let connection = &self.connections[slot as usize];
-        if !connection.is_v5() {
-            return Some(PropertiesBuf::default());
-        }
-        let fits = |properties: &PropertiesBuf| {
-            // Type, flags and Reason Code, and two lengths of at most four bytes.
-            let bytes_max = properties.as_bytes().len() + 11;
-            bytes_max <= connection.packet_bytes_max as usize || {
-                let mut bytes = Vec::new();
-                let properties = properties.as_properties();
-                let connack = Connack { session_present: false, reason_code: ReasonCode::SUCCESS, properties };
-                Packet::Connack(connack).encode(ProtocolVersion::V5, &mut bytes);
-                bytes.len() <= connection.packet_bytes_max as usize
-            }
-        };
-        let own = self.own_connack_properties(slot, pending);
-        if pending.connack.is_empty() {
-            return Some(own).filter(fits);
-        }
-        let mut all = own.clone();
-        for property in pending.connack.as_properties().iter() {
-            // A handler's property is left out where the server has set its own, and where the client did not ask for it
-            // [MQTT-3.1.2-28].
-            let asked_for = pending.response_information || !matches!(property, Property::ResponseInformation(_));
-            if asked_for && properties_allow(&all, &property) {
-                let _ = all.push(property);
-            }
-        }
-        [all, own].into_iter().find(fits)
-    }
-
-    /// What differs from what the client asked for and from the specification's defaults.
-    fn own_connack_properties(&self, slot: u32, pending: &PendingConnect) -> PropertiesBuf {
-        let limits = &self.shared.limits;
-        let mut properties = PropertiesBuf::default();
-        let mut add = |property| properties.push(property).expect("our own values are in range");
-        if pending.expiry_secs != pending.expiry_asked {
-            add(Property::SessionExpiryInterval(pending.expiry_secs));
-        }
-        if limits.receive_maximum != u16::MAX {
-            add(Property::ReceiveMaximum(limits.receive_maximum));
-        }
-        if limits.maximum_qos != QoS::ExactlyOnce {
-            add(Property::MaximumQos(limits.maximum_qos as u8));
-        }
-        if !limits.retain_available {
-            add(Property::RetainAvailable(0));
-        }
-        add(Property::MaximumPacketSize(u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX)));
-        if pending.assigned {
-            add(Property::AssignedClientIdentifier(&pending.client_id));
-        }
-        if limits.topic_alias_max != 0 {
-            add(Property::TopicAliasMaximum(limits.topic_alias_max));
-        }
-        if !limits.wildcard_subscriptions_available {
-            add(Property::WildcardSubscriptionAvailable(0));
-        }
-        if !limits.subscription_identifiers_available {
-            add(Property::SubscriptionIdentifierAvailable(0));
-        }
-        if !limits.shared_subscriptions_available {
-            add(Property::SharedSubscriptionAvailable(0));
-        }
-        if pending.keep_alive_secs != pending.keep_alive_asked {
-            add(Property::ServerKeepAlive(pending.keep_alive_secs)); // [MQTT-3.1.2-21]
-        }
-        if let Some(auth) = self.connections[slot as usize].auth() {
-            add(Property::AuthenticationMethod(&auth.method)); // [MQTT-4.12.0-5]
-            if let Some(data) = &pending.auth_data {
-                add(Property::AuthenticationData(data));
-            }
-        }
-        properties
     }
 }
 
@@ -563,12 +280,6 @@ fn granted_keep_alive(connect: &Connect<'_>, limits: &Limits) -> u16 {
         (asked, 0) => asked.max(least),
         (asked, most) => asked.max(least).min(most),
     }
-}
-
-/// Whether CONNACK may have a property besides those that it has.
-fn properties_allow(present: &PropertiesBuf, property: &Property<'_>) -> bool {
-    matches!(property, Property::UserProperty(..))
-        || !present.as_properties().iter().any(|other| other.id() == property.id())
 }
 
 impl PendingConnect {
