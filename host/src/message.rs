@@ -80,6 +80,18 @@ pub struct MessageParts<'a> {
     pub expires_at: Millis,
     /// Who published it.
     pub source: Source,
+    /// The packet that it came in, if it is sent on just so.
+    pub as_it_came: Option<AsItCame<'a>>,
+}
+
+/// A PUBLISH packet from a client, with nothing in it that belongs to one Network Connection but its Packet Identifier: whoever
+/// gets the message with the same QoS and version is sent the same bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct AsItCame<'a> {
+    /// The whole packet. Its Remaining Length is in its shortest form.
+    pub packet: &'a [u8],
+    /// It has a list of properties, which is empty.
+    pub is_v5: bool,
 }
 
 impl MessageParts<'_> {
@@ -227,6 +239,7 @@ impl Message {
             retain: self.retain,
             expires_at: self.expires_at,
             source: self.source,
+            as_it_came: None,
         }
     }
 }
@@ -246,6 +259,7 @@ mod tests {
             retain: false,
             expires_at: Millis::NEVER,
             source,
+            as_it_came: None,
         };
         assert_eq!(size_of::<Message>(), 48);
         for (token, bytes) in [(0, 6), (u64::MAX, 14)] {

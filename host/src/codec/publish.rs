@@ -152,9 +152,7 @@ pub fn encode_publish(
     // One reservation for the whole packet: what follows does not grow the buffer again.
     out.reserve(1 + 4 + remaining_length);
     let packet_start = out.len();
-    let dup = if head.dup && has_packet_id { DUP } else { 0 };
-    let retain = if head.retain { RETAIN } else { 0 };
-    let first = (PacketType::Publish as u8) << 4 | dup | (head.qos as u8) << QOS_SHIFT | retain;
+    let first = first_byte(head);
     if remaining_length < 0x80 {
         // Most packets: their fixed header is one write.
         out.extend_from_slice(&[first, remaining_length as u8]);
@@ -176,6 +174,26 @@ pub fn encode_publish(
     }
     out.extend_from_slice(payload);
     packet_id_offset
+}
+
+/// Appends a PUBLISH that is `packet` but for its head. Its QoS is that of `packet`, whose Packet Identifier is at
+/// `packet_id_offset`; DUP is not set.
+#[inline]
+pub fn copy_publish(out: &mut Vec<u8>, packet: &[u8], head: PublishHead, packet_id_offset: usize) {
+    let start = out.len();
+    out.extend_from_slice(packet);
+    let copy = &mut out[start..];
+    copy[0] = first_byte(head);
+    if let Some(packet_id) = head.packet_id {
+        patch_packet_id(copy, packet_id_offset, packet_id);
+    }
+}
+
+#[inline]
+fn first_byte(head: PublishHead) -> u8 {
+    let dup = if head.dup && head.qos != QoS::AtMostOnce { DUP } else { 0 };
+    let retain = if head.retain { RETAIN } else { 0 };
+    (PacketType::Publish as u8) << 4 | dup | (head.qos as u8) << QOS_SHIFT | retain
 }
 
 /// The size, in bytes and with its fixed header, of the PUBLISH that [`encode_publish`] makes of a
@@ -240,12 +258,17 @@ mod tests {
                     // The offset is relative to the packet, whatever is in front of it.
                     let mut out = b"before".to_vec();
                     let offset = encode_publish(version, &mut out, head, "a/b", parts, &payload);
+                    let whole = out[6..].to_vec();
                     let packet = &mut out[6..];
                     assert_eq!(packet.len(), publish_packet_bytes(version, qos, 3, 7, payload_bytes));
                     let packet_id = PacketId::new(0x1234);
                     if let Some(packet_id) = packet_id.filter(|_| qos != QoS::AtMostOnce) {
                         patch_packet_id(packet, offset, packet_id);
                     }
+                    let mut copied = b"before".to_vec();
+                    let head = PublishHead { packet_id: packet_id.filter(|_| qos != QoS::AtMostOnce), ..head };
+                    copy_publish(&mut copied, &whole, head, offset);
+                    assert_eq!(copied[6..], *packet);
                     let Ok(frame::Frame::Complete { header_bytes, total_bytes }) =
                         frame::frame(packet, super::super::PACKET_BYTES_MAX)
                     else {

@@ -195,5 +195,6 @@ fn changed_parts<'a>(
         retain: changed.retain,
         expires_at,
         source: before.source,
+        as_it_came: None,
     }
 }

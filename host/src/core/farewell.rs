@@ -151,7 +151,8 @@ impl Core {
         let mut properties = Vec::new();
         forwarded(given, &mut properties, self.now);
         let (expires_at, source) = (Millis::NEVER, Source::Will);
-        let parts = MessageParts { topic, payload, properties: &properties, qos, retain, expires_at, source };
+        let properties = &properties[..];
+        let parts = MessageParts { topic, payload, properties, qos, retain, expires_at, source, as_it_came: None };
         let message = Kept::new(&parts, &self.account);
         (Some(AcceptedWill { message, expiry_secs: given.message_expiry_interval() }), None)
     }

@@ -327,6 +327,7 @@ impl<'a> Reader<'a> {
             retain: flags & RETAIN != 0,
             expires_at,
             source,
+            as_it_came: None,
         };
         (destination, parts)
     }
@@ -511,6 +512,7 @@ mod tests {
             retain: true,
             expires_at: Millis(77),
             source: Source::Client,
+            as_it_came: None,
         }
     }
 

@@ -13,7 +13,7 @@ use super::session::Session;
 use crate::clock::Millis;
 use crate::codec::{self, Ack, DecodeError, Packet, PacketId, ProtocolVersion, Publish};
 use crate::limits::RejectedPublish;
-use crate::message::{MessageParts, Source};
+use crate::message::{AsItCame, MessageParts, Source};
 use crate::plugin::{Cursor, PublishOutcome, PublishRequest};
 
 impl Core {
@@ -29,11 +29,17 @@ impl Core {
         let place = &mut self.connections[slot as usize].topic_place;
         let topic = codec::topic_bytes(packet, header_bytes).and_then(|topic| self.router.known_topic(topic, place));
         let publish = codec::decode_publish(version, packet, header_bytes, topic.as_deref())?;
-        self.on_publish(slot, &publish)
+        self.on_publish(slot, &publish, version, packet)
     }
 
     #[inline]
-    fn on_publish(&mut self, slot: u32, publish: &Publish<'_>) -> Result<Next, DecodeError> {
+    fn on_publish(
+        &mut self,
+        slot: u32,
+        publish: &Publish<'_>,
+        version: ProtocolVersion,
+        packet: &[u8],
+    ) -> Result<Next, DecodeError> {
         self.counters().publishes_received.add(1);
         if publish.qos > self.shared.limits.maximum_qos {
             // [MQTT-3.2.2-11]
@@ -42,9 +48,14 @@ impl Core {
                 what: "the QoS is above the Maximum QoS of CONNACK",
             });
         }
-        let alias = if publish.properties.is_empty() { None } else { publish.properties.topic_alias() };
-        match alias {
-            None => self.publish_to(slot, publish, publish.topic),
+        if publish.properties.is_empty() {
+            let bytes =
+                codec::publish_packet_bytes(version, publish.qos, publish.topic.len(), 0, publish.payload.len());
+            let as_it_came = (packet.len() == bytes).then_some(AsItCame { packet, is_v5: version.is_v5() });
+            return self.publish_to(slot, publish, publish.topic, as_it_came);
+        }
+        match publish.properties.topic_alias() {
+            None => self.publish_to(slot, publish, publish.topic, None),
             Some(alias) => self.publish_with_alias(slot, publish, alias),
         }
     }
@@ -61,13 +72,13 @@ impl Core {
         let place = usize::from(alias - 1);
         if !publish.topic.is_empty() {
             self.set_alias(slot, place, publish.topic)?;
-            return self.publish_to(slot, publish, publish.topic);
+            return self.publish_to(slot, publish, publish.topic, None);
         }
         let aliases = &mut self.connections[slot as usize].extra().aliases;
         let Some(topic) = aliases.get_mut(place).and_then(Option::take) else {
             return Err(protocol_error("a Topic Alias that stands for no Topic Name yet"));
         };
-        let next = self.publish_to(slot, publish, &topic);
+        let next = self.publish_to(slot, publish, &topic, None);
         // If the connection has come to its end meanwhile, its aliases have gone.
         let extra = self.connections[slot as usize].extra.as_mut();
         if let Some(alias) = extra.and_then(|extra| extra.aliases.get_mut(place)) {
@@ -90,7 +101,13 @@ impl Core {
         Ok(())
     }
 
-    fn publish_to(&mut self, slot: u32, publish: &Publish<'_>, topic: &str) -> Result<Next, DecodeError> {
+    fn publish_to(
+        &mut self,
+        slot: u32,
+        publish: &Publish<'_>,
+        topic: &str,
+        as_it_came: Option<AsItCame<'_>>,
+    ) -> Result<Next, DecodeError> {
         if publish.qos == QoS::ExactlyOnce
             && let Some(next) = self.check_received(slot, publish, topic)?
         {
@@ -109,7 +126,7 @@ impl Core {
             return Ok(self.next(slot));
         }
         match self.ask_publish(slot, publish, topic) {
-            Some(PublishOutcome::Forward) => self.forward(slot, publish, topic),
+            Some(PublishOutcome::Forward) => self.forward(slot, publish, topic, as_it_came),
             Some(outcome) => self.settle_publish(slot, publish, topic, outcome),
             None => {}
         }
@@ -206,7 +223,7 @@ impl Core {
     /// Does with a message what the handlers have decided.
     fn settle_publish(&mut self, slot: u32, publish: &Publish<'_>, topic: &str, outcome: PublishOutcome) {
         match outcome {
-            PublishOutcome::Forward => self.forward(slot, publish, topic),
+            PublishOutcome::Forward => self.forward(slot, publish, topic, None),
             PublishOutcome::Changed => self.forward_changed(slot, publish),
             // It is acknowledged, and that is all.
             PublishOutcome::Handled => self.accept_publish(slot, publish, None),
@@ -228,10 +245,11 @@ impl Core {
 
     /// A message goes to the subscribers as it came.
     #[inline]
-    fn forward(&mut self, slot: u32, publish: &Publish<'_>, topic: &str) {
+    fn forward(&mut self, slot: u32, publish: &Publish<'_>, topic: &str, as_it_came: Option<AsItCame<'_>>) {
         let &Publish { payload, qos, retain, .. } = publish;
         let (properties, expires_at) = (&[][..], Millis::NEVER);
-        let parts = MessageParts { topic, payload, properties, qos, retain, expires_at, source: Source::Client };
+        let source = Source::Client;
+        let parts = MessageParts { topic, payload, properties, qos, retain, expires_at, source, as_it_came };
         if publish.properties.is_empty() {
             return self.accept_publish(slot, publish, Some(&parts));
         }
@@ -255,6 +273,7 @@ impl Core {
             retain: changed.retain,
             expires_at,
             source: Source::Client,
+            as_it_came: None,
         };
         self.accept_publish(slot, publish, Some(&parts));
         self.changed = changed;

@@ -268,6 +268,7 @@ impl Core {
             retain: message.retain,
             expires_at,
             source: Source::Plugin { index: u8::try_from(plugin).unwrap_or(Source::NO_PLACE), hops: 1 },
+            as_it_came: None,
         };
         self.send_to_session(self.connections[slot as usize].session, &parts, message.token);
     }

@@ -4,7 +4,7 @@ use plugin_api::QoS;
 
 use super::aliases::Alias;
 use crate::clock::Millis;
-use crate::codec::{PacketId, ProtocolVersion, PublishHead, encode_publish, put_variable_byte_integer};
+use crate::codec::{PacketId, ProtocolVersion, PublishHead, copy_publish, encode_publish, put_variable_byte_integer};
 use crate::message::MessageParts;
 
 /// Message Expiry Interval property: identifier and four bytes.
@@ -124,6 +124,17 @@ pub(super) struct Own<'a> {
 pub(super) fn encode(out: &mut Vec<u8>, class: Class, parts: &MessageParts<'_>, own: &Own<'_>, now: Millis) -> usize {
     let &Own { packet_id, dup, identifiers, alias } = own;
     let head = PublishHead { dup, qos: class.qos, retain: class.retain, packet_id };
+    if let Some(came) = &parts.as_it_came
+        && (class.qos, class.v5) == (parts.qos, came.is_v5)
+        && (dup, identifiers.is_empty(), alias.is_none()) == (false, true, true)
+    {
+        // The most frequent case: one copy, of nothing that has to be put together.
+        let property_length_bytes = usize::from(class.v5);
+        let packet_id_bytes = if class.qos == QoS::AtMostOnce { 0 } else { 2 };
+        let packet_id_at = came.packet.len() - parts.payload.len() - property_length_bytes - packet_id_bytes;
+        copy_publish(out, came.packet, head, packet_id_at);
+        return packet_id_at;
+    }
     if !class.v5 {
         return encode_publish(class.version(), out, head, parts.topic, &[], parts.payload);
     }

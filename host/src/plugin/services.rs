@@ -150,6 +150,7 @@ impl Services {
             retain: message.flags & RawPublish::RETAIN != 0,
             expires_at,
             source: Source::Plugin { index: plugin.place(), hops },
+            as_it_came: None,
         };
         Ok(parts.to_message_with_token(message.token))
     }

@@ -321,6 +321,7 @@ fn references_are_counted_in_steps() {
         retain: false,
         expires_at: Millis::NEVER,
         source: Source::Client,
+        as_it_came: None,
     };
     let first = Kept::new(&parts, &account);
     let one = account.bytes();

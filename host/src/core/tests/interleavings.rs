@@ -20,7 +20,7 @@ use crate::sync::interleave;
 
 fn parts<'a>(topic: &'a str, payload: &'a [u8]) -> MessageParts<'a> {
     let (qos, retain, expires_at) = (QoS::AtLeastOnce, true, Millis::NEVER);
-    MessageParts { topic, payload, properties: &[], qos, retain, expires_at, source: Source::Client }
+    MessageParts { topic, payload, properties: &[], qos, retain, expires_at, source: Source::Client, as_it_came: None }
 }
 
 fn message(payload: &[u8]) -> Arc<Message> {

@@ -114,6 +114,7 @@ const MESSAGE: crate::message::MessageParts<'static> = crate::message::MessagePa
     retain: false,
     expires_at: crate::clock::Millis::NEVER,
     source: Source::Plugin { index: 1, hops: 1 },
+    as_it_came: None,
 };
 
 fn notice() -> MessageNotice<'static> {

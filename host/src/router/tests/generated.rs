@@ -83,7 +83,7 @@ proptest! {
                 }
                 Change::Retain(name) => {
                     let (topic, qos, expires_at) = (name.get(&names).as_str(), QoS::AtMostOnce, Millis::NEVER);
-                    let parts = MessageParts { topic, payload: b"x", properties: &[], qos, retain: true, expires_at, source: Source::Client };
+                    let parts = MessageParts { topic, payload: b"x", properties: &[], qos, retain: true, expires_at, source: Source::Client, as_it_came: None };
                     prop_assert_eq!(retained.set(Arc::new(parts.to_message())), Ok(()));
                     kept.insert(topic);
                 }

@@ -15,6 +15,7 @@ fn message(topic: &str, payload: &str, expires_at: Millis) -> Arc<Message> {
         retain: true,
         expires_at,
         source: Source::Client,
+        as_it_came: None,
     };
     Arc::new(parts.to_message())
 }

@@ -59,6 +59,40 @@ fn qos_1_is_a_new_message_each_time() {
     }
 }
 
+/// A packet goes on just so where its receiver gets it in the same form. Not its Remaining Length if it has more bytes than it
+/// needs, nor DUP and RETAIN, and not to who gets it with less QoS or in another version.
+#[test]
+fn packets_go_on_as_they_came() {
+    for version in OLD {
+        scenario(|net| {
+            let (from, other) = (net.client(version, "from"), net.v5("other"));
+            let to = [0, 1, 2].map(|qos| {
+                let to = net.client(version, &format!("to{qos}"));
+                net.subscribe(to, &format!("t/{qos}"), qos);
+                net.subscribe(to, "all", qos);
+                to
+            });
+            net.send_bytes(from, b"\x32\x88\x00\x00\x03t/1\x00\x07x\x3B\x08\x00\x03t/1\x00\x07x");
+            net.expect(from, "40: 0007 | 40: 0007");
+            net.expect(to[1], "32: <t/1> 0001 'x' | 32: <t/1> 0002 'x'");
+            net.send(from, "30: <t/0> 'x' | 32: <t/0> 0007 'x' | 33: <t/2> 0007 'x' | 31: <t/2> ''");
+            net.expect(from, "40: 0007 | 40: 0007");
+            net.expect(to[0], "30: <t/0> 'x' | 30: <t/0> 'x'");
+            net.expect(to[2], "32: <t/2> 0001 'x' | 30: <t/2> ''");
+            net.subscribe(other, "t/2", 1);
+            net.send(from, "32: <t/2> 0008 'y'");
+            net.expect(from, "40: 0008");
+            net.expect(to[2], "32: <t/2> 0002 'y'");
+            net.expect(other, "32: <t/2> 0001 00 'y'");
+            net.send(from, "32: <all> 0009 'z'");
+            net.expect(from, "40: 0009");
+            net.expect(to[0], "30: <all> 'z'");
+            net.expect(to[1], "32: <all> 0003 'z'");
+            net.expect(to[2], "32: <all> 0003 'z'");
+        });
+    }
+}
+
 /// [MQTT-4.3.3-2@3.1.1] A QoS 2 message goes on once, however often it comes before PUBREL, with DUP or without; behind
 /// PUBCOMP its identifier is that of a new one.
 #[test]
