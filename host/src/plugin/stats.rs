@@ -498,6 +498,18 @@ mod tests {
         }
     }
 
+    /// Deliveries are decided on at once, so that the state has to stay where they are.
+    #[test]
+    fn a_plugin_that_decides_on_deliveries_is_not_moved_to_the_pool() {
+        let entry = Entry::of(Callback::Publish);
+        for (implements, moved) in [(Callbacks::NONE, true), (Callbacks::NONE.with(Callback::Deliver), false)] {
+            let kind = Kind { implements: implements.with(Callback::Publish), ..Kind::default() };
+            let monitor = Monitor::new(1, "p", kind, 0, Policy::from(&Limits::default()));
+            assert_eq!((monitor.overstayed(entry), monitor.is_pooled(entry)), (moved, moved));
+            assert_eq!(monitor.has_detour(entry), moved);
+        }
+    }
+
     #[test]
     fn times_are_counted_by_powers_of_two() {
         let monitor = Monitor::new(1, "p", Kind::default(), 0, Policy::from(&Limits::default()));

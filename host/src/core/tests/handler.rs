@@ -45,6 +45,8 @@ pub(in crate::core) struct Script {
     pub(in crate::core) puback: Answer<()>,
     pub(in crate::core) info: Answer<Result<Vec<InfoAction>, Error>>,
     pub(in crate::core) export: Answer<()>,
+    /// What is exported in the place of the state.
+    pub(in crate::core) export_text: Option<String>,
     pub(in crate::core) import: Answer<Result<(), Error>>,
     pub(in crate::core) event: Answer<()>,
     /// What was asked and told, one line each.
@@ -257,10 +259,12 @@ impl Handler for Puppet {
 
     fn export_state(&self, state: &mut Strings) -> State {
         let asked = self.asked(state.client.clone());
-        if let Some(answer) = &mut lock(&self.script).export {
+        let mut script = lock(&self.script);
+        if let Some(answer) = &mut script.export {
             answer(&asked);
         }
-        State::new(1, format!("{} {}", state.published, state.client))
+        let text = script.export_text.clone();
+        State::new(1, text.unwrap_or_else(|| format!("{} {}", state.published, state.client)))
     }
 
     fn import_state(&self, swapped: &Swapped<'_>, exported: StateView<'_>) -> Result<Strings, Error> {

@@ -16,6 +16,7 @@ mod conformance;
 mod connect;
 mod deferred;
 mod deliver;
+mod fresh;
 mod inbound;
 #[cfg(feature = "loom")]
 mod interleavings;

@@ -1,6 +1,5 @@
 //! Callbacks on the pool, through a handler that says that all of them may block.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,10 +14,24 @@ use crate::message::Source;
 /// What the handler was asked, in order, whichever thread it was on; one line for each, with the name in its configuration.
 static ASKED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// What a message to "gate" waits for.
-static GATE: AtomicBool = AtomicBool::new(false);
+/// Those of these names whose messages to "gate" need not wait any more.
+static OPEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn open(gate: &str) {
+    OPEN.lock().expect("whole").push(gate.to_owned());
+}
+
+/// Waits until something that other threads do has been done.
+fn until(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::yield_now();
+    }
+}
 
 struct Blocking {
+    host: Host,
     name: String,
 }
 
@@ -32,9 +45,9 @@ impl Blocking {
 impl Handler for Blocking {
     type Connection = u32;
 
-    fn init(_: Host, config: &str) -> Result<Self, Error> {
+    fn init(host: Host, config: &str) -> Result<Self, Error> {
         let config: serde_json::Value = serde_json::from_str(config)?;
-        Ok(Self { name: config["name"].as_str().unwrap_or_default().to_owned() })
+        Ok(Self { host, name: config["name"].as_str().unwrap_or_default().to_owned() })
     }
 
     fn new_connection(&self, info: &plugin_api::ConnectionInfo<'_>) -> u32 {
@@ -55,9 +68,11 @@ impl Handler for Blocking {
         match publish.topic() {
             "panic" => panic!("as asked"),
             "gate" => {
-                while !GATE.load(Ordering::Acquire) {
-                    std::thread::yield_now();
-                }
+                until("it is opened", || OPEN.lock().expect("whole").contains(&self.name));
+                Ok(PublishVerdict::Forward)
+            }
+            "again" => {
+                self.host.publish(&Message::new("from/the/pool", "x"))?;
                 Ok(PublishVerdict::Forward)
             }
             "reject" => Ok(PublishVerdict::reject(ReasonCode::NOT_AUTHORIZED)),
@@ -295,17 +310,93 @@ fn plugins_cannot_block_while_they_are_asked_about_deliveries() {
     assert!(error.to_string().contains("or make two plugins of it"), "{error}");
 }
 
+/// Puts a question about a message to a plugin, on a connection of its own, and does not wait for the answer.
+fn ask(chain: &Chain, topic: &str) -> (Handlers, PublishOutcome) {
+    let mut handlers = chain.new_connection(&INFO).expect("states");
+    let request = PublishRequest {
+        topic,
+        payload: b"p",
+        properties: &[],
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        dup: false,
+        packet_id: Some(1),
+        will: false,
+    };
+    let outcome = chain.publish(&mut handlers, "me", &request, &mut ChangedMessage::default());
+    (handlers, outcome)
+}
+
+/// How many questions about this topic have begun.
+fn begun(line: &str) -> usize {
+    ASKED.lock().expect("whole").iter().filter(|other| *other == line).count()
+}
+
 #[test]
 fn threads_are_bounded_by_plugin_and_in_all() {
     let limits = Limits { pool_threads_a_plugin_max: 2, pool_threads_max: 3, ..Limits::default() };
-    let desk = Desk::new("bounds", &limits);
-    let (chain, mut all) = (desk.chain.clone(), Vec::new());
-    for connection in 10..60 {
-        all.push(chain.new_connection(&ConnectionInfo { connection, ..INFO }).expect("states"));
+    let services = Services::new(Mailboxes::new(vec![Box::new(|| {})]), Clock::start(), 1000);
+    let services = services.watched_by(Watch::new(1, &limits), &limits);
+    let chains = ["one", "two"].map(|name| {
+        let config = format!("{{\"name\": \"bounds-{name}\"}}");
+        let plugin = Plugin::from_static::<Blocking>("blocking", "1.0.0", &config, &services).expect("loads");
+        Chain::new(vec![plugin]).expect("a chain")
+    });
+    let pool = Arc::clone(chains[0].plugins()[0].pool());
+    let mut all: Vec<_> = (0..2).map(|_| ask(&chains[0], "gate")).collect();
+    until("both have begun", || begun("bounds-one publish gate 1") == 2);
+    all.extend((0..8).map(|_| ask(&chains[0], "gate")));
+    assert_eq!(pool.threads(), 2, "for this plugin");
+    all.push(ask(&chains[1], "gate"));
+    until("there is a thread for another one", || begun("bounds-two publish gate 1") == 1);
+    all.extend((0..8).map(|_| ask(&chains[1], "gate")));
+    assert_eq!(pool.threads(), 3, "in all");
+    assert_eq!((begun("bounds-one publish gate 1"), begun("bounds-two publish gate 1")), (2, 1));
+    assert!(all.iter().all(|(_, outcome)| matches!(outcome, PublishOutcome::Deferred(_))));
+    open("bounds-one");
+    open("bounds-two");
+    pool.drain();
+    assert_eq!((begun("bounds-one publish gate 1"), begun("bounds-two publish gate 1")), (10, 9));
+}
+
+/// A question whose time has passed while it waited is not put any more.
+#[test]
+fn what_nobody_waits_for_is_not_asked() {
+    let limits = Limits { pool_threads_a_plugin_max: 1, ..Limits::default() };
+    let desk = Desk::new("late", &limits);
+    let _first = ask(&desk.chain, "gate");
+    until("it has begun", || begun("late publish gate 1") == 1);
+    let (second, outcome) = ask(&desk.chain, "t");
+    let PublishOutcome::Deferred(cursor) = outcome else { panic!("it is on the pool") };
+    assert!(desk.chain.wait(&second, &cursor, 0).is_none());
+    desk.chain.expire(Callback::Publish, "me", &cursor);
+    open("late");
+    assert!(!desk.asked().iter().any(|line| line.starts_with("publish t")));
+}
+
+/// What is published on the pool is as far from its origin as what is published in the same callback on a worker.
+#[test]
+fn a_message_from_the_pool_counts_where_it_comes_from() {
+    let mut desk = Desk::new("hops", &Limits::default());
+    let hops = |desk: &Desk| {
+        let mut batch = Batch::default();
+        desk.mailboxes.of(0).take(&mut batch);
+        let mails = batch.take_mails();
+        let hops = mails.iter().find_map(|mail| match mail {
+            Mail::Publish(message) => Some(message.source().hops()),
+            _ => None,
+        });
+        hops.expect("it was published")
+    };
+    for distance in [1, 5] {
+        let chain = desk.chain.clone();
+        let source = Source::Plugin { index: 0, hops: distance };
+        desk.handlers().settle(0);
+        let asked = services::because_of(source, || ask(&chain, "again"));
+        desk.asked();
+        assert_eq!(hops(&desk), distance + 1);
+        drop(asked);
     }
-    let asked = desk.asked();
-    assert_eq!(asked.len(), 51);
-    assert!(Arc::clone(chain.plugins()[0].pool()).threads() <= 2);
 }
 
 /// Who gets the answer may need the state at once, for what does not run on the pool.
@@ -323,34 +414,20 @@ fn the_state_is_home_before_the_answer() {
 fn what_waits_has_a_bound_of_bytes() {
     let limits = Limits { pool_threads_a_plugin_max: 1, pool_bytes_max: 3, ..Limits::default() };
     let desk = Desk::new("bytes", &limits);
-    let chain = desk.chain.clone();
-    let (mut changed, mut all) = (ChangedMessage::default(), Vec::new());
+    let (chain, mut all) = (desk.chain.clone(), Vec::new());
     let mut publish = |topic| {
-        let mut handlers = chain.new_connection(&INFO).expect("states");
-        let request = PublishRequest {
-            topic,
-            payload: b"p",
-            properties: &[],
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            dup: false,
-            packet_id: Some(1),
-            will: false,
-        };
-        let outcome = chain.publish(&mut handlers, "me", &request, &mut changed);
+        let (handlers, outcome) = ask(&chain, topic);
         all.push(handlers);
         outcome
     };
     assert!(matches!(publish("gate"), PublishOutcome::Deferred(_)));
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !ASKED.lock().expect("whole").iter().any(|line| line == "bytes publish gate 1") {
-        assert!(Instant::now() < deadline, "it has not begun");
-        std::thread::yield_now();
-    }
+    until("it has begun", || begun("bytes publish gate 1") == 1);
     assert!(matches!(publish("larger than the bound"), PublishOutcome::Deferred(_)), "it waits alone");
     let PublishOutcome::Reject { reason_code, .. } = publish("t") else { panic!("there is no room for it") };
     assert_eq!(reason_code, ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR);
-    GATE.store(true, Ordering::Release);
+    let full = |one: &CallbackStats| (one.name == "handle_publish").then_some(one.full);
+    assert_eq!(chain.plugins()[0].stats().callbacks.iter().find_map(full), Some(1), "it is counted");
+    open("bytes");
     chain.plugins()[0].pool().drain();
     assert!(matches!(publish("t"), PublishOutcome::Deferred(_)), "there is room again");
 }

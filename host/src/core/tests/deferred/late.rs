@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use plugin_api::{
-    AuthVerdict, ConnectVerdict, InfoAction, InfoTarget, PublishVerdict, SubscribeVerdict, UnsubscribeVerdict,
+    AuthVerdict, ConnectVerdict, InfoAction, InfoTarget, PublishVerdict, ReasonCode, SubscribeVerdict,
+    UnsubscribeVerdict,
 };
 
 use super::super::net::connect_packet;
@@ -31,6 +32,27 @@ fn a_publish_is_refused() {
             assert_eq!(net.count(|counters| counters.answers_late.get()), 3);
         });
     }
+}
+
+/// It was on its way when the deadline came, and the next question is open when it arrives.
+#[test]
+fn a_late_answer_is_none_to_the_next_question() {
+    scenario(|net| {
+        let from = net.v5("from");
+        let tickets = defer_publish(net);
+        net.send(from, "32: <t> 0001 [{}] 'x' | 32: <t> 0002 [{}] 'y'");
+        // It lies in the mailbox, and the worker looks at its timers first.
+        assert_eq!(tickets.take().answer(PublishVerdict::Forward), Ok(()));
+        let (worker, slot) = net.place(from);
+        net.now = net.now + 5_000;
+        net.cores[worker].on_tick(net.now);
+        net.cores[worker].take_dirty(&mut Vec::new());
+        net.flush(worker, slot);
+        net.settle();
+        net.expect(from, "40: 0001 83");
+        assert_eq!(tickets.answer(net, PublishVerdict::reject(ReasonCode::QUOTA_EXCEEDED)), Ok(()));
+        net.expect(from, "40: 0002 97");
+    });
 }
 
 #[test]

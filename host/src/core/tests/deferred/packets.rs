@@ -281,6 +281,25 @@ fn no_more_tickets_than_allowed() {
     });
 }
 
+/// It is good for nothing once the callback has answered at once, and makes room for another one.
+#[test]
+fn a_ticket_that_is_not_used_is_void() {
+    scenario_with(&Setup::limits(|limits| limits.tickets_max = 1), |net| {
+        let client = net.v5("c");
+        let (held, host) = (Held::<PublishVerdict>::new(), net.script().host());
+        let into = held.clone();
+        net.script().publish = Some(Box::new(move |_| {
+            into.push(host.ticket()?.0);
+            Ok(PublishVerdict::Handled)
+        }));
+        for number in 1..=3 {
+            net.send(client, &format!("32: <t> 000{number} {{}} 'x'"));
+            net.expect(client, &format!("40: 000{number}"));
+            assert_eq!(held.answer(net, PublishVerdict::Forward), Err(HostError::Gone));
+        }
+    });
+}
+
 /// Outside of a callback, or where nothing waits, there is no ticket.
 #[test]
 fn tickets_are_taken_in_callbacks_that_can_wait() {
