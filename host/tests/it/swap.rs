@@ -145,6 +145,17 @@ fn failure_at_any_step_leaves_the_running_version_untouched_and_says_why() {
 }
 
 #[test]
+fn plugin_that_would_have_the_name_of_another_one_is_refused() {
+    let builder = |builder: host::Builder| builder.plugin(library("counting_v1"), "{}").plugin(library("v1"), "{}");
+    with_configured(builder, |server| {
+        let request = SwapRequest { name: Some("versioned".into()), ..SwapRequest::new(library("counting_v2")) };
+        let error = server.swap(&request).expect_err("two would have one name");
+        assert!(error.step == SwapStep::Name && error.reason.contains("two cannot have one name"), "{error:?}");
+        assert_eq!(instances(server), [("active", 1, 0)]);
+    });
+}
+
+#[test]
 fn version_that_cannot_take_the_connections_is_rolled_back_and_costs_none() {
     for config in [r#"{"import": "refuse"}"#, r#"{"import": "panic"}"#, r#"{"publish": "panic"}"#] {
         with_configured(
