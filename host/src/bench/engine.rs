@@ -5,21 +5,19 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{Ordering, fence};
 
 use hdrhistogram::Histogram;
 use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
-use rustix::io::Errno;
-use rustix::net::{self, RecvFlags, SendFlags};
-
-use crate::codec::ProtocolVersion;
 
 use super::check::{AnyOrder, Check, Faults};
-use super::packets::{DISCONNECT, Frame, PINGREQ, Stamp, ack, first_frame, kind, publish_payload};
+use super::conn::{Conn, Role};
+use super::packets::{DISCONNECT, PINGREQ};
 use super::publisher::{Publisher, Schedule};
+use super::shared::{Phase, Shared};
+use super::usage::this_thread;
 
 /// Bytes read at once, at least.
 const READ_BYTES: usize = 256 * 1024;
@@ -34,147 +32,6 @@ const HOUSEKEEPING_NS: u64 = 100_000_000;
 /// being measured.
 const STALL_NS: u64 = 1_000_000_000;
 
-/// What the load is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
-#[repr(u8)]
-pub(super) enum Phase {
-    WarmUp,
-    Measure,
-    /// Nothing is sent any more; what is on its way may still come.
-    Drain,
-    End,
-}
-
-impl Phase {
-    fn from_u8(number: u8) -> Self {
-        [Self::WarmUp, Self::Measure, Self::Drain, Self::End][usize::from(number.min(3))]
-    }
-}
-
-/// What all threads of a load share. Each number is written by one thread.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) schedule: Schedule,
-    pub(super) version: ProtocolVersion,
-    pub(super) spin: bool,
-    /// Send PINGREQ this often, for brokers that want to hear something; `None` if they do not.
-    pub(super) ping_every: Option<Duration>,
-    began: Instant,
-    phase: AtomicU8,
-    threads: Vec<ThreadShared>,
-}
-
-/// What one thread tells the others.
-#[derive(Debug)]
-#[repr(align(128))]
-struct ThreadShared {
-    /// Deliveries on this thread, by publisher.
-    delivered: Vec<AtomicU64>,
-    bell: OwnedFd,
-    is_asleep: AtomicBool,
-    thread_id: AtomicU32,
-    /// The last phase that it has heard of and told its numbers in.
-    heard: AtomicU8,
-    published: AtomicU64,
-    received: AtomicU64,
-    in_flight: AtomicU64,
-    refused: AtomicU64,
-    closed: AtomicU64,
-    idle_ns: AtomicU64,
-}
-
-/// How far a load has come, all threads together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Totals {
-    pub(super) published: u64,
-    pub(super) received: u64,
-    pub(super) in_flight: u64,
-    pub(super) refused: u64,
-    /// Connections that the broker has closed.
-    pub(super) closed: u64,
-    /// Time in which threads asked for events, and there were none.
-    pub(super) idle_ns: u64,
-}
-
-impl Shared {
-    pub(super) fn new(
-        threads: usize,
-        publishers: u32,
-        schedule: Schedule,
-        version: ProtocolVersion,
-        spin: bool,
-        ping_every: Option<Duration>,
-    ) -> io::Result<Self> {
-        let thread = |_| {
-            Ok(ThreadShared {
-                delivered: (0..publishers).map(|_| AtomicU64::new(0)).collect(),
-                bell: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
-                is_asleep: AtomicBool::new(false),
-                thread_id: AtomicU32::new(0),
-                heard: AtomicU8::new(0),
-                published: AtomicU64::new(0),
-                received: AtomicU64::new(0),
-                in_flight: AtomicU64::new(0),
-                refused: AtomicU64::new(0),
-                closed: AtomicU64::new(0),
-                idle_ns: AtomicU64::new(0),
-            })
-        };
-        let threads = (0..threads).map(thread).collect::<io::Result<_>>()?;
-        let phase = AtomicU8::new(Phase::WarmUp as u8);
-        Ok(Self { schedule, version, spin, ping_every, began: Instant::now(), phase, threads })
-    }
-
-    pub(super) fn set_phase(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Release);
-        (0..self.threads.len()).for_each(|thread| self.ring(thread));
-    }
-
-    pub(super) fn totals(&self) -> Totals {
-        let mut totals = Totals::default();
-        for thread in &self.threads {
-            // First, as it is told last: what is in flight belongs to what has been published, or to more.
-            totals.published += thread.published.load(Ordering::Acquire);
-            totals.received += thread.received.load(Ordering::Relaxed);
-            totals.in_flight += thread.in_flight.load(Ordering::Relaxed);
-            totals.refused += thread.refused.load(Ordering::Relaxed);
-            totals.closed += thread.closed.load(Ordering::Relaxed);
-            totals.idle_ns += thread.idle_ns.load(Ordering::Relaxed);
-        }
-        totals
-    }
-
-    /// Whether all threads have heard of the phase. With [`Phase::Drain`], nothing is published after that.
-    pub(super) fn have_heard(&self, phase: Phase) -> bool {
-        self.threads.iter().all(|thread| Phase::from_u8(thread.heard.load(Ordering::Acquire)) >= phase)
-    }
-
-    /// The system's numbers of the threads that have started.
-    pub(super) fn thread_ids(&self) -> Vec<u32> {
-        let ids = self.threads.iter().map(|thread| thread.thread_id.load(Ordering::Acquire));
-        ids.filter(|id| *id != 0).collect()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::from_u8(self.phase.load(Ordering::Acquire))
-    }
-
-    fn now_ns(&self) -> u64 {
-        self.began.elapsed().as_nanos() as u64
-    }
-
-    fn ring(&self, thread: usize) {
-        // It cannot fail but when it has been rung 2^64 times.
-        let _ = rustix::io::write(&self.threads[thread].bell, &1_u64.to_ne_bytes());
-    }
-
-    /// Deliveries of a publisher's messages, on all threads.
-    #[inline]
-    fn delivered(&self, publisher: u32) -> u64 {
-        self.threads.iter().map(|thread| thread.delivered[publisher as usize].load(Ordering::Relaxed)).sum()
-    }
-}
-
 /// What a thread found.
 #[derive(Debug)]
 pub(super) struct Outcome {
@@ -187,59 +44,40 @@ pub(super) struct Outcome {
     pub(super) ends: Vec<String>,
 }
 
-/// A connection of a load.
-#[derive(Debug)]
-struct Conn {
-    fd: OwnedFd,
-    role: Role,
-    is_closed: bool,
-    /// The start of a packet that has not come in full.
-    part: Vec<u8>,
-    /// What the socket did not take. While there is something, an event will come when there is room.
-    out: Vec<u8>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Role {
-    /// The number of its state on this thread.
-    Publisher(usize),
-    Subscriber(usize),
-}
-
 /// A thread's part of the load.
 pub(super) struct Engine<'a> {
-    shared: &'a Shared,
-    thread: usize,
+    pub(super) shared: &'a Shared,
+    pub(super) thread: usize,
     epoll: OwnedFd,
-    scratch: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
     burst: Vec<u8>,
-    acks: Vec<u8>,
-    conns: Vec<Conn>,
-    publishers: Vec<Publisher>,
-    subscribers: Vec<Check>,
+    pub(super) acks: Vec<u8>,
+    pub(super) conns: Vec<Conn>,
+    pub(super) publishers: Vec<Publisher>,
+    pub(super) subscribers: Vec<Check>,
     /// What the groups of this thread have got, by publisher.
-    groups: Vec<Vec<AnyOrder>>,
+    pub(super) groups: Vec<Vec<AnyOrder>>,
     /// Publishers that may have room.
     touched: Vec<usize>,
     /// An empty list to go on with while that one is gone through.
     spare: Vec<usize>,
     /// Sockets that may have more to read.
-    unread: Vec<usize>,
+    pub(super) unread: Vec<usize>,
     /// Threads whose publishers may have room.
     to_ring: Vec<bool>,
     /// With a rate: up to which message of the whole load publishers have been told.
     scheduled: u64,
     phase: Phase,
     published: u64,
-    received: u64,
-    in_flight: u64,
-    refused: u64,
+    pub(super) received: u64,
+    pub(super) in_flight: u64,
+    pub(super) refused: u64,
     closed: u64,
     idle_ns: u64,
     moved_at_ns: u64,
     moved: (u64, u64),
     pinged_at_ns: u64,
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
 }
 
 impl<'a> Engine<'a> {
@@ -304,7 +142,7 @@ impl<'a> Engine<'a> {
     fn add(&mut self, fd: OwnedFd, role: Role) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.epoll, &fd, EventData::new_u64(self.conns.len() as u64), flags)?;
-        self.conns.push(Conn { fd, role, is_closed: false, part: Vec::new(), out: Vec::new() });
+        self.conns.push(Conn::new(fd, role));
         Ok(())
     }
 
@@ -312,8 +150,7 @@ impl<'a> Engine<'a> {
     pub(super) fn run(mut self) -> Outcome {
         // Sleep as short as was asked for: 50 µs more would be seen in latencies at a fixed rate.
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
-        let id = rustix::thread::gettid().as_raw_nonzero().get();
-        self.shared.threads[self.thread].thread_id.store(id.unsigned_abs(), Ordering::Release);
+        self.shared.threads[self.thread].thread_id.store(this_thread(), Ordering::Release);
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let mut turn_ns = self.shared.now_ns();
         let mut looked_around_ns = turn_ns;
@@ -489,163 +326,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Reads what has come, once.
-    fn read(&mut self, index: usize) {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let conn = &mut self.conns[index];
-        let kept = conn.part.len();
-        if kept == scratch.len() {
-            scratch.resize(2 * kept, 0);
-        }
-        scratch[..kept].copy_from_slice(&conn.part);
-        conn.part.clear();
-        match net::recv(&conn.fd, &mut scratch[kept..], RecvFlags::empty()) {
-            _ if conn.is_closed => {}
-            Ok((0, _)) => self.close(index, "the broker closed it".to_owned()),
-            Ok((bytes, _)) => {
-                let whole = kept + bytes;
-                if whole == scratch.len() {
-                    self.unread.push(index);
-                }
-                match self.take(index, &scratch[..whole]) {
-                    Ok(used) => self.conns[index].part.extend_from_slice(&scratch[used..whole]),
-                    Err(why) => self.close(index, why),
-                }
-            }
-            Err(Errno::AGAIN) => conn.part.extend_from_slice(&scratch[..kept]),
-            Err(Errno::INTR) => {
-                conn.part.extend_from_slice(&scratch[..kept]);
-                self.unread.push(index);
-            }
-            Err(errno) => self.close(index, format!("its socket failed: {errno}")),
-        }
-        self.scratch = scratch;
-    }
-
-    /// Takes all whole packets. Returns how many bytes they have.
-    fn take(&mut self, index: usize, bytes: &[u8]) -> Result<usize, String> {
-        let now_ns = self.shared.now_ns();
-        let version = self.shared.version;
-        let mut run = Run { now_ns, ..Run::default() };
-        let mut used = 0;
-        self.acks.clear();
-        while let Some(frame) = first_frame(&bytes[used..])? {
-            used += frame.bytes;
-            if frame.kind() != kind::PUBLISH {
-                self.take_other(index, &frame)?;
-                continue;
-            }
-            let Role::Subscriber(subscriber) = self.conns[index].role else {
-                return Err("the broker sent a PUBLISH to a connection without a subscription".to_owned());
-            };
-            let Some((packet_id, payload)) = publish_payload(&frame, version) else {
-                return Err("the broker sent a malformed PUBLISH".to_owned());
-            };
-            match frame.first >> 1 & 3 {
-                0 => {}
-                1 => self.acks.extend(ack(kind::PUBACK, packet_id)),
-                _ => self.acks.extend(ack(kind::PUBREC, packet_id)),
-            }
-            let Some(stamp) = Stamp::read(payload) else {
-                self.outcome.faults.foreign += 1;
-                continue;
-            };
-            if !self.is_delivery(subscriber, stamp) {
-                continue;
-            }
-            if run.publisher != stamp.publisher {
-                self.count(&mut run);
-                run.publisher = stamp.publisher;
-            }
-            if run.at_ns != stamp.at_ns {
-                run.record(&mut self.outcome.latency);
-                run.at_ns = stamp.at_ns;
-            }
-            run.count += 1;
-            run.at_once += 1;
-        }
-        self.count(&mut run);
-        run.record(&mut self.outcome.latency);
-        if !self.acks.is_empty() {
-            self.conns[index].send(&self.acks);
-        }
-        Ok(used)
-    }
-
-    /// Checks a message. `true` if it is ours, and came for the first time.
-    #[inline]
-    fn is_delivery(&mut self, subscriber: usize, stamp: Stamp) -> bool {
-        let faults = &mut self.outcome.faults;
-        match &mut self.subscribers[subscriber] {
-            Check::InOrder(check) => {
-                check.is_next(stamp.publisher, stamp.sequence)
-                    || check.take_other(stamp.publisher, stamp.sequence, faults)
-            }
-            Check::Group(group) => match self.groups[*group].get_mut(stamp.publisher as usize) {
-                Some(seen) => seen.take(stamp.sequence, faults),
-                None => {
-                    faults.foreign += 1;
-                    false
-                }
-            },
-        }
-    }
-
-    /// Counts deliveries of one publisher.
-    fn count(&mut self, run: &mut Run) {
-        let count = std::mem::take(&mut run.count);
-        if count == 0 {
-            return;
-        }
-        self.received += count;
-        // This thread is the only one that writes it.
-        let delivered = &self.shared.threads[self.thread].delivered[run.publisher as usize];
-        delivered.store(delivered.load(Ordering::Relaxed) + count, Ordering::Relaxed);
-        if matches!(self.shared.schedule, Schedule::Window(_)) {
-            self.touch_publisher(run.publisher);
-        }
-    }
-
-    /// Takes a packet that is no PUBLISH.
-    fn take_other(&mut self, index: usize, frame: &Frame<'_>) -> Result<(), String> {
-        let packet_id = frame.packet_id();
-        let is_refused = frame.reason() >= 0x80;
-        match (self.conns[index].role, frame.kind()) {
-            (Role::Publisher(local), kind::PUBACK | kind::PUBCOMP) => self.acknowledged(local, is_refused),
-            (Role::Publisher(local), kind::PUBREC) if is_refused => self.acknowledged(local, true),
-            (Role::Publisher(_), kind::PUBREC) => self.acks.extend(ack(kind::PUBREL, packet_id)),
-            (Role::Subscriber(_), kind::PUBREL) => self.acks.extend(ack(kind::PUBCOMP, packet_id)),
-            (Role::Publisher(local), kind::PINGRESP) => {
-                if let Some(at_ns) = self.publishers[local].ponged() {
-                    self.in_flight = self.in_flight.saturating_sub(1);
-                    self.received += 1;
-                    self.outcome.latency.saturating_record(self.shared.now_ns().saturating_sub(at_ns));
-                    self.touch(local);
-                }
-            }
-            (Role::Subscriber(_), kind::PINGRESP) => {}
-            // Whoever hands a connection over before it has one looks for it.
-            (Role::Subscriber(_), kind::SUBACK) => match frame.body.last() {
-                Some(code) if *code < 0x80 => {}
-                code => return Err(format!("the broker refused a subscription with {code:02x?}")),
-            },
-            (_, kind::DISCONNECT) => {
-                let reason = frame.body.first().copied().unwrap_or(0);
-                return Err(format!("the broker sent DISCONNECT with {reason:#04x}"));
-            }
-            (_, kind) => return Err(format!("the broker sent a packet of type {kind}, which was not due")),
-        }
-        Ok(())
-    }
-
-    fn acknowledged(&mut self, local: usize, is_refused: bool) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        self.publishers[local].acknowledged(is_refused);
-        self.refused += u64::from(is_refused);
-        self.touch(local);
-    }
-
-    fn touch(&mut self, local: usize) {
+    pub(super) fn touch(&mut self, local: usize) {
         // What comes may be of publishers that have gone long ago.
         let Some(publisher) = self.publishers.get_mut(local) else { return };
         if !std::mem::replace(&mut publisher.is_touched, true) {
@@ -654,7 +335,7 @@ impl<'a> Engine<'a> {
     }
 
     /// The same by the number among all publishers, which may be another thread's.
-    fn touch_publisher(&mut self, publisher: u32) {
+    pub(super) fn touch_publisher(&mut self, publisher: u32) {
         let (at, threads) = (publisher as usize, self.shared.threads.len());
         if at % threads == self.thread {
             self.touch(at / threads);
@@ -672,7 +353,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn close(&mut self, index: usize, why: String) {
+    pub(super) fn close(&mut self, index: usize, why: String) {
         let conn = &mut self.conns[index];
         if std::mem::replace(&mut conn.is_closed, true) || self.phase == Phase::End {
             return;
@@ -713,47 +394,5 @@ impl<'a> Engine<'a> {
             self.touch(local);
         }
         self.outcome.stalls += u64::from(forgiven > 0);
-    }
-}
-
-impl Conn {
-    /// Sends, or keeps what the socket does not take.
-    fn send(&mut self, bytes: &[u8]) {
-        if self.is_closed {
-            return;
-        }
-        let mut sent = 0;
-        while self.out.is_empty() && sent < bytes.len() {
-            match net::send(&self.fd, &bytes[sent..], SendFlags::NOSIGNAL) {
-                Ok(count) => sent += count,
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => break,
-                // The read that follows finds out why.
-                Err(_) => return,
-            }
-        }
-        self.out.extend_from_slice(&bytes[sent..]);
-    }
-}
-
-/// Deliveries of one read that have something in common.
-#[derive(Default)]
-struct Run {
-    now_ns: u64,
-    publisher: u32,
-    /// Deliveries of that publisher that are not counted yet.
-    count: u64,
-    at_ns: u64,
-    /// Deliveries with that stamp that are not recorded yet.
-    at_once: u64,
-}
-
-impl Run {
-    #[inline]
-    fn record(&mut self, latency: &mut Histogram<u64>) {
-        let count = std::mem::take(&mut self.at_once);
-        if count > 0 {
-            latency.saturating_record_n(self.now_ns.saturating_sub(self.at_ns), count);
-        }
     }
 }

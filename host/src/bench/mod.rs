@@ -9,13 +9,18 @@
 //! It uses nothing of the broker in this crate but its types.
 
 mod check;
+mod churn;
+mod conn;
 mod dial;
 mod engine;
 mod error;
+mod figures;
+mod inbound;
 mod packets;
 mod plan;
 mod publisher;
 mod report;
+mod shared;
 mod stage;
 mod steps;
 mod steps_report;

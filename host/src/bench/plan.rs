@@ -23,7 +23,8 @@ pub struct Target {
     pub sources: Vec<IpAddr>,
     /// What topics begin with, and Client Identifiers too, after a `bench-`.
     pub name: String,
-    /// How long connecting, and each answer to a CONNECT or SUBSCRIBE, may take.
+    /// How long connecting, and each answer to a CONNECT or SUBSCRIBE, may take; and for how long nothing may come before the
+    /// last messages are given up.
     pub patience: Duration,
 }
 

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use super::check::{Check, Faults};
-use super::engine::{Engine, Outcome, Phase, Shared, Totals};
+use super::engine::{Engine, Outcome};
 use super::error::Error;
+use super::figures::Window;
 use super::plan::{Options, Target};
 use super::publisher::{Publisher, Schedule};
-use super::report::{Progress, Window};
+use super::report::Progress;
+use super::shared::{Phase, Shared, Totals};
 use super::usage::Usage;
 
-/// How long the last messages are waited for, after nothing has come.
-const QUIET: Duration = Duration::from_secs(3);
 /// How often it is looked whether they have come.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -138,6 +138,8 @@ impl Moment {
 pub(super) struct Seconds<'a> {
     shared: &'a Shared,
     options: &'a Options,
+    /// How long it may be quiet before the last messages are given up.
+    patience: Duration,
     began: Instant,
     last: Moment,
     tell: &'a mut dyn FnMut(&Progress),
@@ -146,10 +148,12 @@ pub(super) struct Seconds<'a> {
 impl<'a> Seconds<'a> {
     pub(super) fn new(
         shared: &'a Shared,
+        target: &Target,
         options: &'a Options,
         tell: &'a mut dyn FnMut(&Progress),
     ) -> Result<Self, Error> {
-        Ok(Self { shared, options, began: Instant::now(), last: Moment::of(shared, options)?, tell })
+        let last = Moment::of(shared, options)?;
+        Ok(Self { shared, options, patience: target.patience, began: Instant::now(), last, tell })
     }
 
     /// Waits until so much time has passed since the beginning, or all connections have ended.
@@ -182,7 +186,7 @@ impl<'a> Seconds<'a> {
         loop {
             let is_heard = self.shared.have_heard(phase);
             let now = without_idle(self.shared.totals());
-            if (is_heard && now.in_flight == 0 && is_complete(&now)) || moved.elapsed() > QUIET {
+            if (is_heard && now.in_flight == 0 && is_complete(&now)) || moved.elapsed() > self.patience {
                 return Ok(());
             }
             if now != last {

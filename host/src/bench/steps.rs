@@ -2,23 +2,23 @@
 
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde_json::json;
 
 use super::check::{Check, InOrder};
+use super::churn;
 use super::dial::{self, Accepted, Manner};
-use super::engine::{Phase, Totals};
 use super::error::Error;
 use super::packets::{Template, clear_retained};
 use super::plan::{Options, Pace, Target, wildcard_filter};
 use super::publisher::{Publisher, Schedule};
 use super::report::Progress;
+use super::shared::{Phase, Totals};
 use super::stage::{Cast, Moment, Played, Seconds, play};
 use super::steps_report::{Step, StepsReport};
 use super::traffic::{check_qos, resident};
+use super::usage;
 
 /// Messages of the one publisher that fills queues and topics which are not acknowledged yet.
 const FILL_WINDOW: u32 = 200;
@@ -99,7 +99,11 @@ pub(super) fn run(
 ) -> Result<StepsReport, Error> {
     let run = Run { target, options };
     match *course {
-        Course::Connect { at_once, time } => run.connect(at_once, time),
+        Course::Connect { at_once, time } => {
+            let mut report = run.report("connect", json!({ "at_once": at_once }));
+            report.steps.push(churn::run(target, options, at_once, time)?);
+            Ok(report)
+        }
         Course::Idle { connections, at_once, time } => run.idle(connections, at_once, time),
         Course::Ping { connections, window, warm_up, time } => run.ping(connections, window, warm_up, time, progress),
         Course::Subscribe { connections, filters, per_packet, qos } => {
@@ -122,7 +126,7 @@ struct Run<'a> {
 impl Run<'_> {
     /// A moment of a step that this thread makes.
     fn now(&self) -> Result<Moment, Error> {
-        Moment::take(Totals::default(), &[this_thread()], self.options)
+        Moment::take(Totals::default(), &[usage::this_thread()], self.options)
     }
 
     /// A moment before the threads of a step begin.
@@ -132,71 +136,6 @@ impl Run<'_> {
 
     fn report(&self, bench: &'static str, settings: serde_json::Value) -> StepsReport {
         StepsReport::new(bench, self.target, self.options, settings)
-    }
-
-    fn connect(&self, at_once: usize, time: Duration) -> Result<StepsReport, Error> {
-        dial::check_open_files(at_once * self.options.threads)?;
-        let threads = self.options.threads;
-        let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
-        let ids: Vec<AtomicU32> = (0..threads).map(|_| AtomicU32::new(0)).collect();
-        let before = self.before_threads()?;
-        let (end, latency) = std::thread::scope(|scope| {
-            let churn = |thread: usize| {
-                let (stop, count, id) = (&stop, &count, &ids[thread]);
-                scope.spawn(move || {
-                    id.store(this_thread(), Ordering::Release);
-                    self.churn(thread * at_once, at_once, stop, count)
-                })
-            };
-            let churning: Vec<_> = (0..threads).map(churn).collect();
-            let until = Instant::now() + time;
-            while Instant::now() < until && !churning.iter().any(|thread| thread.is_finished()) {
-                std::thread::sleep((until - Instant::now().min(until)).min(Duration::from_millis(50)));
-            }
-            let totals = Totals { received: count.load(Ordering::Relaxed), ..Totals::default() };
-            let ids: Vec<u32> = ids.iter().map(|id| id.load(Ordering::Acquire)).collect();
-            let end = Moment::take(totals, &ids, self.options);
-            stop.store(true, Ordering::Relaxed);
-            let mut all = super::latencies();
-            for thread in churning {
-                let latency = thread.join().expect("a thread of the load does not panic")?;
-                all.add(latency).expect("their bounds are the same");
-            }
-            Ok::<_, Error>((end?, all))
-        })?;
-        let mut report = self.report("connect", json!({ "at_once": at_once }));
-        let window = end.since(&before);
-        let step = Step::new("connect", "connection", window.delivered, window, threads);
-        report.steps.push(step.with_latency(&latency));
-        Ok(report)
-    }
-
-    /// Clients that come and go, until it is to stop.
-    fn churn(
-        &self,
-        first: usize,
-        at_once: usize,
-        stop: &AtomicBool,
-        count: &AtomicU64,
-    ) -> Result<Histogram<u64>, Error> {
-        let mut latency = super::latencies();
-        while !stop.load(Ordering::Relaxed) {
-            let mut opened = Vec::with_capacity(at_once);
-            for number in first..first + at_once {
-                let began = Instant::now();
-                let stream = dial::open(self.target, number, at_once * self.options.threads)?;
-                let packet = dial::connect_packet(self.target, &self.target.client_id(number), true);
-                dial::write(&stream, &packet)?;
-                opened.push((began, stream));
-            }
-            for (began, stream) in &opened {
-                dial::read_connack(self.target, stream)?;
-                latency.saturating_record(began.elapsed().as_nanos() as u64);
-            }
-            count.fetch_add(at_once as u64, Ordering::Relaxed);
-            dial::disconnect_all(opened.into_iter().map(|(_, stream)| stream));
-        }
-        Ok(latency)
     }
 
     fn idle(&self, connections: usize, at_once: usize, time: Duration) -> Result<StepsReport, Error> {
@@ -233,7 +172,7 @@ impl Run<'_> {
         let schedule = Schedule::new(Pace::Window(window), connections);
         let cast = Cast { subscribers: Vec::new(), publishers, sources: 0, schedule, keep_alive_secs: None };
         let (window, played) = play(self.target, self.options, cast, |shared| {
-            let mut seconds = Seconds::new(shared, self.options, progress)?;
+            let mut seconds = Seconds::new(shared, self.target, self.options, progress)?;
             seconds.wait(warm_up, true, connections.into())?;
             let start = Moment::of(shared, self.options)?;
             shared.set_phase(Phase::Measure);
@@ -341,7 +280,7 @@ impl Run<'_> {
         let (start, resident_start) = (self.before_threads()?, resident(self.options)?);
         let options = Options { threads: 1, ..self.options.clone() };
         let (end, played) = play(self.target, &options, cast, |shared| {
-            let mut seconds = Seconds::new(shared, self.options, progress)?;
+            let mut seconds = Seconds::new(shared, self.target, self.options, progress)?;
             seconds.wait_complete(Phase::WarmUp, |now| now.published == u64::from(count))?;
             Moment::of(shared, self.options)
         })?;
@@ -388,7 +327,7 @@ impl Run<'_> {
         let schedule = Schedule::new(Pace::Window(1), 1);
         let cast = Cast { subscribers, publishers: Vec::new(), sources: 1, schedule, keep_alive_secs: None };
         let (end, played) = play(self.target, self.options, cast, |shared| {
-            let mut seconds = Seconds::new(shared, self.options, progress)?;
+            let mut seconds = Seconds::new(shared, self.target, self.options, progress)?;
             seconds.wait_complete(Phase::WarmUp, |now| now.received >= expected)?;
             Moment::of(shared, self.options)
         })?;
@@ -476,8 +415,4 @@ fn is_open(stream: &TcpStream) -> bool {
     let is_waiting = |error: std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
     let is_open = stream.set_nonblocking(true).is_ok() && stream.peek(&mut [0]).is_err_and(is_waiting);
     is_open && stream.set_nonblocking(false).is_ok()
-}
-
-fn this_thread() -> u32 {
-    rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()
 }

@@ -5,8 +5,8 @@ use std::fmt;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
+use super::figures::{Latency, Load, Window, is_bottleneck, rate, round, time};
 use super::plan::{Options, Target};
-use super::report::{Latency, Load, Window, is_bottleneck, rate, round, time};
 use super::stage::Played;
 use super::usage::resident_bytes;
 

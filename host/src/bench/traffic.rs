@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use super::check::{Check, InOrder};
 use super::dial::{self, Accepted, Manner};
-use super::engine::{Phase, Shared};
+
 use super::error::Error;
+use super::figures::Window;
 use super::packets::Template;
 use super::plan::{Options, Shape, Target, Traffic};
 use super::publisher::{Publisher, Schedule};
-use super::report::{Broker, Progress, Report, Window};
+use super::report::{Broker, Progress, Report};
+use super::shared::{Phase, Shared};
 use super::stage::{Cast, Moment, Seconds, play};
 use super::usage::{Usage, resident_bytes};
 
@@ -24,7 +26,7 @@ pub(super) fn run(
     let before = resident(options)?;
     let cast = cast(target, traffic, options)?;
     let connected = resident(options)?;
-    let (window, played) = play(target, options, cast, |shared| watch(shared, traffic, options, progress))?;
+    let (window, played) = play(target, options, cast, |shared| watch(shared, target, traffic, options, progress))?;
     let broker = options.pid.zip(window.broker).map(|(pid, used)| Broker {
         pid,
         used,
@@ -102,12 +104,13 @@ fn part(traffic: &Traffic, subscriber: u32, threads: usize) -> (Check, usize) {
 /// Takes the load through its phases, and measures.
 fn watch(
     shared: &Shared,
+    target: &Target,
     traffic: &Traffic,
     options: &Options,
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Window, Error> {
     let connections = traffic.connections() as u64;
-    let mut seconds = Seconds::new(shared, options, progress)?;
+    let mut seconds = Seconds::new(shared, target, options, progress)?;
     seconds.wait(traffic.warm_up, true, connections)?;
     let start = Moment::of(shared, options)?;
     shared.set_phase(Phase::Measure);

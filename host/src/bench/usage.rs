@@ -75,6 +75,11 @@ pub(super) fn resident_bytes(pid: u32) -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
+/// The system's number of the thread that calls it.
+pub(super) fn this_thread() -> u32 {
+    rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()
+}
+
 /// The fields of `schedstat`: on a CPU, waiting for one.
 fn times(schedstat: &str) -> Option<(u64, u64)> {
     let mut fields = schedstat.split_ascii_whitespace().map(str::parse);
@@ -102,7 +107,7 @@ mod tests {
     #[test]
     fn own_process_uses_time_and_memory() {
         let pid = std::process::id();
-        let thread = u32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+        let thread = this_thread();
         let (all, own) = (Usage::of(pid).unwrap(), Usage::of_threads(&[thread]));
         let mut sum = 0_u64;
         // The kernel counts at its ticks.

@@ -175,7 +175,7 @@ fn what_a_broker_loses_repeats_or_turns_round_is_found() {
         (turns_round, "out_of_order", "1 came after a later one"),
     ] {
         let addr = peer(forward);
-        let (report, output) = bench(addr, "pairs --pairs 1 --secs 0.2 --warm-up 0 --window 20");
+        let (report, output) = bench(addr, "pairs --pairs 1 --secs 0.2 --warm-up 0 --window 20 --patience 3s");
         assert_eq!((output.status.code(), &report["ok"]), (Some(1), &Value::Bool(false)), "{report:#}");
         for key in ["lost", "duplicated", "out_of_order", "foreign"] {
             assert_eq!(number(&report["check"][key]), u64::from(key == fault), "{fault}, {key}: {report:#}");
@@ -189,7 +189,7 @@ fn what_a_broker_loses_repeats_or_turns_round_is_found() {
 #[test]
 fn load_goes_on_when_a_broker_loses_everything() {
     let addr = peer(|_, _, _| Vec::new());
-    let (report, output) = bench(addr, "pairs --pairs 1 --secs 1.5 --warm-up 0 --window 20");
+    let (report, output) = bench(addr, "pairs --pairs 1 --secs 1.5 --warm-up 0 --window 20 --patience 3s");
     assert_eq!(output.status.code(), Some(1));
     let check = |key: &str| number(&report["check"][key]);
     assert!(check("stalls") > 0 && check("published") > 20, "{report:#}");
@@ -204,7 +204,7 @@ fn load_that_cannot_keep_up_says_that_it_is_the_bottleneck() {
     // How much of the time the load has something to do depends on who else uses this machine.
     for attempt in 1.. {
         let pid = host.id();
-        let load = "fan-out --publishers 2 --subscribers 1 --rate 1e9 --secs 0.5 --warm-up 0.1";
+        let load = "fan-out --publishers 2 --subscribers 1 --rate 1e9 --secs 0.5 --warm-up 0.1 --patience 3s";
         let (report, output) = bench(addr, &format!("{load} --pid {pid}"));
         assert_eq!(output.status.code(), Some(1), "nothing comes back: {report:#}");
         let is_bottleneck = report["load"]["is_bottleneck"].as_bool().expect("yes or no");

@@ -1,0 +1,75 @@
+//! Clients that come and go.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use super::dial;
+use super::error::Error;
+use super::plan::{Options, Target};
+use super::shared::Totals;
+use super::stage::Moment;
+use super::steps_report::Step;
+use super::usage::this_thread;
+
+/// Lets them, so many of each thread at once.
+pub(super) fn run(target: &Target, options: &Options, at_once: usize, time: Duration) -> Result<Step, Error> {
+    let threads = options.threads;
+    dial::check_open_files(at_once * threads)?;
+    let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
+    let ids: Vec<AtomicU32> = (0..threads).map(|_| AtomicU32::new(0)).collect();
+    let before = Moment::take(Totals::default(), &[], options)?;
+    let (end, latency) = std::thread::scope(|scope| {
+        let churn = |thread: usize| {
+            let (stop, count, id) = (&stop, &count, &ids[thread]);
+            scope.spawn(move || {
+                id.store(this_thread(), Ordering::Release);
+                churn(target, thread * at_once..(thread + 1) * at_once, stop, count)
+            })
+        };
+        let churning: Vec<_> = (0..threads).map(churn).collect();
+        let until = Instant::now() + time;
+        while Instant::now() < until && !churning.iter().any(|thread| thread.is_finished()) {
+            std::thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(50)));
+        }
+        let totals = Totals { received: count.load(Ordering::Relaxed), ..Totals::default() };
+        let ids: Vec<u32> = ids.iter().map(|id| id.load(Ordering::Acquire)).collect();
+        let end = Moment::take(totals, &ids, options);
+        stop.store(true, Ordering::Relaxed);
+        let mut all = super::latencies();
+        for thread in churning {
+            let latency = thread.join().expect("a thread of the load does not panic")?;
+            all.add(latency).expect("their bounds are the same");
+        }
+        Ok::<_, Error>((end?, all))
+    })?;
+    let window = end.since(&before);
+    Ok(Step::new("connect", "connection", window.delivered, window, threads).with_latency(&latency))
+}
+
+/// Clients with these numbers come and go together, until they are to stop. Returns how long CONNACK took.
+fn churn(
+    target: &Target,
+    numbers: std::ops::Range<usize>,
+    stop: &AtomicBool,
+    count: &AtomicU64,
+) -> Result<Histogram<u64>, Error> {
+    let mut latency = super::latencies();
+    while !stop.load(Ordering::Relaxed) {
+        let mut opened = Vec::with_capacity(numbers.len());
+        for number in numbers.clone() {
+            let began = Instant::now();
+            let stream = dial::open(target, number, numbers.len())?;
+            dial::write(&stream, &dial::connect_packet(target, &target.client_id(number), true))?;
+            opened.push((began, stream));
+        }
+        for (began, stream) in &opened {
+            dial::read_connack(target, stream)?;
+            latency.saturating_record(began.elapsed().as_nanos() as u64);
+        }
+        count.fetch_add(numbers.len() as u64, Ordering::Relaxed);
+        dial::disconnect_all(opened.into_iter().map(|(_, stream)| stream));
+    }
+    Ok(latency)
+}

@@ -1,0 +1,456 @@
+//! The options of `host bench`, as they are typed.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use host::bench::{Course, Pace, Shape, Traffic};
+use host::codec::ProtocolVersion;
+use host::limits::parse_time;
+
+use super::What;
+
+/// More of each would be a mistake.
+const CONNECTIONS_MAX: u32 = 1_000_000;
+pub(super) const MESSAGES_MAX: u32 = 100_000_000;
+const AT_ONCE_MAX: usize = 10_000;
+const PAYLOAD_BYTES_MAX: usize = 16 << 20;
+const TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The benchmarks.
+#[derive(Debug, Args)]
+pub(crate) struct LowBench {
+    #[command(subcommand)]
+    pub(super) which: LowWhich,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LowWhich {
+    /// Few publish, many subscribe: each message goes to all subscribers.
+    #[command(name = "fan-out")]
+    FanOut(LowFanOut),
+    /// Many publish, few subscribe.
+    #[command(name = "fan-in")]
+    FanIn(LowFanIn),
+    /// Each publisher has a subscriber of its own.
+    Pairs(LowPairs),
+    /// Many filters with wildcards, and a topic for each.
+    Wildcard(LowWildcard),
+    /// Shared subscriptions: each message goes to one member of each group.
+    Shared(LowShared),
+    /// Times from sending to receiving at a fixed rate, between few pairs.
+    Latency(LowLatency),
+    /// Clients that come and go.
+    Connect(LowConnect),
+    /// Clients that come and stay, and do nothing: memory for each.
+    Idle(LowIdle),
+    /// PINGREQ and PINGRESP.
+    Ping(LowPing),
+    /// SUBSCRIBE to many filters: time and memory for each.
+    Subscribe(LowSubscribe),
+    /// Messages for clients that are away: what keeping them takes, and then sending them.
+    Offline(LowOffline),
+    /// Retained messages: what storing them takes, and then sending them to new subscribers.
+    Retained(LowRetained),
+}
+
+/// The broker.
+#[derive(Debug, Args)]
+pub(super) struct LowTarget {
+    /// The broker, as mqtt://HOST or mqtt://HOST:PORT.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["host", "port"])]
+    pub(super) url: Option<String>,
+    /// The machine of the broker, by name or address. [default: 127.0.0.1]
+    #[arg(long, value_name = "HOST")]
+    pub(super) host: Option<String>,
+    /// Its port. [default: 1883]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) port: Option<u16>,
+    /// The version of the protocol that is spoken: 3.1.1 or 5.
+    #[arg(long, value_name = "VERSION", default_value = "3.1.1", value_parser = version)]
+    pub(super) mqtt: ProtocolVersion,
+    /// The user name of all clients.
+    #[arg(long, value_name = "NAME")]
+    pub(super) username: Option<String>,
+    /// Their password.
+    #[arg(long, value_name = "PASSWORD", requires = "username")]
+    pub(super) password: Option<String>,
+    /// The address that connections come from, 10,000 of them from each; may be given several times. Towards a broker at
+    /// 127.0.0.1, more connections than that come from 127.0.0.2, 127.0.0.3 and so on by themselves.
+    #[arg(long, value_name = "ADDR")]
+    pub(super) source: Vec<IpAddr>,
+    /// What topics and client identifiers contain, so that two loads do not get in each other's way.
+    /// [default: from the number of the process]
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub(super) name: Option<String>,
+    /// How long connecting may take, and an answer; and for how long nothing may come before what is missing is given up.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive_time)]
+    pub(super) patience: Duration,
+    /// The number of the broker's process on this machine: its CPU time and memory are measured.
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) pid: Option<u32>,
+    /// Threads that make the load.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(super) threads: u16,
+    /// Ask for packets without a pause instead of sleeping until some come. Takes a whole core for each thread; the broker then
+    /// need not wake anybody up, and latency is without the time that this takes.
+    #[arg(long)]
+    pub(super) spin: bool,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Do not print progress.
+    #[arg(long)]
+    pub(super) quiet: bool,
+}
+
+/// Messages.
+#[derive(Debug, Args)]
+struct LowMessages {
+    /// The QoS of publishers and subscriptions.
+    #[arg(long, value_name = "QOS", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=2))]
+    qos: u8,
+    /// The size of a payload in bytes; at least 16, as it begins with the time, the publisher and a number.
+    #[arg(long, value_name = "BYTES", default_value_t = 16, value_parser = payload_bytes)]
+    payload: usize,
+    #[command(flatten)]
+    times: LowTimes,
+}
+
+#[derive(Debug, Args)]
+struct LowPace {
+    /// How many messages of each publisher may be on their way: sent, and not yet received by all who get them.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    window: u32,
+    /// Send so many messages a second in all, at fixed times, whatever the broker does. Latency is counted from the time at
+    /// which a message was due.
+    #[arg(long, value_name = "N", conflicts_with = "window", value_parser = rate)]
+    rate: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+struct LowTimes {
+    /// For how many seconds it is measured.
+    #[arg(long, value_name = "SECS", default_value = "5", value_parser = secs)]
+    secs: Duration,
+    /// For how many seconds the load runs before that.
+    #[arg(long, value_name = "SECS", default_value = "1", value_parser = secs_or_none)]
+    warm_up: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LowFanOut {
+    /// Connections that publish.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = connections())]
+    publishers: u32,
+    /// Connections that subscribe.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = connections())]
+    subscribers: u32,
+    #[command(flatten)]
+    messages: LowMessages,
+    #[command(flatten)]
+    pace: LowPace,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LowFanIn {
+    /// Connections that publish.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = connections())]
+    publishers: u32,
+    /// Connections that subscribe.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = connections())]
+    subscribers: u32,
+    #[command(flatten)]
+    messages: LowMessages,
+    #[command(flatten)]
+    pace: LowPace,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LowPairs {
+    /// Pairs of a publisher and a subscriber.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = connections())]
+    pairs: u32,
+    #[command(flatten)]
+    messages: LowMessages,
+    #[command(flatten)]
+    pace: LowPace,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LowWildcard {
+    /// Filters with wildcards, of all subscribers together; as many topics are published to, in turn.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = connections())]
+    filters: u32,
+    /// Connections that publish.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = connections())]
+    publishers: u32,
+    /// Connections that subscribe, each to its part of the filters.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = connections())]
+    subscribers: u32,
+    #[command(flatten)]
+    messages: LowMessages,
+    #[command(flatten)]
+    pace: LowPace,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LowShared {
+    /// Members of each group.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = connections())]
+    members: u32,
+    /// Groups; each of them gets each message once.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    groups: u32,
+    /// Connections that publish.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = connections())]
+    publishers: u32,
+    #[command(flatten)]
+    messages: LowMessages,
+    #[command(flatten)]
+    pace: LowPace,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LowLatency {
+    /// Messages a second, of all pairs together.
+    #[arg(long, value_name = "N", default_value = "5000", value_parser = rate)]
+    rate: f64,
+    /// Pairs of a publisher and a subscriber.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = connections())]
+    pairs: u32,
+    #[command(flatten)]
+    messages: LowMessages,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LowConnect {
+    /// Connections that each thread opens before it waits for the first of their answers.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_once)]
+    at_once: usize,
+    /// For how many seconds it is measured.
+    #[arg(long, value_name = "SECS", default_value = "5", value_parser = secs)]
+    secs: Duration,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LowIdle {
+    /// How many clients.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = connections())]
+    connections: u32,
+    /// Connections that are opened before the first of their answers is waited for.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_once)]
+    at_once: usize,
+    /// For how many seconds they stay.
+    #[arg(long, value_name = "SECS", default_value = "5", value_parser = secs)]
+    secs: Duration,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LowPing {
+    /// How many clients.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = connections())]
+    connections: u32,
+    /// PINGREQ of each client that are not answered yet.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    window: u32,
+    #[command(flatten)]
+    times: LowTimes,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LowSubscribe {
+    /// How many clients.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = connections())]
+    connections: u32,
+    /// Filters with wildcards, of all clients together; no two are the same.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = messages())]
+    filters: u32,
+    /// Filters in one SUBSCRIBE.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_once)]
+    per_packet: usize,
+    /// The QoS that is asked for.
+    #[arg(long, value_name = "QOS", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=2))]
+    qos: u8,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LowOffline {
+    /// How many sessions.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = connections())]
+    sessions: u32,
+    /// Messages of QoS 1 for each.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = messages())]
+    messages: u32,
+    /// The size of a payload in bytes; at least 16.
+    #[arg(long, value_name = "BYTES", default_value_t = 16, value_parser = payload_bytes)]
+    payload: usize,
+    /// All sessions subscribe to one topic and get the same messages, instead of each to its own.
+    #[arg(long)]
+    one_topic: bool,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LowRetained {
+    /// Retained messages, each of its own topic.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = messages())]
+    messages: u32,
+    /// Clients that subscribe to all of them.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = connections())]
+    subscribers: u32,
+    /// The size of a payload in bytes; at least 16.
+    #[arg(long, value_name = "BYTES", default_value_t = 16, value_parser = payload_bytes)]
+    payload: usize,
+    /// The QoS of the subscriptions; the messages are published with QoS 1.
+    #[arg(long, value_name = "QOS", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=2))]
+    qos: u8,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+impl LowWhich {
+    pub(super) fn into_what(self) -> (What, LowTarget) {
+        use Shape::{All, Pairs, Shared, Wildcard};
+        let course = |course, target| (What::Course(course), target);
+        match self {
+            Self::FanOut(LowFanOut { publishers, subscribers, messages, pace, target }) => {
+                (messages.traffic("fan-out", All, publishers, subscribers, pace.pace()), target)
+            }
+            Self::FanIn(LowFanIn { publishers, subscribers, messages, pace, target }) => {
+                (messages.traffic("fan-in", All, publishers, subscribers, pace.pace()), target)
+            }
+            Self::Pairs(LowPairs { pairs, messages, pace, target }) => {
+                (messages.traffic("pairs", Pairs, pairs, pairs, pace.pace()), target)
+            }
+            Self::Wildcard(LowWildcard { filters, publishers, subscribers, messages, pace, target }) => {
+                (messages.traffic("wildcard", Wildcard(filters), publishers, subscribers, pace.pace()), target)
+            }
+            Self::Shared(LowShared { members, groups, publishers, messages, pace, target }) => {
+                let all = members.saturating_mul(groups);
+                (messages.traffic("shared", Shared(groups), publishers, all, pace.pace()), target)
+            }
+            Self::Latency(LowLatency { rate, pairs, messages, target }) => {
+                (messages.traffic("latency", Pairs, pairs, pairs, Pace::Rate(rate)), target)
+            }
+            Self::Connect(LowConnect { at_once, secs, target }) => {
+                course(Course::Connect { at_once, time: secs }, target)
+            }
+            Self::Idle(LowIdle { connections, at_once, secs, target }) => {
+                course(Course::Idle { connections: connections as usize, at_once, time: secs }, target)
+            }
+            Self::Ping(LowPing { connections, window, times: LowTimes { secs, warm_up }, target }) => {
+                course(Course::Ping { connections, window, warm_up, time: secs }, target)
+            }
+            Self::Subscribe(LowSubscribe { connections, filters, per_packet, qos, target }) => {
+                course(Course::Subscribe { connections: connections as usize, filters, per_packet, qos }, target)
+            }
+            Self::Offline(LowOffline { sessions, messages, payload, one_topic, target }) => {
+                course(Course::Offline { sessions, messages, payload_bytes: payload, one_topic }, target)
+            }
+            Self::Retained(LowRetained { messages, subscribers, payload, qos, target }) => {
+                course(Course::Retained { messages, subscribers, payload_bytes: payload, qos }, target)
+            }
+        }
+    }
+}
+
+impl LowPace {
+    fn pace(&self) -> Pace {
+        self.rate.map_or(Pace::Window(self.window), Pace::Rate)
+    }
+}
+
+impl LowMessages {
+    fn traffic(self, name: &'static str, shape: Shape, publishers: u32, subscribers: u32, pace: Pace) -> What {
+        What::Traffic(Traffic {
+            name,
+            shape,
+            publishers,
+            subscribers,
+            qos: self.qos,
+            payload_bytes: self.payload,
+            pace,
+            warm_up: self.times.warm_up,
+            time: self.times.secs,
+        })
+    }
+}
+
+fn connections() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(CONNECTIONS_MAX))
+}
+
+fn messages() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(MESSAGES_MAX))
+}
+
+fn at_once(typed: &str) -> Result<usize, String> {
+    let number = typed.parse().ok().filter(|number| (1..=AT_ONCE_MAX).contains(number));
+    number.ok_or_else(|| format!("expected a number from 1 to {AT_ONCE_MAX}"))
+}
+
+fn version(typed: &str) -> Result<ProtocolVersion, String> {
+    match typed {
+        "3.1.1" | "311" | "4" => Ok(ProtocolVersion::V3_1_1),
+        "5" | "5.0" => Ok(ProtocolVersion::V5),
+        _ => Err("expected 3.1.1 or 5".to_owned()),
+    }
+}
+
+fn payload_bytes(typed: &str) -> Result<usize, String> {
+    let range = Traffic::PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX;
+    let bytes = typed.parse().ok().filter(|bytes| range.contains(bytes));
+    bytes.ok_or_else(|| format!("expected a number of bytes from {} to {}", range.start(), range.end()))
+}
+
+fn rate(typed: &str) -> Result<f64, String> {
+    let rate = typed.parse().ok().filter(|rate| (0.001..=1e9).contains(rate));
+    rate.ok_or_else(|| "expected a number of messages a second, such as 5000".to_owned())
+}
+
+fn name(typed: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if typed.is_empty() || typed.len() > 100 || !typed.bytes().all(is_plain) {
+        return Err("expected up to 100 letters, digits, `-`, `_` or `.`".to_owned());
+    }
+    Ok(typed.to_owned())
+}
+
+/// Seconds, with a fraction or without, or with a unit.
+fn secs_or_none(typed: &str) -> Result<Duration, String> {
+    let secs = typed.parse().ok().and_then(|secs| Duration::try_from_secs_f64(secs).ok());
+    let time = secs.or_else(|| parse_time(typed)).filter(|time| *time <= TIME_MAX);
+    time.ok_or_else(|| "expected a number of seconds, such as 5 or 0.5, or a time such as 2min".to_owned())
+}
+
+fn secs(typed: &str) -> Result<Duration, String> {
+    let time = secs_or_none(typed)?;
+    if time < Duration::from_millis(10) { Err("expected at least 0.01".to_owned()) } else { Ok(time) }
+}
+
+fn positive_time(typed: &str) -> Result<Duration, String> {
+    let time = parse_time(typed).filter(|time| !time.is_zero() && *time <= TIME_MAX);
+    time.ok_or_else(|| "expected a time from 1ms to 1d, such as 500ms or 10s".to_owned())
+}
