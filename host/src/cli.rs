@@ -41,6 +41,8 @@ Examples:
   host swap --plugin ./libacl.so --canary 10%
       Let the new version decide for a tenth of the connections of the host that runs; then
       host swap --promote, or host swap --rollback.
+  host bench fan-out --subscribers 1000 --qos 1 --pid $(pidof host)
+      Put a load on a broker, check what comes, and say what it took.
 
 Signals:
   SIGINT, SIGTERM   Stop: accept nobody, tell the clients, send what is to be sent (3 s at most),
@@ -49,7 +51,8 @@ Signals:
 
 Exit codes:
   0   Stopped as asked, or everything checked is in order.
-  1   The server failed while it ran; or a command for a running host was refused or failed.
+  1   The server failed while it ran; or a command for a running host was refused or failed;
+      or a benchmark lost messages.
   2   Not started: the command line, a file, a plugin, its configuration or a listener is at
       fault. One paragraph says which. Or no running host was found for a command.";
 

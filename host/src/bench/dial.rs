@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -11,6 +12,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use super::error::Error;
 use super::packets::{self, Connect, DISCONNECT, Frame, PINGREQ, kind, variable_byte_integer};
 use super::plan::Target;
+use super::report::Progress;
 
 /// How many connections are opened before the first of their CONNACKs is waited for. Less than what listeners let wait.
 pub(super) const AT_ONCE: usize = 64;
@@ -195,16 +197,17 @@ impl Default for Manner {
     }
 }
 
-/// Makes connections, each with its own number, and subscribes to what `subscription` says.
+/// Makes connections, each with its own number, and subscribes to what `subscription` says. `progress` is called once a second.
 pub(super) fn connect_all(
     target: &Target,
     numbers: Range<usize>,
     manner: Manner,
+    progress: &mut dyn FnMut(&Progress),
     subscription: impl Fn(usize) -> Option<(Vec<String>, u8)>,
 ) -> Result<Vec<(TcpStream, Accepted)>, Error> {
     let count = numbers.len();
     check_open_files(count)?;
-    let mut ready = Vec::with_capacity(count);
+    let (mut ready, mut told) = (Vec::with_capacity(count), Instant::now());
     for start in numbers.clone().step_by(manner.at_once) {
         let numbers = start..numbers.end.min(start + manner.at_once);
         let mut streams = Vec::with_capacity(manner.at_once);
@@ -232,6 +235,10 @@ pub(super) fn connect_all(
                 }
             }
             ready.push((stream, accepted));
+        }
+        if told.elapsed() >= Duration::from_secs(1) {
+            told = Instant::now();
+            progress(&Progress::Connecting { connected: ready.len(), connections: count });
         }
     }
     Ok(ready)

@@ -31,11 +31,11 @@ use hdrhistogram::Histogram;
 
 pub use error::Error;
 pub use plan::{Options, Pace, Shape, Target, Traffic};
-pub use report::{Progress, Report};
+pub use report::{Progress, Report, Second};
 pub use steps::Course;
 pub use steps_report::StepsReport;
 
-/// Runs a load of messages. `progress` is told about each second.
+/// Runs a load of messages. `progress` is called once a second.
 ///
 /// # Errors
 /// Nothing was measured: the broker was not reached, refused what the load needs, or closed a connection before the load

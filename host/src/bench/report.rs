@@ -10,9 +10,23 @@ use super::plan::{Options, Pace, Shape, Target, Traffic};
 use super::stage::Played;
 use super::usage::Used;
 
+/// How far a benchmark has come.
+#[derive(Debug, Clone, Copy)]
+pub enum Progress {
+    /// Connections are being made.
+    Connecting {
+        /// How many there are.
+        connected: usize,
+        /// How many there will be.
+        connections: usize,
+    },
+    /// Messages, or other packets, flow.
+    Second(Second),
+}
+
 /// What happened in one second.
 #[derive(Debug, Clone, Copy)]
-pub struct Progress {
+pub struct Second {
     /// Since the load began.
     pub elapsed: Duration,
     /// It is not measured yet.
@@ -21,26 +35,32 @@ pub struct Progress {
     pub published_per_sec: f64,
     /// Messages that subscribers got, in one second.
     pub delivered_per_sec: f64,
-    /// Messages that subscribers got since the load began.
-    pub delivered: u64,
     /// CPU time of the broker: 1 is one core.
     pub broker_busy: Option<f64>,
 }
 
-impl Progress {
-    pub(super) fn new(elapsed: Duration, is_warm_up: bool, window: &Window, delivered: u64) -> Self {
+impl Second {
+    pub(super) fn new(elapsed: Duration, is_warm_up: bool, window: &Window) -> Self {
         Self {
             elapsed,
             is_warm_up,
             published_per_sec: window.published as f64 / window.secs(),
             delivered_per_sec: window.delivered as f64 / window.secs(),
-            delivered,
             broker_busy: window.broker.map(|used| used.cpu_ns as f64 / 1e9 / window.secs()),
         }
     }
 }
 
 impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connecting { connected, connections } => write!(f, "connected {connected} of {connections}"),
+            Self::Second(second) => second.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Second {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let published = rate(self.published_per_sec);
         let delivered = rate(self.delivered_per_sec);

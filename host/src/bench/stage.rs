@@ -11,7 +11,7 @@ use super::error::Error;
 use super::figures::Window;
 use super::plan::{Options, Target};
 use super::publisher::{Publisher, Schedule};
-use super::report::Progress;
+use super::report::{Progress, Second};
 use super::shared::{Phase, Shared, Totals};
 use super::usage::Usage;
 
@@ -173,7 +173,7 @@ impl<'a> Seconds<'a> {
     fn tell(&mut self, is_warm_up: bool) -> Result<(), Error> {
         let now = Moment::of(self.shared, self.options)?;
         let window = now.since(&self.last);
-        (self.tell)(&Progress::new(self.began.elapsed(), is_warm_up, &window, now.totals.received));
+        (self.tell)(&Progress::Second(Second::new(self.began.elapsed(), is_warm_up, &window)));
         self.last = now;
         Ok(())
     }

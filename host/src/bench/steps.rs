@@ -104,10 +104,10 @@ pub(super) fn run(
             report.steps.push(churn::run(target, options, at_once, time)?);
             Ok(report)
         }
-        Course::Idle { connections, at_once, time } => run.idle(connections, at_once, time),
+        Course::Idle { connections, at_once, time } => run.idle(connections, at_once, time, progress),
         Course::Ping { connections, window, warm_up, time } => run.ping(connections, window, warm_up, time, progress),
         Course::Subscribe { connections, filters, per_packet, qos } => {
-            run.subscribe(connections, filters, per_packet, qos)
+            run.subscribe(connections, filters, per_packet, qos, progress)
         }
         Course::Offline { sessions, messages, payload_bytes, one_topic } => {
             run.offline(sessions, messages, payload_bytes, one_topic, progress)
@@ -138,11 +138,17 @@ impl Run<'_> {
         StepsReport::new(bench, self.target, self.options, settings)
     }
 
-    fn idle(&self, connections: usize, at_once: usize, time: Duration) -> Result<StepsReport, Error> {
+    fn idle(
+        &self,
+        connections: usize,
+        at_once: usize,
+        time: Duration,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<StepsReport, Error> {
         let mut report = self.report("idle", json!({ "connections": connections, "at_once": at_once }));
         let (start, resident_start) = (self.now()?, resident(self.options)?);
         let manner = Manner { at_once, ..Manner::default() };
-        let ready = dial::connect_all(self.target, 0..connections, manner, |_| None)?;
+        let ready = dial::connect_all(self.target, 0..connections, manner, progress, |_| None)?;
         let (connected, resident_connected) = (self.now()?, resident(self.options)?);
         std::thread::sleep(time);
         let end = self.now()?;
@@ -164,7 +170,7 @@ impl Run<'_> {
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<StepsReport, Error> {
         let mut report = self.report("ping", json!({ "connections": connections, "window": window }));
-        let ready = dial::connect_all(self.target, 0..connections as usize, Manner::default(), |_| None)?;
+        let ready = dial::connect_all(self.target, 0..connections as usize, Manner::default(), progress, |_| None)?;
         let publishers = (0..connections)
             .zip(ready)
             .map(|(id, (stream, _))| Ok((dial::nonblocking(stream)?, Publisher::pings(id))))
@@ -188,10 +194,17 @@ impl Run<'_> {
         Ok(report)
     }
 
-    fn subscribe(&self, connections: usize, filters: u32, per_packet: usize, qos: u8) -> Result<StepsReport, Error> {
+    fn subscribe(
+        &self,
+        connections: usize,
+        filters: u32,
+        per_packet: usize,
+        qos: u8,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<StepsReport, Error> {
         let settings = json!({ "connections": connections, "filters": filters, "per_packet": per_packet, "qos": qos });
         let mut report = self.report("subscribe", settings);
-        let ready = dial::connect_all(self.target, 0..connections, Manner::default(), |_| None)?;
+        let ready = dial::connect_all(self.target, 0..connections, Manner::default(), progress, |_| None)?;
         let packet = |first: u32| {
             let numbers = first..filters.min(first.saturating_add(per_packet as u32));
             let texts: Vec<String> = numbers.map(|number| wildcard_filter(self.target, number)).collect();
@@ -232,8 +245,9 @@ impl Run<'_> {
         };
         let numbers = 0..sessions as usize;
         let kept = Manner { clean: false, ..Manner::default() };
-        let ready =
-            dial::connect_all(self.target, numbers.clone(), kept, |number| Some((vec![topic(number as u32)], 1)))?;
+        let ready = dial::connect_all(self.target, numbers.clone(), kept, progress, |number| {
+            Some((vec![topic(number as u32)], 1))
+        })?;
         if ready.iter().any(|(_, accepted)| accepted.session_present) {
             return Err(Error::NotStarted("the broker has sessions of an earlier run: choose another --name".into()));
         }
@@ -249,7 +263,7 @@ impl Run<'_> {
             Ok(())
         });
         // Whatever has become of it, nothing is left behind: a clean start ends the session before.
-        let ready = dial::connect_all(self.target, numbers, Manner::default(), |_| None);
+        let ready = dial::connect_all(self.target, numbers, Manner::default(), progress, |_| None);
         outcome?;
         dial::disconnect_all(ready?.into_iter().map(|(stream, _)| stream));
         Ok(report)
@@ -303,7 +317,7 @@ impl Run<'_> {
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<(Step, Played), Error> {
         let (start, threads) = (self.before_threads()?, self.options.threads);
-        let ready = dial::connect_all(self.target, 0..sessions as usize, kept, |_| None)?;
+        let ready = dial::connect_all(self.target, 0..sessions as usize, kept, progress, |_| None)?;
         if let Some(missing) = ready.iter().position(|(_, accepted)| !accepted.session_present) {
             return Err(Error::Lost(format!("the broker has not kept the session of client {missing}")));
         }
@@ -372,7 +386,7 @@ impl Run<'_> {
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<(Step, Played), Error> {
         let threads = self.options.threads;
-        let ready = dial::connect_all(self.target, 0..subscribers as usize, Manner::default(), |_| None)?;
+        let ready = dial::connect_all(self.target, 0..subscribers as usize, Manner::default(), progress, |_| None)?;
         let start = self.before_threads()?;
         let filter = [format!("bench/{}/#", self.target.name)];
         let mut waiting = Vec::with_capacity(ready.len());
@@ -405,7 +419,7 @@ impl Run<'_> {
     /// A connection whose number no other one has.
     fn one_more(&self) -> Result<(TcpStream, Accepted), Error> {
         const NUMBER: usize = 9_999_999;
-        let mut ready = dial::connect_all(self.target, NUMBER..NUMBER + 1, Manner::default(), |_| None)?;
+        let mut ready = dial::connect_all(self.target, NUMBER..NUMBER + 1, Manner::default(), &mut |_| {}, |_| None)?;
         Ok(ready.pop().expect("one was asked for"))
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn run(
 ) -> Result<Report, Error> {
     traffic.check().map_err(Error::NotStarted)?;
     let before = resident(options)?;
-    let cast = cast(target, traffic, options)?;
+    let cast = cast(target, traffic, options, progress)?;
     let connected = resident(options)?;
     let (window, played) = play(target, options, cast, |shared| watch(shared, target, traffic, options, progress))?;
     let broker = options.pid.zip(window.broker).map(|(pid, used)| Broker {
@@ -44,9 +44,14 @@ pub(super) fn resident(options: &Options) -> Result<u64, Error> {
 }
 
 /// Connects everybody.
-fn cast(target: &Target, traffic: &Traffic, options: &Options) -> Result<Cast, Error> {
+fn cast(
+    target: &Target,
+    traffic: &Traffic,
+    options: &Options,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Cast, Error> {
     let Traffic { publishers, subscribers, qos, .. } = *traffic;
-    let ready = dial::connect_all(target, 0..traffic.connections(), Manner::default(), |number| {
+    let ready = dial::connect_all(target, 0..traffic.connections(), Manner::default(), progress, |number| {
         let number = number as u32;
         (number < subscribers).then(|| (traffic.filters(target, number), qos))
     })?;
