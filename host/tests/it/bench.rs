@@ -197,6 +197,18 @@ fn load_goes_on_when_a_broker_loses_everything() {
 }
 
 #[test]
+fn connection_that_a_broker_ends_is_told_with_the_reason() {
+    let ends: Forward = |number, packet, _| match number {
+        5 => [packet, &[0xe0, 1, 0x8b]].concat(),
+        _ => packet.to_vec(),
+    };
+    let (report, output) = bench(peer(ends), "pairs --pairs 1 --secs 0.2 --warm-up 0 --window 20 --patience 3s");
+    assert_eq!((output.status.code(), &report["check"]["connections_closed"]), (Some(1), &Value::from(1)));
+    assert_eq!(number(&report["check"]["delivered"]), 6, "what came before it has come: {report:#}");
+    assert!(report["notes"].to_string().contains("DISCONNECT with 0x8b"), "{report:#}");
+}
+
+#[test]
 fn load_that_cannot_keep_up_says_that_it_is_the_bottleneck() {
     // It is enough to read what comes; the broker's process is another one, which has nothing to do.
     let addr = peer_that_only_reads();
