@@ -228,3 +228,37 @@ fn quarantine_refuses_or_skips_until_it_is_ended() {
         assert!(!chain.plugins()[0].end_quarantine());
     }
 }
+
+/// Hands over what it knows as a whole, or panics.
+struct Whole(bool);
+
+#[handler]
+impl Handler for Whole {
+    type Connection = ();
+
+    fn init(_: Host, config: &str) -> Result<Self, Error> {
+        Ok(Self(config == "\"panic\""))
+    }
+
+    fn new_connection(&self, _: &plugin_api::ConnectionInfo<'_>) {}
+
+    fn export_plugin_state(&self) -> plugin_api::State {
+        assert!(!self.0, "as asked");
+        plugin_api::State::new(1, "all")
+    }
+
+    fn import_plugin_state(&self, state: plugin_api::StateView<'_>) -> Result<(), Error> {
+        if state.bytes() == b"all" { Ok(()) } else { Err("something else".into()) }
+    }
+}
+
+/// A version that cannot say what it knows is not replaced by one that would begin without it.
+#[test]
+fn what_a_plugin_knows_as_a_whole_is_handed_over_or_the_swap_fails() {
+    let services = Services::detached();
+    let [sound, panics] = ["{}", "\"panic\""]
+        .map(|config| Plugin::from_static::<Whole>("whole", "1.0.0", config, &services).expect("it starts"));
+    assert_eq!(sound.hand_over_all(&panics), Ok(()));
+    let why = panics.hand_over_all(&sound).expect_err("it panics");
+    assert!(why.contains("export_plugin_state of version 1.0.0 failed"), "{why}");
+}
