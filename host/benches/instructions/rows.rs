@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use host::codec::ProtocolVersion::{V3_1_1, V5};
 use host::codec::{self, Ack, Frame, Packet, PacketId, ProtocolVersion, PublishHead};
-use host::plugin::{ChangedMessage, ConnectionInfo, PublishOutcome, PublishRequest};
+use host::plugin::{ChangedMessage, ConnectionInfo, PublishFields, PublishOutcome, PublishRequest};
 use host::router::{Interest, Router, SessionKey, SubscribeOptions};
 use plugin_api::QoS::{self, AtLeastOnce, AtMostOnce, ExactlyOnce};
 
@@ -149,7 +149,7 @@ fn callback(meter: &mut Meter) -> usize {
     let info = ConnectionInfo { connection: 1, peer, listener: "l" };
     let mut handlers = chain.new_connection(&info).expect("states");
     let mut changed = ChangedMessage::default();
-    let request = PublishRequest {
+    let request = PublishRequest::new(PublishFields {
         topic: TOPIC,
         payload: &[b'x'; 16],
         properties: &[],
@@ -158,7 +158,7 @@ fn callback(meter: &mut Meter) -> usize {
         dup: false,
         packet_id: None,
         will: false,
-    };
+    });
     repeat(meter, 1000, |meter| {
         let outcome = meter.measure(|| chain.publish(&mut handlers, "a-client", black_box(&request), &mut changed));
         assert_eq!(outcome, PublishOutcome::Forward);

@@ -15,7 +15,9 @@ use super::session::{AcceptedWill, WillBody};
 use super::timers::Subject;
 use crate::clock::Millis;
 use crate::message::{MessageParts, Source};
-use crate::plugin::{Answered, Cursor, DisconnectReason, Handlers, OwnedMessage, PublishOutcome, PublishRequest};
+use crate::plugin::{
+    Answered, Cursor, DisconnectReason, Handlers, OwnedMessage, PublishFields, PublishOutcome, PublishRequest,
+};
 use crate::router::SessionKey;
 
 /// Time that a plugin has for an answer while the server stops, in milliseconds: there may be two of them, and stopping
@@ -300,7 +302,7 @@ impl Core {
 
 /// What handlers are shown of a will.
 fn request(will: &Will) -> PublishRequest<'_> {
-    PublishRequest {
+    PublishRequest::new(PublishFields {
         topic: &will.topic,
         payload: &will.payload,
         properties: &will.properties,
@@ -309,5 +311,5 @@ fn request(will: &Will) -> PublishRequest<'_> {
         dup: false,
         packet_id: None,
         will: true,
-    }
+    })
 }

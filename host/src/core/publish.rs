@@ -14,7 +14,7 @@ use crate::clock::Millis;
 use crate::codec::{self, Ack, DecodeError, Packet, PacketId, ProtocolVersion, Publish};
 use crate::limits::RejectedPublish;
 use crate::message::{AsItCame, MessageParts, Source};
-use crate::plugin::{Cursor, PublishOutcome, PublishRequest};
+use crate::plugin::{Cursor, PublishFields, PublishOutcome, PublishRequest};
 
 impl Core {
     /// PUBLISH, the packet that there is most of. Nearly always its topic has been published to before: then it is known
@@ -408,7 +408,7 @@ impl Core {
 /// What handlers are shown of a PUBLISH packet.
 #[inline]
 fn request<'a>(publish: &Publish<'a>, topic: &'a str) -> PublishRequest<'a> {
-    PublishRequest {
+    PublishRequest::new(PublishFields {
         topic,
         payload: publish.payload,
         properties: publish.properties.as_bytes(),
@@ -417,7 +417,7 @@ fn request<'a>(publish: &Publish<'a>, topic: &'a str) -> PublishRequest<'a> {
         dup: publish.dup,
         packet_id: publish.packet_id.map(PacketId::get),
         will: false,
-    }
+    })
 }
 
 /// Whether a payload is UTF-8 where its Payload Format Indicator says so, section 3.3.2.3.2.

@@ -88,14 +88,14 @@ fn connect_from(
     mut all: Option<ConnackOverrides>,
 ) -> ConnectOutcome {
     let will = request.will.map(PublishRequest::from);
-    let will = will.as_ref().map(|will| will.raw(false));
+    let will = will.as_ref().map(PublishRequest::raw);
     for index in implementing_from(handlers, Callback::Connect, from) {
         if handlers.is_skipped(index) {
             continue; // Nobody's opinion is not a consent.
         }
         let overrides = all.get_or_insert_default();
         let client_id = overrides.client_id.as_deref().unwrap_or(request.client_id);
-        let raw = request.raw(client_id, will.as_ref());
+        let raw = request.raw(client_id, will);
         let mut answer = Answer::default();
         let Ok(verdict) = handlers.connect(index, request.client_id, &mut answer, &raw) else {
             return ConnectOutcome::Failed;
@@ -163,7 +163,7 @@ fn auth_from(
             continue;
         }
         let mut answer = Answer::default();
-        let Ok(verdict) = handlers.auth(index, who, &mut answer, &raw) else {
+        let Ok(verdict) = handlers.ask(index, who, &mut answer, &raw) else {
             return AuthOutcome::Failed;
         };
         if is_later(verdict, &answer) {

@@ -191,54 +191,41 @@ impl Plugin {
     }
 
     /// Makes a call: it is counted, seen by the watchdog, and timed now and then.
-    #[inline]
     pub(super) fn run<T>(&self, entry: Entry, connection: u64, who: &str, call: impl FnOnce() -> T) -> (T, Left) {
-        let monitor = &*self.monitor;
-        // Straight on in the usual case; what is rare is out of line, so that it costs no registers.
-        match Watch::seat() {
-            Some(seat) if !monitor.begin(seat, entry) => self.run_seen(seat, entry, connection, who, call),
-            seat => self.run_timed(seat, entry, connection, who, call),
-        }
+        let seat = Watch::seat();
+        let (nth, is_timed) = self.monitor.count_call(seat, entry);
+        let begun = is_timed.then(Instant::now);
+        let (outcome, touched) = match seat {
+            Some(seat) => self.run_counted((seat, nth), entry, connection, who, call),
+            None => services::plainly_inside(entry, connection, who, call),
+        };
+        begun.inspect(|begun| self.monitor.time(entry, begun.elapsed()));
+        (outcome, if touched { services::settle() } else { None })
     }
 
-    #[inline(always)]
-    fn run_seen<T>(
+    /// Counts a call that is to be made with `run_counted`. `None`: it is not counted, and has to be made with `run`.
+    #[inline]
+    pub(super) fn count_plain_call(&self, entry: Entry) -> Option<(&'static Seat, u64)> {
+        let seat = Watch::seat()?;
+        Some((seat, self.monitor.count_plain_call(seat, entry)?))
+    }
+
+    /// Makes a call that is counted already. `true`: it has left something behind, see [`services::settle`].
+    #[inline(always)] // See `services::plainly_inside`.
+    pub(super) fn run_counted<T>(
         &self,
-        seat: &Seat,
+        (seat, nth): (&Seat, u64),
         entry: Entry,
         connection: u64,
         who: &str,
         call: impl FnOnce() -> T,
-    ) -> (T, Left) {
+    ) -> (T, bool) {
         // Until a client has been let in, it has no Client Identifier, or another one.
         let is_early = entry == Entry::of(Callback::Connect) || connection == NO_CONNECTION;
         let anew = is_early || entry == Entry::NEW_CONNECTION;
-        let number = seat.enter(&self.monitor, entry, connection, who, anew);
-        let outcome = services::inside(entry, connection, who, call);
-        seat.leave(number);
-        outcome
-    }
-
-    /// Makes a call that is timed, or is on a thread that is no worker's and is counted here.
-    #[cold]
-    #[inline(never)]
-    fn run_timed<T>(
-        &self,
-        seat: Option<&Seat>,
-        entry: Entry,
-        connection: u64,
-        who: &str,
-        call: impl FnOnce() -> T,
-    ) -> (T, Left) {
-        let Some(seat) = seat else {
-            let begun = self.monitor.begin_elsewhere(entry).then(Instant::now);
-            let outcome = services::inside(entry, connection, who, call);
-            begun.inspect(|begun| self.monitor.time(entry, begun.elapsed()));
-            return outcome;
-        };
-        let begun = Instant::now();
-        let outcome = self.run_seen(seat, entry, connection, who, call);
-        self.monitor.time(entry, begun.elapsed());
+        seat.enter(&self.monitor, entry, nth, connection, who, anew);
+        let outcome = services::plainly_inside(entry, connection, who, call);
+        seat.leave();
         outcome
     }
 

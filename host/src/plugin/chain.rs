@@ -116,7 +116,7 @@ impl Chain {
             let mut answer = Answer::default();
             let token = if source.is_plugin(index) { token } else { 0 };
             let raw = RawAck { packet_id, kind, reason_code, token, extension: NO_EXTENSION };
-            result = handlers.puback(index, who, &mut answer, &raw).map(|_| ()).and(result);
+            result = handlers.ask(index, who, &mut answer, &raw).map(|_| ()).and(result);
         }
         result
     }
@@ -163,7 +163,7 @@ fn tell_end(handlers: &mut Handlers, who: &str, reason: &DisconnectReason<'_>) {
         if handlers.is_sound(index) {
             let mut answer = Answer::default();
             // A panic is logged where it is caught; the connection has ended anyway.
-            let _ = handlers.disconnect(index, who, &mut answer, &raw);
+            let _ = handlers.ask(index, who, &mut answer, &raw);
         }
     }
     handlers.end(who);

@@ -90,7 +90,7 @@ fn fold(
         let asked = {
             let request = if is_changed { as_changed(request, changed) } else { *request };
             let raw = raw(&request, who, name);
-            handlers.deliver(index, who, &mut answer, &raw)
+            handlers.ask(index, who, &mut answer, &raw)
         };
         let read = match asked {
             Ok(Verdict::OK) => Ok(()),

@@ -1,7 +1,6 @@
 //! Asking a plugin about a connection, with the state that it has of it.
 #![allow(unsafe_code)] // Foreign functions are called here.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use plugin_api::abi::{
@@ -16,50 +15,105 @@ use super::offload::Question;
 use super::outcome::Failed;
 use super::owned::Own;
 use super::request::ConnectionInfo;
-use super::services::Left;
+use super::services::{self, Left};
 use super::stats::{Detour, Entry};
 
 impl Handlers {
-    /// Calls one plugin with its instance and its state. `instead` answers in its place if it is not to be called.
+    /// Asks one plugin with its instance and its state.
     #[inline]
-    #[expect(clippy::too_many_arguments, reason = "as above")]
-    fn enter(
+    pub(super) fn ask<Q: Ask>(
         &mut self,
         index: usize,
-        callback: Callback,
         who: &str,
         answer: &mut Answer,
-        view: &impl Own,
-        call: impl FnOnce(PluginVtRef, Opaque, Opaque, &mut Answer) -> Verdict + Copy,
-        instead: impl FnOnce(Detour, &mut Answer) -> Verdict + Copy,
+        view: &Q,
     ) -> Result<Verdict, Failed> {
-        match self.enter_once(index, callback, who, answer, view, call, instead) {
-            Err(Failed) => self.enter_other(index, callback, who, answer, view, call, instead),
-            outcome => outcome,
+        match self.agrees(index, who, answer, view) {
+            Ok(()) => Ok(Verdict::OK),
+            Err(asked) => asked,
         }
+    }
+
+    /// The same, for whom one thing is usual: a plugin that agrees and has nothing to add. What else it says, and whatever
+    /// comes of it, is the error.
+    ///
+    /// This is on the way of each message: what is usual goes straight on, and what is not is out of line, so that it costs
+    /// neither registers nor room on the stack.
+    #[inline]
+    pub(super) fn agrees<Q: Ask>(
+        &mut self,
+        index: usize,
+        who: &str,
+        answer: &mut Answer,
+        view: &Q,
+    ) -> Result<(), Result<Verdict, Failed>> {
+        let (entry, plugin) = (Entry::of(Q::CALLBACK), &*self.plugins.list[index]);
+        let Some(raw) = self.raw_state(index).filter(|_| !plugin.has_detour(entry)) else {
+            return Err(self.ask_anyhow(index, who, answer, view));
+        };
+        let Some(counted) = plugin.count_plain_call(entry) else {
+            return Err(self.ask_anyhow(index, who, answer, view));
+        };
+        let (verdict, touched) = plugin.run_counted(counted, entry, self.connection, who, || {
+            // SAFETY: the instance made the state, both are alive, and `&mut self` keeps other threads from the state.
+            unsafe { view.call(plugin.table, plugin.instance, raw, answer) }
+        });
+        if verdict == Verdict::OK && !touched && answer.is_untouched() {
+            return Ok(());
+        }
+        Err(self.look_at_words(index, who, answer, view, verdict, touched))
+    }
+
+    /// The state that a plugin has made, if it is here.
+    #[inline]
+    fn raw_state(&self, index: usize) -> Option<Opaque> {
+        let state = match &self.states {
+            States::One(state) => state,
+            States::Any(states) => states.get(index)?,
+        };
+        if let State::Here(raw) = state { Some(*raw) } else { None }
+    }
+
+    /// Asks one plugin that cannot simply be called; if it panics, the one that decided before.
+    #[cold]
+    #[inline(never)]
+    fn ask_anyhow<Q: Ask>(
+        &mut self,
+        index: usize,
+        who: &str,
+        answer: &mut Answer,
+        view: &Q,
+    ) -> Result<Verdict, Failed> {
+        self.ask_once(index, who, answer, view).or_else(|Failed| self.ask_other(index, who, answer, view))
+    }
+
+    /// Sees to what a plugin has said, and asks the one that decided before if it has panicked.
+    #[cold]
+    #[inline(never)]
+    fn look_at_words<Q: Ask>(
+        &mut self,
+        index: usize,
+        who: &str,
+        answer: &mut Answer,
+        view: &Q,
+        verdict: Verdict,
+        touched: bool,
+    ) -> Result<Verdict, Failed> {
+        let left = if touched { services::settle() } else { None };
+        let looked = self.look_at_answer(index, Entry::of(Q::CALLBACK), who, answer, verdict, left);
+        looked.or_else(|Failed| self.ask_other(index, who, answer, view))
     }
 
     /// Asks the instance that decided before, if there is one to go back to.
     #[cold]
-    #[inline(never)]
-    #[expect(clippy::too_many_arguments, reason = "as above")]
-    fn enter_other(
-        &mut self,
-        index: usize,
-        callback: Callback,
-        who: &str,
-        answer: &mut Answer,
-        view: &impl Own,
-        call: impl FnOnce(PluginVtRef, Opaque, Opaque, &mut Answer) -> Verdict,
-        instead: impl FnOnce(Detour, &mut Answer) -> Verdict,
-    ) -> Result<Verdict, Failed> {
+    fn ask_other<Q: Ask>(&mut self, index: usize, who: &str, answer: &mut Answer, view: &Q) -> Result<Verdict, Failed> {
         if !self.fall_back(index) {
             return Err(Failed);
         }
         *answer = Answer::default();
-        if self.plugins.list[index].callbacks.contains(callback) {
-            self.enter_once(index, callback, who, answer, view, call, instead)
-        } else if matches!(callback, Callback::Auth | Callback::Connect) {
+        if self.plugins.list[index].callbacks.contains(Q::CALLBACK) {
+            self.ask_once(index, who, answer, view)
+        } else if matches!(Q::CALLBACK, Callback::Auth | Callback::Connect) {
             Err(Failed) // It has no opinion on who may connect: nobody has let the client in.
         } else {
             Ok(Verdict::OK)
@@ -99,70 +153,34 @@ impl Handlers {
         }
     }
 
-    #[inline]
-    #[expect(clippy::too_many_arguments, reason = "a question, and all that can become of it")]
-    fn enter_once(
-        &mut self,
-        index: usize,
-        callback: Callback,
-        who: &str,
-        answer: &mut Answer,
-        view: &impl Own,
-        call: impl FnOnce(PluginVtRef, Opaque, Opaque, &mut Answer) -> Verdict,
-        instead: impl FnOnce(Detour, &mut Answer) -> Verdict,
-    ) -> Result<Verdict, Failed> {
-        let (plugin, connection, entry) = (&self.plugins.list[index], self.connection, Entry::of(callback));
-        let detour = plugin.detour(entry);
-        let state = match &mut self.states {
-            States::One(state) => state,
-            States::Any(states) => &mut states[index],
-        };
-        let raw = match (&*state, detour) {
-            (State::Here(raw), None) => *raw,
-            _ => match self.go_aside(index, detour, entry, who, answer, view, instead) {
-                ControlFlow::Continue(raw) => raw,
-                ControlFlow::Break(end) => return end,
-            },
+    /// Asks one plugin, whatever there is instead of a simple call.
+    fn ask_once<Q: Ask>(&mut self, index: usize, who: &str, answer: &mut Answer, view: &Q) -> Result<Verdict, Failed> {
+        let (entry, connection) = (Entry::of(Q::CALLBACK), self.connection);
+        let detour = self.plugins.list[index].detour(entry);
+        let raw = match self.look_aside(index, detour) {
+            Aside::Here(raw) => raw,
+            Aside::Instead(detour) => return Ok(view.instead(detour, answer)),
+            Aside::Pool => {
+                return match view.own() {
+                    Some(request) => {
+                        let question = Question { entry, who, request };
+                        self.offload(index, question, answer, |answer| view.instead(Detour::Pool, answer))
+                    }
+                    None => Ok(Verdict::AWAY), // A delivery waits until the state is back.
+                };
+            }
+            Aside::Failed => return Err(Failed), // It was logged when it panicked.
         };
         let plugin = &self.plugins.list[index];
-        let run = || call(plugin.table, plugin.instance, raw, answer);
-        match plugin.run(entry, connection, who, run) {
-            (Verdict::OK, None) => Ok(Verdict::OK),
-            (verdict, left) => self.look_at_answer(index, entry, who, answer, verdict, left),
-        }
-    }
-
-    /// What there is instead of a simple call, or the state that has turned up for it.
-    #[cold]
-    #[inline(never)]
-    #[expect(clippy::too_many_arguments, reason = "as above")]
-    fn go_aside(
-        &mut self,
-        index: usize,
-        detour: Option<Detour>,
-        entry: Entry,
-        who: &str,
-        answer: &mut Answer,
-        view: &impl Own,
-        instead: impl FnOnce(Detour, &mut Answer) -> Verdict,
-    ) -> ControlFlow<Result<Verdict, Failed>, Opaque> {
-        ControlFlow::Break(match self.look_aside(index, detour) {
-            Aside::Here(raw) => return ControlFlow::Continue(raw),
-            Aside::Instead(detour) => Ok(instead(detour, answer)),
-            Aside::Pool => match view.own() {
-                Some(request) => {
-                    let question = Question { entry, who, request };
-                    self.offload(index, question, answer, |answer| instead(Detour::Pool, answer))
-                }
-                None => Ok(Verdict::AWAY), // A delivery waits until the state is back.
-            },
-            Aside::Failed => Err(Failed), // It was logged when it panicked.
-        })
+        let (verdict, left) = plugin.run(entry, connection, who, || {
+            // SAFETY: as in `agrees`.
+            unsafe { view.call(plugin.table, plugin.instance, raw, answer) }
+        });
+        self.look_at_answer(index, entry, who, answer, verdict, left)
     }
 
     /// Sees to what is not simple consent.
     #[cold]
-    #[inline(never)]
     fn look_at_answer(
         &mut self,
         index: usize,
@@ -203,41 +221,59 @@ enum Aside {
     Failed,
 }
 
-/// Makes a method of [`Handlers`] for each callback that has a connection's state.
-macro_rules! callbacks {
-    ($($(#[$inline:meta])? $name:ident($view:ty): $callback:ident, $instead:expr;)*) => {
-        impl Handlers {
-            $(
-                $(#[$inline])?
-                pub(super) fn $name(
-                    &mut self,
-                    index: usize,
-                    who: &str,
+/// A question about a connection: what a plugin is shown, and how it is asked.
+pub(super) trait Ask: Own {
+    const CALLBACK: Callback;
+
+    /// Calls the plugin.
+    ///
+    /// # Safety
+    /// `table` and `instance` are one plugin's, `instance` has made `state`, both are alive, and no other thread uses the
+    /// state meanwhile.
+    unsafe fn call(&self, table: PluginVtRef, instance: Opaque, state: Opaque, answer: &mut Answer) -> Verdict;
+
+    /// Answers in its place if it is not to be called.
+    fn instead(&self, detour: Detour, answer: &mut Answer) -> Verdict;
+}
+
+macro_rules! questions {
+    ($($name:ident($view:ty): $callback:ident, $instead:expr;)*) => {
+        $(
+            impl Ask for $view {
+                const CALLBACK: Callback = Callback::$callback;
+
+                #[inline]
+                unsafe fn call(
+                    &self,
+                    table: PluginVtRef,
+                    instance: Opaque,
+                    state: Opaque,
                     answer: &mut Answer,
-                    view: &$view,
-                ) -> Result<Verdict, Failed> {
-                    let call = |table: PluginVtRef, instance, state, answer: &mut Answer| {
-                        // SAFETY: `enter` passes an instance and a state that it made, both alive; `&mut self` keeps
-                        // other threads from the state.
-                        unsafe { table.$name()(instance, state, view, answer.sink()) }
-                    };
-                    let instead: fn(&$view, Detour, &mut Answer) -> Verdict = $instead;
-                    self.enter(index, Callback::$callback, who, answer, view, call, |detour, answer| {
-                        instead(view, detour, answer)
-                    })
+                ) -> Verdict {
+                    // SAFETY: the caller's promise.
+                    unsafe { table.$name()(instance, state, self, answer.sink()) }
                 }
-            )*
-        }
+
+                #[cold]
+                fn instead(&self, detour: Detour, answer: &mut Answer) -> Verdict {
+                    let instead: fn(&Self, Detour, &mut Answer) -> Verdict = $instead;
+                    instead(self, detour, answer)
+                }
+            }
+        )*
     };
 }
 
-callbacks! {
+questions! {
+    connect(RawConnect<'_>): Connect, |_, detour, answer| {
+        refuse_in_place(detour, ReasonCode::SERVER_UNAVAILABLE, answer)
+    };
     auth(RawAuth<'_>): Auth, |_, detour, answer| match detour {
         // Not its method: the next plugin is asked, and if it was this one's, nobody lets the client in.
         Detour::Skip => answer.refuse(ReasonCode::BAD_AUTHENTICATION_METHOD),
         Detour::Refuse | Detour::Pool => answer.refuse(REFUSED_IN_PLACE),
     };
-    #[inline] publish(RawPublish<'_>): Publish, |_, detour, answer| refuse_in_place(detour, REFUSED_IN_PLACE, answer);
+    publish(RawPublish<'_>): Publish, |_, detour, answer| refuse_in_place(detour, REFUSED_IN_PLACE, answer);
     subscribe(RawSubscribe<'_>): Subscribe, |view, detour, answer| match detour {
         Detour::Skip => Verdict::OK,
         Detour::Refuse | Detour::Pool => answer.refuse_each(view.subscriptions.len(), REFUSED_IN_PLACE),
@@ -250,7 +286,7 @@ callbacks! {
     info(RawInfo<'_>): Info, |_, _, _| Verdict::OK;
     disconnect(RawDisconnect<'_>): Disconnect, |_, _, _| Verdict::OK;
     connected(RawConnected<'_>): Connected, |_, _, _| Verdict::OK;
-    #[inline] deliver(RawDeliver<'_>): Deliver, |_, detour, _| match detour {
+    deliver(RawDeliver<'_>): Deliver, |_, detour, _| match detour {
         Detour::Skip => Verdict::OK,
         Detour::Refuse | Detour::Pool => Verdict::DROP,
     };
@@ -266,12 +302,7 @@ impl Handlers {
         answer: &mut Answer,
         view: &RawConnect<'_>,
     ) -> Result<Verdict, Failed> {
-        let ask = |table: PluginVtRef, instance, state, answer: &mut Answer| {
-            // SAFETY: as for the callbacks above.
-            unsafe { table.connect()(instance, state, view, answer.sink()) }
-        };
-        let instead = |detour, answer: &mut Answer| refuse_in_place(detour, ReasonCode::SERVER_UNAVAILABLE, answer);
-        let outcome = self.enter(index, Callback::Connect, who, answer, view, ask, instead);
+        let outcome = self.ask(index, who, answer, view);
         let (peer, listener) = (view.peer.into(), view.listener.as_str());
         let info = ConnectionInfo { connection: view.connection, peer, listener };
         if outcome.is_ok() || !self.begin_again(index, &info) {
@@ -281,7 +312,7 @@ impl Handlers {
         if !self.plugins.list[index].callbacks.contains(Callback::Connect) {
             return Err(Failed); // It has no opinion: nobody has let the client in.
         }
-        self.enter_once(index, Callback::Connect, who, answer, view, ask, instead)
+        self.ask_once(index, who, answer, view)
     }
 }
 

@@ -65,7 +65,7 @@ fn info_from(
             continue;
         }
         let mut answer = Answer::default();
-        let Ok(verdict) = handlers.info(index, who, &mut answer, &raw) else {
+        let Ok(verdict) = handlers.ask(index, who, &mut answer, &raw) else {
             return InfoOutcome::Failed;
         };
         if is_later(verdict, &answer) {

@@ -214,7 +214,13 @@ impl Plugin {
     /// What is to be done instead of calling it, if it is not to be called.
     #[inline]
     pub(super) fn detour(&self, entry: Entry) -> Option<Detour> {
-        if self.monitor.has_detour(entry) { self.monitor.detour(entry) } else { None }
+        if self.has_detour(entry) { self.monitor.detour(entry) } else { None }
+    }
+
+    /// Whether there is something else to be done.
+    #[inline]
+    pub(super) fn has_detour(&self, entry: Entry) -> bool {
+        self.monitor.has_detour(entry)
     }
 
     /// Whether the states of connections are made on the pool.

@@ -63,8 +63,8 @@ pub use outcome::{
 };
 pub use plugin_api::{AckKind, AuthStep, Callback, Callbacks};
 pub use request::{
-    AuthRequest, ConnectRequest, ConnectionInfo, DisconnectReason, InfoRequest, PublishRequest, SubscribeItem,
-    SwapRequest, WillRequest,
+    AuthRequest, ConnectRequest, ConnectionInfo, DisconnectReason, InfoRequest, PublishFields, PublishRequest,
+    SubscribeItem, SwapRequest, WillRequest,
 };
 pub use services::{Asker, MetricSample, MetricValue, Pieces, Services};
 pub use stats::{CallbackStats, PluginStats};

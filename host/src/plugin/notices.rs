@@ -132,7 +132,7 @@ impl Chain {
         let mut result = Ok(());
         for index in implementing(handlers, Callback::Connected) {
             let mut answer = Answer::default();
-            result = handlers.connected(index, who, &mut answer, &raw).map(|_| ()).and(result);
+            result = handlers.ask(index, who, &mut answer, &raw).map(|_| ()).and(result);
         }
         result
     }

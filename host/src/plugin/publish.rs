@@ -31,12 +31,11 @@ impl Chain {
         if set == 0 {
             return PublishOutcome::Forward;
         }
-        // As long as every plugin agrees, one view and one answer, which stays empty, do for all.
-        let (raw, mut answer) = (request.raw(false), Answer::default());
+        // As long as every plugin agrees, one answer, which stays empty, does for all.
+        let mut answer = Answer::default();
         while set != 0 {
             let index = set.trailing_zeros() as usize;
-            let asked = handlers.publish(index, who, &mut answer, &raw);
-            if asked != Ok(Verdict::OK) || !answer.is_untouched() {
+            if let Err(asked) = handlers.agrees(index, who, &mut answer, request.raw()) {
                 return go_on(handlers, index, who, request, changed, asked, answer);
             }
             set &= set - 1;
@@ -121,7 +120,7 @@ fn ask_from(
 ) -> PublishOutcome {
     for index in implementing_from(handlers, Callback::Publish, from) {
         let mut answer = Answer::default();
-        let raw = if is_changed { raw_changed(changed, request, false) } else { request.raw(false) };
+        let raw = if is_changed { request.raw_changed(changed, false) } else { *request.raw() };
         match ask_publish(handlers, index, who, &raw, &mut answer) {
             Asked::Forward => {}
             asked => {
@@ -147,7 +146,7 @@ fn fold(
     match asked {
         Asked::Forward => None,
         Asked::Changed(message) => {
-            let topic = if *is_changed { &changed.topic } else { request.topic };
+            let topic = if *is_changed { &changed.topic } else { request.topic() };
             let topic_changed = topic != message.topic;
             message.copy_to(changed);
             *is_changed = true;
@@ -178,7 +177,7 @@ fn ask_publish<'a>(
     raw: &RawPublish<'_>,
     answer: &'a mut Answer,
 ) -> Asked<'a> {
-    match handlers.publish(index, who, answer, raw) {
+    match handlers.ask(index, who, answer, raw) {
         Ok(Verdict::OK) => Asked::Forward,
         Ok(verdict) => read_publish(&handlers.plugins().list[index], who, verdict, answer),
         Err(Failed) => Asked::End(PublishOutcome::Failed),
@@ -227,7 +226,7 @@ fn ask_again(
 ) -> Option<PublishOutcome> {
     for index in implementing_from(handlers, Callback::Publish, from).take_while(|index| *index < changer) {
         let mut answer = Answer::default();
-        let raw = raw_changed(changed, request, true);
+        let raw = request.raw_changed(changed, true);
         let asked = ask_publish(handlers, index, who, &raw, &mut answer);
         if let Asked::Later(ticket) = asked {
             let so_far = SoFar::Again { changed: std::mem::take(changed), changer };
@@ -257,16 +256,4 @@ fn fold_again(plugin: &Plugin, who: &str, changed: &ChangedMessage, asked: Asked
 
 fn refused() -> PublishOutcome {
     PublishOutcome::Reject { reason_code: ERROR, properties: PropertiesBuf::new() }
-}
-
-fn raw_changed<'a>(changed: &'a ChangedMessage, request: &PublishRequest<'a>, again: bool) -> RawPublish<'a> {
-    PublishRequest {
-        topic: &changed.topic,
-        payload: &changed.payload,
-        properties: &changed.properties,
-        qos: changed.qos,
-        retain: changed.retain,
-        ..*request
-    }
-    .raw(again)
 }

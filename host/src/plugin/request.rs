@@ -8,6 +8,7 @@ use plugin_api::abi::{
 };
 use plugin_api::{AuthStep, DisconnectKind, InfoSender, QoS, ReasonCode};
 
+use super::outcome::OwnedMessage;
 use crate::codec::SubscribeOptions;
 
 /// No extension: see `plugin_api::abi`.
@@ -137,7 +138,7 @@ pub struct WillRequest<'a> {
 impl<'a> From<WillRequest<'a>> for PublishRequest<'a> {
     fn from(will: WillRequest<'a>) -> Self {
         let WillRequest { topic, payload, qos, retain, properties } = will;
-        Self { topic, payload, properties, qos, retain, dup: false, packet_id: None, will: true }
+        Self::new(PublishFields { topic, payload, properties, qos, retain, dup: false, packet_id: None, will: true })
     }
 }
 
@@ -169,9 +170,13 @@ impl AuthRequest<'_> {
     }
 }
 
-/// A message that a client publishes, or its Will Message.
+/// A PUBLISH packet, or a Will Message: as plugins are shown it, so that it is put together once.
+#[derive(Clone, Copy)]
+pub struct PublishRequest<'a>(RawPublish<'a>);
+
+/// What a [`PublishRequest`] is made of.
 #[derive(Debug, Clone, Copy)]
-pub struct PublishRequest<'a> {
+pub struct PublishFields<'a> {
     /// Topic Name.
     pub topic: &'a str,
     /// Application payload.
@@ -191,20 +196,59 @@ pub struct PublishRequest<'a> {
 }
 
 impl<'a> PublishRequest<'a> {
+    /// Puts it together.
+    #[must_use]
     #[inline]
-    pub(super) fn raw(&self, again: bool) -> RawPublish<'a> {
-        let bit = |set, bit: u8| u8::from(set) * bit;
-        let (retain, dup) = (bit(self.retain, RawPublish::RETAIN), bit(self.dup, RawPublish::DUP));
-        let (will, again) = (bit(self.will, RawPublish::WILL), bit(again, RawPublish::AGAIN));
-        RawPublish {
-            topic: self.topic.into(),
-            payload: self.payload.into(),
-            properties: self.properties.into(),
-            packet_id: self.packet_id.unwrap_or(0),
-            qos: self.qos as u8,
-            flags: retain | dup | will | again,
+    pub const fn new(fields: PublishFields<'a>) -> Self {
+        let PublishFields { topic, payload, properties, qos, retain, dup, packet_id, will } = fields;
+        let (retain, dup) = (retain as u8 * RawPublish::RETAIN, dup as u8 * RawPublish::DUP);
+        let flags = retain | dup | (will as u8 * RawPublish::WILL);
+        Self(RawPublish {
+            topic: RStr::from_str(topic),
+            payload: RSlice::from_slice(payload),
+            properties: RSlice::from_slice(properties),
+            packet_id: match packet_id {
+                Some(packet_id) => packet_id,
+                None => 0,
+            },
+            qos: qos as u8,
+            flags,
             extension: NO_EXTENSION,
+        })
+    }
+
+    /// Its Topic Name.
+    pub(super) fn topic(&self) -> &'a str {
+        self.0.topic.as_str()
+    }
+
+    #[inline]
+    pub(super) fn raw(&self) -> &RawPublish<'a> {
+        &self.0
+    }
+
+    /// The same for what plugins have made of the message. `again`: they are asked once more.
+    pub(super) fn raw_changed(&self, changed: &'a OwnedMessage, again: bool) -> RawPublish<'a> {
+        let retain = if changed.retain { RawPublish::RETAIN } else { 0 };
+        let again = if again { RawPublish::AGAIN } else { 0 };
+        RawPublish {
+            topic: text(&changed.topic),
+            payload: slice(&changed.payload),
+            properties: slice(&changed.properties),
+            qos: changed.qos as u8,
+            flags: self.0.flags & !RawPublish::RETAIN | retain | again,
+            ..self.0
         }
+    }
+}
+
+impl std::fmt::Debug for PublishRequest<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bytes = self.0.payload.len();
+        f.debug_struct("PublishRequest")
+            .field("topic", &self.topic())
+            .field("payload_bytes", &bytes)
+            .finish_non_exhaustive()
     }
 }
 

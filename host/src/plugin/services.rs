@@ -23,8 +23,10 @@ use plugin_api::{PropertiesBuf, Property, QoS};
 pub use self::asker::{Asker, Pieces};
 pub(super) use self::functions::TABLE;
 use self::holdings::{AllHoldings, Holdings};
-use self::inside::{GIVEN, HOPS, INSIDE, LATER, MAY_DEFER, touch};
-pub(super) use self::inside::{Left, Panic, Settled, because_of, hops, inside, with_hops, with_ticket};
+use self::inside::{GIVEN, HOPS, LATER, is_inside, may_defer, touch};
+pub(super) use self::inside::{
+    Left, Panic, Settled, because_of, hops, inside, plainly_inside, settle, with_hops, with_ticket,
+};
 pub use self::metrics::{MetricSample, MetricValue};
 use super::pool::Pool;
 use super::rules::{self, Place};
@@ -200,7 +202,7 @@ impl Services {
 
     /// The same for one worker and a request that somebody waits for.
     fn post_one(&self, worker: usize, mail: Mail) -> Result<(), Status> {
-        if INSIDE.get() == 0 {
+        if !is_inside() {
             return self.mailboxes.hand_in(worker, mail).map_err(|refused| {
                 let mut mail = refused.mail;
                 mail.forget_asker();
@@ -222,7 +224,7 @@ impl Services {
     /// Puts mail into the mailboxes of some workers; later, if a callback runs on this thread. `FULL` if not all of them
     /// took it: those that did have it, as `HostError::Full` says.
     fn post(&self, to: std::ops::Range<usize>, mail: &dyn Fn() -> Mail) -> Result<(), Status> {
-        if INSIDE.get() == 0 {
+        if !is_inside() {
             let refused = to.filter(|worker| !self.mailboxes.post(*worker, mail())).count();
             return if refused == 0 { Ok(()) } else { Err(Status::FULL) };
         }
@@ -301,7 +303,7 @@ impl PluginServices {
     /// Gives the callback that runs on this thread a ticket for its question. One is enough for it.
     pub(super) fn ticket(&'static self) -> Result<u64, Status> {
         LATER.with_borrow_mut(|later| {
-            if INSIDE.get() & MAY_DEFER == 0 {
+            if !may_defer() {
                 return Err(Status::NOT_HERE);
             }
             if later.settled.ticket != NO_TICKET {

@@ -18,6 +18,11 @@ use crate::limits::{Limits, Overstay, Quarantine, Stuck};
 /// Of how many calls on one thread one is timed, the first of them included.
 const SAMPLED_EVERY: u64 = 256;
 
+#[inline]
+fn is_timed(calls_before: u64) -> bool {
+    calls_before.is_multiple_of(SAMPLED_EVERY)
+}
+
 /// What can be called: the callbacks by their numbers, which stay below 28, and four that are none.
 const ENTRIES: usize = 32;
 
@@ -257,23 +262,32 @@ impl Monitor {
         self.pooled.load(Relaxed) & entry.bit() != 0
     }
 
-    /// Counts a call on a thread that has a seat. `true` if it is to be timed.
+    /// Counts a call on a worker's thread: how many there were before it. `None`, and it is not counted: it is to be timed,
+    /// or the seat is not a worker's.
     #[inline]
-    pub(super) fn begin(&self, seat: &Seat, entry: Entry) -> bool {
-        let Some(slot) = self.slots.get(seat.worker()) else {
-            return self.begin_elsewhere(entry);
-        };
+    pub(super) fn count_plain_call(&self, seat: &Seat, entry: Entry) -> Option<u64> {
         // There is one writer, so a load and a store do.
-        let calls = &slot[entry.index()].calls;
+        let calls = &self.slots.get(seat.worker())?[entry.index()].calls;
         let before = calls.load(Relaxed);
+        if is_timed(before) {
+            return None;
+        }
         calls.store(before + 1, Relaxed);
-        before.is_multiple_of(SAMPLED_EVERY)
+        Some(before)
     }
 
-    /// Counts a call on any other thread. `true` if it is to be timed.
-    #[cold]
-    pub(super) fn begin_elsewhere(&self, entry: Entry) -> bool {
-        self.shared(entry).calls.fetch_add(1, Relaxed).is_multiple_of(SAMPLED_EVERY)
+    /// Counts a call on any thread: how many there were before it, and whether it is to be timed.
+    pub(super) fn count_call(&self, seat: Option<&Seat>, entry: Entry) -> (u64, bool) {
+        let before = match seat.and_then(|seat| self.slots.get(seat.worker())) {
+            Some(slot) => {
+                let calls = &slot[entry.index()].calls;
+                let before = calls.load(Relaxed);
+                calls.store(before + 1, Relaxed);
+                before
+            }
+            None => self.shared(entry).calls.fetch_add(1, Relaxed),
+        };
+        (before, is_timed(before))
     }
 
     /// The numbers of threads that are no workers.
@@ -514,7 +528,7 @@ mod tests {
     fn times_are_counted_by_powers_of_two() {
         let monitor = Monitor::new(1, "p", Kind::default(), 0, Policy::from(&Limits::default()));
         let entry = Entry::of(Callback::Publish);
-        monitor.begin_elsewhere(entry);
+        monitor.count_call(None, entry);
         for ns in [0, 1, 2, 3, 1023, 1024, 1 << 39, u64::MAX] {
             monitor.time(entry, Duration::from_nanos(ns));
         }

@@ -102,7 +102,7 @@ fn subscribe_from(
             extension: NO_EXTENSION,
         };
         let mut answer = Answer::default();
-        let Ok(verdict) = handlers.subscribe(index, who, &mut answer, &raw) else {
+        let Ok(verdict) = handlers.ask(index, who, &mut answer, &raw) else {
             return SubscribeOutcome::Failed;
         };
         let plugin = (index, Callback::Subscribe, who);
@@ -126,7 +126,7 @@ fn unsubscribe_from(
     let raw = RawUnsubscribe { filters: slice(&filters), properties: slice(properties), extension: NO_EXTENSION };
     for index in implementing_from(handlers, Callback::Unsubscribe, from) {
         let mut answer = Answer::default();
-        let Ok(verdict) = handlers.unsubscribe(index, who, &mut answer, &raw) else {
+        let Ok(verdict) = handlers.ask(index, who, &mut answer, &raw) else {
             return SubscribeOutcome::Failed;
         };
         let plugin = (index, Callback::Unsubscribe, who);

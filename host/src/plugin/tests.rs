@@ -338,7 +338,7 @@ fn connect(chain: &Chain, handlers: &mut Handlers) -> ConnectOutcome {
 }
 
 fn publish(chain: &Chain, handlers: &mut Handlers) -> (PublishOutcome, ChangedMessage) {
-    let request = PublishRequest {
+    let request = PublishRequest::new(PublishFields {
         topic: "t",
         payload: b"p",
         properties: &[],
@@ -347,7 +347,7 @@ fn publish(chain: &Chain, handlers: &mut Handlers) -> (PublishOutcome, ChangedMe
         dup: false,
         packet_id: Some(1),
         will: false,
-    };
+    });
     let mut changed = ChangedMessage::default();
     (later::publish(chain, handlers, &request, &mut changed), changed)
 }

@@ -22,8 +22,8 @@ const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 /// Bytes of a Client Identifier that the watchdog knows; the rest is cut off.
 const CLIENT_BYTES: usize = 64;
 
-/// Bits of [`Seat::call`] for the callback and the plugin; the rest is the number of the call, so that two calls of the same
-/// callback are not taken for one.
+/// Bits of [`Seat::call`] for the callback and the plugin; the rest says how many calls of this callback were counted before
+/// it, so that two of them are not taken for one.
 const ENTRY_BITS: u32 = 6;
 const PLUGIN_BITS: u32 = 24;
 /// No call.
@@ -41,7 +41,7 @@ pub(super) struct Seat {
     worker: usize,
     /// The thread's number for the operating system.
     thread: AtomicU32,
-    /// Number of the call, plugin and callback; the lowest bits are [`NOTHING`] between calls.
+    /// Which call, plugin and callback; [`NOTHING`] between calls.
     call: AtomicU64,
     /// Whose name is noted.
     connection: AtomicU64,
@@ -56,23 +56,20 @@ impl Seat {
         self.worker
     }
 
-    /// A call begins; it has the number that is returned. `anew`: the name of the connection's client may have changed.
+    /// A call begins: it is the `nth` one of this callback. `anew`: the name of the connection's client may have changed.
     #[inline]
-    pub(super) fn enter(&self, monitor: &Monitor, entry: Entry, connection: u64, who: &str, anew: bool) -> u64 {
+    pub(super) fn enter(&self, monitor: &Monitor, entry: Entry, nth: u64, connection: u64, who: &str, anew: bool) {
         if anew || self.connection.load(Relaxed) != connection {
             self.note(if anew { 0 } else { connection }, who);
         }
         let what = u64::from(monitor.number()) << ENTRY_BITS | u64::from(entry.number() + 1);
-        // Between calls the lower bits are zero.
-        let number = self.call.load(Relaxed).wrapping_add(1 << (ENTRY_BITS + PLUGIN_BITS));
-        self.call.store(number | what, Release);
-        number
+        self.call.store(nth << (ENTRY_BITS + PLUGIN_BITS) | what, Release);
     }
 
-    /// The call of this number has returned.
+    /// The call has returned.
     #[inline]
-    pub(super) fn leave(&self, number: u64) {
-        self.call.store(number, Relaxed);
+    pub(super) fn leave(&self) {
+        self.call.store(NOTHING, Relaxed);
     }
 
     #[cold]
@@ -356,15 +353,18 @@ mod tests {
         let watch = Watch::new(2, &limits);
         let (monitor, seat, mut looks) = (watch.monitor("p", Kind::default()), watch.seats[1], Vec::new());
         let mut look = |ms| watch.look(&mut looks, Duration::from_millis(ms));
-        monitor.begin(seat, PUBLISH);
+        let enter = |monitor: &Monitor| {
+            let (nth, _) = monitor.count_call(Some(seat), PUBLISH);
+            seat.enter(monitor, PUBLISH, nth, 7, "somebody", false);
+        };
         look(50);
         // Many calls that return are none that lasts.
         for _ in 0..10 {
-            let call = seat.enter(&monitor, PUBLISH, 7, "somebody", false);
+            enter(&monitor);
             look(50);
-            seat.leave(call);
+            seat.leave();
         }
-        let call = seat.enter(&monitor, PUBLISH, 7, "somebody", false);
+        enter(&monitor);
         look(50);
         look(50);
         assert_eq!(overstays(&monitor), 0, "seen first 50 ms ago");
@@ -372,10 +372,10 @@ mod tests {
         assert_eq!(overstays(&monitor), 1);
         look(10_000);
         assert_eq!(overstays(&monitor), 1);
-        seat.leave(call);
+        seat.leave();
         look(50);
         look(50);
-        seat.enter(&monitor, PUBLISH, 7, "somebody", false);
+        enter(&monitor);
         look(50);
         look(100);
         assert_eq!(overstays(&monitor), 2);
@@ -389,8 +389,8 @@ mod tests {
         let limits = Limits { callback_budget: Duration::ZERO, ..Limits::default() };
         let watch = Watch::new(1, &limits);
         let (monitor, mut looks) = (watch.monitor("p", Kind::default()), Vec::new());
-        monitor.begin(watch.seats[0], PUBLISH);
-        watch.seats[0].enter(&monitor, PUBLISH, 7, "somebody", false);
+        let (nth, _) = monitor.count_call(Some(watch.seats[0]), PUBLISH);
+        watch.seats[0].enter(&monitor, PUBLISH, nth, 7, "somebody", false);
         for _ in 0..3 {
             watch.look(&mut looks, Duration::from_secs(3600));
         }
@@ -412,11 +412,11 @@ mod tests {
             (3, long.as_str(), false, &long[..CLIENT_BYTES]),
             (4, "naïve", false, "naïve"),
         ] {
-            let number = seat.enter(&monitor, PUBLISH, connection, who, anew);
+            seat.enter(&monitor, PUBLISH, 0, connection, who, anew);
             let (call, plugin, entry) = seat.running().expect("a call");
             assert_eq!((plugin, entry), (monitor.number(), PUBLISH));
             assert_eq!(seat.client(call).as_deref(), Some(expected));
-            seat.leave(number);
+            seat.leave();
             assert_eq!((seat.running(), seat.client(call)), (None, None));
         }
     }

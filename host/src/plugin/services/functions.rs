@@ -10,7 +10,7 @@ use tracing::Level;
 use super::super::answer::Answer;
 use super::super::rules::{self, Place};
 use super::super::tickets::{Answered, NO_TICKET};
-use super::inside::{About, INSIDE, LATER, Panic, about, touch};
+use super::inside::{About, LATER, Panic, about, is_inside, touch};
 use super::log::Line;
 use super::table::{
     cancel_timer, kv_delete, kv_get, kv_list, kv_put, metric, metric_record, query, reauthorise, send_info, subscribe,
@@ -87,7 +87,7 @@ unsafe extern "C" fn log(
 unsafe extern "C" fn panicked(context: Opaque, text: RSlice<'_, u8>, location: RSlice<'_, u8>, thread: RSlice<'_, u8>) {
     service(context, (), |host| {
         let panic = Panic { text: lossy(text), location: lossy(location) };
-        if INSIDE.get() == 0 {
+        if !is_inside() {
             let Panic { text, location } = panic;
             // Only the plugin's own copy of `std` knows it.
             let thread = lossy(thread);

@@ -11,12 +11,10 @@ use super::NO_CONNECTION;
 use crate::core::mail::{Mail, Mailboxes};
 use crate::message::Source;
 
-/// Whether a callback runs on this thread, as bits: it does,
-const RUNS: u8 = 1;
-/// there is something in [`LATER`],
-const TOUCHED: u8 = 2;
-/// it may take a ticket.
-pub(super) const MAY_DEFER: u8 = 4;
+/// Bits of [`RUNS`]: which callback runs, as its number and one,
+const ENTRY: u8 = 0x7F;
+/// and whether there is something in [`LATER`].
+const TOUCHED: u8 = 0x80;
 
 /// What has to wait for the end of the callback.
 pub(super) struct Later {
@@ -46,11 +44,13 @@ pub(in crate::plugin) struct Panic {
 }
 
 thread_local! {
-    // Two cells without a destructor, as they are set and read around every callback, and the rest apart.
-    pub(super) static INSIDE: Cell<u8> = const { Cell::new(0) };
-    pub(super) static CONNECTION: Cell<u64> = const { Cell::new(NO_CONNECTION) };
-    /// What the callback is about, if one runs.
-    static SPAN: Cell<Option<Span>> = const { Cell::new(None) };
+    // What is written around every callback has no destructor, and is as little as can be; the rest is apart.
+    /// What runs on this thread, as bits. 0: nothing.
+    static RUNS: Cell<u8> = const { Cell::new(0) };
+    /// Whose connection it is about. It is what it was, and means nothing, when nothing runs.
+    static CONNECTION: Cell<u64> = const { Cell::new(NO_CONNECTION) };
+    /// Whose Client Identifier that is: likewise, and then it may be gone.
+    static WHO: Cell<*const str> = const { Cell::new(std::ptr::from_ref("")) };
     /// How many publishes of plugins have led to the message that a callback is about.
     pub(super) static HOPS: Cell<u8> = const { Cell::new(0) };
     // The ticket that the question has already, and whose it is; see `with_ticket`.
@@ -72,16 +72,44 @@ pub(in crate::plugin) fn with_ticket<T>(ticket: u64, of: &'static Tickets, call:
 }
 
 /// Runs a call into a plugin. What it asks for meanwhile is done when it has returned.
-#[inline]
 pub(in crate::plugin) fn inside<T>(entry: Entry, connection: u64, who: &str, call: impl FnOnce() -> T) -> (T, Left) {
-    INSIDE.set(if entry.may_defer() { RUNS | MAY_DEFER } else { RUNS });
-    CONNECTION.set(connection);
-    SPAN.set(Some(Span { entry, who }));
-    let result = call();
-    CONNECTION.set(NO_CONNECTION);
-    SPAN.set(None);
-    let touched = INSIDE.replace(0) & TOUCHED != 0;
+    let (result, touched) = plainly_inside(entry, connection, who, call);
     (result, if touched { settle() } else { None })
+}
+
+/// The same, but for what is done when it has returned: if the answer is `true`, [`settle`] has to be called.
+#[inline(always)] // It is what there is of a callback on the way of a message.
+pub(in crate::plugin) fn plainly_inside<T>(
+    entry: Entry,
+    connection: u64,
+    who: &str,
+    call: impl FnOnce() -> T,
+) -> (T, bool) {
+    CONNECTION.set(connection);
+    WHO.set(who);
+    RUNS.set(entry.number() + 1);
+    let result = call();
+    (result, RUNS.replace(0) & TOUCHED != 0)
+}
+
+/// What runs on this thread.
+fn entry() -> Option<Entry> {
+    (RUNS.get() & ENTRY).checked_sub(1).map(Entry::from_number)
+}
+
+/// Whether a callback runs on this thread.
+pub(super) fn is_inside() -> bool {
+    RUNS.get() != 0
+}
+
+/// Whether one runs that may answer later.
+pub(super) fn may_defer() -> bool {
+    entry().is_some_and(Entry::may_defer)
+}
+
+/// The connection that the callback on this thread is about; [`NO_CONNECTION`] if there is none.
+pub(super) fn connection() -> u64 {
+    if is_inside() { CONNECTION.get() } else { NO_CONNECTION }
 }
 
 /// Runs calls about a message: what plugins publish in them is one publish of a plugin further from its origin.
@@ -108,11 +136,12 @@ pub(in crate::plugin) fn with_hops<T>(hops: u8, call: impl FnOnce() -> T) -> T {
 
 /// Notes that there is something in [`LATER`].
 pub(super) fn touch() {
-    INSIDE.set(INSIDE.get() | TOUCHED);
+    RUNS.set(RUNS.get() | TOUCHED);
 }
 
+/// Does what a call into a plugin has asked for.
 #[cold]
-fn settle() -> Left {
+pub(in crate::plugin) fn settle() -> Left {
     let Later { requests, settled } = LATER.replace(Later { requests: Vec::new(), settled: Settled::NOTHING });
     for (mailboxes, worker, mail) in requests {
         if let Err(mut refused) = mailboxes.hand_in(worker, mail)
@@ -125,14 +154,6 @@ fn settle() -> Left {
     (!settled.panics.is_empty() || settled.ticket != NO_TICKET).then(|| Box::new(settled))
 }
 
-/// What a callback is about, for the log.
-#[derive(Clone, Copy)]
-struct Span {
-    entry: Entry,
-    /// Client Identifier. It outlives the call.
-    who: *const str,
-}
-
 /// What the callback that runs on this thread is about; nothing of it if none does.
 pub(super) struct About<'a> {
     pub(super) connection: Option<u64>,
@@ -142,9 +163,9 @@ pub(super) struct About<'a> {
 
 /// Does something with what the callback that runs on this thread is about.
 pub(super) fn about(tell: impl FnOnce(About<'_>)) {
-    let span = SPAN.get();
-    // SAFETY: `inside` has set it on this thread to a text that its caller borrows, and takes it away when the call is over.
-    let client_id = span.map(|span| unsafe { &*span.who }).filter(|client_id| !client_id.is_empty());
-    let callback = span.map(|span| span.entry.name());
-    tell(About { connection: Some(CONNECTION.get()).filter(|number| *number != NO_CONNECTION), callback, client_id });
+    let entry = entry();
+    // SAFETY: while something runs it is a text that the caller of `plainly_inside` on this thread borrows.
+    let client_id = entry.map(|_| unsafe { &*WHO.get() }).filter(|client_id| !client_id.is_empty());
+    let connection = Some(connection()).filter(|number| *number != NO_CONNECTION);
+    tell(About { connection, callback: entry.map(Entry::name), client_id });
 }

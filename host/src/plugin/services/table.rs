@@ -11,7 +11,7 @@ use plugin_api::abi::{
 use plugin_api::topic::{self, Share};
 
 use super::functions::service;
-use super::inside::{CONNECTION, INSIDE};
+use super::inside::{connection, is_inside};
 use super::metrics::Metric;
 use super::{Asker, INFO_BYTES_MAX, PluginServices, Services};
 use crate::codec::{RetainHandling, SubscribeOptions};
@@ -48,7 +48,7 @@ fn ask(
     reply: Reply,
     post: impl FnOnce(&Services, Asker) -> Result<(), Status>,
 ) -> Result<(), Status> {
-    if reply.flags & Reply::WAITS != 0 && INSIDE.get() != 0 {
+    if reply.flags & Reply::WAITS != 0 && is_inside() {
         return Err(Status::NOT_HERE); // It would wait for what is done when it has returned.
     }
     let taken = host.with(|services| post(services, Asker::new(host, reply)));
@@ -79,7 +79,7 @@ pub(super) unsafe extern "C" fn send_info(context: Opaque, request: &RawInfoRequ
                     delay_ms: if request.delay_ms == 0 { request.interval_ms } else { request.delay_ms },
                     interval_ms: request.interval_ms,
                     timer: number,
-                    from_connection: CONNECTION.get(),
+                    from_connection: connection(),
                 },
             )?;
             *timer = number;

@@ -163,7 +163,7 @@ impl Desk {
     }
 
     fn publish(&mut self, topic: &str) -> String {
-        let request = PublishRequest {
+        let request = PublishRequest::new(PublishFields {
             topic,
             payload: b"p",
             properties: &[],
@@ -172,7 +172,7 @@ impl Desk {
             dup: false,
             packet_id: Some(1),
             will: false,
-        };
+        });
         let (chain, mut changed) = (self.chain.clone(), ChangedMessage::default());
         let outcome = chain.publish(self.handlers(), "me", &request, &mut changed);
         let outcome = match outcome {
@@ -268,7 +268,7 @@ fn state_that_has_panicked_on_the_pool_is_not_entered_again() {
 fn tickets_are_the_bound_of_questions_and_late_answers_take_nothing_with_them() {
     let mut desk = Desk::new("late", &Limits::default());
     let chain = desk.chain.clone();
-    let request = PublishRequest {
+    let request = PublishRequest::new(PublishFields {
         topic: "t",
         payload: b"p",
         properties: &[],
@@ -277,7 +277,7 @@ fn tickets_are_the_bound_of_questions_and_late_answers_take_nothing_with_them() 
         dup: false,
         packet_id: Some(1),
         will: false,
-    };
+    });
     let mut changed = ChangedMessage::default();
     let PublishOutcome::Deferred(cursor) = chain.publish(desk.handlers(), "me", &request, &mut changed) else {
         panic!("it answers at once")
@@ -313,7 +313,7 @@ fn plugins_cannot_block_while_they_are_asked_about_deliveries() {
 /// Puts a question about a message to a plugin, on a connection of its own, and does not wait for the answer.
 fn ask(chain: &Chain, topic: &str) -> (Handlers, PublishOutcome) {
     let mut handlers = chain.new_connection(&INFO).expect("states");
-    let request = PublishRequest {
+    let request = PublishRequest::new(PublishFields {
         topic,
         payload: b"p",
         properties: &[],
@@ -322,7 +322,7 @@ fn ask(chain: &Chain, topic: &str) -> (Handlers, PublishOutcome) {
         dup: false,
         packet_id: Some(1),
         will: false,
-    };
+    });
     let outcome = chain.publish(&mut handlers, "me", &request, &mut ChangedMessage::default());
     (handlers, outcome)
 }

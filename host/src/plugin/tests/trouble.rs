@@ -66,7 +66,7 @@ fn told_chain(watch: &Arc<Watch>) -> Chain {
 }
 
 fn publish_to(chain: &Chain, handlers: &mut Handlers, topic: &str) -> String {
-    let request = PublishRequest {
+    let request = PublishRequest::new(PublishFields {
         topic,
         payload: b"p",
         properties: &[],
@@ -75,7 +75,7 @@ fn publish_to(chain: &Chain, handlers: &mut Handlers, topic: &str) -> String {
         dup: false,
         packet_id: Some(1),
         will: false,
-    };
+    });
     match chain.publish(handlers, "me", &request, &mut ChangedMessage::default()) {
         PublishOutcome::Reject { reason_code, .. } => format!("reject {:02x}", reason_code.0),
         PublishOutcome::Disconnect { reason_code, .. } => format!("disconnect {:02x}", reason_code.0),
