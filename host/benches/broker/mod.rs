@@ -1,6 +1,7 @@
 //! The core of one worker with clients that are no sockets: what the driver does, without the kernel.
 //!
 //! What the broker does goes through a [`Meter`]; what clients and the kernel do does not.
+#![allow(dead_code)] // Each bench uses a part of it.
 
 use std::hint::black_box;
 use std::sync::Arc;
