@@ -43,7 +43,7 @@ impl Core {
         session.expiry_secs = pending.expiry_secs;
         session.expiry_secs_max = pending.expiry_secs_max;
         session.expires_at = Millis::NEVER;
-        let will = session.will.take(); // [MQTT-3.1.3-9]
+        let will = session.take_away(|away| &mut away.will); // [MQTT-3.1.3-9]
         session.resend_all();
         if let Some(will) = will {
             self.settle_will(&will.body, Fate::Discarded);

@@ -24,8 +24,8 @@ const MESSAGE_BYTES: usize = 128;
 /// What a reference to it takes, in a session's queue, in flight or received.
 const REFERENCE_BYTES: usize = 64;
 
-/// A session, and its entries in the indexes.
-const SESSION_BYTES: usize = 768;
+/// A session, its entries in the indexes, and what its queues keep when they are empty.
+const SESSION_BYTES: usize = 512;
 
 /// A subscription in its session and among the subscribers of its filter, whose text is counted besides.
 const SUBSCRIPTION_BYTES: usize = 160;

@@ -120,13 +120,13 @@ impl Core {
                 return;
             }
             self.account.add(states.bytes());
-            self.sessions[session_slot as usize].last_states = Some(Box::new(states));
+            self.sessions[session_slot as usize].away().last_states = Some(states);
         }
     }
 
     /// Forgets it: the client is back, or the session ends.
-    pub(super) fn take_last_states(&mut self, session_slot: u32) -> Option<Box<LastStates>> {
-        let states = self.sessions[session_slot as usize].last_states.take()?;
+    pub(super) fn take_last_states(&mut self, session_slot: u32) -> Option<LastStates> {
+        let states = self.sessions[session_slot as usize].take_away(|away| &mut away.last_states)?;
         self.account.sub(states.bytes());
         Some(states)
     }
@@ -160,7 +160,7 @@ impl Core {
                     self.decide_later(connection, key);
                 }
                 let session = &mut self.sessions[session_slot as usize];
-                session.will = Some(Box::new(DelayedWill { at, body }));
+                session.away().will = Some(DelayedWill { at, body });
                 self.arm_session(session_slot, at);
             }
             None => {}
@@ -192,8 +192,9 @@ impl Core {
         self.account.sub(session_bytes(&session.client_id));
         let key = session.key(session_slot);
         self.hand_on_all(&mut session);
+        let will = session.take_away(|away| &mut away.will);
         self.remove_subscriptions(key, session.subscriptions);
-        if let Some(delayed) = session.will {
+        if let Some(delayed) = will {
             self.settle_will(&delayed.body, Fate::Now);
         }
     }
@@ -219,10 +220,11 @@ impl Core {
             let client_id = session.client_id.clone();
             let states = self.take_last_states(key.slot);
             self.end_session(key.slot);
-            return self.plan.session_expired(&client_id, states.as_deref());
+            return self.plan.session_expired(&client_id, states.as_ref());
         }
-        let due_will = session.will.take_if(|will| will.at <= now);
-        let next = session.will.as_ref().map_or(Millis::NEVER, |will| will.at).min(session.expires_at);
+        let is_due = session.will_at().is_some_and(|at| at <= now);
+        let due_will = if is_due { session.take_away(|away| &mut away.will) } else { None };
+        let next = session.will_at().unwrap_or(Millis::NEVER).min(session.expires_at);
         if next != Millis::NEVER {
             self.arm_session(key.slot, next);
         }

@@ -294,3 +294,17 @@ impl Closing {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::session::Session;
+
+    /// With its socket, its entries in the indexes and among the timers, its Client Identifier and the state of a handler,
+    /// some 130 bytes, an idle connection is to stay below 500.
+    #[test]
+    fn idle_connection_takes_few_bytes() {
+        let bytes = (size_of::<Connection>(), size_of::<Session>());
+        assert!(bytes.0 + bytes.1 <= 360, "{bytes:?}");
+    }
+}

@@ -259,10 +259,11 @@ impl Core {
                 let session = self.sessions.get_mut(key.slot as usize).filter(|session| session.serial == key.serial);
                 let waits = |body: &WillBody| matches!(body, WillBody::Undecided(of) if *of == connection);
                 let Some(session) = session else { return };
-                let Some(will) = session.will.as_mut().filter(|will| waits(&will.body)) else { return };
+                let will = session.away.as_mut().and_then(|away| away.will.as_mut());
+                let Some(will) = will.filter(|will| waits(&will.body)) else { return };
                 match accepted {
                     Some(accepted) => will.body = WillBody::Accepted(accepted),
-                    None => session.will = None,
+                    None => drop(session.take_away(|away| &mut away.will)),
                 }
             }
         }

@@ -84,7 +84,7 @@ impl Core {
         let slot = session.connection;
         if slot == NONE {
             let replay = Replay { qos, identifier, mark: self.shared.retained.mark() };
-            session.parked_replays.get_or_insert_default().insert(filter.into(), replay);
+            session.away().parked_replays.insert(filter.into(), replay);
             return;
         }
         let has_others = self.connections[slot as usize].extra.as_ref().is_some_and(|extra| !extra.replays.is_empty());
@@ -117,9 +117,9 @@ impl Core {
     pub(super) fn cancel_replay(&mut self, session_slot: u32, filter: &str) {
         let session = &mut self.sessions[session_slot as usize];
         let slot = session.connection;
-        if let Some(parked) = &mut session.parked_replays {
-            parked.remove(filter);
-            session.parked_replays.take_if(|parked| parked.is_empty());
+        if let Some(away) = &mut session.away {
+            away.parked_replays.remove(filter);
+            session.drop_empty_away();
         }
         if let Some(extra) = self.connections.get_mut(slot as usize).and_then(|connection| connection.extra.as_mut()) {
             extra.replays.cancel(filter);
@@ -156,14 +156,16 @@ impl Core {
                 break;
             }
         }
-        self.sessions[session_slot as usize].parked_replays =
-            (!replays.waiting.is_empty()).then(|| Box::new(replays.waiting));
+        if !replays.waiting.is_empty() {
+            self.sessions[session_slot as usize].away().parked_replays = replays.waiting;
+        }
     }
 
     /// The client is back.
     pub(super) fn resume_replays(&mut self, slot: u32, session_slot: u32) {
-        if let Some(parked) = self.sessions[session_slot as usize].parked_replays.take() {
-            self.connections[slot as usize].extra().replays.waiting = *parked;
+        let parked = self.sessions[session_slot as usize].take_away(|away| &mut away.parked_replays);
+        if !parked.is_empty() {
+            self.connections[slot as usize].extra().replays.waiting = parked;
             self.list_replays(slot);
         }
     }

@@ -60,12 +60,19 @@ pub(super) struct Session {
     pub(super) subscriptions: BTreeMap<Box<str>, Subscription>,
     /// For its Shared Subscriptions; few sessions have any.
     pub(super) shared: Option<Box<SharedPart>>,
+    /// What waits for its client to come back; few sessions have any.
+    pub(super) away: Option<Box<Away>>,
+}
+
+/// What a session keeps between two Network Connections.
+#[derive(Default)]
+pub(super) struct Away {
     /// What handlers exported when its last connection ended, if they want to hear of its expiry.
-    pub(super) last_states: Option<Box<LastStates>>,
+    pub(super) last_states: Option<LastStates>,
     /// A Will Message that waits for its Will Delay Interval.
-    pub(super) will: Option<Box<DelayedWill>>,
+    pub(super) will: Option<DelayedWill>,
     /// Retained messages that its subscriptions still have coming.
-    pub(super) parked_replays: Option<Box<Parked>>,
+    pub(super) parked_replays: Parked,
 }
 
 /// One Subscription of a Session.
@@ -270,10 +277,28 @@ impl Session {
             received: Received::default(),
             subscriptions: BTreeMap::new(),
             shared: None,
-            last_states: None,
-            will: None,
-            parked_replays: None,
+            away: None,
         }
+    }
+
+    pub(super) fn away(&mut self) -> &mut Away {
+        self.away.get_or_insert_default()
+    }
+
+    /// Takes a part of it out, and frees it if nothing else is in it.
+    pub(super) fn take_away<T: Default>(&mut self, part: impl FnOnce(&mut Away) -> &mut T) -> T {
+        let taken = self.away.as_mut().map(|away| std::mem::take(part(away))).unwrap_or_default();
+        self.drop_empty_away();
+        taken
+    }
+
+    pub(super) fn drop_empty_away(&mut self) {
+        self.away.take_if(|away| away.last_states.is_none() && away.will.is_none() && away.parked_replays.is_empty());
+    }
+
+    /// When its Will Message is due, if one waits.
+    pub(super) fn will_at(&self) -> Option<Millis> {
+        self.away.as_ref()?.will.as_ref().map(|will| will.at)
     }
 
     pub(super) fn key(&self, slot: u32) -> SessionKey {

@@ -202,7 +202,7 @@ fn a_delayed_will_waits_for_its_answer() {
         let client = with_will(net, 10);
         net.lose(client);
         assert_eq!(tickets.answer(net, PublishVerdict::Handled), Ok(()));
-        assert!(net.session("c").is_some_and(|session| session.will.is_none()));
+        assert!(net.session("c").is_some_and(|session| session.will_at().is_none()));
         net.advance(11_000);
         net.expect(watcher, "");
         assert_eq!((farewells(net), tickets.len()), (0, 0));

@@ -612,7 +612,7 @@ impl World {
             match kept.filter(|kept| kept.serial == model.serial) {
                 // Its client has come back, and may have gone again.
                 Some(_) if self.has_come_back(msg, session) => self.count("will cancelled"),
-                Some(kept) if kept.will.is_some() => self.wills.push((msg, session, due)),
+                Some(kept) if kept.will_at().is_some() => self.wills.push((msg, session, due)),
                 Some(_) => {
                     assert!(self.now >= due, "the will {msg} was published too early");
                     self.count("will delayed");
