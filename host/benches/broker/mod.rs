@@ -141,12 +141,11 @@ impl Broker {
         meter.measure(|| core.take_dirty(dirty));
         for slot in dirty.drain(..) {
             loop {
-                let bytes = meter.measure(|| core.outbound(slot));
-                if bytes.is_empty() {
+                let count = meter.measure(|| core.outbound(slot).len());
+                if count == 0 {
                     break;
                 }
-                let count = bytes.len();
-                self.received.push((slot, bytes.to_vec()));
+                self.received.push((slot, core.outbound(slot).to_vec()));
                 meter.measure(|| core.sent(slot, count, now));
             }
             meter.measure(|| {

@@ -91,11 +91,10 @@ impl Core {
         assert_eq!(session.queue.bytes(), queue_bytes, "bytes of queued messages, counted");
         assert!(queue_bytes <= limits.queue_bytes_max, "bytes of queued messages");
         assert!(session.in_flight.len() <= usize::from(limits.in_flight_max), "messages in flight");
-        let packet_ids: HashSet<_> = session.in_flight.iter().map(|sent| sent.packet_id).collect();
+        let packet_ids: HashSet<_> = session.in_flight.counted().map(|(packet_id, _)| packet_id).collect();
         assert_eq!(packet_ids.len(), session.in_flight.len(), "a Packet Identifier is in use twice [MQTT-2.2.1-4]");
         assert!(session.to_resend as usize <= session.in_flight.len(), "messages to send again");
-        let in_flight = session.in_flight.iter().filter_map(|sent| sent.delivery.as_ref());
-        let in_flight_bytes: usize = in_flight.map(|delivery| delivery.message.bytes()).sum();
+        let in_flight_bytes: usize = session.in_flight.counted().map(|(_, bytes)| bytes).sum();
         assert_eq!(session.in_flight_bytes as usize, in_flight_bytes, "bytes of messages in flight, counted");
         let received_bytes: usize = session.received.messages().map(|message| message.bytes()).sum();
         assert_eq!(session.received.bytes(), received_bytes, "bytes of QoS 2 messages received, counted");

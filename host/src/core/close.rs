@@ -77,6 +77,7 @@ impl Core {
         let who: Box<str> = match self.sessions.get_mut(session_slot as usize) {
             Some(session) => {
                 session.connection = NONE;
+                session.in_flight.spread();
                 session.client_id.clone()
             }
             None => self.pending_client_id(slot, waiting.as_deref()),

@@ -10,6 +10,8 @@ use crate::codec::{self, Ack, Connack, DecodeError, Frame, Packet, ProtocolVersi
 /// Packet types, as they stand in the first byte of a packet.
 pub(super) const CONNECT: u8 = 1;
 const PUBLISH: u8 = 3;
+/// The first byte of PUBACK.
+const PUBACK: u8 = 0x40;
 const DISCONNECT: u8 = 14;
 const AUTH: u8 = 15;
 
@@ -94,6 +96,13 @@ impl Core {
             }
             self.spend(1);
             let rest = &bytes[used..];
+            if rest[0] == PUBACK {
+                let acknowledged = self.pubacks_in_order(slot, rest);
+                used += acknowledged;
+                if acknowledged > 0 {
+                    continue;
+                }
+            }
             let next = match codec::frame(rest, packet_bytes_max) {
                 Ok(Frame::Incomplete { .. }) => {
                     if let Err(error) = self.check_start(slot, rest).and_then(|()| self.check_partial(rest.len())) {

@@ -15,6 +15,9 @@
 //!   may not be in one is *apart*, and gets each message by itself.
 //! - [`Core::close_lanes`] ends the turn; the next publish looks at everybody anew. [`Core::part_from_lane`] does it to one
 //!   member for another reason: it sends what it has coming, and gets nothing more.
+//! - With QoS 1 a member's own Packet Identifiers are written into the run before it sends, if they are not those of the one
+//!   before. Sessions learn of what is in flight all at once, as a range, before anybody looks:
+//!   [`Core::settle_in_flight`]. QoS 2 has more than one step for each message, and goes the way of who is apart.
 
 mod run;
 
@@ -25,7 +28,10 @@ use slab::Slab;
 
 use self::run::{Kind, Lane};
 use super::connection::{Connection, NONE, Phase};
+#[cfg(any(test, fuzzing))]
+use super::in_flight::behind;
 use super::route::{Outgoing, Wanted, delivery_units};
+use super::session::{Origin, Queued};
 use super::templates::{Class, Own, encode};
 use super::{Core, slot_of};
 use crate::message::MessageParts;
@@ -39,6 +45,9 @@ const PACKET_BYTES_MIN: usize = if cfg!(any(test, fuzzing)) { 200 } else { 64 <<
 
 /// What a packet has at most beyond Topic Name, properties and payload.
 const HEAD_BYTES_MAX: usize = 32;
+
+/// Who may not be sent so many messages more before it has acknowledged some is apart.
+const IN_FLIGHT_MIN: usize = if cfg!(any(test, fuzzing)) { 2 } else { 32 };
 
 /// What is copied for a connection that leaves one lane to join another; with more to send it is apart.
 const MOVED_BYTES_MAX: usize = 16 << 10;
@@ -98,6 +107,8 @@ struct Set {
     room: usize,
     /// and the largest packet that all of them take.
     packet_bytes_max: usize,
+    /// The same for what has to be acknowledged: messages, and bytes of them.
+    room_in_flight: (usize, usize),
 }
 
 impl Kind {
@@ -113,8 +124,11 @@ impl Kind {
 
 impl Lanes {
     /// What a connection has to send next of its lane.
-    pub(super) fn next_piece(&self, place: Place) -> &[u8] {
-        self.lanes[place.lane as usize].next_piece(place.member)
+    #[inline]
+    pub(super) fn next_piece(&mut self, place: Place) -> &[u8] {
+        let lane = &mut self.lanes[place.lane as usize];
+        lane.write_packet_ids(place.member, false);
+        lane.next_piece(place.member)
     }
 
     /// Whether what a connection has to send next is of a run.
@@ -212,10 +226,15 @@ impl Core {
             assert!(self.lanes.sets[lane.set as usize].is_open || lane.waiting_bytes(member) > 0, "an idle member");
             assert!(connection.dirty || waiting_bytes > 0, "a member that nobody looks at");
             let session = &self.sessions[connection.session as usize];
-            assert!(
-                session.takes_at_once() || !lane.members[member as usize].follows(),
-                "a member that may not be one"
-            );
+            if !lane.members[member as usize].follows() {
+                continue;
+            }
+            assert!(session.takes_at_once(), "a member that may not be one");
+            let (numbered, waits) = (lane.numbered(), lane.unsettled.len());
+            let next = behind(lane.members[member as usize].base, numbered - waits as u64);
+            assert_eq!(session.next_packet_id, next.get(), "the next Packet Identifier of a member");
+            let in_flight = session.in_flight.len() + waits;
+            assert!(waits == 0 || in_flight <= connection.in_flight_max.into(), "more than the Receive Maximum");
         }
         assert_eq!(members, self.lanes.sets.iter().map(|(_, set)| set.members).sum::<usize>(), "members");
         for (key, set) in &self.lanes.sets {
@@ -228,7 +247,7 @@ impl Core {
 }
 
 impl Core {
-    /// Delivers a message by the lanes of its targets. `false`: each target has to be looked at.
+    /// Delivers a message by the lanes of its targets. One with QoS 2 is each session's own: it has more than one step. `false`: each target has to be looked at.
     #[inline]
     pub(super) fn deliver_by_lanes(
         &mut self,
@@ -237,7 +256,7 @@ impl Core {
         publisher: Option<SessionKey>,
     ) -> bool {
         targets.local.len() >= RECEIVERS_MIN
-            && out.parts.qos == QoS::AtMostOnce
+            && out.parts.qos != QoS::ExactlyOnce
             && !self.wants(Callback::Deliver)
             && !self.is_full()
             && self.deliver_to_set(targets, out, publisher)
@@ -246,15 +265,19 @@ impl Core {
     fn deliver_to_set(&mut self, targets: &Rc<Targets>, out: &mut Outgoing<'_>, publisher: Option<SessionKey>) -> bool {
         let parts = &out.parts;
         let bytes = parts.topic.len() + parts.properties.len() + parts.payload.len() + HEAD_BYTES_MAX;
-        let Some(key) = self.open_set(targets, bytes) else {
+        let is_acknowledged = parts.qos != QoS::AtMostOnce;
+        let Some(key) = self.open_set(targets, bytes, is_acknowledged) else {
             return false;
         };
         let set = &mut self.lanes.sets[key as usize];
         set.room -= bytes;
+        if is_acknowledged {
+            set.room_in_flight = (set.room_in_flight.0 - 1, set.room_in_flight.1 - bytes);
+        }
         let (members, apart) = (set.members, std::mem::take(&mut set.apart));
         let units = delivery_units(parts);
         self.spend(1 + members * units / WORK_DIVISOR + apart.len() * units);
-        self.append_to_lanes(key, parts);
+        self.append_to_lanes(key, out);
         self.templates.begin(apart.len());
         for &target in &apart {
             // No Local, section 3.8.3.1: only who is apart has such subscriptions.
@@ -269,11 +292,12 @@ impl Core {
 
     /// The set of some targets, whose members have room for a packet of so many bytes. `None`: there are too many sets.
     #[inline]
-    fn open_set(&mut self, targets: &Rc<Targets>, packet_bytes: usize) -> Option<u32> {
+    fn open_set(&mut self, targets: &Rc<Targets>, packet_bytes: usize, is_acknowledged: bool) -> Option<u32> {
         let known = self.lanes.set_of(targets);
         if let Some(key) = known {
             let set = &self.lanes.sets[key as usize];
-            if set.is_open && packet_bytes <= set.room.min(set.packet_bytes_max) {
+            let may_be_in_flight = !is_acknowledged || set.room_in_flight.0 > 0 && packet_bytes <= set.room_in_flight.1;
+            if set.is_open && packet_bytes <= set.room.min(set.packet_bytes_max) && may_be_in_flight {
                 return known;
             }
         }
@@ -285,11 +309,13 @@ impl Core {
     fn open_anew(&mut self, targets: &Rc<Targets>, packet_bytes: usize, known: Option<u32>) -> Option<u32> {
         let key = known.or_else(|| self.lanes.add_set(targets))?;
         self.spend(1 + targets.local.len() / WORK_DIVISOR);
+        self.settle_set(key);
         let set = &mut self.lanes.sets[key as usize];
         if !std::mem::replace(&mut set.is_open, true) {
             self.lanes.open.push(key);
         }
         (set.room, set.packet_bytes_max) = (usize::MAX, usize::MAX);
+        set.room_in_flight = (usize::MAX, usize::MAX);
         set.apart.clear();
         for &lane in &set.lanes {
             let moved = |connection: u32, member| self.connections[connection as usize].lane = Place { lane, member };
@@ -309,15 +335,19 @@ impl Core {
         let Some(session) = session.filter(|session| session.serial == target.session.serial) else {
             return false;
         };
-        let Some(connection) = self.connections.get(session.connection as usize) else {
+        let slot = session.connection;
+        self.settle_in_flight(slot); // What it has been given by another lane leaves less room.
+        let session = &self.sessions[target.session.slot as usize];
+        let Some(connection) = self.connections.get(slot as usize) else {
             return false;
         };
-        let (slot, place) = (session.connection, connection.lane);
+        let place = connection.lane;
         let is_here = !place.is_nowhere() && self.lanes.lanes[place.lane as usize].set == key;
         let waiting_in_lane = self.lanes.waiting_bytes(place);
         let waiting_bytes = connection.waiting_bytes() + waiting_in_lane;
         let outbound_bytes_max = self.shared.limits.outbound_bytes_max;
         let takes_packets = connection.packet_bytes_max as usize;
+        let room_in_flight = session.room_in_flight(connection.in_flight_max, &self.shared.limits);
         let may_follow = session.takes_at_once()
             && connection.phase == Phase::Connected
             && connection.aliases_max == 0
@@ -326,7 +356,9 @@ impl Core {
             && takes_packets >= packet_bytes.max(PACKET_BYTES_MIN)
             // So everybody has room for at least as much again before all have to be looked at again.
             && waiting_bytes <= outbound_bytes_max / 2
-            && waiting_bytes + packet_bytes <= outbound_bytes_max;
+            && waiting_bytes + packet_bytes <= outbound_bytes_max
+            && (target.qos == QoS::AtMostOnce
+                || room_in_flight.0 >= IN_FLIGHT_MIN && packet_bytes <= room_in_flight.1 && session.shared.is_none());
         if is_here {
             let lane = &mut self.lanes.lanes[place.lane as usize];
             if !may_follow {
@@ -346,12 +378,17 @@ impl Core {
         let set = &mut self.lanes.sets[key as usize];
         set.room = set.room.min(outbound_bytes_max - waiting_bytes);
         set.packet_bytes_max = set.packet_bytes_max.min(takes_packets);
+        if target.qos != QoS::AtMostOnce {
+            let (messages, bytes) = set.room_in_flight;
+            set.room_in_flight = (messages.min(room_in_flight.0), bytes.min(room_in_flight.1));
+        }
         true
     }
 
     fn join_lane(&mut self, set: u32, kind: Kind, slot: u32, target: u32) {
         let lane = self.lanes.lane_of(set, kind);
-        let member = self.lanes.lanes[lane as usize].join(slot, target);
+        let session = &self.sessions[self.connections[slot as usize].session as usize];
+        let member = self.lanes.lanes[lane as usize].join(slot, target, session.next_packet_id);
         self.lanes.sets[set as usize].members += 1;
         self.connections[slot as usize].lane = Place { lane, member };
         self.mark_dirty(slot);
@@ -359,8 +396,8 @@ impl Core {
 
     /// Appends a packet to each lane of a set.
     #[inline]
-    fn append_to_lanes(&mut self, set: u32, parts: &MessageParts<'_>) {
-        let (mut sent, now) = (0, self.now);
+    fn append_to_lanes(&mut self, set: u32, out: &mut Outgoing<'_>) {
+        let (mut sent, now, parts) = (0, self.now, out.parts);
         for nth in 0..self.lanes.sets[set as usize].lanes.len() {
             let lane = self.lanes.sets[set as usize].lanes[nth];
             let lane = &mut self.lanes.lanes[lane as usize];
@@ -368,14 +405,19 @@ impl Core {
                 continue;
             }
             sent += lane.following();
-            let class = lane.kind.class(parts);
+            let class = lane.kind.class(&parts);
             if lane.needs_chunk() {
                 let buffer = self.pool.pop().unwrap_or_default();
                 self.account.add(buffer.capacity());
                 lane.add_chunk(buffer);
             }
-            let (before, after) = lane.append(|run| {
-                encode(run, class, parts, &Own::default(), now);
+            let is_acknowledged = class.qos != QoS::AtMostOnce;
+            if is_acknowledged {
+                let message = out.keep(&self.account);
+                lane.unsettled.push(Queued { message, qos: class.qos, retain: class.retain, origin: Origin::One(0) });
+            }
+            let (before, after) = lane.append(is_acknowledged, |run, packet_id| {
+                encode(run, class, &parts, &Own { packet_id, ..Own::default() }, now)
             });
             self.account.change(before, after);
         }
@@ -393,6 +435,7 @@ impl Core {
     pub(super) fn advance_in_lane(&mut self, slot: u32, bytes: usize) {
         let Place { lane, member } = self.connections[slot as usize].lane;
         let lane_at = lane as usize;
+        self.settle_lane(lane); // What is sent may be acknowledged.
         self.lanes.lanes[lane_at].advance(member, bytes);
         if self.lanes.lanes[lane_at].waiting_bytes(member) == 0 {
             self.forget_lane(slot);
@@ -415,7 +458,8 @@ impl Core {
         self.out(slot);
         let connection = &mut self.connections[slot as usize];
         let Place { lane, member } = connection.lane;
-        let lane = &self.lanes.lanes[lane as usize];
+        let lane = &mut self.lanes.lanes[lane as usize];
+        lane.write_packet_ids(member, true);
         let capacity = connection.out.capacity();
         let mut behind = Vec::new();
         if lane.members[member as usize].is_amid {
@@ -433,6 +477,7 @@ impl Core {
 
     /// Takes a connection out of its lane, whatever it has to send of it.
     pub(super) fn forget_lane(&mut self, slot: u32) {
+        self.settle_in_flight(slot);
         let place = std::mem::replace(&mut self.connections[slot as usize].lane, Place::NOWHERE);
         if place.is_nowhere() {
             return;
@@ -458,6 +503,7 @@ impl Core {
         if lane == NONE {
             return;
         }
+        self.settle_lane(lane);
         let lane = &mut self.lanes.lanes[lane as usize];
         let set = &mut self.lanes.sets[lane.set as usize];
         if let Some(target) = lane.stop(member)
@@ -471,12 +517,43 @@ impl Core {
     #[inline]
     pub(super) fn close_lanes(&mut self) {
         while let Some(key) = self.lanes.open.pop() {
+            self.settle_set(key);
             let set = &mut self.lanes.sets[key as usize];
             set.is_open = false;
             if set.members == 0 {
                 self.lanes.remove_set(key);
             }
         }
+    }
+
+    /// Tells a session what its connection has been given by a lane, so that it knows what is in flight.
+    #[inline]
+    pub(super) fn settle_in_flight(&mut self, slot: u32) {
+        if let Some(connection) = self.connections.get(slot as usize)
+            && !connection.lane.is_nowhere()
+        {
+            self.settle_lane(connection.lane.lane);
+        }
+    }
+
+    fn settle_set(&mut self, key: u32) {
+        for nth in 0..self.lanes.sets[key as usize].lanes.len() {
+            self.settle_lane(self.lanes.sets[key as usize].lanes[nth]);
+        }
+    }
+
+    /// Tells it to the sessions of all members: it costs each of them as much as one message.
+    #[inline]
+    fn settle_lane(&mut self, lane: u32) {
+        let lane = &mut self.lanes.lanes[lane as usize];
+        if lane.unsettled.is_empty() {
+            return;
+        }
+        let bytes = lane.unsettled.iter().map(|queued| queued.message.bytes()).sum();
+        lane.settle(|connection, batch| {
+            let session = self.connections[connection as usize].session;
+            self.sessions[session as usize].add_batch(batch, bytes);
+        });
     }
 
     /// Gives back the buffers that nobody sends from any more.

@@ -28,6 +28,7 @@ mod deferred;
 mod deliver;
 mod farewell;
 mod handover;
+mod in_flight;
 mod inbound;
 mod index;
 mod lanes;
@@ -455,7 +456,7 @@ impl Core {
     /// for more.
     #[must_use]
     #[inline]
-    pub fn outbound(&self, slot: u32) -> &[u8] {
+    pub fn outbound(&mut self, slot: u32) -> &[u8] {
         match self.connections.get(slot as usize) {
             Some(connection) if self.lanes.comes_first(connection) => self.lanes.next_piece(connection.lane),
             Some(connection) => &connection.out[connection.out_sent..],

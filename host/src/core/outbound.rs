@@ -254,6 +254,7 @@ impl Core {
         cause: Cause,
     ) {
         let bytes = delivery.message.bytes();
+        self.settle_in_flight(self.sessions[session_slot as usize].connection);
         if self.is_overfull(bytes) {
             self.counters().dropped_queue_full.add(1);
             return self.tell_queued_dropped(DropReason::ServerFull, session_slot, &delivery);
@@ -319,6 +320,7 @@ impl Core {
         parts: Option<&MessageParts<'_>>,
         cause: Cause,
     ) -> Result<(), Queued> {
+        self.settle_in_flight(self.sessions[session_slot as usize].connection);
         if delivery.qos != QoS::AtMostOnce && !self.sessions[session_slot as usize].has_packet_id() {
             return Err(delivery);
         }

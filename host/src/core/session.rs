@@ -1,6 +1,6 @@
 //! Session State: what outlives a Network Connection.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::rc::Rc;
 
@@ -9,6 +9,7 @@ use plugin_api::QoS;
 use super::backlog::Backlog;
 use super::budget::{Account, Kept};
 use super::connection::NONE;
+use super::in_flight::{Batch, Unacknowledged, behind, distance};
 use super::received::Received;
 use super::replay::Parked;
 use super::shared::SharedPart;
@@ -46,7 +47,7 @@ pub(super) struct Session {
     /// On the worker's list of those that wait for memory.
     pub(super) waits_for_memory: bool,
     /// Sent and not acknowledged, oldest first.
-    pub(super) in_flight: VecDeque<InFlight>,
+    pub(super) in_flight: Unacknowledged,
     /// How many at the end of `in_flight` have not been sent on the present connection.
     pub(super) to_resend: u32,
     /// Bytes of the messages in flight, within [`BYTES_MAX`].
@@ -270,7 +271,7 @@ impl Session {
             asks_again: false,
             asks_anew: false,
             waits_for_memory: false,
-            in_flight: VecDeque::new(),
+            in_flight: Unacknowledged::default(),
             to_resend: 0,
             in_flight_bytes: 0,
             queue: Backlog::default(),
@@ -313,7 +314,7 @@ impl Session {
     /// Whether there is a Packet Identifier for one more message: the next one is not in use. Identifiers are given in
     /// order, so that this would be the oldest message in flight, and sending goes on when it is acknowledged.
     pub(super) fn has_packet_id(&self) -> bool {
-        self.in_flight.front().is_none_or(|oldest| oldest.packet_id.get() != self.next_packet_id)
+        self.in_flight.oldest().is_none_or(|oldest| oldest.get() != self.next_packet_id)
     }
 
     /// A Packet Identifier that is not in use [MQTT-2.2.1-4].
@@ -326,9 +327,32 @@ impl Session {
         Some(next)
     }
 
-    /// The place in flight of a Packet Identifier. Acknowledgements mostly come in order, so the first is looked at first.
-    pub(super) fn find_in_flight(&self, packet_id: PacketId) -> Option<usize> {
-        self.in_flight.iter().position(|sent| sent.packet_id == packet_id)
+    /// The place in flight of a Packet Identifier.
+    pub(super) fn find_in_flight(&mut self, packet_id: PacketId) -> Option<usize> {
+        self.in_flight.find(packet_id)
+    }
+
+    /// How many messages more may be in flight, and how many bytes of them.
+    pub(super) fn room_in_flight(&self, in_flight_max: u16, limits: &Limits) -> (usize, usize) {
+        let ids = self.in_flight.oldest().map_or(65_535, |oldest| distance(self.next_packet_id, oldest.get()));
+        let messages = usize::from(in_flight_max).saturating_sub(self.in_flight.len()).min(ids as usize);
+        (messages, unacknowledged_bytes_max(limits).saturating_sub(self.in_flight_bytes as usize))
+    }
+
+    /// Messages of so many bytes have been sent with the next Packet Identifiers. There was room for them.
+    pub(super) fn add_batch(&mut self, batch: &Batch, bytes: usize) {
+        let first = behind(self.next_packet_id, 0);
+        self.next_packet_id = behind(self.next_packet_id, batch.len() as u64).get();
+        self.in_flight_bytes += narrow(bytes);
+        self.in_flight.add_batch(first, batch);
+    }
+
+    /// A message of a batch has been acknowledged, in the order of sending. `false`: it is not that.
+    #[inline]
+    pub(super) fn acknowledge_first(&mut self, packet_id: PacketId) -> bool {
+        let bytes = self.in_flight.acknowledge_first(packet_id);
+        self.in_flight_bytes -= narrow(bytes.unwrap_or(0));
+        bytes.is_some()
     }
 
     /// Ends the in-flight state of the message at a place, and returns it if it was kept so long.
@@ -395,10 +419,7 @@ impl Session {
 
     /// Gives back the memory of queues that have emptied after a burst.
     pub(super) fn trim(&mut self) {
-        const KEEP: usize = 64;
-        if self.in_flight.is_empty() && self.in_flight.capacity() > KEEP {
-            self.in_flight = VecDeque::new();
-        }
+        self.in_flight.trim();
         self.queue.trim();
         self.received.trim();
     }

@@ -207,7 +207,7 @@ impl Core {
         if session.shared.is_none() {
             return;
         }
-        let unacknowledged = std::mem::take(&mut session.in_flight).into_iter().filter_map(InFlight::into_unsent);
+        let unacknowledged = session.in_flight.take().into_iter().filter_map(InFlight::into_unsent);
         for sent in unacknowledged {
             match sent.origin.group() {
                 Some(_) if sent.qos == QoS::ExactlyOnce => self.counters().dropped_no_member.add(1),

@@ -1,10 +1,14 @@
 //! One lane: encoded packets that several connections have to send, and how far each of them is.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use plugin_api::QoS;
 
+use crate::codec::PacketId;
 use crate::core::connection::NONE;
+use crate::core::in_flight::{Batch, before, behind};
+use crate::core::session::Queued;
 use crate::core::slot_of;
 
 /// A run is made of chunks that take packets until they are so large. So it stays in the processor's cache while it is sent
@@ -35,6 +39,12 @@ pub(super) struct Lane {
     first: u32,
     /// Bytes that have been appended.
     end: u64,
+    /// Packets with QoS 1 that have been appended.
+    numbered: u64,
+    /// What the Packet Identifiers of the next ones are written for; see [`Member::base`].
+    base: u16,
+    /// The messages with QoS 1 that followers have been given, and of which their sessions do not know yet.
+    pub(super) unsettled: Vec<Queued>,
     /// The largest packet among them.
     largest: usize,
 }
@@ -45,6 +55,9 @@ pub(super) struct Member {
     pub(super) connection: u32,
     /// Its index among the targets.
     target: u32,
+    /// The Packet Identifier that the first packet of the run has for it, or would have had: the others have the following
+    /// ones, as its session gives none to anything else before it leaves.
+    pub(super) base: u16,
     /// How far it has sent the run.
     at: u64,
     /// How much of the run it gets.
@@ -66,6 +79,12 @@ impl Member {
 struct Chunk {
     bytes: Vec<u8>,
     begin: u64,
+    /// Where Packet Identifiers are in it, and which packet of the run the first of them is of.
+    packet_ids_at: Vec<u32>,
+    first_number: u64,
+    /// For whom they have been written last, from the one with this index on.
+    base: u16,
+    base_from: usize,
     /// Members whose place is in it.
     readers: u32,
 }
@@ -73,6 +92,23 @@ struct Chunk {
 impl Chunk {
     fn end(&self) -> u64 {
         self.begin + self.bytes.len() as u64
+    }
+
+    /// Writes the Packet Identifiers of one member, from a place on.
+    ///
+    /// While members are in lockstep, as they are when they acknowledge everything, there is nothing to write.
+    fn write_packet_ids(&mut self, base: u16, from: u64) {
+        let from = (from.max(self.begin) - self.begin) as usize;
+        // Of one that is sent in part the rest is needed.
+        let begin = self.packet_ids_at.partition_point(|at| *at as usize + 2 <= from);
+        let end = if base == self.base { self.base_from } else { self.packet_ids_at.len() };
+        if begin < end || base != self.base {
+            for (index, at) in self.packet_ids_at.iter().enumerate().take(end).skip(begin) {
+                let packet_id = behind(base, self.first_number + index as u64);
+                self.bytes[*at as usize..*at as usize + 2].copy_from_slice(&packet_id.get().to_be_bytes());
+            }
+            (self.base, self.base_from) = (base, begin);
+        }
     }
 
     /// The bytes between two places, as far as they are in it.
@@ -84,14 +120,16 @@ impl Chunk {
 
 impl Lane {
     /// Adds a connection, which gets what is appended from now on. Returns its index.
-    pub(super) fn join(&mut self, connection: u32, target: u32) -> u32 {
+    pub(super) fn join(&mut self, connection: u32, target: u32, next_packet_id: u16) -> u32 {
         if self.chunks.is_empty() {
             self.add_chunk(Vec::new());
         }
+        let base = before(next_packet_id, self.numbered).get();
+        self.base = base;
         let last = self.chunks.len() - 1;
         self.chunks[last].readers += 1;
         let chunk = self.first.wrapping_add(slot_of(last));
-        self.members.push(Member { connection, target, at: self.end, until: u64::MAX, chunk, is_amid: false });
+        self.members.push(Member { connection, target, base, at: self.end, until: u64::MAX, chunk, is_amid: false });
         self.present += 1;
         self.following += 1;
         slot_of(self.members.len() - 1)
@@ -115,20 +153,66 @@ impl Lane {
         debug_assert!(bytes.is_empty());
         match self.chunks.back_mut().filter(|chunk| chunk.bytes.capacity() == 0) {
             Some(chunk) => chunk.bytes = bytes,
-            None => self.chunks.push_back(Chunk { bytes, begin: self.end, readers: 0 }),
+            None => self.chunks.push_back(Chunk {
+                bytes,
+                begin: self.end,
+                packet_ids_at: Vec::new(),
+                first_number: self.numbered,
+                base: self.base,
+                base_from: 0,
+                readers: 0,
+            }),
         }
     }
 
-    /// Appends a packet. Returns the capacity of its chunk before and after.
+    /// Appends a packet. `encode` gets the Packet Identifier that it would have, and returns where that is, from the start of
+    /// the packet. Returns the capacity of its chunk before and after.
     #[inline]
-    pub(super) fn append(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> (usize, usize) {
-        let bytes = &mut self.chunks.back_mut().expect("it has been added").bytes;
-        let (length, capacity) = (bytes.len(), bytes.capacity());
-        encode(bytes);
-        let packet_bytes = bytes.len() - length;
+    pub(super) fn append(
+        &mut self,
+        has_packet_id: bool,
+        encode: impl FnOnce(&mut Vec<u8>, Option<PacketId>) -> usize,
+    ) -> (usize, usize) {
+        let chunk = self.chunks.back_mut().expect("it has been added");
+        let (length, capacity) = (chunk.bytes.len(), chunk.bytes.capacity());
+        if has_packet_id {
+            if chunk.packet_ids_at.is_empty() {
+                (chunk.first_number, chunk.base, chunk.base_from) = (self.numbered, self.base, 0);
+            }
+            let at = length + encode(&mut chunk.bytes, Some(behind(chunk.base, self.numbered)));
+            chunk.packet_ids_at.push(slot_of(at));
+            self.numbered += 1;
+        } else {
+            encode(&mut chunk.bytes, None);
+        }
+        let packet_bytes = chunk.bytes.len() - length;
         self.end += packet_bytes as u64;
         self.largest = self.largest.max(packet_bytes);
-        (capacity, bytes.capacity())
+        (capacity, chunk.bytes.capacity())
+    }
+
+    /// Writes the Packet Identifiers of a member over those of others in what it has to send next, or in all of it.
+    #[inline]
+    pub(super) fn write_packet_ids(&mut self, member: u32, all: bool) {
+        if self.numbered == 0 {
+            return;
+        }
+        let &Member { at, chunk, base, .. } = &self.members[member as usize];
+        let first = self.index(chunk);
+        let mut chunks = self.chunks.range_mut(first..).filter(|chunk| at < chunk.end());
+        if all {
+            chunks.for_each(|chunk| chunk.write_packet_ids(base, at));
+        } else if let Some(chunk) = chunks.next() {
+            chunk.write_packet_ids(base, at);
+            self.base = base;
+        }
+    }
+
+    /// Takes out the messages that sessions do not know of yet, and calls `tell` with the connections that have them.
+    pub(super) fn settle(&mut self, mut tell: impl FnMut(u32, &Batch)) {
+        let batch = Rc::new(std::mem::take(&mut self.unsettled));
+        let followers = self.members.iter().filter(|member| member.connection != NONE && member.follows());
+        followers.for_each(|member| tell(member.connection, &batch));
     }
 
     fn index(&self, chunk: u32) -> usize {
@@ -221,6 +305,11 @@ impl Lane {
         self.chunks.pop_front().map(|chunk| chunk.bytes)
     }
 
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn numbered(&self) -> u64 {
+        self.numbered
+    }
+
     /// Asserts that the counts are right.
     #[cfg(any(test, fuzzing))]
     pub(super) fn assert_sound(&self) {
@@ -243,8 +332,8 @@ impl Lane {
 
     /// Makes a lane without members ready for others.
     pub(super) fn clear(&mut self) {
-        debug_assert!(self.present == 0 && self.chunks.is_empty());
+        debug_assert!(self.present == 0 && self.chunks.is_empty() && self.unsettled.is_empty());
         self.members.clear();
-        (self.end, self.largest) = (0, 0);
+        (self.end, self.numbered, self.largest) = (0, 0, 0);
     }
 }

@@ -1,6 +1,6 @@
 //! What goes to many at once: the same as if each were sent everything by itself, in every way in which a lane ends.
 
-use super::net::connect_packet;
+use super::net::{connect_packet, resumed};
 use super::*;
 
 /// So many clients with a subscription to `t` each.
@@ -216,5 +216,167 @@ fn connections_end() {
         net.expect_closed(all[1], &format!("{} | E0: 81", packets("t", 1..=3)));
         net.expect(all[2], &packets("t", 1..=4));
         net.expect(successor, &packets("t", 4..=4));
+    });
+}
+
+/// PUBLISH packets with QoS 1, with numbers as Packet Identifiers, from an offset on, and as payloads.
+fn acknowledged(topic: &str, dup: bool, offset: u32, numbers: std::ops::RangeInclusive<u32>) -> String {
+    let first = if dup { "3A" } else { "32" };
+    numbers.map(|number| format!("| {first}: <{topic}> {:04X} [{{}}] '{number}'", number + offset)).collect()
+}
+
+/// Each client's Packet Identifiers are its own, wherever its socket has stopped. [MQTT-2.2.1-4] [MQTT-4.3.2-1]
+#[test]
+fn packet_identifiers_are_written_for_each() {
+    for version in VERSIONS {
+        scenario(|net| {
+            let all: [usize; 4] = subscribers(net, version, 1);
+            let from = net.client(version, "from");
+            net.subscribe(all[1], "u", 1);
+            net.subscribe(all[2], "u", 1);
+            net.send(from, &acknowledged("u", false, 0, 1..=7));
+            for client in [all[1], all[2]] {
+                net.expect(client, &acknowledged("u", false, 0, 1..=7));
+            }
+            let mut last = 0;
+            for step in [1, 2, 3, 7, 50, 90] {
+                net.stall(all[1], true);
+                net.stall(all[3], true);
+                let mut published = 0;
+                while published < 30 {
+                    let numbers = last + published + 1..=last + published + 10;
+                    net.send(from, &acknowledged("t", false, 0, numbers));
+                    net.read(all[1], step);
+                    net.read(all[3], step * 2);
+                    published += 10;
+                }
+                let numbers = last + 1..=last + published;
+                last += published;
+                net.stall(all[1], false);
+                net.stall(all[3], false);
+                for (client, offset) in all.into_iter().zip([0, 7, 7, 0]) {
+                    net.expect(client, &acknowledged("t", false, offset, numbers.clone()));
+                    let acks: String = numbers.clone().map(|number| format!("40: {:04X} |", number + offset)).collect();
+                    net.send(client, &acks);
+                }
+            }
+            let is_empty = |name: &str| net.session(name).expect("connected").in_flight.is_empty();
+            assert!(is_empty("to-0") && is_empty("to-3") && !is_empty("to-1"), "what is in flight");
+        });
+    }
+}
+
+/// [MQTT-4.4.0-1] Whatever has been acknowledged of it, and in which order.
+#[test]
+fn the_rest_is_sent_again() {
+    for version in VERSIONS {
+        scenario(|net| {
+            let names = ["a", "b", "c", "d", "e"];
+            let all = names.map(|name| net.durable(version, name, CONNACK));
+            for client in all {
+                net.subscribe(client, "t", 1);
+            }
+            let from = net.client(version, "from");
+            net.stall(all[4], true);
+            net.send(from, &acknowledged("t", false, 0, 1..=3));
+            net.send(from, &acknowledged("t", false, 0, 4..=6));
+            net.send(all[0], "40: 0001 | 40: 0002 | 40: 0003 | 40: 0004");
+            net.send(all[1], "40: 0002 | 40: 0004 | 40: 0006");
+            net.send(all[2], "40: 0001 | 40: 0001 | 40: 0009");
+            for client in all {
+                net.lose(client);
+            }
+            let rest: [&[u32]; 5] = [&[5, 6], &[1, 3, 5], &[2, 3, 4, 5, 6], &[1, 2, 3, 4, 5, 6], &[1, 2, 3, 4, 5, 6]];
+            for (name, rest) in names.into_iter().zip(rest) {
+                let rest: String = rest.iter().map(|number| acknowledged("t", true, 0, *number..=*number)).collect();
+                net.durable(version, name, &format!("{} {rest}", resumed(version)));
+            }
+        });
+    }
+}
+
+/// [MQTT-3.3.4-9] A client with a small Receive Maximum waits for itself alone, and gets all in their order.
+#[test]
+fn receive_maximum() {
+    scenario(|net| {
+        let all: [usize; 3] = subscribers(net, V5, 1);
+        let few = net.join(V5, &connect_packet(V5, "02", 0, "21 0003", "few"), CONNACK);
+        net.subscribe(few, "t", 1);
+        let from = net.v5("from");
+        net.send(from, &acknowledged("t", false, 0, 1..=10));
+        for client in all {
+            net.expect(client, &acknowledged("t", false, 0, 1..=10));
+        }
+        for number in 1..=7 {
+            let expected = if number == 1 { 1..=3 } else { number + 2..=number + 2 };
+            net.expect(few, &acknowledged("t", false, 0, expected));
+            net.send(few, &format!("40: {number:04X}"));
+        }
+        net.expect(few, &acknowledged("t", false, 0, 10..=10));
+        net.send(few, "40: 0008 | 40: 0009 | 40: 000A");
+        net.send(from, &acknowledged("t", false, 0, 11..=11));
+        net.expect(few, &acknowledged("t", false, 0, 11..=11));
+    });
+}
+
+/// The bound on what is in flight is each client's own, and so is what waits behind it.
+#[test]
+fn who_does_not_acknowledge() {
+    let setup = Setup::limits(|limits| limits.in_flight_max = 5);
+    scenario_with(&setup, |net| {
+        let all: [usize; 3] = subscribers(net, V3_1_1, 1);
+        let from = net.v5("from");
+        for number in 1..=20 {
+            net.send(from, &acknowledged("t", false, 0, number..=number));
+            for client in &all[1..] {
+                net.expect(*client, &acknowledged("t", false, 0, number..=number));
+                net.send(*client, &format!("40: {number:04X}"));
+            }
+        }
+        net.expect(all[0], &acknowledged("t", false, 0, 1..=5));
+        let session = net.session("to-0").expect("connected");
+        assert_eq!((session.in_flight.len(), session.queue.len()), (5, 15));
+        net.send(all[0], "40: 0001 | 40: 0002 | 40: 0003 | 40: 0004 | 40: 0005");
+        net.expect(all[0], &acknowledged("t", false, 0, 6..=10));
+        // Nothing overtakes what waits.
+        net.send(from, "30: <t> {} 'later'");
+        for client in &all[1..] {
+            net.expect(*client, "30: <t> 'later'");
+        }
+    });
+}
+
+/// [MQTT-4.6.0-5] With all QoS in turn, and for subscribers with each.
+#[test]
+fn order_with_each_qos() {
+    scenario(|net| {
+        let mut all = Vec::new();
+        for number in 0..9 {
+            let client = net.client(V5, &format!("to-{number}"));
+            net.subscribe(client, "t", number % 3);
+            all.push(client);
+        }
+        let from = net.v5("from");
+        for round in 0..3 {
+            net.send(from, "30: <t> {} '0' | 32: <t> 0001 {} '1' | 30: <t> {} '2'");
+            net.send(from, "34: <t> 0002 {} '3' | 62: 0002 | 32: <t> 0003 {} '4'");
+            let id = 1 + round * 3;
+            let [one, two, three] = [id, id + 1, id + 2].map(|id| format!("{id:04X}"));
+            let expected = [
+                "30: <t> {} '0' | 30: <t> {} '1' | 30: <t> {} '2' | 30: <t> {} '3' | 30: <t> {} '4'".to_owned(),
+                format!(
+                    "30: <t> {{}} '0' | 32: <t> {one} {{}} '1' | 30: <t> {{}} '2' | 32: <t> {two} {{}} '3' | 32: <t> {three} {{}} '4'"
+                ),
+                format!(
+                    "30: <t> {{}} '0' | 32: <t> {one} {{}} '1' | 30: <t> {{}} '2' | 34: <t> {two} {{}} '3' | 32: <t> {three} {{}} '4'"
+                ),
+            ];
+            for (number, client) in all.iter().enumerate() {
+                net.expect(*client, &expected[number % 3]);
+                if round == 1 && number % 3 > 0 {
+                    net.send(*client, "40: 0001 | 40: 0004");
+                }
+            }
+        }
     });
 }

@@ -238,7 +238,7 @@ fn packet_identifiers_wrap_and_are_waited_for() {
         assert_eq!(in_flight(net), 0);
         net.send(from, "32: <t> 0001 {} 'z'");
         net.expect(to, "32: <t> 0002 {} 'z'");
-        let oldest = net.session("to").expect("connected").in_flight.front().map(|sent| sent.packet_id);
+        let oldest = net.session("to").expect("connected").in_flight.oldest();
         assert_eq!(oldest, PacketId::new(2));
     });
 }

@@ -101,14 +101,15 @@ fn packets_that_set_off_much() {
             while net.cores[0].is_held(slot) {
                 assert!(net.cores[0].next_tick() <= Some(now), "it goes on at once");
                 let after = sent(net);
-                assert!(after - before <= (UNITS_A_TURN + 64) as u64, "{} messages in a turn", after - before);
+                // A lane does four for the work of one.
+                assert!(after - before <= 4 * (UNITS_A_TURN + 64) as u64, "{} messages in a turn", after - before);
                 before = after;
                 turns += 1;
                 turn(net);
                 // The others have their turn, whatever waits.
                 net.cores[0].feed(other_slot, &[0xC0, 0], now);
             }
-            assert!(turns >= 40 * 64 / (UNITS_A_TURN + 64), "{turns} turns");
+            assert!(turns >= 40 * 64 / 4 / (UNITS_A_TURN + 64), "{turns} turns");
             net.settle();
             for subscriber in subscribers {
                 let got = net.take(subscriber);

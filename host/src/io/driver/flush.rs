@@ -94,7 +94,8 @@ impl Driver {
         }
         for sends in 0..SENDS_PER_CONNECTION {
             let bytes = self.core.outbound(conn);
-            if bytes.is_empty() {
+            let length = bytes.len();
+            if length == 0 {
                 return sends;
             }
             let sent = match net::send(&socket.fd, bytes, SendFlags::NOSIGNAL) {
@@ -109,7 +110,7 @@ impl Driver {
                 }
             };
             // A short `send` has filled the socket's buffer; an event follows when there is room again.
-            socket.blocked = sent < bytes.len();
+            socket.blocked = sent < length;
             if sent > 0 {
                 self.core.sent(conn, sent, now);
             }

@@ -42,14 +42,16 @@ struct Config {
     topics: usize,
     /// Most of it goes to groups.
     sharing: bool,
+    /// Most clients get the same packets as others.
+    alike: bool,
     first_topic: usize,
     /// Peers that do not read are closed sooner than the model can follow.
     tight_outbound: bool,
 }
 
 impl Config {
-    fn new(rng: &mut Rng) -> Self {
-        let limits = Limits {
+    fn new(seed: u64, rng: &mut Rng) -> Self {
+        let mut limits = Limits {
             receive_maximum: rng.pick(&[1, 2, 5, 1024]),
             in_flight_max: rng.pick(&[1, 3, 1024, 1024]),
             topic_alias_max: rng.pick(&[0, 2, 64]),
@@ -61,15 +63,25 @@ impl Config {
             outbound_bytes_max: rng.pick(&[500, 8 << 20, 8 << 20, 8 << 20]),
             ..Limits::default()
         };
-        Self {
+        let mut config = Self {
             workers: 1 + rng.below(4),
             clients: 3 + rng.below(6),
-            limits,
+            limits: Limits::default(),
             sharing: rng.percent(25),
+            alike: seed % 4 == 2,
             topics: rng.pick(&[1, 2, 3, 10, 10]),
             first_topic: rng.below(10),
             tight_outbound: false,
+        };
+        if config.alike {
+            limits.in_flight_max = rng.pick(&[3, 10, 1024, 1024]);
+            limits.connections_max = 1000;
+            config.workers = rng.pick(&[1, 1, 1, 2]);
+            config.clients += 2;
+            config.topics = rng.pick(&[1, 1, 2, 3]);
         }
+        config.limits = limits;
+        config
     }
 
     fn client(&self, number: usize, rng: &mut Rng) -> Client {
@@ -82,6 +94,9 @@ impl Config {
             client.receive_maximum = rng.pick(&[None, None, Some(1), Some(2), Some(5)]);
             client.packet_bytes_max = rng.pick(&[None, None, None, None, Some(120)]);
             client.alias_max = rng.pick(&[0, 0, 1, 3]);
+        }
+        if self.alike && rng.percent(80) {
+            (client.receive_maximum, client.packet_bytes_max, client.alias_max) = (None, None, 0);
         }
         client
     }
@@ -167,6 +182,10 @@ const COVERED: &[&str] = &[
     "group owed and got",
     "group owed and got, by one",
     "handover",
+    "lane: cut",
+    "lane: in flight",
+    "lane: read",
+    "lane: read in part",
     "message expired",
     "message too large",
     "nobody has subscribed",

@@ -270,10 +270,14 @@ impl World {
     fn subscribe_somehow(&mut self, client: usize, conn: usize) {
         let v5 = self.conns[conn].version == V5;
         let mut asked: Vec<Asked> = Vec::new();
-        let shared = self.rng.percent(if self.config.sharing { 70 } else { 25 });
+        let shared = self.rng.percent(match (self.config.sharing, self.config.alike) {
+            (_, true) => 5,
+            (true, _) => 70,
+            _ => 25,
+        });
         let identifier = match (v5, shared) {
             (true, true) => SHARED_IDENTIFIERS + self.step as u32,
-            (true, false) if self.rng.percent(60) => 1 + self.rng.below(5) as u32,
+            (true, false) if self.rng.percent(if self.config.alike { 10 } else { 60 }) => 1 + self.rng.below(5) as u32,
             _ => 0,
         };
         for _ in 0..if shared { 1 } else { 1 + self.rng.below(3) } {

@@ -73,7 +73,7 @@ pub(super) struct Parting {
 impl World {
     pub(super) fn new(seed: u64, tracing: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let config = Config::new(&mut rng);
+        let config = Config::new(seed, &mut rng);
         let workers = config.workers;
         let rung: Vec<Arc<AtomicBool>> = (0..workers).map(|_| Arc::default()).collect();
         let ring = |bell: &Arc<AtomicBool>| {
@@ -302,9 +302,13 @@ impl World {
             return;
         }
         let unread = [&self.conns[conn].unread[..], &core.unsent(slot)].concat();
+        let is_in_lane = !core.connections[slot as usize].lane.is_nowhere();
         core.lost(slot, self.now);
         assert!(core.outbound(slot).is_empty(), "there is nobody to send to");
         self.lost += publishes_in(&unread);
+        if is_in_lane {
+            self.count("lane: cut");
+        }
         self.scan(worker);
         self.release(conn);
     }
@@ -319,6 +323,24 @@ impl World {
         self.scan(worker);
     }
 
+    /// Notes that what many get is about to be read.
+    fn note_lane(&mut self, worker: usize, slot: u32, count: usize) {
+        let core = &self.cores[worker];
+        let connection = &core.connections[slot as usize];
+        if !core.lanes.comes_first(connection) {
+            return;
+        }
+        let is_in_part = count < core.lanes.waiting_bytes(connection.lane);
+        let in_ranges = core.sessions.get(connection.session as usize).is_some_and(|one| one.in_flight.has_ranges());
+        self.count("lane: read");
+        if is_in_part {
+            self.count("lane: read in part");
+        }
+        if in_ranges {
+            self.count("lane: in flight");
+        }
+    }
+
     /// The client reads at most so many bytes of what waits for it. `false` if nothing has happened.
     pub(super) fn read(&mut self, conn: usize, count: usize) -> bool {
         let Place::At(worker, slot) = self.conns[conn].place else { return false };
@@ -326,6 +348,7 @@ impl World {
             return false;
         }
         self.step += 1;
+        self.note_lane(worker, slot, count);
         let core = &mut self.cores[worker];
         let outbound = core.outbound(slot);
         let count = count.min(outbound.len());
@@ -334,7 +357,7 @@ impl World {
             core.sent(slot, count, self.now);
             self.scan(worker);
         }
-        let core = &self.cores[worker];
+        let core = &mut self.cores[worker];
         let (empty, closing) = (core.outbound(slot).is_empty(), core.is_closing(slot));
         if empty {
             self.listed.remove(&conn);

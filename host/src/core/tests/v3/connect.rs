@@ -1,6 +1,7 @@
 //! CONNECT that is accepted: Client Identifiers, Session Present, Keep Alive, takeover.
 
 use super::*;
+use crate::core::tests::net::{bytes, split};
 
 /// [MQTT-3.1.4-4@3.1.1] [MQTT-3.2.0-1@3.1.1] CONNACK comes before all else, even if more was sent behind CONNECT.
 #[test]
@@ -92,7 +93,11 @@ fn empty_client_identifier_is_assigned() {
             net.subscribe(client, "t", 1);
         }
         net.send(clients[0], "32: <t> 0007 'x'");
-        net.expect(clients[0], "32: <t> 0001 'x' | 40: 0007");
+        // An acknowledgement may overtake what goes to many.
+        let got = net.take(clients[0]);
+        let mut packets = split(&got);
+        packets.sort_unstable();
+        assert_eq!(packets.concat(), bytes(V3_1_1, "32: <t> 0001 'x' | 40: 0007"));
         net.expect(clients[1], "32: <t> 0001 'x'");
         net.expect(clients[2], "32: <t> 0001 'x'");
     });

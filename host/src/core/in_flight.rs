@@ -1,0 +1,201 @@
+//! What was sent to a client and not acknowledged.
+//!
+//! What many get at once with QoS 1 (see [`lanes`](super::lanes)) takes no entry for each message here: one range says which
+//! Packet Identifiers the messages of a batch have that all receivers share. The acknowledgement of the first of a range makes
+//! it shorter. Any other look at one of its messages makes entries of all ranges first.
+
+use std::collections::VecDeque;
+use std::ops::{Index, IndexMut};
+use std::rc::Rc;
+
+use super::session::{Awaiting, InFlight, Queued};
+use crate::codec::PacketId;
+
+/// How many Packet Identifiers there are.
+const PACKET_IDS: u64 = 65_535;
+
+/// Messages with QoS 1 that several sessions were sent in this order.
+pub(super) type Batch = Rc<Vec<Queued>>;
+
+/// Outbound messages in flight, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Unacknowledged {
+    entries: VecDeque<InFlight>,
+    /// What was sent behind these.
+    ranges: Option<Box<Ranges>>,
+}
+
+#[derive(Debug, Default)]
+struct Ranges {
+    all: VecDeque<Range>,
+    messages: usize,
+}
+
+#[derive(Debug)]
+struct Range {
+    batch: Batch,
+    /// The first of its messages that is not acknowledged.
+    at: usize,
+    /// The Packet Identifier of this one; the others have the following ones.
+    first: PacketId,
+}
+
+/// The Packet Identifier so many behind another one.
+pub(super) fn behind(packet_id: u16, count: u64) -> PacketId {
+    let number = (u64::from(packet_id - 1) + count) % PACKET_IDS + 1;
+    u16::try_from(number).ok().and_then(PacketId::new).expect("1 to 65,535")
+}
+
+/// The Packet Identifier so many before another one.
+pub(super) fn before(packet_id: u16, count: u64) -> PacketId {
+    behind(packet_id, PACKET_IDS - count % PACKET_IDS)
+}
+
+/// How many Packet Identifiers there are from one up to another, without that.
+pub(super) fn distance(from: u16, to: u16) -> u64 {
+    (u64::from(to) + PACKET_IDS - u64::from(from)) % PACKET_IDS
+}
+
+impl Unacknowledged {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len() + self.ranges.as_ref().map_or(0, |ranges| ranges.messages)
+    }
+
+    /// The Packet Identifier of the oldest one.
+    pub(super) fn oldest(&self) -> Option<PacketId> {
+        let in_range = || Some(self.ranges.as_ref()?.all.front()?.first);
+        self.entries.front().map(|sent| sent.packet_id).or_else(in_range)
+    }
+
+    /// Adds a message behind all others.
+    pub(super) fn push_back(&mut self, sent: InFlight) {
+        self.spread();
+        self.entries.push_back(sent);
+    }
+
+    /// Adds the messages of a batch behind all others.
+    pub(super) fn add_batch(&mut self, first: PacketId, batch: &Batch) {
+        let ranges = self.ranges.get_or_insert_default();
+        ranges.messages += batch.len();
+        ranges.all.push_back(Range { batch: Rc::clone(batch), at: 0, first });
+    }
+
+    /// The message with a Packet Identifier has been acknowledged. If it is the first of a range it is taken out, and how many
+    /// bytes it has is returned.
+    #[inline]
+    pub(super) fn acknowledge_first(&mut self, packet_id: PacketId) -> Option<usize> {
+        let ranges = self.ranges.as_mut()?;
+        let range = ranges.all.front_mut().filter(|range| range.first == packet_id)?;
+        let bytes = range.batch[range.at].message.bytes();
+        range.at += 1;
+        range.first = packet_id.checked_add(1).unwrap_or(PacketId::MIN);
+        ranges.messages -= 1;
+        if range.at == range.batch.len() {
+            ranges.all.pop_front();
+        }
+        Some(bytes)
+    }
+
+    /// The place of a Packet Identifier. Acknowledgements mostly come in order, so the first is looked at first.
+    pub(super) fn find(&mut self, packet_id: PacketId) -> Option<usize> {
+        let place = self.entries.iter().position(|sent| sent.packet_id == packet_id);
+        if place.is_some() || self.ranges.as_ref().is_none_or(|ranges| ranges.messages == 0) {
+            return place;
+        }
+        self.spread();
+        self.entries.iter().position(|sent| sent.packet_id == packet_id)
+    }
+
+    pub(super) fn remove(&mut self, place: usize) -> Option<InFlight> {
+        self.entries.remove(place)
+    }
+
+    /// Makes entries of the messages in ranges.
+    pub(super) fn spread(&mut self) {
+        for range in self.ranges.take().into_iter().flat_map(|ranges| ranges.all) {
+            let packet_ids = (0..).map(|count| behind(range.first.get(), count));
+            self.entries.extend(range.batch[range.at..].iter().zip(packet_ids).map(|(delivery, packet_id)| InFlight {
+                packet_id,
+                awaiting: Awaiting::Puback,
+                delivery: Some(delivery.clone()),
+            }));
+        }
+    }
+
+    /// All of them. There are no ranges: it has no connection.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &InFlight> {
+        debug_assert!(self.ranges.is_none(), "what has been sent by a lane is looked at");
+        self.entries.iter()
+    }
+
+    /// Takes all out.
+    pub(super) fn take(&mut self) -> VecDeque<InFlight> {
+        self.spread();
+        std::mem::take(&mut self.entries)
+    }
+
+    /// Gives back memory if it has emptied after a burst.
+    pub(super) fn trim(&mut self) {
+        const KEEP: usize = 64;
+        if self.entries.is_empty() && self.entries.capacity() > KEEP {
+            self.entries = VecDeque::new();
+        }
+        if self.ranges.as_ref().is_some_and(|ranges| ranges.all.is_empty() && ranges.all.capacity() > KEEP) {
+            self.ranges = None;
+        }
+    }
+}
+
+impl Index<usize> for Unacknowledged {
+    type Output = InFlight;
+    fn index(&self, place: usize) -> &InFlight {
+        &self.entries[place]
+    }
+}
+
+impl IndexMut<usize> for Unacknowledged {
+    fn index_mut(&mut self, place: usize) -> &mut InFlight {
+        &mut self.entries[place]
+    }
+}
+
+#[cfg(any(test, fuzzing))]
+impl Unacknowledged {
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.entries.capacity()
+    }
+
+    pub(super) fn has_ranges(&self) -> bool {
+        self.ranges.as_ref().is_some_and(|ranges| ranges.messages > 0)
+    }
+
+    /// Packet Identifier of each, and the bytes that it is counted with.
+    pub(super) fn counted(&self) -> impl Iterator<Item = (PacketId, usize)> {
+        let bytes = |sent: &InFlight| sent.delivery.as_ref().map_or(0, |delivery| delivery.message.bytes());
+        let entries = self.entries.iter().map(move |sent| (sent.packet_id, bytes(sent)));
+        let ranges = self.ranges.iter().flat_map(|ranges| &ranges.all).flat_map(|range| {
+            let packet_ids = (0..).map(|count| behind(range.first.get(), count));
+            packet_ids.zip(range.batch[range.at..].iter().map(|delivery| delivery.message.bytes()))
+        });
+        entries.chain(ranges)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// [MQTT-2.2.1-3] No Packet Identifier is 0.
+    #[test]
+    fn packet_identifiers_go_round() {
+        for (from, count, to) in [(1, 0, 1), (1, 65_534, 65_535), (65_535, 1, 1), (65_530, 10, 5), (7, 65_535, 7)] {
+            assert_eq!(behind(from, count).get(), to);
+            assert_eq!(before(to, count).get(), from);
+            assert_eq!(distance(from, to), count % PACKET_IDS);
+        }
+    }
+}
