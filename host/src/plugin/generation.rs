@@ -6,7 +6,7 @@
 //! that has been replaced is stopped and dropped by [`Chain::retire`], once nobody refers to it.
 
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
@@ -79,6 +79,8 @@ pub(super) struct Probation {
     left: AtomicU32,
     chain: OnceLock<Weak<Cell>>,
     previous: Mutex<Weak<Plugin>>,
+    /// It has not passed: whoever is in its place decides again.
+    is_undone: AtomicBool,
 }
 
 impl Probation {
@@ -101,10 +103,22 @@ impl Probation {
         self.left.load(Ordering::Relaxed).checked_sub(1)
     }
 
-    /// The instance that decided before, as long as it can come back.
+    /// It ends with a rollback.
+    fn undo(&self) {
+        // First, so that there is always one of the two.
+        self.is_undone.store(true, Ordering::Relaxed);
+        self.end();
+    }
+
+    /// The instance that decided before, as long as it can come back; and once it has, the one that decides at this place:
+    /// the failure that uses up the budget costs no connection either.
     #[cold]
-    pub(super) fn previous(&self) -> Option<Arc<Plugin>> {
-        self.previous.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    pub(super) fn previous(&self, index: usize) -> Option<Arc<Plugin>> {
+        let previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        if previous.is_some() || !self.is_undone.load(Ordering::Relaxed) {
+            return previous;
+        }
+        self.chain.get()?.upgrade()?.state().plan.plugins().get(index).cloned()
     }
 
     #[cold]
@@ -132,6 +146,8 @@ pub struct Trial {
     pub until: Option<Instant>,
     /// Its probation, which begins when it has all connections.
     how: Flip,
+    /// The callbacks of those before the old one that connections have stayed with, and may stay with once more.
+    earlier: Callbacks,
 }
 
 impl Trial {
@@ -139,6 +155,11 @@ impl Trial {
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
+    }
+
+    /// The callbacks of all that connections may stay with, or go back to.
+    fn before(&self) -> Callbacks {
+        self.earlier.union(self.previous.callbacks())
     }
 }
 
@@ -239,7 +260,7 @@ impl Cell {
     /// Ends a change: the workers hear of it.
     fn publish(&self, mut state: MutexGuard<'_, State>) -> u32 {
         state.plan.epoch += 1;
-        let previous = state.trials.iter().map(|trial| trial.previous.callbacks());
+        let previous = state.trials.iter().map(Trial::before);
         state.plan.previous = previous.fold(Callbacks::NONE, Callbacks::union);
         let epoch = state.plan.epoch;
         self.epoch.store(epoch, Ordering::Release);
@@ -294,7 +315,7 @@ impl State {
     /// The one that was on trial goes.
     fn roll_back(&mut self, at: usize) -> Trial {
         let trial = self.trials.remove(at);
-        trial.plugin.probation().end();
+        trial.plugin.probation().undo();
         if trial.per_mille.is_some() {
             self.plan.candidate = None;
         } else {
@@ -373,9 +394,8 @@ impl Chain {
     pub fn flip(&self, index: usize, plugin: &Arc<Plugin>, how: &Flip) -> Result<u32, Busy> {
         let mut state = self.0.state();
         state.may_flip(index, how)?;
-        if let Some(at) = state.trials.iter().position(|trial| trial.index == index) {
-            state.settle(at);
-        }
+        let settled = state.trials.iter().position(|trial| trial.index == index).map(|at| state.settle(at));
+        let earlier = settled.map_or(Callbacks::NONE, |settled| settled.before());
         plugin.join(index, state.next_generation);
         state.next_generation += 1;
         let previous = Arc::clone(&state.plan.base.list[index]);
@@ -389,7 +409,7 @@ impl Chain {
             plugin.probation().begin(&self.0, how.budget, &previous);
             let until = how.per_mille.is_none().then(|| Instant::now() + how.probation);
             let plugin = Arc::clone(plugin);
-            state.trials.push(Trial { index, plugin, previous, per_mille: how.per_mille, until, how: *how });
+            state.trials.push(Trial { index, plugin, previous, per_mille: how.per_mille, until, how: *how, earlier });
         }
         Ok(self.0.publish(state))
     }

@@ -136,10 +136,10 @@ impl Handlers {
     }
 
     /// Has the instance that decided before decide about a connection that has just begun, as the new one has panicked
-    /// while it is on probation. `false` if that is not so.
+    /// while it is on probation, or has used that up. `false` if that is not so.
     #[cold]
     pub(super) fn begin_again(&mut self, index: usize, info: &ConnectionInfo<'_>) -> bool {
-        let Some(previous) = self.plugins.list[index].probation.previous() else { return false };
+        let Some(previous) = self.plugins.list[index].probation.previous(index) else { return false };
         let Some(state) = previous.begin(info) else { return false };
         self.put(index, &previous, state);
         true

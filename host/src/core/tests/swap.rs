@@ -136,6 +136,24 @@ fn who_connects_to_a_version_that_panics_is_let_in_or_not_by_the_one_before() {
     });
 }
 
+/// Neither is the connection lost that the version is rolled back for.
+#[test]
+fn who_connects_when_the_budget_is_used_up_is_let_in_by_the_one_before() {
+    for panics in [
+        |script: &mut Script| script.connect = Some(Box::new(|_| panic!("as asked"))),
+        |script: &mut Script| script.new_connection = Some(Box::new(|_| panic!("as asked"))),
+    ] {
+        scenario(|net| {
+            net.flip("2.0.0", &on_probation(0), panics);
+            net.v5("c");
+            assert!(net.shared.chain.trials().is_empty(), "its budget is used up");
+            net.v5("d");
+            assert_eq!(live(net), (vec![2], 0));
+            assert!(!net.shared.chain.retire());
+        });
+    }
+}
+
 #[test]
 fn panics_after_the_probation_end_the_connection() {
     scenario(|net| {

@@ -205,6 +205,26 @@ fn deliveries_to_who_stays_are_still_decided_on() {
     });
 }
 
+/// The next version refuses the connection as well: it stays with the one before the previous one.
+#[test]
+fn deliveries_to_who_stays_once_more_are_still_decided_on() {
+    scenario(|net| {
+        let (from, to, orders) = dropping(net);
+        net.flip("2.0.0", &ON_PROBATION, refusing);
+        net.settle();
+        net.flip("3.0.0", &ON_PROBATION, refusing);
+        net.settle();
+        let count = publish_all(net, from);
+        net.expect(to, "");
+        assert_eq!(of(&orders).asked, count);
+        net.shared.chain.settle_all();
+        net.settle();
+        publish_all(net, from);
+        net.expect(to, "30: <s> {} 'a' | 32: <s> 0001 {} 'b'");
+        assert!(!net.cores.iter().any(|core| core.wants(crate::plugin::Callback::Deliver)));
+    });
+}
+
 /// The same for who cannot go over yet, though the old version will not come back.
 #[test]
 fn deliveries_to_who_waits_are_still_decided_on() {
