@@ -43,6 +43,8 @@ impl Core {
         }
         assert_eq!(self.by_client.len(), self.sessions.len(), "Client Identifiers");
         assert!(self.sessions.len() <= self.shared.limits.sessions_max, "sessions");
+        let pool_bytes: usize = self.pool.iter().map(Vec::capacity).sum();
+        assert_eq!(self.pool_bytes, pool_bytes, "bytes of the buffers in the pool, counted");
         self.assert_lanes();
         for (slot, session) in &self.sessions {
             self.assert_session(slot_of(slot), session);

@@ -408,6 +408,7 @@ impl Core {
             let class = lane.kind.class(&parts);
             if lane.needs_chunk() {
                 let buffer = self.pool.pop().unwrap_or_default();
+                self.pool_bytes -= buffer.capacity();
                 self.account.add(buffer.capacity());
                 lane.add_chunk(buffer);
             }
