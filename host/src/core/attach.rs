@@ -17,6 +17,10 @@ impl Core {
         let Some(connack) = self.connack_properties(slot, &pending) else {
             return self.refuse(slot, &ReasonCode::PACKET_TOO_LARGE.into());
         };
+        // What is due is not put off until the next tick: who comes too late is not in time for its will, or its session.
+        if let Some(kept) = self.slot_of_client(&pending.client_id) {
+            self.settle_session(kept);
+        }
         let existing = self.slot_of_client(&pending.client_id);
         let mut took_over = false;
         if let Some(session_slot) = existing {

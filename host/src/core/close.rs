@@ -209,25 +209,27 @@ impl Core {
 
     /// A delayed will or an expiry may be due.
     pub(super) fn session_due(&mut self, key: SessionKey, at: Millis) {
-        let now = self.now;
-        let Some(session) = self.sessions.get_mut(key.slot as usize).filter(|session| session.serial == key.serial)
-        else {
-            return;
-        };
-        if !is_current(&mut session.armed, at) {
-            return;
+        let session = self.sessions.get_mut(key.slot as usize).filter(|session| session.serial == key.serial);
+        if session.is_some_and(|session| is_current(&mut session.armed, at)) {
+            self.settle_session(key.slot);
         }
+    }
+
+    /// Publishes the will of a session, or ends the session, if its time has come [MQTT-4.1.0-2].
+    pub(super) fn settle_session(&mut self, session_slot: u32) {
+        let now = self.now;
+        let session = &mut self.sessions[session_slot as usize];
         if session.expires_at <= now {
             let client_id = session.client_id.clone();
-            let states = self.take_last_states(key.slot);
-            self.end_session(key.slot);
+            let states = self.take_last_states(session_slot);
+            self.end_session(session_slot);
             return self.plan.session_expired(&client_id, states.as_ref());
         }
         let is_due = session.will_at().is_some_and(|at| at <= now);
         let due_will = if is_due { session.take_away(|away| &mut away.will) } else { None };
         let next = session.will_at().unwrap_or(Millis::NEVER).min(session.expires_at);
         if next != Millis::NEVER {
-            self.arm_session(key.slot, next);
+            self.arm_session(session_slot, next);
         }
         if let Some(delayed) = due_will {
             self.settle_will(&delayed.body, Fate::Now);

@@ -54,6 +54,25 @@ fn session_expires_after_its_interval() {
     });
 }
 
+/// [MQTT-4.1.0-2] Its time is over when it is over, and not at the next tick, which a busy worker puts off.
+#[test]
+fn who_comes_too_late_has_no_session_though_nobody_has_looked_yet() {
+    scenario_in(MODES[0], &Setup::default(), |net| {
+        let client = net.durable(V5, "c", CONNACK);
+        net.subscribe(client, "t", 1);
+        net.lose(client);
+        net.now = net.now + 3_600_000;
+        let client = net.durable(V5, "c", CONNACK);
+        assert_eq!(net.script().take("expired"), ["expired c"]);
+        net.send(client, "32: <t> 0001 {} ''");
+        net.expect(client, "40: 0001 10");
+        net.lose(client);
+        net.now = net.now + 3_599_999;
+        net.durable(V5, "c", CONNACK_RESUMED);
+        assert_eq!(net.script().take("expired"), [""; 0]);
+    });
+}
+
 #[test]
 fn session_that_ends_with_its_connection_does_not_expire() {
     scenario(|net| {

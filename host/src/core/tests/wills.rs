@@ -142,6 +142,22 @@ fn delayed_and_the_client_comes_back() {
     });
 }
 
+/// The client comes back when the delay has passed, and before anybody has looked: it is too late [MQTT-3.1.3-9].
+#[test]
+fn delayed_and_the_client_comes_back_too_late() {
+    scenario_in(MODES[0], &Setup::default(), |net| {
+        let watcher = watcher(net);
+        let client = with_will(net, V5, 0x02, "11 00000064", "18 0000000A");
+        net.lose(client);
+        net.now = net.now + 10_000;
+        let client = net.durable(V5, "c", CONNACK_RESUMED);
+        net.expect(watcher, "30: <w> {} 'gone'");
+        net.lose(client);
+        net.advance(4_000_000);
+        net.expect(watcher, "");
+    });
+}
+
 /// A takeover is a loss of the older connection: with a delay the new one cancels its will.
 #[test]
 fn taken_over() {

@@ -294,7 +294,11 @@ impl World {
     }
 
     fn subscribed(&mut self, conn: usize, asked: Asked) {
-        let Some(session) = self.conns[conn].session else { return };
+        let Some(session) = self.conns[conn].session else {
+            // It has come and gone in one go, and its session is not known: what that gets, nobody can tell.
+            self.unfollowed.extend(asked.share.map(|share| (share, asked.filter)));
+            return;
+        };
         let (step, done) = (self.step, self.done_at(self.sessions[session].worker));
         let subs = &mut self.sessions[session].subs;
         let mut is_new = true;
@@ -386,6 +390,12 @@ impl World {
         if one.session.is_none() {
             client.must_clean = true;
             return;
+        }
+        if one.perhaps_resumed {
+            client.must_clean = true;
+            self.count("a session that nobody has followed");
+            self.conns[conn].gives_up = true;
+            return self.forsake(conn);
         }
         client.must_clean = false;
         // 3.1 has no such flag, and a client that has no clean session takes it for granted.
@@ -619,8 +629,10 @@ impl Conn {
             connect_fed: false,
             session: None,
             attached_at: 0,
+            attached: now,
             began: now,
             resumed: false,
+            perhaps_resumed: false,
             clean,
             expiry_secs,
             will: connecting.will,

@@ -88,9 +88,11 @@ pub(super) struct Conn {
     /// The session, once the server has joined them, and when.
     pub(super) session: Option<usize>,
     pub(super) attached_at: Step,
+    pub(super) attached: Millis,
     pub(super) began: Millis,
-    /// The session was there before.
+    /// The session was there before, or it is not known: another connection of the client came and went in one go.
     pub(super) resumed: bool,
+    pub(super) perhaps_resumed: bool,
     pub(super) clean: bool,
     pub(super) expiry_secs: u32,
     pub(super) will: Option<(usize, u32)>,

@@ -127,14 +127,14 @@ impl World {
             && asks
             && matches(&sub.asked.filter, &one.topic)
             && !self.msgs.iter().any(|other| {
-                // It was replaced before.
+                // It was replaced before; where another one was perhaps routed twice, by the last time at the latest.
                 other.retain
                     && other.topic == one.topic
                     && other.publisher != PLUGIN
                     && one.publisher != PLUGIN
                     && other.definite
                     && other.first > one.last
-                    && other.first.is_some_and(|first| first < sub.from)
+                    && other.last.is_some_and(|last| last < sub.from)
                     && other.kind != Kind::Denied
             })
     }
@@ -467,6 +467,8 @@ impl World {
                 });
             assert!(!alone || fresh <= one.times, "{fresh} members of {:?} got message {msg}", owed.group);
             self.count(if alone { "group owed and got, by one" } else { "group owed and got" });
+        } else if self.unfollowed.contains(&owed.group) {
+            self.count("group owed, perhaps to a member that is not known");
         } else if once {
             self.count("group owed, perhaps with QoS 0");
         } else if !lasts {

@@ -38,6 +38,8 @@ pub(super) struct World {
     /// Wills that wait for their delay: message, session, when they are due.
     pub(super) wills: Vec<(usize, usize, Millis)>,
     pub(super) group_owed: Vec<GroupOwed>,
+    /// Groups with a member that is not known.
+    pub(super) unfollowed: BTreeSet<(String, String)>,
     /// When each worker last handed its batches over; and for each pair, what had been handed over when the other one
     /// last emptied its mailbox.
     flushed: Vec<Step>,
@@ -58,6 +60,8 @@ pub(super) struct World {
     pub(super) partings: Vec<Parting>,
     /// Those of which it was noticed during the present call that the plugin has answered.
     just_parted: Vec<usize>,
+    /// When the present call of a worker began.
+    call_began: Step,
 }
 
 /// The will of a connection that has ended and whose plugin has not been asked about it yet.
@@ -105,6 +109,7 @@ impl World {
             owed,
             partings: Vec::new(),
             just_parted: Vec::new(),
+            call_began: 0,
             rung,
             arriving: (0..workers).map(|_| VecDeque::new()).collect(),
             listed: BTreeSet::new(),
@@ -116,6 +121,7 @@ impl World {
             msgs: Vec::new(),
             wills: Vec::new(),
             group_owed: Vec::new(),
+            unfollowed: BTreeSet::new(),
             flushed: vec![0; workers],
             done: vec![vec![0; workers]; workers],
             unmet: Vec::new(),
@@ -141,6 +147,11 @@ impl World {
     /// What was routed at each worker until then has been handled at `worker` now.
     pub(super) fn done_at(&self, worker: usize) -> Vec<Step> {
         (0..self.cores.len()).map(|from| if from == worker { self.step } else { self.done[from][worker] }).collect()
+    }
+
+    fn begin_call(&mut self) {
+        self.step += 1;
+        self.call_began = self.step;
     }
 
     // Connections.
@@ -173,7 +184,7 @@ impl World {
         if count == 0 || cut {
             return false;
         }
-        self.step += 1;
+        self.begin_call();
         let fed = self.conns[conn].fed;
         let shown = format!("{:02X?}", &self.conns[conn].to_server[fed..fed + count.min(20)]);
         self.note(|| format!("worker {worker} reads {count} bytes of connection {conn}: {shown}"));
@@ -288,7 +299,7 @@ impl World {
 
     /// The client has gone, at whatever byte.
     pub(super) fn cut(&mut self, conn: usize) {
-        self.step += 1;
+        self.begin_call();
         self.note(|| format!("connection {conn} is cut"));
         self.conns[conn].cut = true;
         self.forsake(conn);
@@ -347,7 +358,7 @@ impl World {
         if !self.listed.contains(&conn) {
             return false;
         }
-        self.step += 1;
+        self.begin_call();
         self.note_lane(worker, slot, count);
         let core = &mut self.cores[worker];
         let outbound = core.outbound(slot);
@@ -404,7 +415,7 @@ impl World {
 
     pub(super) fn adopt(&mut self, worker: usize) -> bool {
         let Some((conn, handover)) = self.arriving[worker].pop_front() else { return false };
-        self.step += 1;
+        self.begin_call();
         self.note(|| format!("worker {worker} adopts connection {conn}"));
         let slot = self.cores[worker].adopt(*handover, self.now);
         self.enter(conn, worker, slot);
@@ -418,7 +429,7 @@ impl World {
         if !self.rung[worker].swap(false, Ordering::Relaxed) && !spurious {
             return false;
         }
-        self.step += 1;
+        self.begin_call();
         self.note(|| format!("worker {worker} opens its mailbox"));
         self.cores[worker].on_mail(self.now);
         self.after_mail(worker);
@@ -451,7 +462,7 @@ impl World {
         }
         // As the driver does: requests about connections that arrive are forgotten after a time.
         while self.adopt(worker) {}
-        self.step += 1;
+        self.begin_call();
         self.note(|| format!("worker {worker} does what is due"));
         self.cores[worker].on_tick(self.now);
         self.look(worker);
@@ -459,7 +470,7 @@ impl World {
     }
 
     pub(super) fn take_dirty(&mut self, worker: usize) -> bool {
-        self.step += 1;
+        self.begin_call();
         let mut dirty = Vec::new();
         let core = &self.cores[worker];
         let is_there =
@@ -562,6 +573,10 @@ impl World {
             let unknown = session.gone || session.unsure || self.clients[client].must_clean;
             let alive = expiry_secs > 0 && !unknown && (!offline || lasts);
             assert!(!alive || known == Some(latest), "the session of client {client} was not resumed");
+            let over = session
+                .offline_since
+                .is_some_and(|since| expiry_secs != u32::MAX && since.plus_secs(expiry_secs) <= now && !session.unsure);
+            assert!(!over || known.is_none(), "the session of client {client} was resumed after its time");
             assert!(
                 expiry_secs > 0 || known.is_none() || session.unsure,
                 "the session of client {client} outlived its connection"
@@ -574,13 +589,21 @@ impl World {
             self.sessions.len() - 1
         });
         self.overtake(client);
+        let has_ended = |other: &Conn| match other.place {
+            Place::At(worker, slot) => self.cores[worker].is_closing(slot),
+            _ => other.ended,
+        };
+        let unfollowed =
+            |other: &Conn| other.client == client && other.connect_fed && other.session.is_none() && has_ended(other);
+        let perhaps = known.is_none() && !self.conns[conn].clean && self.conns.iter().any(unfollowed);
         if self.conns[conn].zombie && known.is_none() {
             self.clients[client].must_clean = true;
         }
         self.conns[conn].session = Some(session);
-        self.conns[conn].resumed = known.is_some();
+        self.conns[conn].resumed = known.is_some() || perhaps;
+        self.conns[conn].perhaps_resumed = perhaps;
         self.conns[conn].attached_at = self.step;
-        self.conns[conn].heard = now;
+        (self.conns[conn].heard, self.conns[conn].attached) = (now, now);
         self.sessions[session].expiry_secs = self.conns[conn].expiry_secs;
         self.sessions[session].offline_since = None;
         self.sessions[session].online_at = now;
@@ -618,7 +641,7 @@ impl World {
                 self.partings.push(parting);
             } else if parting.is_due {
                 self.count("will after an answer");
-                self.routed(parting.will, true);
+                self.will_routed(parting.will);
                 self.just_parted.push(parting.will);
             }
         }
@@ -633,19 +656,19 @@ impl World {
             let core = &self.cores[worker];
             let kept = core.slot_of_client(name).map(|slot| &core.sessions[slot as usize]);
             match kept.filter(|kept| kept.serial == model.serial) {
-                // Its client has come back, and may have gone again.
-                Some(_) if self.has_come_back(msg, session) => self.count("will cancelled"),
+                // Its client has come back, and may have gone again; in time, or not.
+                Some(_) if self.came_back(msg, session).is_some_and(|at| at < due) => self.count("will cancelled"),
                 Some(kept) if kept.will_at().is_some() => self.wills.push((msg, session, due)),
                 Some(_) => {
                     assert!(self.now >= due, "the will {msg} was published too early");
                     self.count("will delayed");
-                    self.routed(msg, true);
+                    self.will_routed(msg);
                 }
                 None => {
                     self.count("will at session end");
                     match self.partings.iter_mut().find(|parting| parting.will == msg) {
                         Some(parting) => parting.is_due = true,
-                        None => self.routed(msg, true),
+                        None => self.will_routed(msg),
                     }
                 }
             }
@@ -666,10 +689,12 @@ impl World {
         }
     }
 
-    fn has_come_back(&self, will: usize, session: usize) -> bool {
+    /// When the client of a will was back first.
+    fn came_back(&self, will: usize, session: usize) -> Option<Millis> {
         let of_will = self.conns.iter().find(|conn| conn.will.is_some_and(|(msg, _)| msg == will));
         let since = of_will.expect("some connection has it").attached_at;
-        self.conns.iter().any(|conn| conn.session == Some(session) && conn.attached_at > since)
+        let later = self.conns.iter().filter(|conn| conn.session == Some(session) && conn.attached_at > since);
+        later.min_by_key(|conn| conn.attached_at).map(|conn| conn.attached)
     }
 
     /// A session ends when its time has come, or when a client begins anew, and not otherwise.
@@ -770,7 +795,7 @@ impl World {
             self.count("will waits for an answer");
         } else if is_due {
             self.count("will at once");
-            self.routed(msg, true);
+            self.will_routed(msg);
         } else {
             self.wills.push((msg, session, due));
         }
@@ -782,6 +807,13 @@ impl World {
         let msg = &mut self.msgs[msg];
         msg.last = Some(Step::MAX);
         msg.since = msg.since.map(|(first, _)| (first, Millis::NEVER));
+    }
+
+    /// A will was published at some time of the present call, before what others have published in it or behind that.
+    fn will_routed(&mut self, msg: usize) {
+        self.routed(msg, true);
+        let (began, one) = (self.call_began, &mut self.msgs[msg]);
+        one.first = one.first.min(Some(began));
     }
 
     /// A message has been routed.
