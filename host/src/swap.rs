@@ -86,6 +86,7 @@ pub(crate) fn swap(
     let began = Instant::now();
     let _change = chain.change().map_err(|busy| SwapError::busy(request.name.as_deref(), &busy))?;
     let Ready { index, running, plugin } = prepare(chain, services, request)?;
+    let flipped = Instant::now();
     let epoch = match chain.flip(index, &plugin, &request.flip()) {
         Ok(epoch) => epoch,
         Err(busy) => {
@@ -94,19 +95,19 @@ pub(crate) fn swap(
             return Err(SwapError::busy(Some(plugin.name()), &busy));
         }
     };
-    let mut report = SwapReport::new(&running, &plugin, began);
+    let mut report = SwapReport::new(&running, &plugin, flipped - began);
     report.per_mille = request.canary_per_mille.unwrap_or(1000);
-    wait(chain, workers, epoch, request.wait, &mut report);
+    wait(chain, workers, (epoch, flipped), request.wait, &mut report);
     // Nothing else can have replaced it meanwhile, and it is not dropped while it is here.
     report.is_rolled_back = chain.retired().iter().any(|retired| Arc::ptr_eq(retired, &plugin));
     tracing::info!("{report}");
     Ok(report)
 }
 
-fn wait(chain: &Chain, workers: usize, epoch: u32, patience: Duration, report: &mut SwapReport) {
-    let began = Instant::now();
+/// The time is from just before the plan was changed: workers may be done before the thread that has changed it goes on.
+fn wait(chain: &Chain, workers: usize, (epoch, flipped): (u32, Instant), patience: Duration, report: &mut SwapReport) {
     if let Some(late) = chain.wait_conformed(workers, epoch, patience) {
-        report.migration = Some(began.elapsed());
+        report.migration = Some(flipped.elapsed());
         report.late = late;
     }
 }
@@ -121,9 +122,10 @@ pub(crate) fn promote(
     let began = Instant::now();
     let busy = |busy| SwapError::busy(name, &busy);
     let _change = chain.change().map_err(busy)?;
+    let flipped = Instant::now();
     let (trial, epoch) = chain.promote(name).map_err(busy)?;
-    let mut report = SwapReport::new(&trial.previous, &trial.plugin, began);
-    wait(chain, workers, epoch, patience, &mut report);
+    let mut report = SwapReport::new(&trial.previous, &trial.plugin, flipped - began);
+    wait(chain, workers, (epoch, flipped), patience, &mut report);
     tracing::info!("promoted: {report}");
     Ok(report)
 }
@@ -138,9 +140,10 @@ pub(crate) fn rollback(
     let began = Instant::now();
     let busy = |busy| SwapError::busy(name, &busy);
     let _change = chain.change().map_err(busy)?;
+    let flipped = Instant::now();
     let (trial, epoch) = chain.roll_back(name).map_err(busy)?;
-    let mut report = SwapReport::new(&trial.plugin, &trial.previous, began);
-    wait(chain, workers, epoch, patience, &mut report);
+    let mut report = SwapReport::new(&trial.plugin, &trial.previous, flipped - began);
+    wait(chain, workers, (epoch, flipped), patience, &mut report);
     tracing::info!("rolled back: {report}");
     Ok(report)
 }

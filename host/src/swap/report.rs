@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -37,8 +37,8 @@ pub struct SwapReport {
 }
 
 impl SwapReport {
-    /// One instance has taken another's place for all connections just now, and they go over.
-    pub(super) fn new(from: &Plugin, to: &Plugin, began: Instant) -> Self {
+    /// One instance has taken another's place for all connections, which took so long until then, and they go over.
+    pub(super) fn new(from: &Plugin, to: &Plugin, flip: Duration) -> Self {
         Self {
             name: to.name().to_owned(),
             path: to.origin().map(|origin| origin.path().to_owned()),
@@ -47,7 +47,7 @@ impl SwapReport {
             version: to.version().to_owned(),
             generation: to.generation(),
             per_mille: 1000,
-            flip: began.elapsed(),
+            flip,
             migration: None,
             late: 0,
             is_rolled_back: false,
