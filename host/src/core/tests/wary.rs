@@ -5,11 +5,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use plugin_api::{
-    Connected, ConnectionInfo, Deliver, DeliverVerdict, Error, Handler, Host, HostError, Publish, PublishVerdict,
-    ReasonCode, State, Ticket, handler,
+    AuthVerdict, Connected, ConnectionInfo, Deliver, DeliverVerdict, Error, Handler, Host, HostError, Publish,
+    PublishVerdict, ReasonCode, State, Ticket, handler,
 };
 
-use super::net::lock;
+use super::net::{connect_packet, lock};
 use super::*;
 use crate::clock::Clock;
 use crate::plugin::{CallbackStats, Flip, Plugin, Services};
@@ -161,6 +161,26 @@ fn who_was_asked_stays_until_it_has_answered() {
         net.settle();
         net.expect(client, "40: 0001");
         assert!(!net.shared.chain.retire());
+    });
+}
+
+/// The version before has no `handle_auth`, and so no opinion: nobody has let the client stay.
+#[test]
+fn re_authentication_does_not_fall_back_to_who_has_no_opinion() {
+    scenario(|net| {
+        net.script().auth = Some(Box::new(|_| Ok(AuthVerdict::Ok)));
+        let client = net.open(V5);
+        net.send(client, &connect_packet(V5, "02", 0, "15 0001 6D", "c"));
+        net.expect(client, "20: 00 00 [{21 0400 27 01000000 22 0040 15 0001 6D}]");
+        flip(net, &Flip { probation: Duration::ZERO, ..ON_PROBATION });
+        net.settle();
+        net.flip("2.0.0", &ON_PROBATION, |script| script.auth = Some(Box::new(|_| panic!("as asked"))));
+        net.settle();
+        let trial = net.shared.chain.trials().remove(0);
+        net.send(client, "F0: 19 [{15 0001 6D}]");
+        net.expect_closed(client, "E0: 83");
+        assert_eq!(net.script().take("auth").len(), 1);
+        assert_eq!(trial.plugin.errors_left(), Some(99));
     });
 }
 

@@ -245,7 +245,9 @@ impl World {
         let one = &self.msgs[msg];
         let newer = |(other, got): (&usize, &Got)| {
             let other = &self.msgs[*other];
+            // Nobody can tell one that is empty from another.
             other.retain
+                && !other.payload.is_empty()
                 && other.topic == one.topic
                 && other.first > one.last
                 && (qos == 0 || got.qos > 0)
