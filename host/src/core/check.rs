@@ -93,6 +93,7 @@ impl Core {
         assert_eq!(session.queue.bytes(), queue_bytes, "bytes of queued messages, counted");
         assert!(queue_bytes <= limits.queue_bytes_max, "bytes of queued messages");
         assert!(session.in_flight.len() <= usize::from(limits.in_flight_max), "messages in flight");
+        session.in_flight.assert_bounded();
         let packet_ids: HashSet<_> = session.in_flight.counted().map(|(packet_id, _)| packet_id).collect();
         assert_eq!(packet_ids.len(), session.in_flight.len(), "a Packet Identifier is in use twice [MQTT-2.2.1-4]");
         assert!(session.to_resend as usize <= session.in_flight.len(), "messages to send again");

@@ -14,6 +14,10 @@ use crate::codec::PacketId;
 /// How many Packet Identifiers there are.
 const PACKET_IDS: u64 = 65_535;
 
+/// Ranges that one session has at most, as they are not counted among what the worker holds. With more to acknowledge each
+/// message has its entry, which is.
+const RANGES_MAX: usize = if cfg!(any(test, fuzzing)) { 4 } else { 64 };
+
 /// Messages with QoS 1 that several sessions were sent in this order.
 pub(super) type Batch = Rc<Vec<Queued>>;
 
@@ -75,6 +79,9 @@ impl Unacknowledged {
 
     /// Adds the messages of a batch behind all others.
     pub(super) fn add_batch(&mut self, first: PacketId, batch: &Batch) {
+        if self.ranges.as_ref().is_some_and(|ranges| ranges.all.len() == RANGES_MAX) {
+            self.spread();
+        }
         let ranges = self.ranges.get_or_insert_default();
         ranges.messages += batch.len();
         ranges.all.push_back(Range { batch: Rc::clone(batch), at: 0, first });
@@ -171,6 +178,11 @@ impl Unacknowledged {
 
     pub(super) fn has_ranges(&self) -> bool {
         self.ranges.as_ref().is_some_and(|ranges| ranges.messages > 0)
+    }
+
+    /// Asserts that nobody has more ranges than are allowed.
+    pub(super) fn assert_bounded(&self) {
+        assert!(self.ranges.as_ref().is_none_or(|ranges| ranges.all.len() <= RANGES_MAX), "ranges in flight");
     }
 
     /// Packet Identifier of each, and the bytes that it is counted with.

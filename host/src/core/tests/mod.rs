@@ -10,6 +10,7 @@ mod net;
 
 mod admission;
 mod aliases;
+mod alike;
 mod auth;
 mod budget;
 mod conformance;

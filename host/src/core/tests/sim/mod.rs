@@ -17,7 +17,7 @@ mod ops;
 mod oracle;
 mod plugin;
 mod rest;
-mod rng;
+pub(super) mod rng;
 mod wire;
 mod world;
 
