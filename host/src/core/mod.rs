@@ -452,6 +452,13 @@ impl Core {
         }
     }
 
+    /// Whether [`Core::take_dirty`] has something to say already, so that there is to be another turn: a connection that is lost
+    /// while it is sent to leaves a will, and a handler may fail when it is asked about what is sent next.
+    #[must_use]
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty() || !self.closing_soon.is_empty()
+    }
+
     /// Bytes that wait for the socket of a connection: all, or the first of them. Report with [`Core::sent`] before you ask
     /// for more.
     #[must_use]

@@ -183,7 +183,8 @@ impl Driver {
         self.core.flush_mail();
         let congested = self.core.is_congested(now);
         let tick_waits = congested && self.put_off_since.is_some();
-        more |= !accepted_all || !self.to_flush.is_empty() || !congested && !self.to_read.is_empty();
+        more |= !accepted_all || !congested && !self.to_read.is_empty();
+        more |= !self.to_flush.is_empty() || self.core.has_dirty();
         more || !tick_waits && self.core.next_tick().is_some_and(|at| at <= now)
     }
 

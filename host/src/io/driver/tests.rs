@@ -302,3 +302,23 @@ fn stop_is_noticed_though_the_bell_rang_in_an_earlier_turn() {
     driver.turn();
     assert!(driver.has_stopped());
 }
+
+/// What follows from it that a connection is lost while its turn sends does not wait for something else to happen.
+#[test]
+fn will_of_who_is_lost_while_it_is_sent_to_is_sent_at_once() {
+    let mut net = Net::new(1);
+    let mut heir = net.connect(0, "heir", 0);
+    heir.write_all(b"\x82\x07\0\x01\0\0\x01w\0").unwrap();
+    let mut lost = net.open(0);
+    lost.write_all(b"\x10\x19\0\x04MQTT\x05\x06\0\0\0\0\x04lost\0\0\x01w\0\x02it").unwrap();
+    lost.write_all(b"\x82\x0a\0\x01\0\0\x04hook\0").unwrap();
+    let mut from = net.connect(0, "from", 0);
+    assert_eq!(received(&mut lost).first(), Some(&0x20));
+    received(&mut heir);
+    net.settle();
+    let lost = Cell::new(Some(lost));
+    set_hook(move || drop(lost.take()));
+    from.write_all(HOOK_PUBLISH).unwrap();
+    while net.drivers[0].turn() {}
+    assert_eq!(received(&mut heir), b"\x30\x06\0\x01w\0it");
+}
