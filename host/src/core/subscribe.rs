@@ -44,7 +44,6 @@ impl<'a> Asked<'a> {
 impl Core {
     pub(super) fn on_subscribe(&mut self, slot: u32, subscribe: &Subscribe<'_>) -> Result<Next, DecodeError> {
         self.check_count(subscribe.filters.iter().map(|item| item.filter))?;
-        self.leave_lane(slot); // So that SUBACK comes behind what was published before.
         let identifier = subscribe.properties.subscription_identifier();
         if identifier.is_some() && !self.shared.limits.subscription_identifiers_available {
             return Err(not_offered(ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED));
@@ -125,6 +124,7 @@ impl Core {
         let reason_codes: Vec<u8> = asked.iter().zip(&codes).map(shown).collect();
         let suback =
             Suback { packet_id: subscribe.packet_id, properties: Properties::EMPTY, reason_codes: &reason_codes };
+        self.leave_lane(slot); // So that it comes behind what was published before.
         self.answer(slot, &Packet::Suback(suback));
     }
 
@@ -245,7 +245,6 @@ impl Core {
 
     pub(super) fn on_unsubscribe(&mut self, slot: u32, unsubscribe: &Unsubscribe<'_>) -> Result<Next, DecodeError> {
         self.check_count(unsubscribe.filters.iter())?;
-        self.leave_lane(slot);
         let filters: Vec<&str> = unsubscribe.filters.iter().collect();
         let mut codes: Vec<ReasonCode> = filters.iter().map(|filter| self.check_unsubscribe(slot, filter)).collect();
         let connection = &mut self.connections[slot as usize];
@@ -312,6 +311,7 @@ impl Core {
         let reason_codes: Vec<u8> = codes.iter().map(|code| code.0).collect();
         let unsuback =
             Unsuback { packet_id: unsubscribe.packet_id, properties: Properties::EMPTY, reason_codes: &reason_codes };
+        self.leave_lane(slot);
         self.answer(slot, &Packet::Unsuback(unsuback));
     }
 

@@ -206,6 +206,38 @@ fn subscribe_and_unsubscribe() {
     }
 }
 
+/// What was published before the plugin answered comes before the acknowledgement, though it is kept once for many.
+#[test]
+fn acknowledgements_come_behind_what_goes_to_many() {
+    for version in VERSIONS {
+        scenario(|net| {
+            let all = ["a", "b", "c"].map(|name| {
+                let client = net.client(version, name);
+                net.subscribe(client, "t", 1);
+                client
+            });
+            let from = net.client(version, "from");
+            for client in all {
+                net.stall(client, true);
+            }
+            let subscribe = defer!(net, subscribe, SubscribeVerdict);
+            let unsubscribe = defer!(net, unsubscribe, UnsubscribeVerdict);
+            net.send(all[0], "82: 0001 [{}] <u> 00");
+            net.send(all[1], "A2: 0002 [{}] <t>");
+            net.send(from, "30: <t> [{}] '1' | 32: <t> 0001 [{}] '2'");
+            assert_eq!(subscribe.answer(net, SubscribeVerdict::Codes(vec![ReasonCode::GRANTED_QOS_0])), Ok(()));
+            assert_eq!(unsubscribe.answer(net, UnsubscribeVerdict::Allow), Ok(()));
+            net.send(from, "30: <t> [{}] '3'");
+            let before = "30: <t> [{}] '1' | 32: <t> 0001 [{}] '2'";
+            let expected = ["| 90: 0001 [{}] 00 | 30: <t> [{}] '3'", "| B0: 0002 [{} 00]", "| 30: <t> [{}] '3'"];
+            for (client, behind) in all.into_iter().zip(expected) {
+                net.stall(client, false);
+                net.expect(client, &format!("{before} {behind}"));
+            }
+        });
+    }
+}
+
 /// Messages for `handle_info` wait behind a question, are one themselves, and are done with before the next packet.
 #[test]
 fn info_waits_and_is_waited_for() {
