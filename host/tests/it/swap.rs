@@ -144,6 +144,30 @@ fn failure_at_any_step_leaves_the_running_version_untouched_and_says_why() {
     );
 }
 
+/// It has been initialised, and may have threads to end: a failure behind that is not the last that it hears.
+#[test]
+fn version_that_is_not_taken_after_all_is_stopped() {
+    with_configured(
+        |builder| builder.plugin(library("counting_v1"), "{}"),
+        |server| {
+            let dir = TempDir::new("swap-stops");
+            let is_stopped = |state: &str, step| {
+                let file = dir.path().join(format!("stopped-{state}"));
+                let config = format!(r#"{{"plugin_state": "{state}", "stopped": {file:?}}}"#);
+                let request = SwapRequest { config: Some(config), ..SwapRequest::new(library("counting_v2")) };
+                assert_eq!(server.swap(&request).expect_err("it is not taken").step, step);
+                file.exists()
+            };
+            assert!(is_stopped("refuse", SwapStep::State));
+            assert!(is_stopped("panic", SwapStep::State));
+            // Where another one is on trial, it is not even begun.
+            let canary = SwapRequest { canary_per_mille: Some(500), ..SwapRequest::new(library("counting_v2")) };
+            server.swap(&canary).expect("it fits");
+            assert!(!is_stopped("fine", SwapStep::Flip));
+        },
+    );
+}
+
 #[test]
 fn plugin_that_would_have_the_name_of_another_one_is_refused() {
     let builder = |builder: host::Builder| builder.plugin(library("counting_v1"), "{}").plugin(library("v1"), "{}");

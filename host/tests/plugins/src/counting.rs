@@ -15,7 +15,8 @@ use crate::Config;
 /// all=3`.
 ///
 /// Its configuration says where it fails: `{"init": "refuse"}` or `panic`, the same for `plugin_state`, `import`,
-/// `export` and `publish`; `{"deny": "topic"}` is a topic that nobody may publish to.
+/// `export` and `publish`; `{"deny": "topic"}` is a topic that nobody may publish to, and `{"stopped": "file"}` a file that
+/// `stop` writes.
 #[derive(Debug)]
 pub struct Counting<const VERSION: u8> {
     all: AtomicU64,
@@ -97,6 +98,13 @@ impl<const VERSION: u8> Handler for Counting<VERSION> {
     fn import_state(&self, _: &Swapped<'_>, state: StateView<'_>) -> Result<u64, Error> {
         self.fail("import")?;
         number(state)
+    }
+
+    fn stop(&self) {
+        let file = self.config.text("stopped");
+        if !file.is_empty() {
+            std::fs::write(file, "stopped").expect("the file can be written");
+        }
     }
 
     fn export_plugin_state(&self) -> State {

@@ -538,8 +538,10 @@ impl World {
             let latest = subs.iter().position(|sub| {
                 sub.asked.written == *filter && sub.conn == conn && sub.definite_from.is_none() && codes.is_some()
             });
+            // A later one, which may have ended as well, has no answer yet.
+            let is_older = |sub: &Sub| sub.conn != conn || sub.definite_from.is_some();
             for sub in subs.iter_mut().take(latest.unwrap_or(usize::MAX)).filter(|sub| sub.asked.written == *filter) {
-                if sub.definite_to.is_some() {
+                if sub.definite_to.is_some() && is_older(sub) {
                     sub.gone.get_or_insert(step);
                 }
             }
