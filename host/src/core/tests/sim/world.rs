@@ -655,10 +655,11 @@ impl World {
             let name = &*self.clients[model.client].name;
             let core = &self.cores[worker];
             let kept = core.slot_of_client(name).map(|slot| &core.sessions[slot as usize]);
+            let back = self.came_back(msg, session);
             match kept.filter(|kept| kept.serial == model.serial) {
                 // Its client has come back, and may have gone again; in time, or not.
-                Some(_) if self.came_back(msg, session).is_some_and(|at| at < due) => self.count("will cancelled"),
-                Some(kept) if kept.will_at().is_some() => self.wills.push((msg, session, due)),
+                Some(_) if back.is_some_and(|at| at < due) => self.count("will cancelled"),
+                Some(kept) if back.is_none() && kept.will_at().is_some() => self.wills.push((msg, session, due)),
                 Some(_) => {
                     assert!(self.now >= due, "the will {msg} was published too early");
                     self.count("will delayed");
