@@ -49,7 +49,7 @@ impl Core {
     /// Ends a Network Connection. What waits for its socket is still sent, with DISCONNECT behind it if the peer is to be
     /// told; then the driver closes it. Does nothing to one that has ended already.
     pub(super) fn close(&mut self, slot: u32, mut closing: Closing) {
-        self.leave_lane(slot);
+        self.leave_lane_at_the_end(slot);
         let connection = &mut self.connections[slot as usize];
         let phase = connection.phase;
         match phase {

@@ -453,6 +453,25 @@ impl Core {
         }
     }
 
+    /// The same where it may be left undone: for an answer that may overtake what was published before, and of which peers may
+    /// ask for many. What lanes have kept once is not copied for each of them when the worker is full.
+    pub(super) fn leave_lane_if_there_is_room(&mut self, slot: u32) {
+        if self.lanes.waiting_bytes(self.connections[slot as usize].lane) <= MOVED_BYTES_MAX || !self.is_full() {
+            self.leave_lane(slot);
+        }
+    }
+
+    /// The same for a connection that is being closed. Where the worker is full all but the packet that it is amid is lost with
+    /// it, as it is with one whose peer has gone.
+    pub(super) fn leave_lane_at_the_end(&mut self, slot: u32) {
+        let Place { lane, member } = self.connections[slot as usize].lane;
+        if lane != NONE && self.lanes.lanes[lane as usize].waiting_bytes(member) > MOVED_BYTES_MAX && self.is_full() {
+            self.part_from_lane(slot);
+            self.lanes.lanes[lane as usize].cut(member);
+        }
+        self.leave_lane(slot);
+    }
+
     #[cold]
     #[inline(never)]
     fn copy_and_leave(&mut self, slot: u32) {

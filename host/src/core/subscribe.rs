@@ -124,7 +124,7 @@ impl Core {
         let reason_codes: Vec<u8> = asked.iter().zip(&codes).map(shown).collect();
         let suback =
             Suback { packet_id: subscribe.packet_id, properties: Properties::EMPTY, reason_codes: &reason_codes };
-        self.leave_lane(slot); // So that it comes behind what was published before.
+        self.leave_lane_if_there_is_room(slot); // So that it comes behind what was published before.
         self.answer(slot, &Packet::Suback(suback));
     }
 
@@ -311,7 +311,7 @@ impl Core {
         let reason_codes: Vec<u8> = codes.iter().map(|code| code.0).collect();
         let unsuback =
             Unsuback { packet_id: unsubscribe.packet_id, properties: Properties::EMPTY, reason_codes: &reason_codes };
-        self.leave_lane(slot);
+        self.leave_lane_if_there_is_room(slot);
         self.answer(slot, &Packet::Unsuback(unsuback));
     }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use plugin_api::QoS;
 
-use crate::codec::PacketId;
+use crate::codec::{self, Frame, PacketId};
 use crate::core::connection::NONE;
 use crate::core::in_flight::{Batch, before, behind};
 use crate::core::session::Queued;
@@ -260,6 +260,21 @@ impl Lane {
         member.until = self.end;
         self.following -= 1;
         Some(member.target)
+    }
+
+    /// A member that gets nothing more gives up what it has to send, but for the rest of the packet that it has sent the start
+    /// of.
+    pub(super) fn cut(&mut self, member: u32) {
+        let member = &mut self.members[member as usize];
+        debug_assert!(!member.follows());
+        let chunk = &self.chunks[member.chunk.wrapping_sub(self.first) as usize];
+        let (sent, mut end) = ((member.at - chunk.begin) as usize, 0);
+        while end < sent
+            && let Ok(Frame::Complete { total_bytes, .. }) = codec::frame(&chunk.bytes[end..], usize::MAX)
+        {
+            end += total_bytes;
+        }
+        member.until = chunk.begin + end.max(sent) as u64;
     }
 
     /// Takes that back if it has missed nothing. Returns whether it gets what is appended.

@@ -337,3 +337,49 @@ fn references_are_counted_in_steps() {
     drop(kept);
     assert_eq!(account.bytes(), 0);
 }
+
+/// What lanes have kept once for many that do not read is not copied for each of them, whatever they ask for and however they
+/// end: the bound of the worker holds.
+#[test]
+fn what_is_kept_once_for_many_is_not_copied_for_all() {
+    const BYTES_MAX: usize = 400_000;
+    let setup = Setup::limits(|limits| (limits.worker_bytes_max, limits.outbound_bytes_max) = (BYTES_MAX, 1 << 20));
+    for (qos, count) in [(0, 400), (1, 130)] {
+        scenario_in(MODES[0], &setup, |net| {
+            let all: [usize; 20] = std::array::from_fn(|number| {
+                let client = net.v5(&format!("to-{number}"));
+                net.subscribe(client, "t", qos);
+                net.stall(client, true);
+                client
+            });
+            let from = net.v5("from");
+            let publish =
+                format!("{:02X}: <t> {} {{}} '{}'", 0x30 | qos << 1, ["", "0001"][qos as usize], "x".repeat(150));
+            for _ in 0..count {
+                net.send(from, &publish);
+            }
+            let held = |net: &Net| net.cores[0].held_bytes();
+            assert!(held(net) < BYTES_MAX, "{} bytes", held(net));
+            for (number, client) in all.into_iter().enumerate() {
+                net.read(client, number * 7);
+                net.send(client, "82: 0001 {} <u> 00");
+                assert!(held(net) < BYTES_MAX + 100_000, "{} bytes with the answers to {}", held(net), number + 1);
+            }
+            for (number, client) in all.into_iter().enumerate() {
+                net.send(client, "00:");
+                assert!(held(net) < BYTES_MAX + 200_000, "{} bytes with {} that end", held(net), number + 1);
+            }
+            let mut whole = 0;
+            for client in all {
+                net.stall(client, false);
+                let got = net.take(client);
+                let packets = super::net::split(&got);
+                let published = packets.iter().filter(|packet| packet[0] >> 4 == 3);
+                assert!(published.clone().all(|packet| packet.ends_with(b"xxx")), "half a packet");
+                whole += usize::from(published.count() == count);
+                assert_eq!(packets.last(), Some(&&[0xE0, 1, 0x81][..]), "what is said last");
+            }
+            assert!((1..20).contains(&whole), "{whole} got everything");
+        });
+    }
+}
