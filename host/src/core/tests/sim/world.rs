@@ -58,7 +58,7 @@ pub(super) struct World {
     pub(super) owed: Owed,
     /// Wills of connections whose plugin owes an answer.
     pub(super) partings: Vec<Parting>,
-    /// Those of which it was noticed during the present call that the plugin has answered.
+    /// Those that were published at some time of the present call.
     just_parted: Vec<usize>,
     /// When the present call of a worker began.
     call_began: Step,
@@ -619,7 +619,7 @@ impl World {
     /// Looks which connections of a worker have ended, and which wills were published.
     fn scan(&mut self, worker: usize) {
         self.scan_for(worker, |_, _| true);
-        // The answer about a will may have come at any time of the call that has ended now.
+        // A will may have been published at any time of the call that has ended now: its plugin may have answered late.
         for will in std::mem::take(&mut self.just_parted) {
             self.msgs[will].last = self.msgs[will].last.max(Some(self.step));
         }
@@ -642,7 +642,6 @@ impl World {
             } else if parting.is_due {
                 self.count("will after an answer");
                 self.will_routed(parting.will);
-                self.just_parted.push(parting.will);
             }
         }
         let wills = std::mem::take(&mut self.wills);
@@ -815,6 +814,7 @@ impl World {
         self.routed(msg, true);
         let (began, one) = (self.call_began, &mut self.msgs[msg]);
         one.first = one.first.min(Some(began));
+        self.just_parted.push(msg);
     }
 
     /// A message has been routed.
