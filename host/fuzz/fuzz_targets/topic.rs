@@ -113,7 +113,8 @@ impl Model {
 
 fn message(topic: &str, payload: &[u8]) -> Message {
     let (qos, retain, expires_at) = (QoS::AtMostOnce, true, Millis::NEVER);
-    MessageParts { topic, payload, properties: &[], qos, retain, expires_at, source: Source::Client, as_it_came: None }.to_message()
+    MessageParts { topic, payload, properties: &[], qos, retain, expires_at, source: Source::Client, as_it_came: None }
+        .to_message()
 }
 
 /// What holds for a text by itself.
