@@ -150,8 +150,19 @@ impl Report {
 
     /// Whether everything came, once and in order, and the broker refused nothing and closed no connection.
     pub fn is_ok(&self) -> bool {
-        let faults = [self.lost(), self.duplicated, self.out_of_order, self.foreign, self.refused];
-        faults.iter().all(|count| *count == 0) && self.unacknowledged == 0 && self.connections_closed == 0
+        self.faults().iter().all(|(count, _)| *count == 0) && self.connections_closed == 0
+    }
+
+    /// What was wrong with the messages, how often.
+    fn faults(&self) -> [(u64, &'static str); 6] {
+        [
+            (self.lost(), "deliveries are missing"),
+            (self.duplicated, "came twice"),
+            (self.out_of_order, "came after a later one"),
+            (self.foreign, FOREIGN),
+            (self.refused, "were refused by the broker"),
+            (self.unacknowledged, "were not acknowledged"),
+        ]
     }
 
     fn broker_busiest(&self) -> Option<f64> {
@@ -177,15 +188,7 @@ impl Report {
             let why = self.ends.first().map(String::as_str).unwrap_or("no reason is known");
             notes.push(format!("{} connections ended before the load did: {why}", self.connections_closed));
         }
-        let faults = [
-            (self.lost(), "deliveries are missing"),
-            (self.duplicated, "came twice"),
-            (self.out_of_order, "came after a later one"),
-            (self.foreign, "were not of this load: does another one use the same topics (--name)?"),
-            (self.refused, "were refused by the broker"),
-            (self.unacknowledged, "were not acknowledged"),
-        ];
-        notes.extend(faults.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+        notes.extend(fault_notes(&self.faults()));
         notes
     }
 
@@ -320,4 +323,12 @@ impl fmt::Display for Report {
         line(f, "check", format!("{} of {} deliveries: {verdict}", self.delivered, self.expected))?;
         self.notes().iter().try_for_each(|note| line(f, "note", note.clone()))
     }
+}
+
+/// What came, and was sent by somebody else.
+pub(super) const FOREIGN: &str = "were not of this load: does another one use the same topics (--name)?";
+
+/// A sentence for each of the faults that there were.
+pub(super) fn fault_notes(faults: &[(u64, &str)]) -> impl Iterator<Item = String> {
+    faults.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"))
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::figures::{Latency, Load, Window, is_bottleneck, rate, round, time};
 use super::plan::{Options, Target};
+use super::report::{FOREIGN, fault_notes};
 use super::stage::Played;
 use super::usage::resident_bytes;
 
@@ -170,8 +171,18 @@ impl StepsReport {
 
     /// Whether everything came, once and in order, and the broker closed no connection.
     pub fn is_ok(&self) -> bool {
-        let faults = [self.lost(), self.duplicated, self.out_of_order, self.foreign, self.unacknowledged];
-        faults.iter().all(|count| *count == 0) && self.connections_closed == 0
+        self.faults().iter().all(|(count, _)| *count == 0) && self.connections_closed == 0
+    }
+
+    /// What was wrong with the messages or answers, how often.
+    fn faults(&self) -> [(u64, &'static str); 5] {
+        [
+            (self.lost(), "are missing: does the broker bound what it keeps for a client?"),
+            (self.duplicated, "came twice"),
+            (self.out_of_order, "came after a later one"),
+            (self.foreign, FOREIGN),
+            (self.unacknowledged, "were not answered"),
+        ]
     }
 
     /// What has to be known to read the figures.
@@ -185,14 +196,7 @@ impl StepsReport {
             let why = self.ends.first().map_or("no reason is known", String::as_str);
             notes.push(format!("{} connections ended before they should have: {why}", self.connections_closed));
         }
-        let faults = [
-            (self.lost(), "are missing: does the broker bound what it keeps for a client?"),
-            (self.duplicated, "came twice"),
-            (self.out_of_order, "came after a later one"),
-            (self.foreign, "were not of this load: does another one use the same topics (--name)?"),
-            (self.unacknowledged, "were not answered"),
-        ];
-        notes.extend(faults.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+        notes.extend(fault_notes(&self.faults()));
         notes
     }
 

@@ -39,14 +39,10 @@ impl Chain {
         cursor: &Cursor,
         answered: Answered,
     ) -> SubscribeOutcome {
-        let Ok((verdict, answer)) = handlers.take_back(cursor, Callback::Subscribe, who, answered) else {
-            if handlers.may_ask_again(cursor, Callback::Subscribe, None) {
-                return subscribe_from(handlers, cursor.index, who, items, properties, codes);
-            }
-            return SubscribeOutcome::Failed;
+        let ask = |handlers: &mut Handlers, from, codes: &mut [ReasonCode]| {
+            subscribe_from(handlers, from, who, items, properties, codes)
         };
-        let end = fold_codes(&cursor.asked, Callback::Subscribe, who, verdict, &answer, codes);
-        end.unwrap_or_else(|| subscribe_from(handlers, cursor.index + 1, who, items, properties, codes))
+        go_on(handlers, (Callback::Subscribe, who), cursor, answered, codes, ask)
     }
 
     /// May a client unsubscribe? `filters` as they were sent; `codes` as in [`Chain::subscribe`].
@@ -73,14 +69,32 @@ impl Chain {
         cursor: &Cursor,
         answered: Answered,
     ) -> SubscribeOutcome {
-        let Ok((verdict, answer)) = handlers.take_back(cursor, Callback::Unsubscribe, who, answered) else {
-            if handlers.may_ask_again(cursor, Callback::Unsubscribe, None) {
-                return unsubscribe_from(handlers, cursor.index, who, filters, properties, codes);
-            }
-            return SubscribeOutcome::Failed;
+        let ask = |handlers: &mut Handlers, from, codes: &mut [ReasonCode]| {
+            unsubscribe_from(handlers, from, who, filters, properties, codes)
         };
-        let end = fold_codes(&cursor.asked, Callback::Unsubscribe, who, verdict, &answer, codes);
-        end.unwrap_or_else(|| unsubscribe_from(handlers, cursor.index + 1, who, filters, properties, codes))
+        go_on(handlers, (Callback::Unsubscribe, who), cursor, answered, codes, ask)
+    }
+}
+
+/// Takes in what has been answered late, and asks the plugins behind it; or the same place again, where another version
+/// decides now.
+fn go_on(
+    handlers: &mut Handlers,
+    (callback, who): (Callback, &str),
+    cursor: &Cursor,
+    answered: Answered,
+    codes: &mut [ReasonCode],
+    ask: impl FnOnce(&mut Handlers, usize, &mut [ReasonCode]) -> SubscribeOutcome,
+) -> SubscribeOutcome {
+    let Ok((verdict, answer)) = handlers.take_back(cursor, callback, who, answered) else {
+        if handlers.may_ask_again(cursor, callback, None) {
+            return ask(handlers, cursor.index, codes);
+        }
+        return SubscribeOutcome::Failed;
+    };
+    match fold_codes(&cursor.asked, callback, who, verdict, &answer, codes) {
+        Some(end) => end,
+        None => ask(handlers, cursor.index + 1, codes),
     }
 }
 
