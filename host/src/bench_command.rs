@@ -1,6 +1,7 @@
 //! `host bench`: what is valid and complete ([`BenchConfig`]), and how it is run and shown.
 
 mod options;
+mod values;
 
 use std::net::ToSocketAddrs;
 use std::process::ExitCode;
@@ -12,7 +13,8 @@ use crate::cli::usage;
 use crate::show;
 
 pub(crate) use options::LowBench;
-use options::{LowTarget, MESSAGES_MAX};
+use options::LowTarget;
+use values::MESSAGES_MAX;
 
 /// The port of MQTT.
 const PORT: u16 = 1883;

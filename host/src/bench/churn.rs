@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use super::dial;
+use super::dial::{self, Manner};
 use super::error::Error;
 use super::plan::{Options, Target};
 use super::shared::Totals;
@@ -25,7 +25,7 @@ pub(super) fn run(target: &Target, options: &Options, at_once: usize, time: Dura
             let (stop, count, id) = (&stop, &count, &ids[thread]);
             scope.spawn(move || {
                 id.store(this_thread(), Ordering::Release);
-                churn(target, thread * at_once..(thread + 1) * at_once, stop, count)
+                churn(target, Manner::of(options), thread * at_once..(thread + 1) * at_once, stop, count)
             })
         };
         let churning: Vec<_> = (0..threads).map(churn).collect();
@@ -51,6 +51,7 @@ pub(super) fn run(target: &Target, options: &Options, at_once: usize, time: Dura
 /// Clients with these numbers come and go together, until they are to stop. Returns how long CONNACK took.
 fn churn(
     target: &Target,
+    manner: Manner,
     numbers: std::ops::Range<usize>,
     stop: &AtomicBool,
     count: &AtomicU64,
@@ -60,8 +61,8 @@ fn churn(
         let mut opened = Vec::with_capacity(numbers.len());
         for number in numbers.clone() {
             let began = Instant::now();
-            let stream = dial::open(target, number, numbers.len())?;
-            dial::write(&stream, &dial::connect_packet(target, &target.client_id(number), true))?;
+            let stream = dial::open(target, number, numbers.len(), manner.spin)?;
+            dial::write(&stream, &dial::connect_packet(target, number, manner))?;
             opened.push((began, stream));
         }
         for (began, stream) in &opened {

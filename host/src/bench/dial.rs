@@ -1,17 +1,18 @@
 //! Connections that are ready: connected, accepted by CONNACK, subscribed.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::error::Error;
 use super::packets::{self, Connect, DISCONNECT, Frame, PINGREQ, kind, variable_byte_integer};
-use super::plan::Target;
+use super::plan::{Options, Target};
 use super::report::Progress;
 
 /// How many connections are opened before the first of their CONNACKs is waited for. Less than what listeners let wait.
@@ -49,8 +50,9 @@ pub(super) fn check_open_files(connections: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Opens a socket to the broker. It blocks until there is a connection, and each read waits for `patience` at most.
-pub(super) fn open(target: &Target, connection: usize, connections: usize) -> Result<TcpStream, Error> {
+/// Opens a socket to the broker. It blocks until there is a connection, and each read waits for `patience` at most; with
+/// `spin` it waits without sleeping.
+pub(super) fn open(target: &Target, connection: usize, connections: usize, spin: bool) -> Result<TcpStream, Error> {
     let failed = |error: std::io::Error| {
         let hint = match error.kind() {
             ErrorKind::ConnectionRefused => ": nobody listens there. Is the broker running?",
@@ -73,28 +75,78 @@ pub(super) fn open(target: &Target, connection: usize, connections: usize) -> Re
     stream.set_nodelay(true).map_err(failed)?;
     stream.set_read_timeout(Some(target.patience)).map_err(failed)?;
     stream.set_write_timeout(Some(target.patience)).map_err(failed)?;
+    stream.set_nonblocking(spin).map_err(failed)?;
     Ok(stream)
 }
 
 /// The CONNECT of a connection.
-pub(super) fn connect_packet(target: &Target, client_id: &str, clean: bool) -> Vec<u8> {
+pub(super) fn connect_packet(target: &Target, connection: usize, manner: Manner) -> Vec<u8> {
     Connect {
         version: target.version,
-        client_id,
+        client_id: &target.client_id(connection),
         username: target.username.as_deref(),
         password: target.password.as_deref(),
-        clean,
+        clean: manner.clean,
+        keep_alive_secs: manner.keep_alive_secs,
     }
     .packet()
 }
 
 /// Writes everything.
-pub(super) fn write(mut stream: &TcpStream, bytes: &[u8]) -> Result<(), Error> {
-    stream.write_all(bytes).map_err(|error| Error::Lost(format!("the broker takes no more bytes: {error}")))
+pub(super) fn write(mut stream: &TcpStream, mut bytes: &[u8]) -> Result<(), Error> {
+    let failed = |error| Error::Lost(format!("the broker takes no more bytes: {error}"));
+    let mut patience = Patience::new(stream);
+    while !bytes.is_empty() {
+        match stream.write(bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if patience.goes_on(&error) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Fills `bytes`.
+fn read_exact(mut stream: &TcpStream, mut bytes: &mut [u8]) -> io::Result<()> {
+    let mut patience = Patience::new(stream);
+    while !bytes.is_empty() {
+        match stream.read(bytes) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(count) => bytes = &mut bytes[count..],
+            Err(error) if patience.goes_on(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// How long a socket is asked again that has nothing yet, or takes nothing: one that blocks has waited by itself, and is not.
+struct Patience<'a> {
+    stream: &'a TcpStream,
+    until: Option<Instant>,
+}
+
+impl<'a> Patience<'a> {
+    fn new(stream: &'a TcpStream) -> Self {
+        Self { stream, until: None }
+    }
+
+    fn goes_on(&mut self, error: &io::Error) -> bool {
+        match error.kind() {
+            ErrorKind::Interrupted => true,
+            ErrorKind::WouldBlock => {
+                let (now, stream) = (Instant::now(), self.stream);
+                let blocks = || !fcntl_getfl(stream).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
+                let patience = || stream.read_timeout().ok().flatten().filter(|_| !blocks()).unwrap_or_default();
+                now < *self.until.get_or_insert_with(|| now + patience())
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Reads exactly one packet and not a byte more: its first byte, and what follows the length.
-pub(super) fn read_packet(mut stream: &TcpStream, what: &str) -> Result<(u8, Vec<u8>), Error> {
+pub(super) fn read_packet(stream: &TcpStream, what: &str) -> Result<(u8, Vec<u8>), Error> {
     let failed = |error: std::io::Error| {
         Error::Lost(match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("no {what} from the broker in time"),
@@ -103,16 +155,16 @@ pub(super) fn read_packet(mut stream: &TcpStream, what: &str) -> Result<(u8, Vec
         })
     };
     let mut head = [0; 5];
-    stream.read_exact(&mut head[..2]).map_err(failed)?;
+    read_exact(stream, &mut head[..2]).map_err(failed)?;
     let mut at = 2;
     while head[at - 1] & 0x80 != 0 && at < 5 {
-        stream.read_exact(&mut head[at..=at]).map_err(failed)?;
+        read_exact(stream, &mut head[at..=at]).map_err(failed)?;
         at += 1;
     }
     let length = variable_byte_integer(&head[1..at]).map_err(Error::Lost)?;
     let (length, _) = length.ok_or_else(|| Error::Lost(format!("the broker sent a malformed length: {head:02x?}")))?;
     let mut body = vec![0; length];
-    stream.read_exact(&mut body).map_err(failed)?;
+    read_exact(stream, &mut body).map_err(failed)?;
     Ok((head[0], body))
 }
 
@@ -182,6 +234,20 @@ pub(super) fn read_suback(stream: &TcpStream, qos: u8, filters: usize) -> Result
     }
 }
 
+/// Reads UNSUBACK, which has to take all of so many filters away.
+pub(super) fn read_unsuback(stream: &TcpStream, filters: usize) -> Result<(), Error> {
+    let (first, body) = read_packet(stream, "UNSUBACK")?;
+    // MQTT 3.x has no Reason Codes there; 5.0 has properties before them.
+    let codes = match body.len() {
+        2 => Some(&[][..]),
+        bytes => bytes.checked_sub(filters).filter(|at| *at > 2).map(|at| &body[at..]),
+    };
+    match codes {
+        Some(codes) if first >> 4 == kind::UNSUBACK && codes.iter().all(|code| *code < 0x80) => Ok(()),
+        _ => Err(Error::Lost(format!("the broker answered UNSUBSCRIBE with {first:#04x} {body:02x?}"))),
+    }
+}
+
 /// How connections are made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
@@ -189,11 +255,22 @@ pub(super) struct Manner {
     pub(super) at_once: usize,
     /// Sessions end with their connection, and there was none before.
     pub(super) clean: bool,
+    /// 0: whoever only listens need not send anything.
+    pub(super) keep_alive_secs: u16,
+    /// Answers are asked for without a pause.
+    pub(super) spin: bool,
+}
+
+impl Manner {
+    /// As the options want it, where it is these connections that are measured.
+    pub(super) fn of(options: &Options) -> Self {
+        Self { spin: options.spin, ..Self::default() }
+    }
 }
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { at_once: AT_ONCE, clean: true }
+        Self { at_once: AT_ONCE, clean: true, keep_alive_secs: 0, spin: false }
     }
 }
 
@@ -212,8 +289,8 @@ pub(super) fn connect_all(
         let numbers = start..numbers.end.min(start + manner.at_once);
         let mut streams = Vec::with_capacity(manner.at_once);
         for number in numbers.clone() {
-            let stream = open(target, number, count)?;
-            write(&stream, &connect_packet(target, &target.client_id(number), manner.clean))?;
+            let stream = open(target, number, count, manner.spin)?;
+            write(&stream, &connect_packet(target, number, manner))?;
             streams.push(stream);
         }
         let mut subscribing = Vec::with_capacity(manner.at_once);
@@ -251,6 +328,10 @@ pub(super) fn subscribe_packet(target: &Target, filters: &[String], qos: u8) -> 
     packets::subscribe(target.version, 1, filters.iter().map(String::as_str), qos)
 }
 
+pub(super) fn unsubscribe_packet(target: &Target, filters: &[String]) -> Vec<u8> {
+    packets::unsubscribe(target.version, 2, filters.iter().map(String::as_str))
+}
+
 /// For an epoll.
 pub(super) fn nonblocking(stream: TcpStream) -> Result<OwnedFd, Error> {
     stream.set_nonblocking(true).map_err(|error| Error::NotStarted(error.to_string()))?;
@@ -264,8 +345,15 @@ pub(super) fn disconnect_all(streams: impl IntoIterator<Item = TcpStream>) {
         // A broker that has gone is what was wanted.
         let _ = write(stream, &DISCONNECT);
     }
-    for mut stream in streams {
-        while matches!(stream.read(&mut [0; 1024]), Ok(1..)) {}
+    for mut stream in &streams {
+        let mut patience = Patience::new(stream);
+        loop {
+            match stream.read(&mut [0; 1024]) {
+                Ok(1..) => {}
+                Err(error) if patience.goes_on(&error) => {}
+                _ => break,
+            }
+        }
     }
 }
 
@@ -276,9 +364,56 @@ pub(super) fn wait_done(stream: &TcpStream) -> Result<(), Error> {
     Ok(())
 }
 
+/// Reads PINGRESP, and nothing else may come.
+pub(super) fn read_pingresp(stream: &TcpStream) -> Result<(), Error> {
+    match read_packet(stream, "PINGRESP")? {
+        (first, _) if first >> 4 == kind::PINGRESP => Ok(()),
+        (first, body) => Err(Error::Lost(format!("the broker answered PINGREQ with {first:#04x} {body:02x?}"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Both ends of a connection.
+    fn connected() -> (TcpStream, TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn unsuback_takes_everything_away_or_is_an_error() {
+        let (client, mut broker) = connected();
+        let table: &[(&[u8], bool)] = &[
+            (&[0xb0, 2, 0, 2], true),
+            (&[0xb0, 5, 0, 2, 0, 0, 0x11], true),
+            (&[0xb0, 5, 0, 2, 0, 0, 0x87], false),
+            (&[0xb0, 4, 0, 2, 0, 0], false),
+            (&[0x90, 2, 0, 2], false),
+        ];
+        for (bytes, is_taken) in table {
+            broker.write_all(bytes).unwrap();
+            assert_eq!(read_unsuback(&client, 2).is_ok(), *is_taken, "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn who_asks_without_a_pause_gives_up_like_who_sleeps() {
+        for spin in [false, true] {
+            let (client, mut broker) = connected();
+            client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+            client.set_nonblocking(spin).unwrap();
+            broker.write_all(&[0xd0]).unwrap();
+            assert!(
+                matches!(read_pingresp(&client), Err(Error::Lost(why)) if why == "no PINGRESP from the broker in time")
+            );
+            broker.write_all(&[0xd0, 0]).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            read_pingresp(&client).expect("it has come");
+        }
+    }
 
     #[test]
     fn connack_says_what_the_load_has_to_heed() {

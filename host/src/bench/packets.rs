@@ -13,6 +13,7 @@ pub(super) mod kind {
     pub(in crate::bench) const PUBREL: u8 = 6;
     pub(in crate::bench) const PUBCOMP: u8 = 7;
     pub(in crate::bench) const SUBACK: u8 = 9;
+    pub(in crate::bench) const UNSUBACK: u8 = 11;
     pub(in crate::bench) const PINGRESP: u8 = 13;
     pub(in crate::bench) const DISCONNECT: u8 = 14;
 }
@@ -123,17 +124,19 @@ pub(super) struct Connect<'a> {
     pub(super) username: Option<&'a str>,
     pub(super) password: Option<&'a str>,
     pub(super) clean: bool,
+    /// 0: whoever only listens need not send anything.
+    pub(super) keep_alive_secs: u16,
 }
 
 impl Connect<'_> {
     /// The packet. A session that is to outlive its connection is kept for an hour.
     pub(super) fn packet(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(64);
-        put_field(&mut body, b"MQTT");
+        put_field(&mut body, if self.version == ProtocolVersion::V3_1 { b"MQIsdp" } else { b"MQTT" });
         let has = |there: bool, flag: u8| if there { flag } else { 0 };
         let flags = has(self.clean, 0x02) | has(self.username.is_some(), 0x80) | has(self.password.is_some(), 0x40);
-        // Keep Alive 0: whoever only listens need not send anything.
-        body.extend([self.version as u8, flags, 0, 0]);
+        body.extend([self.version as u8, flags]);
+        body.extend(self.keep_alive_secs.to_be_bytes());
         if self.version.is_v5() {
             let expiry: &[u8] = if self.clean { &[0] } else { &[5, 0x11, 0, 0, 0x0e, 0x10] };
             body.extend_from_slice(expiry);
@@ -162,6 +165,20 @@ pub(super) fn subscribe<'a>(
         body.push(qos);
     }
     packet(0x82, &body)
+}
+
+/// UNSUBSCRIBE for these filters.
+pub(super) fn unsubscribe<'a>(
+    version: ProtocolVersion,
+    packet_id: u16,
+    filters: impl IntoIterator<Item = &'a str>,
+) -> Vec<u8> {
+    let mut body = packet_id.to_be_bytes().to_vec();
+    if version.is_v5() {
+        body.push(0);
+    }
+    filters.into_iter().for_each(|filter| put_field(&mut body, filter.as_bytes()));
+    packet(0xa2, &body)
 }
 
 /// PUBLISH with RETAIN and no payload, QoS 0: the topic's retained message is deleted.
@@ -261,7 +278,7 @@ fn put_field(body: &mut Vec<u8>, field: &[u8]) {
 mod tests {
     use super::*;
     use crate::codec::{self, Packet};
-    use ProtocolVersion::{V3_1_1, V5};
+    use ProtocolVersion::{V3_1, V3_1_1, V5};
 
     /// The broker's own decoder is the judge of what we send.
     fn decoded(bytes: &[u8], version: ProtocolVersion) -> Packet<'_> {
@@ -302,18 +319,23 @@ mod tests {
     }
 
     #[test]
-    fn connect_and_subscribe_are_understood() {
-        for version in [V3_1_1, V5] {
+    fn connect_and_filters_are_understood() {
+        for version in [V3_1, V3_1_1, V5] {
             for clean in [true, false] {
-                let connect = Connect { version, client_id: "c", username: Some("u"), password: Some("p"), clean };
+                let (username, password) = (Some("u"), Some("p"));
+                let connect = Connect { version, client_id: "c", username, password, clean, keep_alive_secs: 300 };
                 let bytes = connect.packet();
                 let packet = codec::decode_connect(&bytes, header_bytes(&bytes)).unwrap();
-                assert_eq!((packet.client_id, packet.clean_start, packet.username), ("c", clean, Some("u")));
+                assert_eq!((packet.version, packet.client_id, packet.clean_start), (version, "c", clean));
+                assert_eq!((packet.username, packet.keep_alive), (Some("u"), 300));
             }
             let bytes = subscribe(version, 9, ["a/#", "b"], 2);
             let Packet::Subscribe(packet) = decoded(&bytes, version) else { panic!("a SUBSCRIBE") };
             let filters: Vec<_> = packet.filters.iter().map(|filter| filter.filter).collect();
             assert_eq!((packet.packet_id.get(), filters), (9, vec!["a/#", "b"]));
+            let bytes = unsubscribe(version, 10, ["a/#", "b"]);
+            let Packet::Unsubscribe(packet) = decoded(&bytes, version) else { panic!("an UNSUBSCRIBE") };
+            assert_eq!((packet.packet_id.get(), packet.filters.iter().collect::<Vec<_>>()), (10, vec!["a/#", "b"]));
         }
     }
 

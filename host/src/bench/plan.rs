@@ -175,6 +175,27 @@ fn matched_topic(target: &Target, number: u32) -> String {
     format!("bench/{}/{number}/sensor/value", target.name)
 }
 
+/// What takes a broker's time beside a load that is measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Disturbance {
+    /// Clients that subscribe and unsubscribe without a pause.
+    Storm {
+        /// How many.
+        connections: u32,
+        /// How many filters each of them has; all in one packet.
+        filters: u32,
+    },
+    /// Messages that go to many, with QoS 0.
+    FanOut {
+        /// How many get each of them.
+        subscribers: u32,
+        /// How many are published in a second.
+        rate: f64,
+        /// The size of a payload; at least [`Traffic::PAYLOAD_BYTES_MIN`].
+        payload_bytes: usize,
+    },
+}
+
 /// How the load is made and watched.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {

@@ -9,9 +9,11 @@ use serde_json::json;
 use super::check::{Check, InOrder};
 use super::churn;
 use super::dial::{self, Accepted, Manner};
+use super::disturbed;
 use super::error::Error;
+use super::idle;
 use super::packets::{Template, clear_retained};
-use super::plan::{Options, Pace, Target, wildcard_filter};
+use super::plan::{Disturbance, Options, Pace, Target, Traffic, wildcard_filter};
 use super::publisher::{Publisher, Schedule};
 use super::report::Progress;
 use super::shared::{Phase, Totals};
@@ -41,6 +43,8 @@ pub enum Course {
         connections: usize,
         /// Connections that are opened before the first CONNACK is waited for.
         at_once: usize,
+        /// Their Keep Alive, in seconds: half as long after the last one, each sends a PINGREQ. 0: none.
+        keep_alive_secs: u16,
         /// How long they stay.
         time: Duration,
     },
@@ -88,6 +92,13 @@ pub enum Course {
         /// The QoS of the subscriptions; the messages are published with QoS 1.
         qos: u8,
     },
+    /// Pairs at a fixed rate, first alone and then beside something.
+    Disturbed {
+        /// The pairs, with [`Pace::Rate`].
+        pairs: Traffic,
+        /// What is beside them.
+        by: Disturbance,
+    },
 }
 
 /// Runs it.
@@ -98,13 +109,16 @@ pub(super) fn run(
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<StepsReport, Error> {
     let run = Run { target, options };
-    match *course {
+    match course.clone() {
         Course::Connect { at_once, time } => {
             let mut report = run.report("connect", json!({ "at_once": at_once }));
             report.steps.push(churn::run(target, options, at_once, time)?);
             Ok(report)
         }
-        Course::Idle { connections, at_once, time } => run.idle(connections, at_once, time, progress),
+        Course::Idle { connections, at_once, keep_alive_secs, time } => {
+            let manner = Manner { at_once, keep_alive_secs, ..Manner::of(options) };
+            idle::run(target, options, connections, manner, time, progress)
+        }
         Course::Ping { connections, window, warm_up, time } => run.ping(connections, window, warm_up, time, progress),
         Course::Subscribe { connections, filters, per_packet, qos } => {
             run.subscribe(connections, filters, per_packet, qos, progress)
@@ -115,6 +129,7 @@ pub(super) fn run(
         Course::Retained { messages, subscribers, payload_bytes, qos } => {
             run.retained(messages, subscribers, payload_bytes, qos, progress)
         }
+        Course::Disturbed { pairs, by } => disturbed::run(target, &pairs, by, options, progress),
     }
 }
 
@@ -136,29 +151,6 @@ impl Run<'_> {
 
     fn report(&self, bench: &'static str, settings: serde_json::Value) -> StepsReport {
         StepsReport::new(bench, self.target, self.options, settings)
-    }
-
-    fn idle(
-        &self,
-        connections: usize,
-        at_once: usize,
-        time: Duration,
-        progress: &mut dyn FnMut(&Progress),
-    ) -> Result<StepsReport, Error> {
-        let mut report = self.report("idle", json!({ "connections": connections, "at_once": at_once }));
-        let (start, resident_start) = (self.now()?, resident(self.options)?);
-        let manner = Manner { at_once, ..Manner::default() };
-        let ready = dial::connect_all(self.target, 0..connections, manner, progress, |_| None)?;
-        let (connected, resident_connected) = (self.now()?, resident(self.options)?);
-        std::thread::sleep(time);
-        let end = self.now()?;
-        let step = |name, window| Step::new(name, "connection", connections as u64, window, 1);
-        report.steps.push(step("connect", connected.since(&start)).with_memory(resident_start, resident_connected));
-        report.steps.push(step("stay", end.since(&connected)));
-        let (alive, gone): (Vec<_>, Vec<_>) = ready.into_iter().map(|(stream, _)| stream).partition(is_open);
-        report.connections_closed = gone.len() as u64;
-        dial::disconnect_all(alive);
-        Ok(report)
     }
 
     fn ping(
@@ -204,7 +196,7 @@ impl Run<'_> {
     ) -> Result<StepsReport, Error> {
         let settings = json!({ "connections": connections, "filters": filters, "per_packet": per_packet, "qos": qos });
         let mut report = self.report("subscribe", settings);
-        let ready = dial::connect_all(self.target, 0..connections, Manner::default(), progress, |_| None)?;
+        let ready = dial::connect_all(self.target, 0..connections, Manner::of(self.options), progress, |_| None)?;
         let packet = |first: u32| {
             let numbers = first..filters.min(first.saturating_add(per_packet as u32));
             let texts: Vec<String> = numbers.map(|number| wildcard_filter(self.target, number)).collect();
@@ -422,11 +414,4 @@ impl Run<'_> {
         let mut ready = dial::connect_all(self.target, NUMBER..NUMBER + 1, Manner::default(), &mut |_| {}, |_| None)?;
         Ok(ready.pop().expect("one was asked for"))
     }
-}
-
-/// Whether the broker has not closed it, nor sent anything.
-fn is_open(stream: &TcpStream) -> bool {
-    let is_waiting = |error: std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
-    let is_open = stream.set_nonblocking(true).is_ok() && stream.peek(&mut [0]).is_err_and(is_waiting);
-    is_open && stream.set_nonblocking(false).is_ok()
 }

@@ -164,6 +164,12 @@ impl StepsReport {
         self.resident_bytes = self.options.pid.map(resident_bytes);
     }
 
+    /// The same of answers that were waited for.
+    pub(super) fn count_answers(&mut self, expected: u64, came: u64) {
+        self.expected += expected;
+        self.delivered += came;
+    }
+
     /// How many messages, or answers, are missing.
     pub fn lost(&self) -> u64 {
         self.expected.saturating_sub(self.delivered)

@@ -24,7 +24,7 @@ pub(super) fn run(
 ) -> Result<Report, Error> {
     traffic.check().map_err(Error::NotStarted)?;
     let before = resident(options)?;
-    let cast = cast(target, traffic, options, progress)?;
+    let cast = cast(target, traffic, 0, options, progress)?;
     let connected = resident(options)?;
     let (window, played) = play(target, options, cast, |shared| watch(shared, target, traffic, options, progress))?;
     let broker = options.pid.zip(window.broker).map(|(pid, used)| Broker {
@@ -43,16 +43,18 @@ pub(super) fn resident(options: &Options) -> Result<u64, Error> {
     Ok(resident_bytes(pid))
 }
 
-/// Connects everybody.
-fn cast(
+/// Connects everybody; the connections are numbered from `first` on.
+pub(super) fn cast(
     target: &Target,
     traffic: &Traffic,
+    first: usize,
     options: &Options,
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Cast, Error> {
     let Traffic { publishers, subscribers, qos, .. } = *traffic;
-    let ready = dial::connect_all(target, 0..traffic.connections(), Manner::default(), progress, |number| {
-        let number = number as u32;
+    let numbers = first..first + traffic.connections();
+    let ready = dial::connect_all(target, numbers, Manner::default(), progress, |number| {
+        let number = (number - first) as u32;
         (number < subscribers).then(|| (traffic.filters(target, number), qos))
     })?;
     check_qos(ready.iter().map(|(_, accepted)| accepted), qos)?;
@@ -107,7 +109,7 @@ fn part(traffic: &Traffic, subscriber: u32, threads: usize) -> (Check, usize) {
 }
 
 /// Takes the load through its phases, and measures.
-fn watch(
+pub(super) fn watch(
     shared: &Shared,
     target: &Target,
     traffic: &Traffic,

@@ -4,18 +4,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use host::bench::{Course, Pace, Shape, Traffic};
+use host::bench::{Course, Disturbance, Pace, Shape, Traffic};
 use host::codec::ProtocolVersion;
-use host::limits::parse_time;
 
 use super::What;
-
-/// More of each would be a mistake.
-const CONNECTIONS_MAX: u32 = 1_000_000;
-pub(super) const MESSAGES_MAX: u32 = 100_000_000;
-const AT_ONCE_MAX: usize = 10_000;
-const PAYLOAD_BYTES_MAX: usize = 16 << 20;
-const TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+use super::values::{
+    at_once, connections, messages, name, payload_bytes, positive_time, rate, secs, secs_or_none, version,
+};
 
 /// The benchmarks.
 #[derive(Debug, Args)]
@@ -40,6 +35,10 @@ pub(super) enum LowWhich {
     Shared(LowShared),
     /// Times from sending to receiving at a fixed rate, between few pairs.
     Latency(LowLatency),
+    /// Pairs at a fixed rate, alone and then while others subscribe and unsubscribe without a pause.
+    Storm(LowStorm),
+    /// Pairs at a fixed rate, alone and then beside messages that go to very many.
+    Beside(LowBeside),
     /// Clients that come and go.
     Connect(LowConnect),
     /// Clients that come and stay, and do nothing: memory for each.
@@ -66,7 +65,7 @@ pub(super) struct LowTarget {
     /// Its port. [default: 1883]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) port: Option<u16>,
-    /// The version of the protocol that is spoken: 3.1.1 or 5.
+    /// The version of the protocol that is spoken: 3.1, 3.1.1 or 5.
     #[arg(long, value_name = "VERSION", default_value = "3.1.1", value_parser = version)]
     pub(super) mqtt: ProtocolVersion,
     /// The user name of all clients.
@@ -235,6 +234,50 @@ pub(super) struct LowLatency {
     target: LowTarget,
 }
 
+/// The pairs that others disturb.
+#[derive(Debug, Args)]
+struct LowPairsBeside {
+    /// Messages a second, of all pairs together.
+    #[arg(long, value_name = "N", default_value = "5000", value_parser = rate)]
+    rate: f64,
+    /// Pairs of a publisher and a subscriber.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = connections())]
+    pairs: u32,
+    #[command(flatten)]
+    messages: LowMessages,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LowStorm {
+    #[command(flatten)]
+    pairs: LowPairsBeside,
+    /// Clients that subscribe and unsubscribe.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = connections())]
+    connections: u32,
+    /// Filters with wildcards of each of these clients, in one SUBSCRIBE and one UNSUBSCRIBE; no two are the same.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    filters: u32,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LowBeside {
+    #[command(flatten)]
+    pairs: LowPairsBeside,
+    /// Clients that get each message of another publisher.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = connections())]
+    subscribers: u32,
+    /// Messages a second of that publisher, with QoS 0.
+    #[arg(long, value_name = "N", default_value = "5", value_parser = rate)]
+    fan_out_rate: f64,
+    /// The size of their payloads in bytes; at least 16.
+    #[arg(long, value_name = "BYTES", default_value_t = 16, value_parser = payload_bytes)]
+    fan_out_payload: usize,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct LowConnect {
     /// Connections that each thread opens before it waits for the first of their answers.
@@ -255,6 +298,9 @@ pub(super) struct LowIdle {
     /// Connections that are opened before the first of their answers is waited for.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_once)]
     at_once: usize,
+    /// The Keep Alive of each, in seconds: after half of it, each sends a PINGREQ. 0: they send nothing.
+    #[arg(long, value_name = "SECS", default_value_t = 0)]
+    keep_alive: u16,
     /// For how many seconds they stay.
     #[arg(long, value_name = "SECS", default_value = "5", value_parser = secs)]
     secs: Duration,
@@ -334,31 +380,41 @@ impl LowWhich {
     pub(super) fn into_what(self) -> (What, LowTarget) {
         use Shape::{All, Pairs, Shared, Wildcard};
         let course = |course, target| (What::Course(course), target);
+        let traffic = |traffic, target| (What::Traffic(traffic), target);
         match self {
             Self::FanOut(LowFanOut { publishers, subscribers, messages, pace, target }) => {
-                (messages.traffic("fan-out", All, publishers, subscribers, pace.pace()), target)
+                traffic(messages.traffic("fan-out", All, publishers, subscribers, pace.pace()), target)
             }
             Self::FanIn(LowFanIn { publishers, subscribers, messages, pace, target }) => {
-                (messages.traffic("fan-in", All, publishers, subscribers, pace.pace()), target)
+                traffic(messages.traffic("fan-in", All, publishers, subscribers, pace.pace()), target)
             }
             Self::Pairs(LowPairs { pairs, messages, pace, target }) => {
-                (messages.traffic("pairs", Pairs, pairs, pairs, pace.pace()), target)
+                traffic(messages.traffic("pairs", Pairs, pairs, pairs, pace.pace()), target)
             }
             Self::Wildcard(LowWildcard { filters, publishers, subscribers, messages, pace, target }) => {
-                (messages.traffic("wildcard", Wildcard(filters), publishers, subscribers, pace.pace()), target)
+                traffic(messages.traffic("wildcard", Wildcard(filters), publishers, subscribers, pace.pace()), target)
             }
             Self::Shared(LowShared { members, groups, publishers, messages, pace, target }) => {
                 let all = members.saturating_mul(groups);
-                (messages.traffic("shared", Shared(groups), publishers, all, pace.pace()), target)
+                traffic(messages.traffic("shared", Shared(groups), publishers, all, pace.pace()), target)
             }
             Self::Latency(LowLatency { rate, pairs, messages, target }) => {
-                (messages.traffic("latency", Pairs, pairs, pairs, Pace::Rate(rate)), target)
+                traffic(messages.traffic("latency", Pairs, pairs, pairs, Pace::Rate(rate)), target)
+            }
+            Self::Storm(LowStorm { pairs, connections, filters, target }) => {
+                let by = Disturbance::Storm { connections, filters };
+                course(Course::Disturbed { pairs: pairs.traffic("storm"), by }, target)
+            }
+            Self::Beside(LowBeside { pairs, subscribers, fan_out_rate, fan_out_payload, target }) => {
+                let by = Disturbance::FanOut { subscribers, rate: fan_out_rate, payload_bytes: fan_out_payload };
+                course(Course::Disturbed { pairs: pairs.traffic("beside"), by }, target)
             }
             Self::Connect(LowConnect { at_once, secs, target }) => {
                 course(Course::Connect { at_once, time: secs }, target)
             }
-            Self::Idle(LowIdle { connections, at_once, secs, target }) => {
-                course(Course::Idle { connections: connections as usize, at_once, time: secs }, target)
+            Self::Idle(LowIdle { connections, at_once, keep_alive, secs, target }) => {
+                let (connections, keep_alive_secs) = (connections as usize, keep_alive);
+                course(Course::Idle { connections, at_once, keep_alive_secs, time: secs }, target)
             }
             Self::Ping(LowPing { connections, window, times: LowTimes { secs, warm_up }, target }) => {
                 course(Course::Ping { connections, window, warm_up, time: secs }, target)
@@ -383,8 +439,8 @@ impl LowPace {
 }
 
 impl LowMessages {
-    fn traffic(self, name: &'static str, shape: Shape, publishers: u32, subscribers: u32, pace: Pace) -> What {
-        What::Traffic(Traffic {
+    fn traffic(self, name: &'static str, shape: Shape, publishers: u32, subscribers: u32, pace: Pace) -> Traffic {
+        Traffic {
             name,
             shape,
             publishers,
@@ -394,63 +450,12 @@ impl LowMessages {
             pace,
             warm_up: self.times.warm_up,
             time: self.times.secs,
-        })
+        }
     }
 }
 
-fn connections() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..=i64::from(CONNECTIONS_MAX))
-}
-
-fn messages() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..=i64::from(MESSAGES_MAX))
-}
-
-fn at_once(typed: &str) -> Result<usize, String> {
-    let number = typed.parse().ok().filter(|number| (1..=AT_ONCE_MAX).contains(number));
-    number.ok_or_else(|| format!("expected a number from 1 to {AT_ONCE_MAX}"))
-}
-
-fn version(typed: &str) -> Result<ProtocolVersion, String> {
-    match typed {
-        "3.1.1" | "311" | "4" => Ok(ProtocolVersion::V3_1_1),
-        "5" | "5.0" => Ok(ProtocolVersion::V5),
-        _ => Err("expected 3.1.1 or 5".to_owned()),
+impl LowPairsBeside {
+    fn traffic(self, name: &'static str) -> Traffic {
+        self.messages.traffic(name, Shape::Pairs, self.pairs, self.pairs, Pace::Rate(self.rate))
     }
-}
-
-fn payload_bytes(typed: &str) -> Result<usize, String> {
-    let range = Traffic::PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX;
-    let bytes = typed.parse().ok().filter(|bytes| range.contains(bytes));
-    bytes.ok_or_else(|| format!("expected a number of bytes from {} to {}", range.start(), range.end()))
-}
-
-fn rate(typed: &str) -> Result<f64, String> {
-    let rate = typed.parse().ok().filter(|rate| (0.001..=1e9).contains(rate));
-    rate.ok_or_else(|| "expected a number of messages a second, such as 5000".to_owned())
-}
-
-fn name(typed: &str) -> Result<String, String> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if typed.is_empty() || typed.len() > 100 || !typed.bytes().all(is_plain) {
-        return Err("expected up to 100 letters, digits, `-`, `_` or `.`".to_owned());
-    }
-    Ok(typed.to_owned())
-}
-
-/// Seconds, with a fraction or without, or with a unit.
-fn secs_or_none(typed: &str) -> Result<Duration, String> {
-    let secs = typed.parse().ok().and_then(|secs| Duration::try_from_secs_f64(secs).ok());
-    let time = secs.or_else(|| parse_time(typed)).filter(|time| *time <= TIME_MAX);
-    time.ok_or_else(|| "expected a number of seconds, such as 5 or 0.5, or a time such as 2min".to_owned())
-}
-
-fn secs(typed: &str) -> Result<Duration, String> {
-    let time = secs_or_none(typed)?;
-    if time < Duration::from_millis(10) { Err("expected at least 0.01".to_owned()) } else { Ok(time) }
-}
-
-fn positive_time(typed: &str) -> Result<Duration, String> {
-    let time = parse_time(typed).filter(|time| !time.is_zero() && *time <= TIME_MAX);
-    time.ok_or_else(|| "expected a time from 1ms to 1d, such as 500ms or 10s".to_owned())
 }

@@ -41,6 +41,7 @@ fn number(value: &Value) -> u64 {
 fn messages_of_each_shape_come_once_and_in_order() {
     let (host, addr) = Process::listening(["--workers", "2"]);
     let moment = format!("--secs 0.1 --warm-up 0.05 --pid {}", host.id());
+    bench_ok(addr, &format!("pairs --pairs 5 --mqtt 3.1 --qos 2 {moment}"));
     for mqtt in ["3.1.1", "5"] {
         for qos in 0..=2 {
             let table = [
@@ -85,8 +86,11 @@ fn each_step_does_what_it_counts() {
     type Step = (&'static str, u64);
     let table: &[(&str, &[Step], u64)] = &[
         ("connect --secs 0.1 --at-once 3 --threads 2", &[("connect", 0)], 0),
+        ("connect --secs 0.1 --spin", &[("connect", 0)], 0),
         ("idle --connections 70 --secs 0.05", &[("connect", 70), ("stay", 70)], 0),
         ("ping --connections 5 --window 3 --secs 0.1 --warm-up 0", &[("ping", 0)], 0),
+        // A PINGREQ of each every two seconds: of a quarter of them in this time.
+        ("idle --connections 40 --secs 0.5 --keep-alive 4 --spin", &[("connect", 40), ("stay", 40)], 10),
         ("subscribe --connections 3 --filters 50 --per-packet 7 --qos 1", &[("subscribe", 50)], 0),
         ("offline --sessions 5 --messages 30 --threads 2", &[("enqueue", 150), ("drain", 150)], 150),
         ("offline --sessions 5 --messages 30 --one-topic", &[("enqueue", 150), ("drain", 150)], 150),
@@ -107,6 +111,32 @@ fn each_step_does_what_it_counts() {
             if *delivered > 0 {
                 assert_eq!(number(&report["check"]["delivered"]), *delivered, "{report:#}");
             }
+        }
+    }
+    host.stop();
+}
+
+#[test]
+fn pairs_beside_a_storm_and_beside_very_many_get_everything() {
+    let (host, addr) = Process::listening(["--workers", "2"]);
+    let moment = format!("--rate 500 --pairs 3 --qos 1 --secs 0.3 --warm-up 0.1 --pid {}", host.id());
+    for mqtt in ["3.1.1", "5"] {
+        let table = [
+            ("storm --connections 3 --filters 5", ["alone", "in the storm", "storm"], 2 * 3 * 5),
+            ("beside --subscribers 200 --fan-out-rate 50", ["alone", "beside", "fan-out"], 200),
+        ];
+        for (args, steps, at_once) in table {
+            let report = bench_ok(addr, &format!("{args} --mqtt {mqtt} {moment}"));
+            let found = report["steps"].as_array().expect("a list of steps");
+            assert_eq!(found.iter().map(|step| &step["step"]).collect::<Vec<_>>(), steps);
+            // Each of both runs has at least what was due meanwhile: 400 ms of 500 messages a second.
+            let check = |key: &str| number(&report["check"][key]);
+            let of_others = if args.starts_with("beside") { number(&found[2]["operations"]) } else { 0 };
+            assert!(check("delivered") - of_others >= 2 * 200, "{report:#}");
+            assert!(number(&found[0]["operations"]) > 0 && number(&found[1]["operations"]) > 0, "{report:#}");
+            assert!(found.iter().all(|step| step["latency_us"]["p99"].is_number()), "{report:#}");
+            let others = number(&found[2]["operations"]);
+            assert!(others > 0 && others.is_multiple_of(at_once), "all or none: {report:#}");
         }
     }
     host.stop();
@@ -263,7 +293,7 @@ fn mistakes_are_explained_and_nothing_is_measured() {
         (&["fan-out", "--url", "mqtts://localhost"], "only plain TCP"),
         (&["fan-out", "--payload", "15"], "expected a number of bytes from 16"),
         (&["fan-out", "--qos", "3"], "3 is not in 0..=2"),
-        (&["fan-out", "--mqtt", "3.1"], "expected 3.1.1 or 5"),
+        (&["fan-out", "--mqtt", "3.2"], "expected 3.1, 3.1.1 or 5"),
         (&["fan-out", "--rate", "5", "--window", "5"], "cannot be used with"),
         (&["wildcard", "--filters", "15", "--subscribers", "10"], "take a multiple"),
         (&["pairs", "--pid", "4194305"], "Is it the number of a process that runs?"),
