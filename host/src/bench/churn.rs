@@ -17,15 +17,15 @@ use super::usage::this_thread;
 pub(super) fn run(target: &Target, options: &Options, at_once: usize, time: Duration) -> Result<Step, Error> {
     let threads = options.threads;
     dial::check_open_files(at_once * threads)?;
-    let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stop, done) = (AtomicBool::new(false), Done::default());
     let ids: Vec<AtomicU32> = (0..threads).map(|_| AtomicU32::new(0)).collect();
     let before = Moment::take(Totals::default(), &[], options)?;
     let (end, latency) = std::thread::scope(|scope| {
         let churn = |thread: usize| {
-            let (stop, count, id) = (&stop, &count, &ids[thread]);
+            let (stop, done, id) = (&stop, &done, &ids[thread]);
             scope.spawn(move || {
                 id.store(this_thread(), Ordering::Release);
-                churn(target, Manner::of(options), thread * at_once..(thread + 1) * at_once, stop, count)
+                churn(target, Manner::of(options), thread * at_once..(thread + 1) * at_once, stop, done)
             })
         };
         let churning: Vec<_> = (0..threads).map(churn).collect();
@@ -33,7 +33,8 @@ pub(super) fn run(target: &Target, options: &Options, at_once: usize, time: Dura
         while Instant::now() < until && !churning.iter().any(|thread| thread.is_finished()) {
             std::thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(50)));
         }
-        let totals = Totals { received: count.load(Ordering::Relaxed), ..Totals::default() };
+        let (received, idle_ns) = (done.connections.load(Ordering::Relaxed), done.idle_ns.load(Ordering::Relaxed));
+        let totals = Totals { received, idle_ns, ..Totals::default() };
         let ids: Vec<u32> = ids.iter().map(|id| id.load(Ordering::Acquire)).collect();
         let end = Moment::take(totals, &ids, options);
         stop.store(true, Ordering::Relaxed);
@@ -48,15 +49,22 @@ pub(super) fn run(target: &Target, options: &Options, at_once: usize, time: Dura
     Ok(Step::new("connect", "connection", window.delivered, window, threads).with_latency(&latency))
 }
 
+/// What all threads have done.
+#[derive(Default)]
+struct Done {
+    connections: AtomicU64,
+    idle_ns: AtomicU64,
+}
+
 /// Clients with these numbers come and go together, until they are to stop. Returns how long CONNACK took.
 fn churn(
     target: &Target,
     manner: Manner,
     numbers: std::ops::Range<usize>,
     stop: &AtomicBool,
-    count: &AtomicU64,
+    done: &Done,
 ) -> Result<Histogram<u64>, Error> {
-    let mut latency = super::latencies();
+    let (mut latency, mut idle_ns) = (super::latencies(), dial::idle_ns());
     while !stop.load(Ordering::Relaxed) {
         let mut opened = Vec::with_capacity(numbers.len());
         for number in numbers.clone() {
@@ -69,8 +77,9 @@ fn churn(
             dial::read_connack(target, stream)?;
             latency.saturating_record(began.elapsed().as_nanos() as u64);
         }
-        count.fetch_add(numbers.len() as u64, Ordering::Relaxed);
+        done.connections.fetch_add(numbers.len() as u64, Ordering::Relaxed);
         dial::disconnect_all(opened.into_iter().map(|(_, stream)| stream));
+        done.idle_ns.fetch_add(dial::idle_ns() - std::mem::replace(&mut idle_ns, dial::idle_ns()), Ordering::Relaxed);
     }
     Ok(latency)
 }

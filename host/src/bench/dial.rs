@@ -1,5 +1,6 @@
 //! Connections that are ready: connected, accepted by CONNACK, subscribed.
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
@@ -120,25 +121,47 @@ fn read_exact(mut stream: &TcpStream, mut bytes: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
+thread_local! {
+    /// What this thread has spent on asking in vain.
+    static IDLE_NS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Nanoseconds in which this thread has asked sockets again that had nothing. That is not work.
+pub(super) fn idle_ns() -> u64 {
+    IDLE_NS.get()
+}
+
 /// How long a socket is asked again that has nothing yet, or takes nothing: one that blocks has waited by itself, and is not.
 struct Patience<'a> {
     stream: &'a TcpStream,
-    until: Option<Instant>,
+    /// Since when it has been asked again, and for how long it may be.
+    asked: Option<(Instant, Duration)>,
+}
+
+impl Drop for Patience<'_> {
+    fn drop(&mut self) {
+        if let Some((since, _)) = self.asked {
+            IDLE_NS.set(IDLE_NS.get() + since.elapsed().as_nanos() as u64);
+        }
+    }
 }
 
 impl<'a> Patience<'a> {
     fn new(stream: &'a TcpStream) -> Self {
-        Self { stream, until: None }
+        Self { stream, asked: None }
     }
 
     fn goes_on(&mut self, error: &io::Error) -> bool {
         match error.kind() {
             ErrorKind::Interrupted => true,
             ErrorKind::WouldBlock => {
-                let (now, stream) = (Instant::now(), self.stream);
-                let blocks = || !fcntl_getfl(stream).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
-                let patience = || stream.read_timeout().ok().flatten().filter(|_| !blocks()).unwrap_or_default();
-                now < *self.until.get_or_insert_with(|| now + patience())
+                let (stream, blocks) = (self.stream, |flags: OFlags| !flags.contains(OFlags::NONBLOCK));
+                if self.asked.is_none() && fcntl_getfl(stream).is_ok_and(blocks) {
+                    return false;
+                }
+                let patience = || stream.read_timeout().ok().flatten().unwrap_or_default();
+                let (since, patience) = *self.asked.get_or_insert_with(|| (Instant::now(), patience()));
+                since.elapsed() < patience
             }
             _ => false,
         }

@@ -9,11 +9,10 @@ use super::dial::{self, Manner};
 use super::error::Error;
 use super::plan::{Disturbance, Options, Pace, Shape, Target, Traffic, wildcard_filter};
 use super::report::Progress;
-use super::shared::{Phase, Totals};
+use super::shared::Phase;
 use super::stage::{Cast, Moment, Seconds, play};
 use super::steps_report::{Step, StepsReport};
 use super::traffic;
-use super::usage::this_thread;
 
 /// The numbers of the connections, so that no two have the same: the fan-out has the first ones, as many of them come from
 /// several addresses.
@@ -40,9 +39,8 @@ pub(super) fn run(
     match disturbance {
         Disturbance::Storm { connections, filters } => {
             let storm = || storm(target, options, connections, filters, &stop);
-            let storm = beside(storm, &stop, || {
-                run_pairs("in the storm", BESIDE, target, pairs, options, &mut report, progress)
-            })?;
+            let storm =
+                beside(storm, &stop, || run_pairs("in storm", BESIDE, target, pairs, options, &mut report, progress))?;
             report.steps.push(storm);
         }
         Disturbance::FanOut { subscribers, rate, payload_bytes } => {
@@ -142,7 +140,7 @@ fn storm(target: &Target, options: &Options, connections: u32, filters: u32, sto
         (dial::subscribe_packet(target, &own, 0), dial::unsubscribe_packet(target, &own))
     };
     let packets: Vec<_> = (0..connections).map(of_one).collect();
-    let now = || Moment::take(Totals::default(), &[this_thread()], options);
+    let now = || Moment::of_this_thread(options);
     let (start, mut changes, mut latency) = (now()?, 0, super::latencies());
     while !stop.is_due() {
         let began = Instant::now();

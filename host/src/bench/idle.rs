@@ -10,11 +10,9 @@ use super::error::Error;
 use super::packets::PINGREQ;
 use super::plan::{Options, Target};
 use super::report::Progress;
-use super::shared::Totals;
 use super::stage::Moment;
 use super::steps_report::{Step, StepsReport};
 use super::traffic::resident;
-use super::usage;
 
 /// Lets `connections` come, and stay for `time`.
 pub(super) fn run(
@@ -29,7 +27,7 @@ pub(super) fn run(
         "connections": connections, "at_once": manner.at_once, "keep_alive_secs": manner.keep_alive_secs,
     });
     let mut report = StepsReport::new("idle", target, options, settings);
-    let now = || Moment::take(Totals::default(), &[usage::this_thread()], options);
+    let now = || Moment::of_this_thread(options);
     let (start, resident_start) = (now()?, resident(options)?);
     let ready = dial::connect_all(target, 0..connections, manner, progress, |_| None)?;
     let (connected, resident_connected) = (now()?, resident(options)?);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use super::check::{Check, Faults};
+use super::dial;
 use super::engine::{Engine, Outcome};
 use super::error::Error;
 use super::figures::Window;
@@ -13,7 +14,7 @@ use super::plan::{Options, Target};
 use super::publisher::{Publisher, Schedule};
 use super::report::{Progress, Second};
 use super::shared::{Phase, Shared, Totals};
-use super::usage::Usage;
+use super::usage::{Usage, this_thread};
 
 /// How often it is looked whether they have come.
 const LOOK: Duration = Duration::from_millis(1);
@@ -114,6 +115,11 @@ impl Moment {
         let broker = options.pid.map(Usage::of).transpose();
         let broker = broker.map_err(|why| Error::Lost(format!("the broker has ended: {why}")))?;
         Ok(Self { at: Instant::now(), totals, broker, load: Usage::of_threads(threads) })
+    }
+
+    /// Of a load that the calling thread makes.
+    pub(super) fn of_this_thread(options: &Options) -> Result<Self, Error> {
+        Self::take(Totals { idle_ns: dial::idle_ns(), ..Totals::default() }, &[this_thread()], options)
     }
 
     /// Of a load that runs.

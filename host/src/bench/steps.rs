@@ -20,7 +20,6 @@ use super::shared::{Phase, Totals};
 use super::stage::{Cast, Moment, Played, Seconds, play};
 use super::steps_report::{Step, StepsReport};
 use super::traffic::{check_qos, resident};
-use super::usage;
 
 /// Messages of the one publisher that fills queues and topics which are not acknowledged yet.
 const FILL_WINDOW: u32 = 200;
@@ -141,7 +140,7 @@ struct Run<'a> {
 impl Run<'_> {
     /// A moment of a step that this thread makes.
     fn now(&self) -> Result<Moment, Error> {
-        Moment::take(Totals::default(), &[usage::this_thread()], self.options)
+        Moment::of_this_thread(self.options)
     }
 
     /// A moment before the threads of a step begin.

@@ -79,6 +79,18 @@ fn code(line: &str) -> &str {
 }
 
 #[test]
+fn rows_that_are_compared_have_a_place_where_their_bounds_are_written_down() {
+    let compare = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/compare");
+    match std::process::Command::new("python3").arg(&compare).arg("--list").output() {
+        Ok(output) => {
+            let rows = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && rows.contains("Memory: an idle connection"), "{output:?}");
+        }
+        Err(error) => println!("not run: {}: {error}", compare.display()),
+    }
+}
+
+#[test]
 fn unsafe_is_only_in_the_listed_files() {
     for (name, text) in files(&["rs"]) {
         if UNSAFE_FILES.iter().any(|(allowed, _)| name.starts_with(allowed)) {
