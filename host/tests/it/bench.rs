@@ -22,15 +22,44 @@ fn bench(addr: SocketAddr, args: &str) -> (Value, Output) {
     (report, output)
 }
 
-/// The same, where everything has to go well.
+/// The same again and again until it has done enough: where the machine is busy, the time may be over before anything has
+/// begun, or what was due at its end may not have been sent.
+#[track_caller]
+fn bench_until(addr: SocketAddr, args: &str, enough: impl Fn(&Value) -> bool) -> (Value, Output) {
+    for _ in 0..10 {
+        let (report, output) = bench(addr, args);
+        if enough(&report) {
+            return (report, output);
+        }
+        println!("not enough: {report:#}");
+    }
+    panic!("{args}: never enough");
+}
+
+/// Once, where everything has to go well.
 #[track_caller]
 fn bench_ok(addr: SocketAddr, args: &str) -> Value {
-    let (report, output) = bench(addr, args);
+    bench_ok_until(addr, args, |_| true)
+}
+
+/// Until it has done enough; everything has to go well each time.
+#[track_caller]
+fn bench_ok_until(addr: SocketAddr, args: &str, enough: impl Fn(&Value) -> bool) -> Value {
+    let is_ok = |report: &Value| report["ok"] == true;
+    let (report, output) = bench_until(addr, args, |report| !is_ok(report) || enough(report));
     assert_eq!((output.status.code(), &report["ok"]), (Some(0), &Value::Bool(true)), "{args}: {report:#}");
     for fault in ["lost", "duplicated", "out_of_order", "foreign", "unacknowledged", "connections_closed"] {
         assert_eq!(report["check"][fault], 0, "{fault}: {report:#}");
     }
     report
+}
+
+fn published(report: &Value) -> u64 {
+    number(&report["check"]["published"])
+}
+
+fn steps_of(report: &Value) -> &[Value] {
+    report["steps"].as_array().expect("a list of steps")
 }
 
 fn number(value: &Value) -> u64 {
@@ -52,9 +81,9 @@ fn messages_of_each_shape_come_once_and_in_order() {
                 ("shared --members 3 --groups 2 --publishers 3 --threads 2", 2),
             ];
             for (args, receivers) in table {
-                let report = bench_ok(addr, &format!("{args} --mqtt {mqtt} --qos {qos} {moment}"));
+                let args = format!("{args} --mqtt {mqtt} --qos {qos} {moment}");
+                let report = bench_ok_until(addr, &args, |report| published(report) > 0);
                 let check = |key: &str| number(&report["check"][key]);
-                assert!(check("published") > 0, "{report:#}");
                 assert_eq!(check("published") * receivers, check("expected"), "{report:#}");
                 assert_eq!(check("expected"), check("delivered"), "{report:#}");
                 assert_eq!(check("refused"), 0, "{report:#}");
@@ -69,9 +98,10 @@ fn messages_of_each_shape_come_once_and_in_order() {
 #[test]
 fn latency_is_taken_at_a_fixed_rate() {
     let (host, addr) = Process::listening(["--workers", "1"]);
-    let report = bench_ok(addr, "latency --rate 1000 --pairs 3 --secs 0.3 --warm-up 0.1 --spin --mqtt 5 --qos 1");
-    // 400 are due in that time, and as many more as the machine took to get to the end of it.
-    assert!(number(&report["check"]["published"]) >= 400, "{report:#}");
+    // 400 are due in that time, and as many more as the machine took to get to the end of it; unless the load has no core
+    // then, so that the time is over before it has sent them.
+    let args = "latency --rate 1000 --pairs 3 --secs 0.3 --warm-up 0.1 --spin --mqtt 5 --qos 1";
+    let report = bench_ok_until(addr, args, |report| published(report) >= 400);
     let latency = |key: &str| report["latency_us"][key].as_f64().unwrap();
     assert!(0.0 < latency("min") && latency("min") <= latency("p50") && latency("p99") <= latency("max"));
     assert_eq!((&report["rate"], &report["window"]), (&Value::from(1000.0), &Value::Null));
@@ -99,13 +129,15 @@ fn each_step_does_what_it_counts() {
     for mqtt in ["3.1.1", "5"] {
         // Twice: nothing is left behind that would be in the way of the next one.
         for (args, steps, delivered) in table.iter().chain(table) {
-            let report = bench_ok(addr, &format!("{args} --mqtt {mqtt} --name same --pid {pid}"));
-            let found = report["steps"].as_array().expect("a list of steps");
+            let args = format!("{args} --mqtt {mqtt} --name same --pid {pid}");
+            let has_begun = |step: &Value| number(&step["operations"]) > 0;
+            let report = bench_ok_until(addr, &args, |report| steps_of(report).iter().all(has_begun));
+            let found = steps_of(&report);
             assert_eq!(found.len(), steps.len(), "{report:#}");
             for (found, (step, operations)) in found.iter().zip(*steps) {
                 assert_eq!(found["step"], *step, "{report:#}");
                 let count = number(&found["operations"]);
-                assert!(if *operations == 0 { count > 0 } else { count == *operations }, "{report:#}");
+                assert!(*operations == 0 || count == *operations, "{report:#}");
                 assert!(found["broker"]["cpu_us_per_operation"].is_number(), "{report:#}");
             }
             if *delivered > 0 {
@@ -126,17 +158,20 @@ fn pairs_beside_a_storm_and_beside_very_many_get_everything() {
             ("beside --subscribers 200 --fan-out-rate 50", ["alone", "beside", "fan-out"], 200),
         ];
         for (args, steps, at_once) in table {
-            let report = bench_ok(addr, &format!("{args} --mqtt {mqtt} {moment}"));
-            let found = report["steps"].as_array().expect("a list of steps");
+            // Each of both runs has at least what was due meanwhile, 400 ms of 500 messages a second, unless the load has no
+            // core at the end of that time.
+            let is_beside = args.starts_with("beside");
+            let enough = |report: &Value| {
+                let done = |step: usize| number(&steps_of(report)[step]["operations"]);
+                let of_others = if is_beside { done(2) } else { 0 };
+                (0..3).all(|step| done(step) > 0) && number(&report["check"]["delivered"]) - of_others >= 2 * 200
+            };
+            let report = bench_ok_until(addr, &format!("{args} --mqtt {mqtt} {moment}"), enough);
+            let found = steps_of(&report);
             assert_eq!(found.iter().map(|step| &step["step"]).collect::<Vec<_>>(), steps);
-            // Each of both runs has at least what was due meanwhile: 400 ms of 500 messages a second.
-            let check = |key: &str| number(&report["check"][key]);
-            let of_others = if args.starts_with("beside") { number(&found[2]["operations"]) } else { 0 };
-            assert!(check("delivered") - of_others >= 2 * 200, "{report:#}");
-            assert!(number(&found[0]["operations"]) > 0 && number(&found[1]["operations"]) > 0, "{report:#}");
             assert!(found.iter().all(|step| step["latency_us"]["p99"].is_number()), "{report:#}");
             let others = number(&found[2]["operations"]);
-            assert!(others > 0 && others.is_multiple_of(at_once), "all or none: {report:#}");
+            assert!(others.is_multiple_of(at_once), "all or none: {report:#}");
         }
     }
     host.stop();
@@ -205,12 +240,14 @@ fn what_a_broker_loses_repeats_or_turns_round_is_found() {
         (turns_round, "out_of_order", "1 came after a later one"),
     ] {
         let addr = peer(forward);
-        let (report, output) = bench(addr, "pairs --pairs 1 --secs 0.2 --warm-up 0 --window 20 --patience 3s");
+        let args = "pairs --pairs 1 --secs 0.2 --warm-up 0 --window 20 --patience";
+        // What was lost is waited for in vain, and only that.
+        let args = format!("{args} {}", if fault == "lost" { "3s" } else { "20s" });
+        let (report, output) = bench_until(addr, &args, |report| published(report) > 6);
         assert_eq!((output.status.code(), &report["ok"]), (Some(1), &Value::Bool(false)), "{report:#}");
         for key in ["lost", "duplicated", "out_of_order", "foreign"] {
             assert_eq!(number(&report["check"][key]), u64::from(key == fault), "{fault}, {key}: {report:#}");
         }
-        assert!(number(&report["check"]["published"]) > 6, "{report:#}");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(report["notes"].to_string().contains(says) && stderr.contains(says), "{report:#} {stderr}");
     }
@@ -219,10 +256,12 @@ fn what_a_broker_loses_repeats_or_turns_round_is_found() {
 #[test]
 fn load_goes_on_when_a_broker_loses_everything() {
     let addr = peer(|_, _, _| Vec::new());
-    let (report, output) = bench(addr, "pairs --pairs 1 --secs 1.5 --warm-up 0 --window 20 --patience 3s");
+    // The load waits for a second before it goes on, and begins late where the machine is busy.
+    let has_gone_on = |report: &Value| number(&report["check"]["stalls"]) > 0 && published(report) > 20;
+    let args = "pairs --pairs 1 --secs 1.5 --warm-up 0 --window 20 --patience 3s";
+    let (report, output) = bench_until(addr, args, has_gone_on);
     assert_eq!(output.status.code(), Some(1));
     let check = |key: &str| number(&report["check"][key]);
-    assert!(check("stalls") > 0 && check("published") > 20, "{report:#}");
     assert_eq!((check("lost"), check("delivered")), (check("published"), 0), "{report:#}");
 }
 
@@ -232,7 +271,8 @@ fn connection_that_a_broker_ends_is_told_with_the_reason() {
         5 => [packet, &[0xe0, 1, 0x8b]].concat(),
         _ => packet.to_vec(),
     };
-    let (report, output) = bench(peer(ends), "pairs --pairs 1 --secs 0.2 --warm-up 0 --window 20 --patience 3s");
+    let args = "pairs --pairs 1 --secs 0.2 --warm-up 0 --window 20 --patience 3s";
+    let (report, output) = bench_until(peer(ends), args, |report| published(report) > 5);
     assert_eq!((output.status.code(), &report["check"]["connections_closed"]), (Some(1), &Value::from(1)));
     assert_eq!(number(&report["check"]["delivered"]), 6, "what came before it has come: {report:#}");
     assert!(report["notes"].to_string().contains("DISCONNECT with 0x8b"), "{report:#}");
@@ -287,7 +327,10 @@ fn peer_that_only_reads() -> SocketAddr {
 
 #[test]
 fn mistakes_are_explained_and_nothing_is_measured() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    // Its port stays taken, so that no other test listens there, and nobody accepts.
+    let bound = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&bound, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let nobody = SocketAddr::try_from(rustix::net::getsockname(&bound).unwrap()).unwrap().port().to_string();
     let table: &[(&[&str], &str)] = &[
         (&["fan-out", "--port", &nobody], "nobody listens there"),
         (&["fan-out", "--url", "mqtts://localhost"], "only plain TCP"),

@@ -170,7 +170,8 @@ fn state_in_c_goes_over_at_a_swap() {
                 format!("{} {}", message.topic, message.text())
             };
             assert_eq!(count(), "count/one 1");
-            server.swap(&host::SwapRequest::new(&library)).expect("it fits");
+            let probation = std::time::Duration::from_secs(3600);
+            server.swap(&host::SwapRequest { probation, ..host::SwapRequest::new(&library) }).expect("it fits");
             assert_eq!(count(), "count/one 2");
             server.rollback(None).expect("it is on probation");
             assert_eq!(count(), "count/one 3");

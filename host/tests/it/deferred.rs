@@ -33,7 +33,8 @@ fn acknowledgements_keep_their_order() {
     with_deferring(|server| {
         for version in VERSIONS {
             let mut to = Client::connect(server.local_addr(), version, "to");
-            to.subscribe("#", 0);
+            // Not to all of `left/`: what the plugin says of the `to` of the round before may come late.
+            to.subscribe_all(&[("b", 0), ("e", 0), ("later/#", 0), ("left/30:from", 0)]);
             let mut from = Client::connect(server.local_addr(), version, "30:from");
             let topics = ["later/40/a", "b", "later/5/c", "later/0/d", "e", "later/20/f"];
             let packets: Vec<u8> = topics
@@ -79,9 +80,12 @@ fn a_will_that_is_decided_later() {
         from.send(Publish::new("later/30/t", "x").bytes(V5));
         from.finish_sending();
         drop(from);
-        for topic in ["later/30/t", "later/30/w", "left/5:from"] {
-            assert_eq!(to.receive().topic, topic);
-        }
+        assert_eq!(to.receive().topic, "later/30/t");
+        // The will is published by the worker of its client, and the other one by the worker that its topic belongs to: they
+        // may take ways of different lengths.
+        let mut topics = [to.receive().topic, to.receive().topic];
+        topics.sort();
+        assert_eq!(topics, ["later/30/w", "left/5:from"]);
     });
 }
 
@@ -165,23 +169,27 @@ fn others_do_not_notice_who_waits() {
                 client
             })
             .collect();
-        let beside = round_trips(&mut canary, 200);
-        let (begun, before) = (Instant::now(), ticks(&process));
-        while begun.elapsed() < Duration::from_millis(300) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        // A hundred ticks are a second: a worker that spins uses 30 of them, or its share of a busy machine.
-        let used = ticks(&process) - before;
         let at = |times: &[Duration], percent: usize| times[(times.len() - 1) * percent / 100];
-        println!(
-            "workers {workers}: alone {:.0?}, 99 % {:.0?}; beside {WAITING} that wait {:.0?}, 99 % {:.0?}; {used} ticks",
-            at(&alone, 50),
-            at(&alone, 99),
-            at(&beside, 50),
-            at(&beside, 99)
-        );
-        assert!(used <= 5, "the server used {used} ticks for doing nothing");
-        assert!(at(&beside, 50) <= (20 * at(&alone, 50)).max(Duration::from_millis(100)), "{:?}", at(&beside, 50));
+        // Others on this machine make it look worse now and then, and never better: once is enough.
+        eventually("others do not notice", || {
+            let beside = round_trips(&mut canary, 200);
+            println!(
+                "workers {workers}: alone {:.0?}, 99 % {:.0?}; beside {WAITING} that wait {:.0?}, 99 % {:.0?}",
+                at(&alone, 50),
+                at(&alone, 99),
+                at(&beside, 50),
+                at(&beside, 99)
+            );
+            at(&beside, 50) <= (20 * at(&alone, 50)).max(Duration::from_millis(100))
+        });
+        eventually("the server has nothing to do", || {
+            let before = ticks(&process);
+            std::thread::sleep(Duration::from_millis(300));
+            let used = ticks(&process) - before;
+            // A hundred ticks are a second: a worker that spins uses 30 of them, or its share of a busy machine.
+            println!("workers {workers}: {used} ticks for doing nothing");
+            used <= 5
+        });
         drop(waiting);
         process.stop();
     }

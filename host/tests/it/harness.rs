@@ -11,15 +11,22 @@ use std::time::{Duration, Instant};
 
 use host::{Builder, Server, ServerHandle};
 
-/// How long anything may take before a test fails. Long, for machines that are busy; nothing waits for it to pass.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything may take before a test fails. Long, for machines that are busy: with four other programs on two cores
+/// 20 seconds were not enough. Nothing waits for it to pass.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` holds.
 #[track_caller]
-pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    eventually_within(PATIENCE, what, condition);
+}
+
+/// The same with another patience.
+#[track_caller]
+pub(crate) fn eventually_within(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !condition() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {patience:?}: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -103,14 +110,21 @@ impl Process {
     /// Waits for a line of the log that contains `text`.
     #[track_caller]
     pub(crate) fn wait_log(&self, text: &str) -> String {
+        self.wait_log_of(&[text])
+    }
+
+    /// Waits for a line of the log that contains all the parts. On a busy machine others may say a part of it before:
+    /// whatever has a bound in time may be late, not only what a test holds up.
+    #[track_caller]
+    pub(crate) fn wait_log_of(&self, parts: &[&str]) -> String {
         let deadline = Instant::now() + PATIENCE;
         let mut lines = self.log.lines.lock().unwrap();
         loop {
-            if let Some(line) = lines.0.iter().find(|line| line.contains(text)) {
+            if let Some(line) = lines.0.iter().find(|line| parts.iter().all(|part| line.contains(part))) {
                 return line.clone();
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!lines.1 && !left.is_zero(), "no `{text}` in the log: {:#?}", lines.0);
+            assert!(!lines.1 && !left.is_zero(), "no {parts:?} in the log: {:#?}", lines.0);
             lines = self.log.changed.wait_timeout(lines, left).unwrap().0;
         }
     }

@@ -1,5 +1,8 @@
 //! Connecting, publishing and subscribing, as bytes on real sockets.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crate::harness::{eventually, start, with_configured, with_server};
 use crate::mqtt::{Body, Client, Connect, Publish, V3_1, V3_1_1, V5, VERSIONS, field, packet, properties};
 
@@ -415,9 +418,12 @@ fn slow_reader_gets_everything_while_others_are_served() {
         let mut quick = Client::connect(server.local_addr(), V3_1_1, "quick");
         quick.subscribe("flood", 0);
         let addr = server.local_addr();
+        let read = Arc::new(AtomicUsize::new(0));
+        let has_read = Arc::clone(&read);
         let reader = std::thread::spawn(move || {
             for number in 0..MESSAGES {
                 assert_eq!(&quick.receive().payload[..8], number.to_be_bytes());
+                has_read.store(number + 1, Ordering::Relaxed);
             }
         });
         let mut publisher = Client::connect(addr, V3_1_1, "p");
@@ -425,6 +431,8 @@ fn slow_reader_gets_everything_while_others_are_served() {
         for number in 0..MESSAGES {
             payload[..8].copy_from_slice(&number.to_be_bytes());
             publisher.publish("flood", &payload, 1);
+            // Messages of QoS 0 may be dropped for who is behind: it is not, though its thread may have no core.
+            eventually("the quick one reads", || number < read.load(Ordering::Relaxed) + 50 || reader.is_finished());
         }
         reader.join().unwrap();
         for number in 0..MESSAGES {
@@ -532,7 +540,8 @@ fn stopping_tells_clients_of_5_0_and_closes_the_others() {
             client.expect_disconnect(0x8b);
         }
         stopping.join().unwrap().expect("it stops in time");
-        assert!(std::net::TcpStream::connect(addr).is_err(), "nobody listens any more");
+        // Somebody else on this machine may have taken the port since, but not again and again.
+        assert!((0..5).any(|_| std::net::TcpStream::connect(addr).is_err()), "nobody listens any more");
         drop(not_connected);
     }
 }

@@ -3,7 +3,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -38,6 +39,8 @@ pub(crate) struct Pump {
     began: Instant,
     /// Messages that have come, by the version of the plugin that has seen them.
     pub(crate) by_version: [u64; 3],
+    /// Messages that have come, for others to look at while it runs.
+    pub(crate) progress: Arc<AtomicU64>,
     /// For each message that came when it was sent, in nanoseconds since the beginning, and how long it took.
     pub(crate) latencies: Vec<(u64, u64)>,
 }
@@ -56,7 +59,8 @@ impl Pump {
             let (qos, topic) = ((number % 3) as u8, field(topic(number)));
             Conn { socket, qos, topic, read: Vec::new(), out: Vec::new(), sent: 0, acked: 0, got: 0 }
         };
-        Self { conns: (0..count).map(connect).collect(), began, by_version: [0; 3], latencies: Vec::new() }
+        let (conns, progress) = ((0..count).map(connect).collect(), Arc::default());
+        Self { conns, began, by_version: [0; 3], progress, latencies: Vec::new() }
     }
 
     /// Sends as fast as it goes until it is to end, and then waits for what is on its way.
@@ -211,6 +215,7 @@ impl Pump {
             _ => {}
         }
         self.by_version[usize::from(version)] += 1;
+        self.progress.fetch_add(1, Ordering::Relaxed);
         self.latencies.push((sent_at, now - sent_at));
     }
 }

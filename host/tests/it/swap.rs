@@ -34,6 +34,11 @@ fn asking(server: &ServerHandle, client_id: &str) -> Client {
     client
 }
 
+/// A request whose probation does not end while a test runs, however slow the machine is.
+fn on_probation(library: PathBuf) -> SwapRequest {
+    SwapRequest { probation: std::time::Duration::from_secs(3600), ..SwapRequest::new(library) }
+}
+
 fn instances(server: &ServerHandle) -> Vec<(&'static str, u64, usize)> {
     let status = server.status();
     status.plugins[0].instances.iter().map(|one| (one.role.name(), one.generation, one.connections)).collect()
@@ -46,7 +51,7 @@ fn connections_that_are_there_get_the_new_version() {
         |server| {
             let mut one = asking(server, "one");
             assert_eq!(ask(&mut one), "v1");
-            let request = SwapRequest::new(library("v2"));
+            let request = on_probation(library("v2"));
             let report = server.swap(&request).expect("it fits");
             assert_eq!((report.name.as_str(), report.generation, report.late), ("versioned", 2, 0));
             assert!(report.migration.is_some(), "{report}");
@@ -189,7 +194,7 @@ fn version_that_cannot_take_the_connections_is_rolled_back_and_costs_none() {
                 let request = SwapRequest {
                     config: Some(config.to_owned()),
                     error_budget: 4,
-                    ..SwapRequest::new(library("counting_v2"))
+                    ..on_probation(library("counting_v2"))
                 };
                 let report = server.swap(&request).expect("it is loaded");
                 if config.contains("import") {
@@ -275,7 +280,7 @@ fn what_the_plugin_as_a_whole_has_learnt_is_handed_back_by_a_rollback() {
                 let mut client = asking(server, "one");
                 let mut expect = |answer: &str| assert_eq!(ask(&mut client), answer, "{canary_per_mille:?}");
                 (1..=3).for_each(|count| expect(&format!("v1 mine={count} all={count}")));
-                let request = SwapRequest { canary_per_mille, ..SwapRequest::new(library("counting_v2")) };
+                let request = SwapRequest { canary_per_mille, ..on_probation(library("counting_v2")) };
                 server.swap(&request).expect("it fits");
                 (4..=5).for_each(|count| expect(&format!("v2 mine={count} all={count}")));
                 server.rollback(None).expect("it is on trial");
@@ -312,7 +317,7 @@ fn report_of_a_swap_names_both_plugins_where_they_have_different_names() {
     with_configured(
         |builder| builder.plugin(library("counting_v1"), "{}"),
         |server| {
-            let request = SwapRequest { name: Some("counting".to_owned()), ..SwapRequest::new(library("v2")) };
+            let request = SwapRequest { name: Some("counting".to_owned()), ..on_probation(library("v2")) };
             let report = server.swap(&request).expect("it fits");
             let there = "plugin versioned: 1.0.0 (generation 2) in the place of counting 1.0.0, ";
             assert!(report.to_string().starts_with(there), "{report}");

@@ -149,7 +149,11 @@ fn plugins_before_the_one_that_panics_in_new_connection_hear_of_the_end() {
     let (mut victim, connack) = Client::connect_with(addr, &Connect::new(V5, "victim"));
     assert!(connack.code >= 0x80, "{connack:02x?}");
     victim.expect_closed();
-    let lines = std::fs::read_to_string(&record).unwrap();
+    let mut lines = String::new();
+    eventually("they hear of it", || {
+        lines = std::fs::read_to_string(&record).unwrap();
+        lines.lines().count() >= 3
+    });
     let lines: Vec<&str> = lines.lines().map(|line| line.split(" text").next().unwrap_or_default()).collect();
     assert_eq!(lines.len(), 3, "{lines:?}");
     assert!(lines[1].starts_with("new_connection"), "{lines:?}");
@@ -260,6 +264,8 @@ fn callback_that_does_not_return_does_not_keep_the_host_from_ending() {
     let (mut process, addr) = with_plugin("unruly", "{\"slow_ms\": 600000}", "1");
     let mut victim = Client::connect(addr, V5, "victim");
     victim.send(Publish::new("t", "x").bytes(V5));
+    // It has been called: a server that is told to stop reads no more.
+    process.wait_log_of(&["holds up all clients of its worker", "handle_publish"]);
     process.signal(rustix::process::Signal::TERM);
     // It cannot have been graceful, and says so.
     assert_eq!(process.wait().code(), Some(1));

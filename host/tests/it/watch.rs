@@ -22,10 +22,9 @@ fn callback_that_overstays_is_named_while_it_runs() {
     let (mut process, addr) = with_slow(600_000, &["--workers", "1", "--callback-budget", "50ms"]);
     let mut victim = Client::connect(addr, V5, "victim");
     victim.send(Publish::new("t", "x").bytes(V5));
-    let line = process.wait_log("holds up all clients of its worker");
-    for part in ["WARN", "\"unruly\"", "handle_publish", "\"victim\"", "worker=0"] {
-        assert!(line.contains(part), "{part} in {line}");
-    }
+    let parts =
+        ["holds up all clients of its worker", "WARN", "\"unruly\"", "handle_publish", "\"victim\"", "worker=0"];
+    process.wait_log_of(&parts);
     assert!(process.is_running());
 }
 
@@ -34,11 +33,8 @@ fn callback_that_has_overstayed_and_returns_is_told_of() {
     let (process, addr) = with_slow(300, &["--workers", "2", "--callback-budget", "20ms"]);
     let mut victim = Client::connect(addr, V5, "victim");
     assert_eq!(victim.publish("t", "x", 1), 0x10);
-    process.wait_log("holds up all clients of its worker");
-    let line = process.wait_log("has returned");
-    for part in ["WARN", "\"unruly\"", "handle_publish"] {
-        assert!(line.contains(part), "{part} in {line}");
-    }
+    process.wait_log_of(&["holds up all clients of its worker", "handle_publish"]);
+    process.wait_log_of(&["has returned", "WARN", "\"unruly\"", "handle_publish"]);
     process.stop();
 }
 
@@ -47,10 +43,8 @@ fn callback_that_never_returns_is_logged_and_others_are_served() {
     let (mut process, addr) = with_slow(600_000, &["--workers", "2", "--callback-stuck-after", "100ms"]);
     let mut victim = Client::connect(addr, V5, "victim");
     victim.send(Publish::new("t", "x").bytes(V5));
-    let line = process.wait_log("does not return");
-    for part in ["ERROR", "\"unruly\"", "handle_publish", "\"victim\"", "worker="] {
-        assert!(line.contains(part), "{part} in {line}");
-    }
+    let parts = ["does not return", "ERROR", "\"unruly\"", "handle_publish", "\"victim\"", "worker="];
+    let line = process.wait_log_of(&parts);
     let hangs = usize::from(line.contains("worker=1"));
     let mut names = (0..).map(|number| format!("other-{number}"));
     let name = names.find(|name| owner_of(name, 2) != hangs).expect("there are enough");
@@ -61,7 +55,8 @@ fn callback_that_never_returns_is_logged_and_others_are_served() {
 
 #[test]
 fn callback_that_never_returns_ends_the_process_where_the_operator_wants_it() {
-    let options = ["--workers", "1", "--callback-stuck-after", "100ms", "--callback-stuck", "abort"];
+    // As long as this, because another callback must not seem to be stuck, and end the process, on a machine that is busy.
+    let options = ["--workers", "1", "--callback-stuck-after", "2s", "--callback-stuck", "abort"];
     let (mut process, addr) = with_slow(600_000, &options);
     let mut victim = Client::connect(addr, V5, "victim");
     victim.send(Publish::new("t", "x").bytes(V5));

@@ -116,7 +116,7 @@ impl Broker {
         for qos in ["0", "1", "2"] {
             self.publish(&["-r", "-q", qos, "-t", "retain/x", "-m", "old"]);
             self.publish(&["-r", "-q", "1", "-t", "retain/x", "-m", "new"]);
-            assert_eq!(self.read(&["-t", "retain/#", "-C", "1", "-W", "20", "-F", "%r %p"]), "1 new\n");
+            assert_eq!(self.read(&["-t", "retain/#", "-C", "1", "-W", "100", "-F", "%r %p"]), "1 new\n");
         }
         self.publish(&["-r", "-q", "1", "-t", "retain/x", "-n"]);
         let subscriber = self.subscribe(&["-t", "retain/#"]);
@@ -172,7 +172,7 @@ impl Broker {
     fn request_response(self) {
         let mut responder = Client::connect(self.addr, V5, "responder");
         responder.subscribe("request/+", 1);
-        let mut args = vec!["-q", "1", "-t", "request/double", "-e", "response/me", "-m", "21", "-W", "20"];
+        let mut args = vec!["-q", "1", "-t", "request/double", "-e", "response/me", "-m", "21", "-W", "100"];
         if self.level == V5 {
             args.extend(["-D", "publish", "correlation-data", "c1"]);
         }

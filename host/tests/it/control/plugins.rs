@@ -83,7 +83,7 @@ fn configuration_is_given_to_the_plugin_that_runs_and_to_its_successors() {
         assert_eq!(ask(&mut client), "b");
     }
     // A swap takes over what was taken last, and the old one hears of what comes while it may return.
-    host.result(&["swap", "--plugin", path(&operated)]);
+    host.result(&["swap", "--plugin", path(&operated), "--probation", "1h"]);
     assert_eq!(ask(&mut client), "b");
     let shown = stdout(&host.command(&["configure", "operated", "{\"answer\":\"c\"}"]));
     assert!(shown.contains("was taken by 1.0.0 (generation 2), 1.0.0 (generation 1)"), "{shown}");

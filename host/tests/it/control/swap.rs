@@ -22,7 +22,7 @@ fn swap_changes_the_answers_and_drops_nobody() {
         let mut client = host.asking("c");
         assert_eq!(ask(&mut client), "v1");
         let v2 = library("v2");
-        let result = host.result(&["swap", "--plugin", path(&v2)]);
+        let result = host.result(&["swap", "--plugin", path(&v2), "--probation", "1h"]);
         assert_eq!(
             [&result["plugin"], &result["generation"], &result["share_per_mille"], &result["path"]],
             [&json!("versioned"), &json!(2), &json!(1000), &json!(v2)],

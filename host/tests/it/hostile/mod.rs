@@ -133,6 +133,7 @@ fn read_answer(socket: &mut TcpStream, got: &mut Vec<u8>, expected: &[u8], end: 
             Ok(0) => return Ok(true),
             Ok(count) => got.extend_from_slice(&buffer[..count]),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(true),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(format!("after {got:02x?}, expected {expected:02x?}: {error}")),
         }
     }

@@ -35,9 +35,9 @@ pub(super) fn abrupt(addr: SocketAddr) -> TcpStream {
     socket
 }
 
-/// Sends a byte now and then until the server has had enough. Returns what it said, and after which time.
-fn drip(mut socket: TcpStream, bytes: &[u8]) -> (Vec<u8>, Duration) {
-    let start = Instant::now();
+/// Sends a byte now and then until the server has had enough. Returns what it said, and after which time: since `start`,
+/// which was before the server began to count, however late this thread is.
+fn drip(mut socket: TcpStream, bytes: &[u8], start: Instant) -> (Vec<u8>, Duration) {
     let mut got = Vec::new();
     socket.set_read_timeout(Some(Duration::from_millis(20))).expect("an open socket");
     for byte in bytes {
@@ -47,7 +47,7 @@ fn drip(mut socket: TcpStream, bytes: &[u8]) -> (Vec<u8>, Duration) {
         match socket.read(&mut buffer) {
             Ok(0) => return (got, start.elapsed()),
             Ok(count) => got.extend_from_slice(&buffer[..count]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(_) => return (got, start.elapsed()),
         }
     }
@@ -56,7 +56,8 @@ fn drip(mut socket: TcpStream, bytes: &[u8]) -> (Vec<u8>, Duration) {
 
 #[test]
 fn slow_connect_is_closed_after_its_timeout() {
-    with_target("connect_timeout = \"1s\"", |target| {
+    // As long as this, because it holds for clients that behave as well, whose thread may have no core for a while.
+    with_target("connect_timeout = \"3s\"", |target| {
         let addr = target.addr;
         let connect =
             Connect { username: Some("a name that is long enough"), ..Connect::new(V5, "x".repeat(900)) }.bytes();
@@ -64,11 +65,11 @@ fn slow_connect_is_closed_after_its_timeout() {
             .into_iter()
             .map(|begin| {
                 std::thread::spawn(move || {
+                    let start = Instant::now();
                     let mut socket = TcpStream::connect(addr).expect("the server accepts");
                     match begin.len() {
-                        900.. => drip(socket, &begin),
+                        900.. => drip(socket, &begin, start),
                         _ => {
-                            let start = Instant::now();
                             socket.write_all(&begin).expect("the server reads");
                             socket.set_read_timeout(Some(PATIENCE)).expect("an open socket");
                             let mut got = Vec::new();
@@ -83,7 +84,7 @@ fn slow_connect_is_closed_after_its_timeout() {
         for peer in peers {
             let (got, after) = peer.join().expect("it ends");
             assert_eq!(got, [0; 0]);
-            assert!(after >= Duration::from_millis(900), "after {after:?}");
+            assert!(after >= Duration::from_millis(2900), "after {after:?}");
         }
     });
 }
@@ -93,13 +94,14 @@ fn slow_packet_is_no_sign_of_life() {
     // [MQTT-3.1.2-22]
     with_target("", |target| {
         for version in VERSIONS {
+            let start = Instant::now();
             let mut socket = TcpStream::connect(target.addr).expect("the server accepts");
             let connect = Connect { keep_alive: 1, ..Connect::new(version, "slow") }.bytes();
             socket.write_all(&connect).expect("the server reads");
             let mut connack = [0; 2];
             socket.read_exact(&mut connack).expect("CONNACK");
             socket.read_exact(&mut vec![0; connack[1].into()]).expect("CONNACK");
-            let (got, after) = drip(socket, &Publish::new("t", vec![0; 100_000]).bytes(version));
+            let (got, after) = drip(socket, &Publish::new("t", vec![0; 100_000]).bytes(version), start);
             let expected: &[u8] = if version == V5 { &[0xe0, 1, 0x8d] } else { &[] };
             assert_eq!(got, expected);
             assert!(after >= Duration::from_millis(1400), "after {after:?}");
@@ -151,7 +153,7 @@ fn resets_at_any_moment_leave_nothing_behind() {
 
 #[test]
 fn thousands_of_connections_that_never_connect() {
-    with_target("connect_timeout = \"2s\"", |target| {
+    with_target("connect_timeout = \"3s\"", |target| {
         for _ in 0..5 {
             let silent: Vec<TcpStream> = (0..400).map(|_| abrupt(target.addr)).collect();
             target.serve();
@@ -161,7 +163,7 @@ fn thousands_of_connections_that_never_connect() {
         let mut silent: Vec<TcpStream> = (0..400).map(|_| abrupt(target.addr)).collect();
         for socket in &mut silent {
             socket.set_read_timeout(Some(PATIENCE)).expect("an open socket");
-            assert_eq!(socket.read(&mut [0]).expect("the end"), 0);
+            assert_eq!(socket.read_to_end(&mut Vec::new()).expect("the end"), 0);
         }
     });
 }
