@@ -13,10 +13,28 @@ use crate::plugin::{AckKind, Callback};
 pub(super) const PUBACK: u8 = 0x40;
 pub(super) const PUBREC: u8 = 0x50;
 pub(super) const PUBREL: u8 = 0x62;
-
-/// PUBACK packets in a row that are a unit of work.
-const PUBACKS_A_UNIT: usize = 8;
 pub(super) const PUBCOMP: u8 = 0x70;
+
+/// Acknowledgements in a row that are a unit of work.
+const ACKNOWLEDGEMENTS_A_UNIT: usize = 8;
+
+/// Whether a packet with this first byte may begin a run of acknowledgements.
+#[inline]
+pub(super) fn may_be_run(first_byte: u8) -> bool {
+    matches!(first_byte, PUBACK | PUBREC | PUBREL | PUBCOMP)
+}
+
+/// The first Packet Identifier of the run that `bytes` start with, and how many packets it has: short acknowledgements of one
+/// type, each with the next Packet Identifier. One ends with 65,535, which 1 follows.
+#[inline]
+fn run_of(bytes: &[u8]) -> Option<(PacketId, usize)> {
+    let (packets, _) = bytes.as_chunks::<4>();
+    let start = u32::from_be_bytes(*packets.first()?);
+    let first = PacketId::new(start as u16).filter(|_| bytes[1] == 2)?;
+    let expected = start..=start | u32::from(u16::MAX);
+    let is_next = |(packet, expected): &(&[u8; 4], u32)| u32::from_be_bytes(**packet) == *expected;
+    Some((first, packets.iter().zip(expected).take_while(is_next).count()))
+}
 
 impl Core {
     pub(super) fn on_puback(&mut self, slot: u32, ack: &Ack<'_>) -> Result<Next, DecodeError> {
@@ -60,27 +78,50 @@ impl Core {
         Ok(self.next(slot))
     }
 
-    /// Handles PUBACK packets at the start of `bytes` that acknowledge what was sent by a lane, in its order: without a look at
-    /// each by itself, as a fan-out gets one for each delivery. Returns how many bytes that is.
+    /// Handles acknowledgements at the start of `bytes` that are a run and come in the order in which their messages were sent:
+    /// all at once, and without a look at each by itself. There are as many of them as of messages, and one read brings many.
+    /// Returns how many bytes that is; what is behind them goes the way of all packets.
     #[inline]
-    pub(super) fn pubacks_in_order(&mut self, slot: u32, bytes: &[u8]) -> usize {
-        let connection = &mut self.connections[slot as usize];
-        let is_told = self.callbacks.contains(Callback::Acknowledged) || self.callbacks.contains(Callback::Puback);
-        let session_slot = connection.session;
-        let Some(session) = self.sessions.get_mut(session_slot as usize).filter(|_| !is_told) else {
+    pub(super) fn acknowledgements_in_order(&mut self, slot: u32, bytes: &[u8]) -> usize {
+        let Some((first, count)) = run_of(bytes) else {
             return 0;
         };
-        let short = |packet: &[u8; 4]| (packet[..2] == [0x40, 2]).then(|| u16::from_be_bytes([packet[2], packet[3]]));
-        let (packets, _) = bytes.as_chunks::<4>();
-        let in_order = packets.iter().map_while(short).map_while(PacketId::new);
-        let count = in_order.take_while(|packet_id| session.acknowledge_first(*packet_id)).count();
-        if count > 0 {
-            connection.heard_at = self.now;
-            self.spend(count / PUBACKS_A_UNIT);
-            self.pump(session_slot);
+        let session_slot = self.connections[slot as usize].session;
+        let is_told = self.callbacks.contains(Callback::Acknowledged) || self.callbacks.contains(Callback::Puback);
+        let done = match bytes[0] {
+            PUBREL => self.release_in_order(slot, first, count),
+            _ if is_told => 0, // Handlers hear of each.
+            PUBREC => self.received_in_order(slot, first, count),
+            PUBACK => self.complete_in_order(session_slot, first, count, Awaiting::Puback),
+            PUBCOMP => self.complete_in_order(session_slot, first, count, Awaiting::Pubcomp),
+            _ => 0,
+        };
+        if done > 0 {
+            self.connections[slot as usize].heard_at = self.now;
+            self.spend(done / ACKNOWLEDGEMENTS_A_UNIT);
             self.list_replays(slot);
         }
-        4 * count
+        4 * done
+    }
+
+    /// PUBACK or PUBCOMP for some messages: ends them, and lets as many others go.
+    fn complete_in_order(&mut self, session_slot: u32, first: PacketId, count: usize, awaiting: Awaiting) -> usize {
+        let session = self.sessions.get_mut(session_slot as usize);
+        let done = session.map_or(0, |session| session.acknowledge_oldest(first, count, awaiting));
+        if done > 0 {
+            self.pump(session_slot);
+        }
+        done
+    }
+
+    /// PUBREC for some messages, which are released.
+    fn received_in_order(&mut self, slot: u32, first: PacketId, count: usize) -> usize {
+        let session = self.sessions.get_mut(self.connections[slot as usize].session as usize);
+        let done = session.map_or(0, |session| session.note_all_received(first, count));
+        if done > 0 {
+            self.acknowledge_all(slot, PUBREL, first, done);
+        }
+        done
     }
 
     /// Ends the in-flight state of a message, tells the handlers, and lets the next one go.
@@ -90,7 +131,7 @@ impl Core {
             return Ok(Next::Stop);
         };
         let is_told = self.callbacks.contains(Callback::Acknowledged) || self.callbacks.contains(Callback::Puback);
-        if awaiting == Awaiting::Puback && !is_told && session.acknowledge_first(ack.packet_id) {
+        if !is_told && session.acknowledge_oldest(ack.packet_id, 1, awaiting) == 1 {
             self.pump(session_slot);
             self.list_replays(slot);
             return Ok(self.next(slot));

@@ -3,6 +3,9 @@
 //! What many get at once with QoS 1 (see [`lanes`](super::lanes)) takes no entry for each message here: one range says which
 //! Packet Identifiers the messages of a batch have that all receivers share. The acknowledgement of the first of a range makes
 //! it shorter. Any other look at one of its messages makes entries of all ranges first.
+//!
+//! Packet Identifiers are given in order, and acknowledgements mostly come in this order, many in one read: those of a run end
+//! at once what is oldest. Whatever comes in another order is found without a look at all.
 
 use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
@@ -56,8 +59,16 @@ pub(super) fn before(packet_id: u16, count: u64) -> PacketId {
 }
 
 /// How many Packet Identifiers there are from one up to another, without that.
+#[inline]
 pub(super) fn distance(from: u16, to: u16) -> u64 {
-    (u64::from(to) + PACKET_IDS - u64::from(from)) % PACKET_IDS
+    let (from, to) = (u64::from(from), u64::from(to));
+    if to >= from { to - from } else { to + PACKET_IDS - from }
+}
+
+/// The next one.
+#[inline]
+pub(super) fn following(packet_id: PacketId) -> PacketId {
+    packet_id.checked_add(1).unwrap_or(PacketId::MIN)
 }
 
 impl Unacknowledged {
@@ -71,9 +82,12 @@ impl Unacknowledged {
         self.entries.front().map(|sent| sent.packet_id).or_else(in_range)
     }
 
-    /// Adds a message behind all others.
+    /// Adds a message behind all others, with the Packet Identifier behind theirs.
+    #[inline]
     pub(super) fn push_back(&mut self, sent: InFlight) {
-        self.spread();
+        if self.ranges.is_some() {
+            self.spread();
+        }
         self.entries.push_back(sent);
     }
 
@@ -87,30 +101,84 @@ impl Unacknowledged {
         ranges.all.push_back(Range { batch: Rc::clone(batch), at: 0, first });
     }
 
-    /// The message with a Packet Identifier has been acknowledged. If it is the first of a range it is taken out, and how many
-    /// bytes it has is returned.
+    /// Ends the in-flight state of the oldest messages, if they are those that have been acknowledged: `count` of them, from
+    /// a Packet Identifier on. Stops at what is another message or waits for another step. Returns how many it was, and the
+    /// bytes of them that were kept.
     #[inline]
-    pub(super) fn acknowledge_first(&mut self, packet_id: PacketId) -> Option<usize> {
-        let ranges = self.ranges.as_mut()?;
-        let range = ranges.all.front_mut().filter(|range| range.first == packet_id)?;
-        let bytes = range.batch[range.at].message.bytes();
-        range.at += 1;
-        range.first = packet_id.checked_add(1).unwrap_or(PacketId::MIN);
-        ranges.messages -= 1;
-        if range.at == range.batch.len() {
-            ranges.all.pop_front();
+    pub(super) fn acknowledge_oldest(&mut self, first: PacketId, count: usize, awaiting: Awaiting) -> (usize, usize) {
+        let (mut done, mut bytes, mut next) = (0, 0, first);
+        let is_next = |sent: &InFlight, next| sent.packet_id == next && sent.awaiting == awaiting;
+        while done < count
+            && self.entries.front().is_some_and(|sent| is_next(sent, next))
+            && let Some(sent) = self.entries.pop_front()
+        {
+            (done, next) = (done + 1, following(next));
+            bytes += sent.delivery.map_or(0, |delivery| delivery.message.bytes());
         }
-        Some(bytes)
+        if done < count && awaiting == Awaiting::Puback && self.entries.is_empty() && self.ranges.is_some() {
+            let (in_ranges, bytes_in_ranges) = self.acknowledge_in_ranges(next, count - done);
+            return (done + in_ranges, bytes + bytes_in_ranges);
+        }
+        (done, bytes)
     }
 
-    /// The place of a Packet Identifier. Acknowledgements mostly come in order, so the first is looked at first.
+    /// The same for messages in ranges.
+    fn acknowledge_in_ranges(&mut self, first: PacketId, count: usize) -> (usize, usize) {
+        let (mut done, mut bytes, mut next) = (0, 0, first);
+        let Some(ranges) = &mut self.ranges else { return (0, 0) };
+        while done < count
+            && let Some(range) = ranges.all.front_mut().filter(|range| range.first == next)
+        {
+            let of_it = (count - done).min(range.batch.len() - range.at);
+            bytes += range.batch[range.at..][..of_it].iter().map(|queued| queued.message.bytes()).sum::<usize>();
+            next = behind(next.get(), of_it as u64);
+            done += of_it;
+            (range.at, range.first) = (range.at + of_it, next);
+            if range.at == range.batch.len() {
+                ranges.all.pop_front();
+            }
+        }
+        ranges.messages -= done;
+        (done, bytes)
+    }
+
+    /// PUBREC has come for `count` messages, from a Packet Identifier on: they wait for PUBCOMP, and are not kept any more.
+    /// Stops at what is another message or waits for another step. Returns how many it was, and the bytes of them.
+    #[inline]
+    pub(super) fn note_received(&mut self, first: PacketId, count: usize) -> (usize, usize) {
+        let Some(place) = self.place_of(first) else { return (0, 0) };
+        let (mut done, mut bytes, mut next) = (0, 0, first);
+        for sent in self.entries.range_mut(place..).take(count) {
+            if sent.packet_id != next || sent.awaiting != Awaiting::Pubrec {
+                break;
+            }
+            sent.awaiting = Awaiting::Pubcomp;
+            bytes += sent.delivery.take().map_or(0, |delivery| delivery.message.bytes());
+            (done, next) = (done + 1, following(next));
+        }
+        (done, bytes)
+    }
+
+    /// The place of a Packet Identifier.
     pub(super) fn find(&mut self, packet_id: PacketId) -> Option<usize> {
-        let place = self.entries.iter().position(|sent| sent.packet_id == packet_id);
+        let place = self.place_of(packet_id);
         if place.is_some() || self.ranges.as_ref().is_none_or(|ranges| ranges.messages == 0) {
             return place;
         }
         self.spread();
-        self.entries.iter().position(|sent| sent.packet_id == packet_id)
+        self.place_of(packet_id)
+    }
+
+    /// The same, if it is not in a range. Packet Identifiers are given in order, so that the one that is so many behind the
+    /// oldest is at most so many places behind it, and just there while none between them has gone.
+    #[inline]
+    fn place_of(&self, packet_id: PacketId) -> Option<usize> {
+        let oldest = self.entries.front()?.packet_id.get();
+        let place = distance(oldest, packet_id.get()) as usize;
+        if self.entries.get(place).is_some_and(|sent| sent.packet_id == packet_id) {
+            return Some(place);
+        }
+        self.entries.binary_search_by_key(&place, |sent| distance(oldest, sent.packet_id.get()) as usize).ok()
     }
 
     pub(super) fn remove(&mut self, place: usize) -> Option<InFlight> {
@@ -118,6 +186,7 @@ impl Unacknowledged {
     }
 
     /// Makes entries of the messages in ranges.
+    #[inline(never)]
     pub(super) fn spread(&mut self) {
         for range in self.ranges.take().into_iter().flat_map(|ranges| ranges.all) {
             let packet_ids = (0..).map(|count| behind(range.first.get(), count));
@@ -180,8 +249,11 @@ impl Unacknowledged {
         self.ranges.as_ref().is_some_and(|ranges| ranges.messages > 0)
     }
 
-    /// Asserts that nobody has more ranges than are allowed.
-    pub(super) fn assert_bounded(&self) {
+    /// Asserts that identifiers are in order, and that nobody has more ranges than are allowed.
+    pub(super) fn assert_sound(&self) {
+        let oldest = self.oldest().map_or(1, PacketId::get);
+        let places = self.counted().map(|(packet_id, _)| distance(oldest, packet_id.get()));
+        assert!(places.is_sorted_by(|one, next| one < next), "Packet Identifiers in order, each once [MQTT-2.2.1-4]");
         assert!(self.ranges.as_ref().is_none_or(|ranges| ranges.all.len() <= RANGES_MAX), "ranges in flight");
     }
 
@@ -208,6 +280,7 @@ mod tests {
             assert_eq!(behind(from, count).get(), to);
             assert_eq!(before(to, count).get(), from);
             assert_eq!(distance(from, to), count % PACKET_IDS);
+            assert_eq!(following(behind(from, 0)), behind(from, 1));
         }
     }
 }

@@ -10,8 +10,6 @@ use crate::codec::{self, Ack, Connack, DecodeError, Frame, Packet, ProtocolVersi
 /// Packet types, as they stand in the first byte of a packet.
 pub(super) const CONNECT: u8 = 1;
 const PUBLISH: u8 = 3;
-/// The first byte of PUBACK.
-const PUBACK: u8 = 0x40;
 const DISCONNECT: u8 = 14;
 const AUTH: u8 = 15;
 
@@ -96,8 +94,8 @@ impl Core {
             }
             self.spend(1);
             let rest = &bytes[used..];
-            if rest[0] == PUBACK {
-                let acknowledged = self.pubacks_in_order(slot, rest);
+            if acks::may_be_run(rest[0]) {
+                let acknowledged = self.acknowledgements_in_order(slot, rest);
                 used += acknowledged;
                 if acknowledged > 0 {
                     continue;

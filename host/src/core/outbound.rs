@@ -5,6 +5,7 @@ use plugin_api::{Callback, DropReason, Properties, QoS};
 use super::budget::FREE_BYTES;
 use super::connection::{NONE, Phase};
 use super::deliver::{Asked, How};
+use super::in_flight::following;
 use super::notices::Meant;
 use super::session::Queued;
 use super::templates::{Class, Own, encode};
@@ -163,9 +164,9 @@ impl Core {
     }
 
     /// The short acknowledgement, the same four bytes in all versions.
+    #[inline]
     pub(super) fn acknowledge(&mut self, slot: u32, first_byte: u8, packet_id: PacketId) {
-        let [high, low] = packet_id.get().to_be_bytes();
-        let packet = [first_byte, 2, high, low];
+        let packet = short_ack(first_byte, packet_id);
         let connection = &mut self.connections[slot as usize];
         let room = connection.out.capacity() - connection.out.len();
         if connection.dirty && room >= packet.len() {
@@ -176,7 +177,30 @@ impl Core {
         self.bound_answers(slot);
     }
 
+    /// The same for so many Packet Identifiers, from one on.
+    pub(super) fn acknowledge_all(&mut self, slot: u32, first_byte: u8, first: PacketId, count: usize) {
+        self.write(slot, |out| {
+            let (start, mut next) = (out.len(), first);
+            out.resize(start + 4 * count, 0);
+            for packet in out[start..].as_chunks_mut::<4>().0 {
+                *packet = short_ack(first_byte, next);
+                next = following(next);
+            }
+        });
+        self.bound_answers(slot);
+    }
+
+    /// Looked at behind each answer, of which there are as many as messages: mostly it is clear that there are not too many.
+    #[inline]
     fn bound_answers(&mut self, slot: u32) {
+        let connection = &self.connections[slot as usize];
+        if connection.out.len() > ANSWERS_BYTES_MAX || !connection.lane.is_nowhere() {
+            self.close_if_it_reads_nothing(slot);
+        }
+    }
+
+    #[inline(never)]
+    fn close_if_it_reads_nothing(&mut self, slot: u32) {
         let connection = &self.connections[slot as usize];
         let bytes_max = self.shared.limits.outbound_bytes_max + connection.out_largest + ANSWERS_BYTES_MAX;
         if self.waiting_bytes(slot) > bytes_max && connection.phase != Phase::Closing {
@@ -492,6 +516,11 @@ impl Core {
             }
         }
     }
+}
+
+fn short_ack(first_byte: u8, packet_id: PacketId) -> [u8; 4] {
+    let [high, low] = packet_id.get().to_be_bytes();
+    [first_byte, 2, high, low]
 }
 
 /// What is sent to anybody without a closer look: next to nothing, and little enough for a worker that is full.

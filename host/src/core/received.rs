@@ -1,6 +1,6 @@
 //! QoS 2 messages from a client, from PUBLISH to PUBREL.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
 use plugin_api::{Properties, ReasonCode};
@@ -8,6 +8,7 @@ use plugin_api::{Properties, ReasonCode};
 use super::Core;
 use super::acks::{PUBCOMP, PUBREC};
 use super::budget::Kept;
+use super::in_flight::{distance, following};
 use super::inbound::{Next, protocol_error};
 use super::route::Outgoing;
 use crate::codec::{Ack, DecodeError, Packet, PacketId, Publish};
@@ -18,23 +19,86 @@ use crate::codec::{Ack, DecodeError, Packet, PacketId, Publish};
 #[derive(Default)]
 pub(super) struct Received(Option<Box<Unreleased>>);
 
-#[derive(Default)]
+/// `None` where a handler took the message: nothing is routed at PUBREL.
+type Message = Option<Kept>;
+
 struct Unreleased {
-    /// `None` where a handler took the message: nothing is routed at PUBREL.
-    messages: HashMap<PacketId, Option<Kept>, RandomState>,
+    /// Those with consecutive Packet Identifiers, as clients mostly give them, and release them in the same order.
+    run: VecDeque<Message>,
+    /// The Packet Identifier of the first of the run.
+    first: PacketId,
+    /// The others.
+    others: HashMap<PacketId, Message, RandomState>,
     bytes: usize,
+}
+
+impl Default for Unreleased {
+    fn default() -> Self {
+        Self { run: VecDeque::new(), first: PacketId::MIN, others: HashMap::default(), bytes: 0 }
+    }
 }
 
 /// Memory for so many is kept once it is there, as giving it back is dearer.
 const KEPT: usize = 64;
+
+impl Unreleased {
+    /// Where a Packet Identifier is in the run, if there are so many.
+    fn place(&self, packet_id: PacketId) -> usize {
+        distance(self.first.get(), packet_id.get()) as usize
+    }
+
+    fn len(&self) -> usize {
+        self.run.len() + self.others.len()
+    }
+
+    fn get(&self, packet_id: PacketId) -> Option<&Message> {
+        let in_run = self.run.get(self.place(packet_id));
+        if in_run.is_some() || self.others.is_empty() { in_run } else { self.others.get(&packet_id) }
+    }
+
+    fn insert(&mut self, packet_id: PacketId, message: Message) {
+        if self.run.is_empty() {
+            self.first = packet_id;
+        }
+        if self.place(packet_id) == self.run.len() {
+            self.run.push_back(message);
+        } else {
+            self.others.insert(packet_id, message);
+        }
+    }
+
+    /// Takes out the first of the run, if it has this Packet Identifier.
+    #[inline]
+    fn remove_first(&mut self, packet_id: PacketId) -> Option<Message> {
+        let message = if self.first == packet_id { self.run.pop_front() } else { None };
+        if message.is_some() {
+            self.first = following(packet_id);
+        }
+        message
+    }
+
+    fn remove(&mut self, packet_id: PacketId) -> Option<Message> {
+        let first = self.remove_first(packet_id);
+        if first.is_some() {
+            return first;
+        }
+        if self.place(packet_id) < self.run.len() {
+            // A hole would make two runs of it. So each message is moved once at most, in whatever order they are released.
+            let packet_ids = std::iter::successors(Some(self.first), |packet_id| Some(following(*packet_id)));
+            self.others.extend(packet_ids.zip(self.run.drain(..)));
+        }
+        self.others.remove(&packet_id)
+    }
+}
 
 impl Received {
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, |received| received.messages.len())
+        self.0.as_ref().map_or(0, |received| received.len())
     }
 
     /// Topics, properties and payloads together, in bytes.
@@ -44,31 +108,49 @@ impl Received {
 
     #[cfg(any(test, fuzzing))]
     pub(super) fn messages(&self) -> impl Iterator<Item = &Kept> {
-        self.0.iter().flat_map(|received| received.messages.values().flatten())
+        self.0.iter().flat_map(|received| received.run.iter().chain(received.others.values()).flatten())
     }
 
-    fn get(&self, packet_id: PacketId) -> Option<&Option<Kept>> {
-        self.0.as_ref()?.messages.get(&packet_id)
+    fn get(&self, packet_id: PacketId) -> Option<&Message> {
+        self.0.as_ref()?.get(packet_id)
     }
 
-    /// Keeps a message until it is released.
+    /// Keeps a message until it is released. There is none with this Packet Identifier.
+    #[inline]
     pub(super) fn insert(&mut self, packet_id: PacketId, message: Option<Kept>) {
         let received = self.0.get_or_insert_default();
+        debug_assert!(received.get(packet_id).is_none(), "{packet_id} is in use");
         received.bytes += message.as_ref().map_or(0, |message| message.bytes());
-        received.messages.insert(packet_id, message);
+        received.insert(packet_id, message);
     }
 
     /// Takes it out. `None` if there is none with this Packet Identifier.
     pub(super) fn release(&mut self, packet_id: PacketId) -> Option<Option<Kept>> {
+        self.take(packet_id, Unreleased::remove)
+    }
+
+    /// The same, if it is the first of those that have consecutive Packet Identifiers.
+    #[inline]
+    fn release_first(&mut self, packet_id: PacketId) -> Option<Option<Kept>> {
+        self.take(packet_id, Unreleased::remove_first)
+    }
+
+    #[inline]
+    fn take(
+        &mut self,
+        packet_id: PacketId,
+        from: impl FnOnce(&mut Unreleased, PacketId) -> Option<Message>,
+    ) -> Option<Message> {
         let received = self.0.as_mut()?;
-        let message = received.messages.remove(&packet_id)?;
+        let message = from(received, packet_id)?;
         received.bytes -= message.as_ref().map_or(0, |message| message.bytes());
         Some(message)
     }
 
     /// Gives back memory after a burst.
     pub(super) fn trim(&mut self) {
-        self.0.take_if(|received| received.messages.is_empty() && received.messages.capacity() > KEPT);
+        let is_large = |received: &Unreleased| received.run.capacity().max(received.others.capacity()) > KEPT;
+        self.0.take_if(|received| received.len() == 0 && is_large(received));
     }
 }
 
@@ -107,6 +189,27 @@ impl Core {
         self.sessions[session_slot as usize].received.insert(packet_id, message);
         // Whether anybody has subscribed is known when it is released, and PUBCOMP cannot say it.
         self.acknowledge(slot, PUBREC, packet_id);
+    }
+
+    /// PUBREL packets for so many messages, from a Packet Identifier on: the same as below, as long as they are the next ones in
+    /// the order in which they came, and the turn has work left. Returns how many it was.
+    pub(super) fn release_in_order(&mut self, slot: u32, first: PacketId, count: usize) -> usize {
+        let (mut done, mut next) = (0, first);
+        while done < count && !self.is_spent() {
+            let session = self.sessions.get_mut(self.connections[slot as usize].session as usize);
+            let Some(message) = session.and_then(|session| session.received.release_first(next)) else {
+                break;
+            };
+            if let Some(message) = message {
+                self.publish_released(slot, &message);
+            }
+            self.acknowledge(slot, PUBCOMP, next);
+            (done, next) = (done + 1, following(next));
+        }
+        if let Some(session) = self.sessions.get_mut(self.connections[slot as usize].session as usize) {
+            session.trim();
+        }
+        done
     }
 
     /// PUBREL: the message is released, and its identifier is free [MQTT-4.3.3-11] [MQTT-4.3.3-12].

@@ -347,12 +347,25 @@ impl Session {
         self.in_flight.add_batch(first, batch);
     }
 
-    /// A message of a batch has been acknowledged, in the order of sending. `false`: it is not that.
+    /// PUBACK or PUBCOMP packets have come for `count` messages, from a Packet Identifier on. Ends the in-flight state of those
+    /// that are the oldest and wait for just that. Returns how many they are; the others are to be looked at one by one.
     #[inline]
-    pub(super) fn acknowledge_first(&mut self, packet_id: PacketId) -> bool {
-        let bytes = self.in_flight.acknowledge_first(packet_id);
-        self.in_flight_bytes -= narrow(bytes.unwrap_or(0));
-        bytes.is_some()
+    pub(super) fn acknowledge_oldest(&mut self, first: PacketId, count: usize, awaiting: Awaiting) -> usize {
+        if self.to_resend > 0 {
+            return 0; // One that is to be sent again may be among them.
+        }
+        let (done, bytes) = self.in_flight.acknowledge_oldest(first, count, awaiting);
+        self.in_flight_bytes -= narrow(bytes);
+        done
+    }
+
+    /// PUBREC packets have come for `count` messages, from a Packet Identifier on: they are never sent again
+    /// [MQTT-4.3.3-6], and nobody wants to hear of them. Returns for how many that was what they waited for.
+    #[inline]
+    pub(super) fn note_all_received(&mut self, first: PacketId, count: usize) -> usize {
+        let (done, bytes) = self.in_flight.note_received(first, count);
+        self.in_flight_bytes -= narrow(bytes);
+        done
     }
 
     /// Ends the in-flight state of the message at a place, and returns it if it was kept so long.
@@ -377,6 +390,7 @@ impl Session {
     }
 
     /// A message has been sent.
+    #[inline]
     pub(super) fn add_in_flight(&mut self, packet_id: PacketId, delivery: Queued) {
         let awaiting = if delivery.qos == QoS::AtLeastOnce { Awaiting::Puback } else { Awaiting::Pubrec };
         self.in_flight_bytes += narrow(delivery.message.bytes());

@@ -1,6 +1,7 @@
-//! What is kept once for many is what each would be sent by itself: the same things happen to a worker with lanes and to one
-//! with handlers that decide on each message and each delivery, which has none and encodes each anew. Each client has to get the
-//! same bytes from both.
+//! What is kept once for many is what each would be sent by itself, and acknowledgements that come in a run do what each would
+//! do: the same things happen to a worker without a plugin and to one with handlers that decide on each message and each
+//! delivery, and hear of each acknowledgement. The second has no lanes, encodes each packet anew, and looks at each
+//! acknowledgement by itself. Each client has to get the same bytes from both.
 
 use plugin_api::PublishVerdict;
 
@@ -122,8 +123,23 @@ impl Story {
         format!("82: 0012 [{{{identifier}}}] <{share}{filter}> {options:02X}")
     }
 
+    /// QoS 2 messages whose Packet Identifiers follow each other, then PUBREL for some of them, or for more.
+    fn burst(&mut self, client: usize) -> Vec<u8> {
+        let version = self.conns[client].version.unwrap_or(V5);
+        let (first, count) = (self.rng.pick(&[0x50, 0x52, 0xFFFD]), self.rng.below(6) as u16);
+        let id = |number: u16| (u32::from(number) + first - 1) % 65_535 + 1;
+        let topic = self.rng.pick(&TOPICS);
+        let publishes = (0..count).map(|number| format!("34: <{topic}> {:04X} [{{}}] '{number}'", id(number)));
+        let released = self.rng.below(7) as u16;
+        let pubrels = (self.rng.below(2) as u16..released).map(|number| format!("62: {:04X}", id(number)));
+        publishes.chain(pubrels).flat_map(|text| bytes(version, &text)).collect()
+    }
+
     /// What one read brings.
     fn packets(&mut self, client: usize) -> Vec<u8> {
+        if self.rng.percent(15) {
+            return self.burst(client);
+        }
         let (name, version) = (self.conns[client].name, self.conns[client].version.unwrap_or(V5));
         let mut packets = Vec::new();
         for _ in 0..=self.rng.below(5) {
@@ -219,7 +235,7 @@ fn compare(seed: u64, steps: usize) -> usize {
         ..Setup::limits(|limits| (limits.queue_qos0, limits.in_flight_max) = (queue_qos0, in_flight_max))
     };
     let mut story = Story { rng, ops: Vec::new(), conns: Vec::new(), number: 0 };
-    let mut net = Net::new(mode, &setup(0));
+    let mut net = Net::new(mode, &Setup { plugin: false, allow_anonymous: true, ..setup(0) });
     for name in 0..CLIENTS {
         story.connect(&mut net, name);
     }

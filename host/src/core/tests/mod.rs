@@ -32,6 +32,7 @@ mod rates;
 mod reauthorise;
 mod requests;
 mod retained;
+mod runs;
 mod services;
 mod session;
 mod shared;
