@@ -3,7 +3,6 @@
 use plugin_api::QoS;
 
 use crate::clock::Millis;
-use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Who published a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,8 +57,6 @@ pub struct Message {
     source: Source,
     /// [`Millis::NEVER`] for a message that does not expire.
     expires_at: Millis,
-    /// Set when a newer retained message of its topic has taken its place, so that a replay under way skips it.
-    superseded: AtomicBool,
 }
 
 /// The parts of a message, borrowed from a packet, a batch or a [`Message`].
@@ -135,7 +132,6 @@ impl MessageParts<'_> {
             has_token: token.is_some(),
             source: self.source,
             expires_at: self.expires_at,
-            superseded: AtomicBool::new(false),
         }
     }
 }
@@ -207,15 +203,12 @@ impl Message {
         self.bytes.len()
     }
 
-    /// Whether a newer retained message has taken its place.
-    #[must_use]
-    pub fn is_superseded(&self) -> bool {
-        self.superseded.load(Ordering::Acquire)
-    }
-
-    /// Says that a newer retained message has taken its place, or that it was cleared.
-    pub fn supersede(&self) {
-        self.superseded.store(true, Ordering::Release);
+    /// Topic Name and payload, one after the other, and how many bytes of them are the Topic Name: all that there is of most
+    /// messages. `None` if it has more, or expires.
+    #[inline]
+    pub(crate) fn plain(&self) -> Option<(&[u8], usize)> {
+        let is_plain = self.properties_bytes == 0 && !self.has_token && self.expires_at == Millis::NEVER;
+        is_plain.then_some((&self.bytes[..], usize::from(self.topic_bytes)))
     }
 
     /// Memory for them, in bytes: as much, or more if it was another message's.

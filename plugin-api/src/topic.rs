@@ -23,21 +23,18 @@ pub fn is_valid_name(name: &str) -> bool {
 /// It has 1 to 65,535 bytes [MQTT-4.7.3-1] [MQTT-4.7.3-3] and no U+0000 [MQTT-4.7.3-2]; `#` is
 /// alone in the last level [MQTT-4.7.1-1], and `+` is alone in its level [MQTT-4.7.1-2].
 pub fn is_valid_filter(filter: &str) -> bool {
-    if !has_valid_length(filter) || filter.bytes().any(|byte| byte == 0) {
-        return false;
-    }
-    let mut rest = levels(filter).peekable();
-    while let Some(level) = rest.next() {
-        let valid = match level {
-            "#" => rest.peek().is_none(),
-            "+" => true,
-            _ => !level.bytes().any(|byte| matches!(byte, b'+' | b'#')),
-        };
-        if !valid {
-            return false;
+    let bytes = filter.as_bytes();
+    // One look at each byte: a wildcard has a level of its own, and `#` the last one.
+    let is_fine = |at: usize| {
+        let begins_level = at == 0 || bytes[at - 1] == b'/';
+        match (bytes[at], bytes.get(at + 1)) {
+            (0, _) => false,
+            (b'+', behind) => begins_level && matches!(behind, None | Some(b'/')),
+            (b'#', behind) => begins_level && behind.is_none(),
+            _ => true,
         }
-    }
-    true
+    };
+    has_valid_length(filter) && (0..bytes.len()).all(is_fine)
 }
 
 /// True if the filter matches the Topic Name. Both are assumed to be valid.

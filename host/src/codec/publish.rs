@@ -176,6 +176,32 @@ pub fn encode_publish(
     packet_id_offset
 }
 
+/// Appends a PUBLISH with QoS 0 and without properties. Topic Name and payload stand one after the other, as a
+/// [`Message`](crate::message::Message) keeps them: before MQTT 5.0 they are one copy.
+#[inline]
+pub fn encode_plain_publish(
+    version: ProtocolVersion,
+    out: &mut Vec<u8>,
+    retain: bool,
+    topic_and_payload: &[u8],
+    topic_bytes: usize,
+) {
+    let head = PublishHead { dup: false, qos: QoS::AtMostOnce, retain, packet_id: None };
+    let remaining_length = 2 + usize::from(version.is_v5()) + topic_and_payload.len();
+    out.reserve(1 + 4 + remaining_length);
+    out.push(first_byte(head));
+    wire::put_variable_byte_integer(out, remaining_length);
+    // A Topic Name has at most 65,535 bytes.
+    out.extend_from_slice(&(topic_bytes as u16).to_be_bytes());
+    if version.is_v5() {
+        out.extend_from_slice(&topic_and_payload[..topic_bytes]);
+        out.push(0); // Property Length.
+        out.extend_from_slice(&topic_and_payload[topic_bytes..]);
+    } else {
+        out.extend_from_slice(topic_and_payload);
+    }
+}
+
 /// Appends a PUBLISH that is `packet` but for its head. Its QoS is that of `packet`, whose Packet Identifier is at
 /// `packet_id_offset`; DUP is not set.
 #[inline]

@@ -34,7 +34,7 @@ const SUBSCRIPTION_BYTES: usize = 160;
 const NODE_BYTES: usize = 192;
 
 /// One of the messages that a replay has found.
-const REPLAYED_BYTES: usize = size_of::<usize>();
+const REPLAYED_BYTES: usize = size_of::<u32>();
 
 /// What a connection may have outbound, or of a packet that has not come completely, even where there is no room: enough
 /// for who sends and reads little to be served.

@@ -89,6 +89,7 @@ use self::timers::{Armed, Subject, Timers, is_current};
 use self::work::{Remains, TIMER_UNITS, UNITS_A_TURN};
 use crate::clock::Millis;
 use crate::limits::Limits;
+use crate::message::Message;
 use crate::plugin::{Callbacks, Chain, ChangedMessage, Plan};
 use crate::router::{Chooser, Interest, Retained, Router, SessionKey};
 
@@ -197,6 +198,8 @@ pub struct Core {
     handovers: Vec<(u32, usize, Box<Handover>)>,
     /// Connections, by slot and id, whose replays of retained messages may get ahead.
     listed_replays: VecDeque<(u32, u64)>,
+    /// For the messages of one that are sent next. Empty between two of them.
+    replayed: Vec<Option<Arc<Message>>>,
     /// Chooses the members of Shared Subscriptions that get messages.
     chooser: Chooser,
     /// Messages of members that have left, oldest first, and their bytes.
@@ -297,6 +300,7 @@ impl Core {
             congestion: Congestion::new(workers),
             handovers: Vec::new(),
             listed_replays: VecDeque::new(),
+            replayed: Vec::new(),
             handed_on: VecDeque::new(),
             handed_on_bytes: 0,
             account: Account::default(),

@@ -11,6 +11,7 @@ use super::connection::Closing;
 use super::deferred::{Came, Question};
 use super::inbound::Next;
 use super::session::Subscription;
+use super::work::levels_in;
 use crate::codec::{
     DecodeError, Packet, ProtocolVersion, RetainHandling, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
 };
@@ -130,8 +131,7 @@ impl Core {
 
     /// A packet is handled as a whole, so there is a bound to what it may ask for.
     fn check_count<'a>(&self, filters: impl Iterator<Item = &'a str>) -> Result<(), DecodeError> {
-        let counted =
-            filters.fold((0, 0), |(count, levels), filter| (count + 1, levels + topic::levels(filter).count()));
+        let counted = filters.fold((0, 0), |(count, levels), filter| (count + 1, levels + levels_in(filter)));
         let what = match (&self.shared.limits, counted) {
             (limits, (count, _)) if count > limits.filters_a_packet_max => {
                 "more Topic Filters in one packet than are allowed"

@@ -151,6 +151,10 @@ impl Core {
 
 /// The work of adding or removing a filter: each level is looked up or made in up to two tries.
 fn filter_units(filter: &str) -> usize {
-    let levels = 1 + filter.bytes().filter(|byte| *byte == b'/').count();
-    2 + 2 * levels
+    2 + 2 * levels_in(filter)
+}
+
+/// How many levels a filter has.
+pub(super) fn levels_in(filter: &str) -> usize {
+    1 + filter.bytes().filter(|byte| *byte == b'/').count()
 }

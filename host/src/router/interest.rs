@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 
 use super::SessionKey;
 use super::shared::{Group, Groups, Joined, Left, Member};
-use super::trie::{Trie, Value};
+use super::trie::{Trie, Value, levels};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -166,7 +166,7 @@ impl Generations {
 
     /// The counters that `topic` depends on.
     pub(super) fn watch(&self, topic: &str) -> Watched {
-        let mut levels = topic.split('/');
+        let mut levels = levels(topic);
         self.bucket(levels.next().unwrap_or_default(), levels.next().unwrap_or_default())
     }
 
@@ -181,7 +181,7 @@ impl Generations {
     /// Makes outdated what was found for topics that `filter` may match.
     pub(super) fn bump(&self, filter: &str) {
         let is_wildcard = |level: &str| level == "+" || level == "#";
-        let mut levels = filter.split('/');
+        let mut levels = levels(filter);
         let first = levels.next().unwrap_or_default();
         let counter = match levels.next() {
             _ if is_wildcard(first) => &self.any,

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, PoisonError};
 
 use super::arena::{Arena, ROOT};
-use super::trie::split_level;
+use super::trie::{levels, split_level};
 use crate::clock::Millis;
 use crate::message::Message;
 use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The retained message of each topic, for all workers.
 ///
-/// Behind one lock, which is taken by retained publishes (exclusive) and by SUBSCRIBE (shared) only; other messages do
-/// not come here.
+/// Behind one lock, which is taken by retained publishes (exclusive), by SUBSCRIBE, and for each few messages of a replay
+/// (both shared); other messages do not come here.
 pub struct Retained {
     store: RwLock<Store>,
     messages_max: usize,
@@ -34,7 +34,7 @@ impl Retained {
         Self { store: RwLock::new(Store::new()), messages_max, bytes_max }
     }
 
-    /// Makes `message` the retained one of its topic [MQTT-3.3.1-5]; the one it replaces is marked as superseded.
+    /// Makes `message` the retained one of its topic [MQTT-3.3.1-5].
     ///
     /// One with an empty payload clears the topic instead [MQTT-3.3.1-7].
     ///
@@ -72,8 +72,7 @@ impl Retained {
         Ok(())
     }
 
-    /// Removes the retained message of `topic` [MQTT-3.3.1-6], marks it as superseded, and returns whether there was
-    /// one.
+    /// Removes the retained message of `topic` [MQTT-3.3.1-6], and returns whether there was one.
     pub fn clear(&self, topic: &str) -> bool {
         self.write().remove(topic).is_some()
     }
@@ -82,23 +81,51 @@ impl Retained {
     /// Those that expired are left out [MQTT-3.3.2-5].
     #[must_use]
     pub fn matching(&self, filter: &str, now: Millis) -> Vec<Arc<Message>> {
-        self.collect(filter, now, u64::MAX, Arc::clone).0
-    }
-
-    /// The same without those that were stored after [`mark`](Self::mark) returned this value, and each for as long as it
-    /// stays the one of its topic; and how many levels were searched.
-    #[must_use]
-    pub fn matching_before(&self, filter: &str, now: Millis, mark: u64) -> (Vec<Weak<Message>>, usize) {
-        self.collect(filter, now, mark, Arc::downgrade)
-    }
-
-    fn collect<T>(&self, filter: &str, now: Millis, mark: u64, keep: impl Fn(&Arc<Message>) -> T) -> (Vec<T>, usize) {
         let mut found = Vec::new();
-        let searched = self.read().for_each_match(filter, |leaf| {
-            let message = leaf.message.as_ref().filter(|message| leaf.number < mark && !message.is_expired(now));
-            found.extend(message.map(&keep));
+        self.read().for_each_match(filter, |_, leaf| {
+            found.extend(leaf.message.as_ref().filter(|message| !message.is_expired(now)).cloned());
         });
-        (found, searched)
+        found
+    }
+
+    /// Where these messages are, for [`get`](Self::get): without those that were stored after [`mark`](Self::mark) returned
+    /// this value, if there is one.
+    ///
+    /// A place instead of the message itself is half as large, and a message need not be touched before it is sent.
+    #[must_use]
+    pub fn find(&self, filter: &str, mark: Option<u64>) -> Found {
+        let store = self.read();
+        let mark = mark.unwrap_or(store.next_number);
+        let mut places = Vec::new();
+        let searched = store.for_each_match(filter, |place, leaf| {
+            if leaf.message.is_some() && leaf.number < mark {
+                places.push(place);
+            }
+        });
+        Found { places, mark, searched }
+    }
+
+    /// The messages at some of the places that were found with `mark`, in this order: `None` for each that has been replaced
+    /// or cleared since, or has expired [MQTT-3.3.2-5].
+    pub fn get(&self, places: &[u32], mark: u64, now: Millis, into: &mut Vec<Option<Arc<Message>>>) {
+        self.visit(places, mark, now, |message| {
+            into.push(message.cloned());
+            true
+        });
+    }
+
+    /// Calls `visit` with each of them until it returns `false`. Who stores a message waits meanwhile, so it does nothing but
+    /// copy, and not much.
+    pub fn visit(&self, places: &[u32], mark: u64, now: Millis, mut visit: impl FnMut(Option<&Arc<Message>>) -> bool) {
+        let store = self.read();
+        for &place in places {
+            // Another topic may have the place by now: its message has a later number.
+            let leaf = store.arena.try_get(place).filter(|leaf| leaf.number < mark);
+            let message = leaf.and_then(|leaf| leaf.message.as_ref()).filter(|message| !message.is_expired(now));
+            if !visit(message) {
+                return;
+            }
+        }
     }
 
     /// Messages in the order of their places, from the place `from` on, as far as `places` of them or `rows` messages go.
@@ -182,6 +209,17 @@ impl Retained {
     }
 }
 
+/// The places of retained messages.
+#[derive(Debug)]
+pub struct Found {
+    /// In no order.
+    pub places: Vec<u32>,
+    /// Messages stored since are none of these, whatever their place.
+    pub mark: u64,
+    /// How many nodes were searched.
+    pub searched: usize,
+}
+
 /// Some retained messages.
 #[derive(Debug)]
 pub struct Page {
@@ -263,7 +301,7 @@ impl Store {
     }
 
     fn node(&self, topic: &str) -> Option<u32> {
-        topic.split('/').try_fold(ROOT, |parent, level| self.arena.child(parent, level))
+        levels(topic).try_fold(ROOT, |parent, level| self.arena.child(parent, level))
     }
 
     fn find(&self, topic: &str) -> Option<&Message> {
@@ -275,14 +313,14 @@ impl Store {
     }
 
     fn insert(&mut self, message: Arc<Message>) {
-        let node = message.topic().split('/').fold(ROOT, |parent, level| {
+        let node = levels(message.topic()).fold(ROOT, |parent, level| {
             let (child, is_new) = self.arena.child_or_new(parent, level);
             if is_new {
                 self.link(parent, child);
             }
             child
         });
-        let replaced = self.supersede(node);
+        let replaced = self.take_out(node);
         self.messages += 1;
         self.bytes += counted_bytes(message.topic(), message.bytes());
         if let Some(at) = message.expires_at() {
@@ -303,7 +341,7 @@ impl Store {
 
     /// Removes the message of `node`, and the nodes that this leaves empty.
     fn take(&mut self, mut node: u32) -> Option<Arc<Message>> {
-        let removed = self.supersede(node);
+        let removed = self.take_out(node);
         while node != ROOT && !self.arena.has_children(node) && self.arena.get(node).message.is_none() {
             let parent = self.arena.parent(node);
             self.remove_child(parent, node);
@@ -312,10 +350,9 @@ impl Store {
         removed
     }
 
-    /// Takes the message of `node` out, if it has one, so that a replay under way skips it.
-    fn supersede(&mut self, node: u32) -> Option<Arc<Message>> {
+    /// Takes the message of `node` out, if it has one.
+    fn take_out(&mut self, node: u32) -> Option<Arc<Message>> {
         let old = self.arena.get_mut(node).message.take()?;
-        old.supersede();
         self.messages -= 1;
         self.bytes -= counted_bytes(old.topic(), old.bytes());
         if let Some(at) = old.expires_at() {
@@ -354,28 +391,60 @@ impl Store {
     }
 
     /// Calls `visit` with what matches `filter`. Returns how many nodes were searched.
-    fn for_each_match(&self, filter: &str, mut visit: impl FnMut(&Leaf)) -> usize {
-        // Nodes that match so far, with the levels still to match.
-        let mut open = vec![(ROOT, Some(filter))];
+    fn for_each_match(&self, filter: &str, mut visit: impl FnMut(u32, &Leaf)) -> usize {
+        // Nodes that match so far, with the levels still to match. No allocation until a wildcard in the middle has several.
+        let mut open = Vec::new();
+        let mut next = Some((ROOT, Some(filter)));
         let mut searched = 0;
-        while let Some((node, rest)) = open.pop() {
+        while let Some((node, rest)) = next.take().or_else(|| open.pop()) {
             searched += 1;
             let Some(rest) = rest else {
-                visit(self.arena.get(node));
+                visit(node, self.arena.get(node));
                 continue;
             };
             match split_level(rest) {
                 ("#", _) => {
                     // This level and all below: `a/#` matches `a` as well.
-                    visit(self.arena.get(node));
-                    open.extend(self.children(node).map(|child| (child, Some("#"))));
+                    visit(node, self.arena.get(node));
+                    searched += self.for_each_below(node, &mut visit);
+                }
+                // The last level: what is there is visited at once.
+                ("+", None) => {
+                    for child in self.children(node) {
+                        searched += 1;
+                        visit(child, self.arena.get(child));
+                    }
                 }
                 ("+", rest) => open.extend(self.children(node).map(|child| (child, rest))),
-                (level, rest) => {
-                    open.extend(self.arena.child(node, level).map(|child| (child, rest)));
-                }
+                (level, rest) => next = self.arena.child(node, level).map(|child| (child, rest)),
             }
         }
         searched
+    }
+
+    /// Calls `visit` with all nodes below `top` that a wildcard matches, each of which is read once: the links lead from one
+    /// to the next, however many there are and however deep. Returns how many.
+    fn for_each_below(&self, top: u32, visit: &mut impl FnMut(u32, &Leaf)) -> usize {
+        let mut visited = 0;
+        for child in self.children(top) {
+            let mut node = child;
+            'below: loop {
+                visited += 1;
+                let leaf = self.arena.get(node);
+                visit(node, leaf);
+                let mut next = leaf.first_child;
+                while next == ROOT {
+                    if node == child {
+                        break 'below;
+                    }
+                    next = self.arena.get(node).next;
+                    if next == ROOT {
+                        node = self.arena.parent(node);
+                    }
+                }
+                node = next;
+            }
+        }
+        visited
     }
 }

@@ -31,7 +31,7 @@ impl<V: Value> Trie<V> {
 
     /// The place of `filter`, which must be a valid Topic Filter; made if it is new.
     pub(super) fn insert(&mut self, filter: &str) -> u32 {
-        filter.split('/').fold(ROOT, |parent, level| {
+        levels(filter).fold(ROOT, |parent, level| {
             let (child, is_new) = self.arena.child_or_new(parent, level);
             match level {
                 "+" if is_new => self.arena.get_mut(parent).plus = child,
@@ -44,7 +44,7 @@ impl<V: Value> Trie<V> {
 
     /// The place of `filter` itself (nothing is matched).
     pub(super) fn find(&self, filter: &str) -> Option<u32> {
-        filter.split('/').try_fold(ROOT, |parent, level| self.arena.child(parent, level))
+        levels(filter).try_fold(ROOT, |parent, level| self.arena.child(parent, level))
     }
 
     pub(super) fn value_mut(&mut self, place: u32) -> &mut V {
@@ -110,6 +110,17 @@ impl<V: Value> Trie<V> {
     pub(super) fn nodes(&self) -> (usize, usize) {
         (self.arena.len(), self.arena.allocated())
     }
+}
+
+/// All levels. They are short: a search that is made for long texts costs more than the look at each byte.
+#[inline]
+pub(super) fn levels(topic: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(topic);
+    std::iter::from_fn(move || {
+        let (level, behind) = split_level(rest?);
+        rest = behind;
+        Some(level)
+    })
 }
 
 /// The first level, and the rest if there is any; an empty rest is one more (empty) level.

@@ -37,12 +37,10 @@ fn a_retained_message_is_replaced_and_cleared() {
     let (first, second) = (lasting("a/b", "1"), lasting("a/b", "22"));
     assert_eq!(retained.set(Arc::clone(&first)), Ok(()));
     assert_eq!(retained.set(Arc::clone(&second)), Ok(())); // [MQTT-3.3.1-5]
-    assert!(first.is_superseded() && !second.is_superseded());
     assert_eq!((retained.len(), retained.bytes()), (1, 5));
     assert!(Arc::ptr_eq(&retained.matching("a/b", Millis(0))[0], &second));
     assert!(!retained.clear("a") && !retained.clear("a/b/c"));
     assert!(retained.clear("a/b")); // [MQTT-3.3.1-6]
-    assert!(second.is_superseded());
     assert!(!retained.clear("a/b"));
     assert!(retained.is_empty() && retained.bytes() == 0);
     // [MQTT-3.3.1-7] an empty payload is not stored.
@@ -60,13 +58,50 @@ fn bounds_refuse_a_message_and_keep_the_old_one() {
     assert_eq!(retained.set(lasting("b", "123456789")), Ok(()));
     assert_eq!(retained.set(lasting("c", "1")), Err(Full::Messages { max: 2 }));
     assert_eq!(retained.set(lasting("a", "1234567890")), Err(Full::Bytes { got: 11, max: 20 }));
-    assert!(!old.is_superseded());
     assert_eq!(retained.set(lasting("a", "9")), Ok(()), "a replacement needs no room for another message");
     assert_eq!((retained.len(), retained.bytes()), (2, 12));
     assert_eq!(
         Full::Messages { max: 2 }.to_string(),
         "2 messages are retained, and no more may be: clear some, or raise retained_messages_max"
     );
+}
+
+/// Whatever happens to the topics meanwhile, and to their places.
+#[test]
+fn what_was_found_is_there_until_it_is_replaced_cleared_or_expired() {
+    let payloads = |retained: &Retained, found: &Found, now| {
+        let mut messages = Vec::new();
+        retained.get(&found.places, found.mark, Millis(now), &mut messages);
+        assert_eq!(messages.len(), found.places.len());
+        let mut payloads: Vec<String> =
+            messages.iter().flatten().map(|message| String::from_utf8_lossy(message.payload()).into_owned()).collect();
+        payloads.sort();
+        payloads
+    };
+    let retained = Retained::new(10, 1000);
+    for (topic, at) in [("t/a", u64::MAX), ("t/b", u64::MAX), ("t/c", u64::MAX), ("t/d/e", 10)] {
+        retained.set(message(topic, topic, Millis(at))).unwrap();
+    }
+    let mark = retained.mark();
+    let found = retained.find("t/#", None);
+    assert_eq!((found.mark, found.places.len()), (mark, 4));
+    assert_eq!(payloads(&retained, &found, 9), ["t/a", "t/b", "t/c", "t/d/e"]);
+    assert_eq!(payloads(&retained, &found, 10), ["t/a", "t/b", "t/c"]); // [MQTT-3.3.2-5]
+    retained.set(lasting("t/a", "later")).unwrap();
+    assert_eq!(payloads(&retained, &found, 9), ["t/b", "t/c", "t/d/e"]);
+    // Its place is free, and another topic gets it.
+    retained.clear("t/b");
+    retained.set(lasting("t/f", "later")).unwrap();
+    assert_eq!(payloads(&retained, &found, 9), ["t/c", "t/d/e"]);
+    assert_eq!(retained.find("t/+", Some(mark)).places.len(), 1, "what is stored later is not found");
+    // There is nothing at all any more, nor any place.
+    let retained = Retained::new(usize::MAX, usize::MAX);
+    let topics: Vec<String> = (0..3000).map(|number| format!("t/{number}")).collect();
+    topics.iter().for_each(|topic| retained.set(lasting(topic, "x")).unwrap());
+    let found = retained.find("#", None);
+    assert_eq!(payloads(&retained, &found, 9).len(), 3000);
+    topics.iter().for_each(|topic| assert!(retained.clear(topic)));
+    assert!(payloads(&retained, &found, 9).is_empty());
 }
 
 #[test]
