@@ -128,6 +128,13 @@ impl Plugin {
         self.callbacks
     }
 
+    /// The same plugin without one of its callbacks.
+    #[cfg(test)]
+    pub(crate) fn without(mut self, callback: Callback) -> Self {
+        self.callbacks = Callbacks::from_bits(self.callbacks.bits() & !Callbacks::default().with(callback).bits());
+        self
+    }
+
     /// Whether a callback runs on the pool: the plugin says that it may block, or it has taken too long.
     #[must_use]
     pub fn is_pooled(&self, callback: Callback) -> bool {

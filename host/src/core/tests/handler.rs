@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use plugin_api::{
-    Ack, Auth, AuthVerdict, Connect, ConnectVerdict, ConnectionInfo, DisconnectReason, Error, Handler, Host, Info,
-    InfoAction, Publish, PublishVerdict, State, StateView, Subscribe, SubscribeVerdict, Swapped, Unsubscribe,
+    Ack, Auth, AuthVerdict, Callback, Connect, ConnectVerdict, ConnectionInfo, DisconnectReason, Error, Handler, Host,
+    Info, InfoAction, Publish, PublishVerdict, State, StateView, Subscribe, SubscribeVerdict, Swapped, Unsubscribe,
     UnsubscribeVerdict, handler,
 };
 
@@ -53,6 +53,8 @@ pub(in crate::core) struct Script {
     pub(in crate::core) calls: Vec<String>,
     /// States of connections that exist.
     pub(in crate::core) live: usize,
+    /// The plugin is made without `handle_puback`: acknowledgements need not be looked at one by one.
+    pub(in crate::core) hears_no_acknowledgements: bool,
     pub(in crate::core) host: Option<Host>,
 }
 
@@ -110,7 +112,8 @@ impl Scripted {
         lock(&SCRIPTS).push((number, Arc::clone(&self.0)));
         let services = Services::new(mailboxes.clone(), Clock::start(), 1 << 20).with_tickets_max(tickets_max);
         let plugin = Plugin::from_static::<Puppet>("puppet", version, &number.to_string(), &services);
-        plugin.expect("it accepts its configuration")
+        let plugin = plugin.expect("it accepts its configuration");
+        if self.script().hears_no_acknowledgements { plugin.without(Callback::Puback) } else { plugin }
     }
 }
 
