@@ -58,10 +58,4 @@ impl Clock {
     pub fn now(&self) -> Millis {
         Millis(u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
-
-    /// The [`Instant`] at which this clock shows `at`.
-    #[must_use]
-    pub fn instant(&self, at: Millis) -> Instant {
-        self.0 + Duration::from_millis(at.0)
-    }
 }

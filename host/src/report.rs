@@ -1,6 +1,8 @@
 //! What was lost, for the log: now and then while something is, and all of it at the end.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use crate::core::Counters;
@@ -59,14 +61,30 @@ tally! {
     dropped_expired,
 }
 
-/// Says after each period what has come in it. Never returns.
-pub(crate) async fn run(counters: Arc<[Counters]>, period: Duration, mut say: impl FnMut(&Tally)) {
-    let mut told = Tally::default();
-    loop {
-        tokio::time::sleep(period).await;
-        let now = Tally::of(&counters);
-        say(&now.since(&told));
-        told = now;
+/// A thread that says after each period what has come in it, until this is dropped.
+pub(crate) struct Reporter {
+    /// Nothing is ever sent: that it is gone is the end.
+    _until: Sender<()>,
+}
+
+impl Reporter {
+    pub(crate) fn start(
+        name: String,
+        counters: Arc<[Counters]>,
+        period: Duration,
+        mut say: impl FnMut(&Tally) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (until, end) = mpsc::channel::<()>();
+        let report = move || {
+            let mut told = Tally::default();
+            while end.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+                let now = Tally::of(&counters);
+                say(&now.since(&told));
+                told = now;
+            }
+        };
+        std::thread::Builder::new().name(name).spawn(report)?;
+        Ok(Self { _until: until })
     }
 }
 
@@ -77,32 +95,24 @@ mod tests {
     #[test]
     fn what_has_come_since_the_last_time_is_told() {
         let counters: Arc<[Counters]> = (0..2).map(|_| Counters::default()).collect();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let (sender, told) = std::sync::mpsc::channel();
-        let shared = Arc::clone(&counters);
-        runtime.spawn(run(shared, Duration::from_millis(1), move |tally| sender.send(*tally).unwrap()));
-        let next = || {
-            runtime.block_on(async {
-                loop {
-                    match told.try_recv() {
-                        Ok(tally) => return tally,
-                        Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
-                    }
-                }
-            })
-        };
-        assert_eq!(next(), Tally::default());
-        counters[0].dropped_rate.add(3);
-        counters[1].dropped_rate.add(4);
-        let first_that_says_something = || loop {
-            let tally = next();
-            if tally != Tally::default() {
-                return tally;
+        let (sender, told) = mpsc::channel();
+        let say = move |tally: &Tally| sender.send(*tally).unwrap();
+        let reporter =
+            Reporter::start("test".to_owned(), Arc::clone(&counters), Duration::from_millis(1), say).unwrap();
+        assert_eq!(told.recv(), Ok(Tally::default()));
+        for (count, others) in [(7, 4), (1, 0)] {
+            counters[0].dropped_rate.add(count - others);
+            counters[1].dropped_rate.add(others);
+            // It may look between the two.
+            let mut told_of = 0;
+            while told_of < count {
+                let Tally { dropped_rate, .. } = told.recv().unwrap();
+                told_of += dropped_rate;
             }
-        };
-        assert_eq!(first_that_says_something(), Tally { dropped_rate: 7, ..Tally::default() });
-        counters[1].dropped_rate.add(1);
-        assert_eq!(first_that_says_something(), Tally { dropped_rate: 1, ..Tally::default() });
+            assert_eq!(told_of, count);
+        }
+        drop(reporter);
+        assert_eq!(told.iter().map(|tally| tally.dropped_rate).sum::<u64>(), 0, "it ends, and has told everything");
     }
 
     #[test]

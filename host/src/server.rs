@@ -19,7 +19,7 @@ use crate::io::listener::Listener;
 use crate::io::worker::{self, Seed, Workers};
 use crate::limits::Limits;
 use crate::plugin::{Busy, Chain, LoadError, MetricSample, Plugin, Services, Watch};
-use crate::report::Tally;
+use crate::report::{self, Reporter, Tally};
 use crate::swap::{self, Role, Status, SwapError, SwapReport, SwapRequest};
 
 /// Time that the workers take at most to stop: their own bound, and some for a callback that is slow.
@@ -169,7 +169,7 @@ impl Builder {
         let shared = Arc::new(Shared::new(self.limits, chain.clone(), mailboxes.clone(), self.allow_anonymous));
         // From here on, dropping the handle stops what has been started.
         let names = chain.plugins().iter().map(|plugin| plugin.name()).collect::<Vec<_>>().join(", ");
-        let threads = Threads { running: Vec::new(), failed: false, chain: Some(chain), keeper: None, given_up: false };
+        let threads = Threads { chain: Some(chain), ..Threads::default() };
         let counters = Arc::clone(&shared.counters);
         let threads = Mutex::new(threads);
         let name = self.name.clone();
@@ -182,6 +182,7 @@ impl Builder {
         for worker in 0..count {
             handle.start_worker(worker, &self.name, &listeners, &shared, clock)?;
         }
+        handle.start_reporter()?;
         handle.announce(&self.name, &names);
         Ok(handle)
     }
@@ -265,6 +266,7 @@ pub struct ServerHandle {
 }
 
 /// The workers' threads, and what has become of them.
+#[derive(Default)]
 struct Threads {
     running: Vec<JoinHandle<bool>>,
     /// One of them has failed.
@@ -273,6 +275,8 @@ struct Threads {
     chain: Option<Chain>,
     /// Drops plugins that were replaced; from the first swap on.
     keeper: Option<JoinHandle<()>>,
+    /// Says now and then what was lost.
+    reporter: Option<Reporter>,
     /// They, or then the plugins, have not ended in time; waiting again would not help.
     given_up: bool,
 }
@@ -464,6 +468,15 @@ impl ServerHandle {
         Ok(())
     }
 
+    fn start_reporter(&self) -> Result<(), Error> {
+        let (name, counters) = (format!("{}-report", self.name), Arc::clone(&self.counters));
+        let say = |tally: &Tally| tally.log("in the last 10 seconds");
+        let reporter = Reporter::start(name, counters, report::PERIOD, say);
+        let reporter = reporter.map_err(|source| Error::System { what: "start a thread that reports", source })?;
+        lock(&self.threads).reporter = Some(reporter);
+        Ok(())
+    }
+
     fn announce(&self, name: &str, plugins: &str) {
         for addr in &self.addrs {
             tracing::info!(server = name, workers = self.mailboxes.workers(), plugins, "listening on {addr}");
@@ -493,6 +506,7 @@ impl ServerHandle {
         }
         if let Some(chain) = threads.chain.take() {
             threads.given_up = true;
+            threads.reporter = None;
             let keeper = threads.keeper.take();
             let_go(chain, keeper)?;
             threads.given_up = false;

@@ -4,22 +4,15 @@ mod flush;
 #[cfg(test)]
 mod tests;
 
-use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags};
-use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, Sleep};
 
-use super::listener::Accepted;
-use super::poller::{Poller, Readiness, watch};
+use super::listener::{Accepted, Entrance};
+use super::poller::{Poller, Readiness};
 use super::sockets::{Queued, Sockets, Stage};
 use super::worker::Workers;
 use crate::clock::{Clock, Millis};
@@ -34,7 +27,7 @@ const READ_BYTES_PER_TURN: usize = if cfg!(test) { 64 << 10 } else { 4 << 20 };
 /// Time until a worker that another one cannot follow looks again whether it may read, in milliseconds.
 const CONGESTED_MS: u64 = 2;
 
-/// Sockets taken from the listeners in a turn.
+/// Connections accepted in a turn.
 const ACCEPTS_PER_TURN: usize = 64;
 
 /// Time that a stopping worker takes at most once its handlers know, in milliseconds. They take theirs before: who waits
@@ -50,25 +43,22 @@ const PUT_OFF_MS_MAX: u64 = 1_000;
 
 /// Drives one core.
 ///
-/// It works in turns: take what has happened, read from each socket that has something, once; let the core work; then
+/// It works in turns: wait until something has happened, read from each socket that has something, once; let the core work; then
 /// send, once to each connection that has something outbound. So everything that one turn causes for one peer leaves in
 /// one `send`, however many messages it is.
 pub(super) struct Driver {
     worker: usize,
     core: Core,
     poller: Poller,
+    entrance: Entrance,
     sockets: Sockets,
-    accepted: mpsc::Receiver<Accepted>,
     workers: Arc<Workers>,
     clock: Clock,
-    accepting: Vec<JoinHandle<()>>,
     /// When the worker ends at the latest, once it was asked to.
     stop_by: Option<Millis>,
     /// Since when the core's timers are due and are put off.
     put_off_since: Option<Millis>,
     scratch: Box<[u8]>,
-    /// A socket that [`Driver::poll_wait`] took out of `accepted`.
-    next_accepted: Option<Accepted>,
     /// Sockets to read, each at most once; first those that waited longest.
     to_read: Vec<u32>,
     /// Connections to look at after the core has worked. One may be on it twice.
@@ -81,24 +71,21 @@ impl Driver {
         worker: usize,
         core: Core,
         poller: Poller,
-        accepted: mpsc::Receiver<Accepted>,
+        entrance: Entrance,
         workers: Arc<Workers>,
         clock: Clock,
-        accepting: Vec<JoinHandle<()>>,
     ) -> Self {
         Self {
             worker,
             core,
             poller,
+            entrance,
             sockets: Sockets::default(),
-            accepted,
             workers,
             clock,
-            accepting,
             stop_by: None,
             put_off_since: None,
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-            next_accepted: None,
             to_read: Vec::new(),
             to_flush: Vec::new(),
             handovers: Vec::new(),
@@ -107,64 +94,41 @@ impl Driver {
 
     /// Takes turns until the worker was asked to stop and has done so.
     ///
-    /// The runtime learns of new events through an edge on the epoll's own descriptor. Its readiness is cleared only after
-    /// a turn that left nothing undone; otherwise other tasks of the worker run, and the next turn follows.
-    pub(super) async fn run(mut self) -> io::Result<()> {
-        let events = watch(self.poller.fd())?;
-        let mut alarm = Alarm { sleep: Box::pin(tokio::time::sleep_until(Instant::now())), at: None };
+    /// # Errors
+    /// Nothing can be waited for, which only a bug brings about.
+    pub(super) fn run(mut self) -> io::Result<()> {
         let mut more = false;
         loop {
-            let mut guard = poll_fn(|cx| self.poll_wait(cx, &events, &mut alarm, more)).await?;
-            more = self.turn();
+            let patience_ms = if more { Some(0) } else { self.patience_ms() };
+            more = self.turn(patience_ms)?;
             if self.has_stopped() {
                 self.flush_rest();
                 return Ok(());
             }
-            if more {
-                tokio::task::yield_now().await;
-            } else if let Some(guard) = &mut guard {
-                guard.clear_ready();
-            }
         }
     }
 
-    /// Ready when there is something to do: at once if the last turn left something. The guard tells that it is events.
-    fn poll_wait<'e>(
-        &mut self,
-        cx: &mut Context<'_>,
-        events: &'e AsyncFd<Arc<OwnedFd>>,
-        alarm: &mut Alarm,
-        more: bool,
-    ) -> Poll<io::Result<Option<AsyncFdReadyGuard<'e, Arc<OwnedFd>>>>> {
-        if let Poll::Ready(guard) = events.poll_read_ready(cx) {
-            return Poll::Ready(guard.map(Some));
-        }
-        if more {
-            return Poll::Ready(Ok(None));
-        }
-        if let Poll::Ready(Some(accepted)) = self.accepted.poll_recv(cx) {
-            self.next_accepted = Some(accepted);
-            return Poll::Ready(Ok(None));
-        }
+    /// How long there is nothing to do unless something happens, in milliseconds. `None` if there is no end to it.
+    fn patience_ms(&self) -> Option<u64> {
         let now = self.clock.now();
         let congested = self.core.is_congested(now).then(|| now + CONGESTED_MS);
         if congested.is_none() && !self.to_read.is_empty() {
             // Time has passed since the turn, which left them because of a worker that was behind: it is waited for no more.
-            return Poll::Ready(Ok(None));
+            return Some(0);
         }
         // What is put off is looked at again together with the sockets that it waits for.
         let tick = self.core.next_tick().filter(|_| congested.is_none() || self.put_off_since.is_none());
-        let deadlines = [tick, self.sockets.next_overdue(), self.stop_by, congested];
-        ready!(alarm.poll(cx, deadlines.into_iter().flatten().min(), self.clock));
-        Poll::Ready(Ok(None))
+        let deadlines = [tick, self.sockets.next_overdue(), self.stop_by, congested, self.entrance.opens_at()];
+        deadlines.into_iter().flatten().min().map(|at| at.since(now))
     }
 
-    /// Does what there is to do, each part of it bounded. `true` if something is left.
-    fn turn(&mut self) -> bool {
+    /// Waits until something has happened, for so long at most, and does what there is to do, each part of it bounded. `true`
+    /// if something is left.
+    fn turn(&mut self, patience_ms: Option<u64>) -> io::Result<bool> {
+        let mut more = self.poller.wait(patience_ms)?;
         let began = self.clock.now();
-        let accepted_all = self.take_accepted(began);
-        let mut more = self.poller.take_events();
         let rung = self.note_events();
+        self.accept(began);
         let has_read = if self.core.is_congested(began) { self.to_read.is_empty() } else { self.read_sockets() };
         if rung {
             // Requests about the connections that arrive may be in the mail.
@@ -183,9 +147,9 @@ impl Driver {
         self.core.flush_mail();
         let congested = self.core.is_congested(now);
         let tick_waits = congested && self.put_off_since.is_some();
-        more |= !accepted_all || !congested && !self.to_read.is_empty();
+        more |= !congested && !self.to_read.is_empty();
         more |= !self.to_flush.is_empty() || self.core.has_dirty();
-        more || !tick_waits && self.core.next_tick().is_some_and(|at| at <= now)
+        Ok(more || !tick_waits && self.core.next_tick().is_some_and(|at| at <= now))
     }
 
     /// Lets the core do what is due; not yet, for a bounded time, if `unread` bytes may be from those whose Keep Alive is
@@ -208,19 +172,19 @@ impl Driver {
         self.put_off_since = has_more.then_some(since);
     }
 
-    fn take_accepted(&mut self, now: Millis) -> bool {
+    /// Lets in some of those who wait at the listeners. Who is left is announced again.
+    fn accept(&mut self, now: Millis) {
+        self.entrance.open(&self.poller, now);
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some(accepted) = self.next_accepted.take().or_else(|| self.accepted.try_recv().ok()) else {
-                return true;
-            };
-            if self.stop_by.is_some() {
-                continue;
-            }
-            if let Some(conn) = self.core.accept(accepted.peer, &accepted.listener, now) {
-                self.add_socket(conn, accepted.fd, now);
-            }
+            let Some(accepted) = self.entrance.accept(&self.poller, now) else { return };
+            self.admit(accepted, now);
         }
-        false
+    }
+
+    fn admit(&mut self, Accepted { fd, peer, listener }: Accepted, now: Millis) {
+        if let Some(conn) = self.core.accept(peer, &listener, now) {
+            self.add_socket(conn, fd, now);
+        }
     }
 
     fn add_socket(&mut self, conn: u32, fd: OwnedFd, now: Millis) {
@@ -236,9 +200,16 @@ impl Driver {
     fn note_events(&mut self) -> bool {
         let mut rung = false;
         for readiness in self.poller.readiness() {
-            let Readiness::Socket { conn, readable, ending, writable } = readiness else {
-                rung = true;
-                continue;
+            let (conn, readable, ending, writable) = match readiness {
+                Readiness::Socket { conn, readable, ending, writable } => (conn, readable, ending, writable),
+                Readiness::Listener(number) => {
+                    self.entrance.knock(number);
+                    continue;
+                }
+                Readiness::Doorbell => {
+                    rung = true;
+                    continue;
+                }
             };
             let Some(socket) = self.sockets.get(conn) else { continue };
             socket.ending |= ending;
@@ -354,7 +325,7 @@ impl Driver {
         if self.stop_by.is_none() && self.core.is_stopping() {
             // From now on: all handlers have been told, which may have taken long.
             self.stop_by = Some(self.clock.now() + STOP_MS_MAX);
-            self.accepting.drain(..).for_each(|task| task.abort());
+            self.entrance.close(&self.poller);
             self.workers.enter_stopping();
         }
     }
@@ -372,27 +343,4 @@ impl Driver {
 /// Whether a peer has sent nothing more, and will not. What it has sent stays where it is.
 fn has_ended(fd: &OwnedFd) -> bool {
     !matches!(net::recv(fd, &mut [0][..], RecvFlags::PEEK), Ok((1.., _)) | Err(Errno::AGAIN | Errno::INTR))
-}
-
-/// The one timer of a worker. It is set anew only when the next deadline is another one.
-struct Alarm {
-    sleep: Pin<Box<Sleep>>,
-    at: Option<Millis>,
-}
-
-impl Alarm {
-    fn poll(&mut self, cx: &mut Context<'_>, at: Option<Millis>, clock: Clock) -> Poll<()> {
-        let Some(deadline) = at else {
-            self.at = None;
-            return Poll::Pending;
-        };
-        if self.at != at {
-            self.at = at;
-            self.sleep.as_mut().reset(Instant::from_std(clock.instant(deadline)));
-        }
-        ready!(self.sleep.as_mut().poll(cx));
-        // It has fired: it has to be set again, even for the same moment.
-        self.at = None;
-        Poll::Ready(())
-    }
 }

@@ -1,35 +1,32 @@
-//! Listening sockets, and the tasks that accept from them.
+//! Listening sockets, and how a worker accepts from them.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
 
-use super::poller::watch;
-use crate::clock::Clock;
+use super::poller::Poller;
+use crate::clock::Millis;
 
 /// Connections that the kernel keeps for us until we accept them, unless the system allows fewer.
 const BACKLOG: i32 = 4096;
 
-/// First and longest pause after the process or the system has run out of something.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// First and longest pause after the process or the system has run out of something, in milliseconds.
+const BACK_OFF_MS: (u64, u64) = (20, 1_000);
 
 /// Such a shortage is logged once in this time, in milliseconds, by all workers together.
 const COMPLAIN_EVERY_MS: u64 = 10_000;
 
-/// A socket that was accepted, on its way to the driver.
+/// A socket that was accepted.
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) fd: OwnedFd,
     pub(super) peer: SocketAddr,
+    /// The address as handlers are told it.
     pub(super) listener: Arc<str>,
 }
 
@@ -69,35 +66,15 @@ impl Listener {
         self.addr
     }
 
-    /// Accepts until `accepted` is closed. A full channel keeps connections in the kernel's queue.
-    pub(super) async fn accept(self, accepted: mpsc::Sender<Accepted>, clock: Clock) {
-        let socket = match watch(Arc::clone(&self.socket)) {
-            Ok(socket) => socket,
-            Err(error) => {
-                tracing::error!(listener = %self.name, %error, "cannot wait for connections; this worker accepts none");
-                return;
-            }
-        };
-        let mut pause = BACK_OFF.0;
-        while let Ok(permit) = accepted.reserve().await {
-            match accept_one(&socket).await {
-                Ok((fd, peer)) => {
-                    pause = BACK_OFF.0;
-                    permit.send(Accepted { fd, peer, listener: Arc::clone(&self.name) });
-                }
-                Err(error) if is_shortage(&error) => {
-                    self.complain(&error, clock);
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(BACK_OFF.1);
-                }
-                // The connection failed before we came to it; there is nobody to tell.
-                Err(error) => tracing::debug!(listener = %self.name, %error, "a connection was not accepted"),
-            }
-        }
+    /// Takes the first connection that waits.
+    fn accept(&self) -> io::Result<Accepted> {
+        let (fd, peer) = net::acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+        let peer = peer.ok_or_else(|| io::Error::other("its peer has no address"))?;
+        Ok(Accepted { fd, peer: SocketAddr::try_from(peer)?, listener: Arc::clone(&self.name) })
     }
 
-    fn complain(&self, error: &io::Error, clock: Clock) {
-        let now = clock.now().0 + 1;
+    fn complain(&self, error: &io::Error, now: Millis) {
+        let now = now.0 + 1;
         let last = self.complained_at_ms.load(Ordering::Relaxed);
         let due = last == 0 || now >= last + COMPLAIN_EVERY_MS;
         let exchange = |last| self.complained_at_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed);
@@ -111,12 +88,87 @@ impl Listener {
     }
 }
 
-async fn accept_one(socket: &AsyncFd<Arc<OwnedFd>>) -> io::Result<(OwnedFd, SocketAddr)> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let accept = |socket: &Arc<OwnedFd>| Ok(net::acceptfrom_with(socket, flags)?);
-    let (fd, peer) = socket.async_io(Interest::READABLE, accept).await?;
-    let peer = peer.ok_or_else(|| io::Error::other("its peer has no address"))?;
-    Ok((fd, SocketAddr::try_from(peer)?))
+/// Where one worker lets connections in: all listeners, watched by its epoll.
+///
+/// While the process or the system has run out of something they are not watched, so that nobody is woken up in vain; who
+/// comes meanwhile waits in the kernel's queue.
+pub(super) struct Entrance {
+    listeners: Vec<Listener>,
+    /// Numbers of those where somebody waits.
+    knocking: Vec<usize>,
+    /// When they are to be watched, if they are not yet, or not after a shortage.
+    opens_at: Option<Millis>,
+    /// How long the next shortage is taken to last, in milliseconds.
+    pause_ms: u64,
+}
+
+impl Entrance {
+    /// One that is to be opened at once.
+    pub(super) fn new(listeners: Vec<Listener>) -> Self {
+        Self { listeners, knocking: Vec::new(), opens_at: Some(Millis(0)), pause_ms: BACK_OFF_MS.0 }
+    }
+
+    /// When the entrance is to be opened, if it is to be.
+    pub(super) fn opens_at(&self) -> Option<Millis> {
+        self.opens_at
+    }
+
+    /// Opens the entrance if it is time to.
+    pub(super) fn open(&mut self, poller: &Poller, now: Millis) {
+        if self.opens_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.opens_at = None;
+        for number in 0..self.listeners.len() {
+            if let Err(error) = poller.add_listener(&self.listeners[number].socket, number) {
+                return self.close_for_a_time(&error, number, poller, now);
+            }
+        }
+    }
+
+    /// Closes the entrance for good.
+    pub(super) fn close(&mut self, poller: &Poller) {
+        self.knocking.clear();
+        self.opens_at = None;
+        for listener in &self.listeners {
+            // It fails where it is not watched, which is what is wanted.
+            let _ = poller.remove(&listener.socket);
+        }
+    }
+
+    /// Somebody waits at the listener of this number.
+    pub(super) fn knock(&mut self, number: usize) {
+        if !self.knocking.contains(&number) {
+            self.knocking.push(number);
+        }
+    }
+
+    /// Accepts one of those who wait. `None` if there is nobody, or nobody can be let in for a time.
+    pub(super) fn accept(&mut self, poller: &Poller, now: Millis) -> Option<Accepted> {
+        while let Some(&number) = self.knocking.last() {
+            match self.listeners[number].accept() {
+                Ok(accepted) => {
+                    self.pause_ms = BACK_OFF_MS.0;
+                    return Some(accepted);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => drop(self.knocking.pop()),
+                Err(error) if is_shortage(&error) => self.close_for_a_time(&error, number, poller, now),
+                Err(error) => {
+                    // The connection failed before we came to it; there is nobody to tell. Who is behind it is announced again.
+                    tracing::debug!(listener = %self.listeners[number].name, %error, "a connection was not accepted");
+                    self.knocking.pop();
+                }
+            }
+        }
+        None
+    }
+
+    fn close_for_a_time(&mut self, error: &io::Error, number: usize, poller: &Poller, now: Millis) {
+        self.listeners[number].complain(error, now);
+        self.close(poller);
+        self.opens_at = Some(now + self.pause_ms);
+        self.pause_ms = (self.pause_ms * 2).min(BACK_OFF_MS.1);
+    }
 }
 
 /// Whether the process or the system has run out of something: trying again at once would only burn time.
@@ -127,24 +179,84 @@ fn is_shortage(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
+    use crate::io::poller::{Doorbell, Readiness};
+
+    fn poller() -> Poller {
+        Poller::new(Poller::create(&Doorbell::new().unwrap()).unwrap())
+    }
+
+    /// The numbers of the listeners that are reported, once there is something.
+    fn reported(poller: &mut Poller, patience_ms: Option<u64>) -> Vec<usize> {
+        poller.wait(patience_ms).unwrap();
+        let listener = |readiness| match readiness {
+            Readiness::Listener(number) => Some(number),
+            _ => None,
+        };
+        poller.readiness().filter_map(listener).collect()
+    }
 
     #[test]
     fn accepted_sockets_do_not_delay_small_segments_and_do_not_block() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-            let addr = listener.addr();
-            let (sender, mut receiver) = mpsc::channel(1);
-            tokio::spawn(listener.accept(sender, Clock::start()));
-            let client = tokio::task::spawn_blocking(move || std::net::TcpStream::connect(addr).unwrap());
-            let accepted = receiver.recv().await.unwrap();
-            let client = client.await.unwrap();
-            assert_eq!(accepted.peer, client.local_addr().unwrap());
-            assert_eq!(*accepted.listener, *addr.to_string());
-            assert!(sockopt::tcp_nodelay(&accepted.fd).unwrap());
-            let error = net::recv(&accepted.fd, &mut [0_u8; 1], net::RecvFlags::empty()).unwrap_err();
-            assert_eq!(error, Errno::AGAIN);
-        });
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = listener.addr();
+        let client = TcpStream::connect(addr).unwrap();
+        let accepted = listener.accept().unwrap();
+        assert_eq!(accepted.peer, client.local_addr().unwrap());
+        assert_eq!(*accepted.listener, *addr.to_string());
+        assert!(sockopt::tcp_nodelay(&accepted.fd).unwrap());
+        let error = net::recv(&accepted.fd, &mut [0_u8; 1], net::RecvFlags::empty()).unwrap_err();
+        assert_eq!(error, Errno::AGAIN);
+    }
+
+    #[test]
+    fn who_was_not_accepted_is_announced_again() {
+        let listeners: Vec<_> = (0..2).map(|_| Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap()).collect();
+        let clients = [1, 1, 0].map(|number: usize| TcpStream::connect(listeners[number].addr()).unwrap());
+        let (mut entrance, mut poller) = (Entrance::new(listeners), poller());
+        entrance.open(&poller, Millis(0));
+        let mut peers = Vec::new();
+        while peers.len() < clients.len() {
+            let numbers = reported(&mut poller, None);
+            assert!(!numbers.is_empty());
+            numbers.into_iter().for_each(|number| entrance.knock(number));
+            // One of several, as when a turn has no time for more.
+            peers.extend(entrance.accept(&poller, Millis(0)).map(|accepted| accepted.peer));
+        }
+        peers.sort_unstable();
+        let mut expected = clients.map(|client| client.local_addr().unwrap());
+        expected.sort_unstable();
+        assert_eq!(peers, expected);
+        assert_eq!(reported(&mut poller, Some(0)), [0; 0]);
+    }
+
+    #[test]
+    fn nobody_is_announced_while_something_has_run_out() {
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let _client = TcpStream::connect(listener.addr()).unwrap();
+        let (mut entrance, mut poller) = (Entrance::new(vec![listener]), poller());
+        entrance.open(&poller, Millis(0));
+        let shortage = io::Error::from(Errno::MFILE);
+        let mut now = Millis(5);
+        for pause_ms in [20, 40, 80, 160, 320, 640, 1_000, 1_000] {
+            assert_eq!(reported(&mut poller, None), [0]);
+            entrance.knock(0);
+            entrance.close_for_a_time(&shortage, 0, &poller, now);
+            assert!(entrance.accept(&poller, now).is_none());
+            assert_eq!(entrance.opens_at(), Some(now + pause_ms));
+            entrance.open(&poller, now + (pause_ms - 1));
+            assert_eq!(reported(&mut poller, Some(0)), [0; 0], "pause of {pause_ms} ms");
+            now = now + pause_ms;
+            entrance.open(&poller, now);
+            assert_eq!(entrance.opens_at(), None);
+        }
+        entrance.knock(0);
+        assert!(entrance.accept(&poller, now).is_some());
+        entrance.close_for_a_time(&shortage, 0, &poller, now);
+        assert_eq!(entrance.opens_at(), Some(now + 20), "the shortage was over");
+        entrance.close(&poller);
+        assert_eq!(entrance.opens_at(), None, "closed for good");
     }
 }

@@ -1,8 +1,7 @@
 //! Sockets, threads and time: everything that the core does not know about.
 //!
-//! One [`worker`] is one thread with a `current_thread` runtime. Its MQTT sockets are in an epoll of its own
-//! ([`poller`]), which the runtime sees as one file descriptor; the [`driver`] moves bytes between them and the core.
-//! Listening sockets are ordinary tasks of the same runtime ([`listener`]).
+//! One [`worker`] is one plain thread, which sleeps nowhere but in its own epoll ([`poller`]): its sockets are there, the
+//! [`listener`]s of the server, and a doorbell that other threads ring. The [`driver`] moves bytes between sockets and core.
 
 mod driver;
 pub(crate) mod listener;

@@ -7,21 +7,19 @@ use std::sync::Arc;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-
-/// Lets the runtime of this thread watch a descriptor for something to read.
-pub(super) fn watch(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
-    // Deprecated for an `unsafe` function, because a type may lie about its descriptor. `OwnedFd` does not.
-    #[allow(deprecated)]
-    AsyncFd::with_interest(fd, Interest::READABLE)
-}
+use rustix::io::Errno;
 
 /// Events taken from the kernel at once. More of them make longer batches, and longer turns.
 const EVENTS_MAX: usize = 1024;
 
 /// What the doorbell is registered as; connections are registered as their slot, which has 32 bits.
 const DOORBELL: u64 = u64::MAX;
+
+/// What the first listener is registered as; the others follow.
+const LISTENERS: u64 = 1 << 32;
+
+/// The longest time to wait, in milliseconds: what the kernel takes has a bound, and looking once an hour costs nothing.
+const WAIT_MS_MAX: u64 = 3_600_000;
 
 /// Wakes one worker from any thread.
 #[derive(Debug, Clone)]
@@ -45,6 +43,8 @@ impl Doorbell {
 pub(super) enum Readiness {
     /// Another thread has something for this worker.
     Doorbell,
+    /// Somebody waits to be accepted by the listener of this number.
+    Listener(usize),
     /// A socket of this worker.
     Socket {
         /// The connection's slot.
@@ -62,7 +62,9 @@ impl From<&Event> for Readiness {
     fn from(event: &Event) -> Self {
         let (data, flags) = (event.data.u64(), event.flags);
         match u32::try_from(data) {
-            Err(_) => Self::Doorbell,
+            Err(_) if data == DOORBELL => Self::Doorbell,
+            // It has the number of a place in a list.
+            Err(_) => Self::Listener(usize::try_from(data - LISTENERS).unwrap_or(usize::MAX)),
             Ok(conn) => {
                 let ending = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
                 let readable = ending || flags.contains(EventFlags::IN);
@@ -74,11 +76,11 @@ impl From<&Event> for Readiness {
 
 /// An epoll of one worker.
 ///
-/// Everything is registered edge-triggered, once, for both directions: afterwards no message costs an `epoll_ctl`, a
+/// Sockets are registered edge-triggered, once, for both directions: afterwards no message costs an `epoll_ctl`, a
 /// blocked socket neither, and the doorbell need not be read. Whoever handles an event therefore remembers what it has
-/// left undone.
+/// left undone. Listeners are reported for as long as somebody waits there, to one worker of those that wait.
 pub(super) struct Poller {
-    epoll: Arc<OwnedFd>,
+    epoll: OwnedFd,
     events: Vec<Event>,
 }
 
@@ -91,35 +93,46 @@ impl Poller {
     }
 
     pub(super) fn new(epoll: OwnedFd) -> Self {
-        Self { epoll: Arc::new(epoll), events: Vec::with_capacity(EVENTS_MAX) }
-    }
-
-    /// The epoll itself, which is readable while it has events.
-    pub(super) fn fd(&self) -> Arc<OwnedFd> {
-        Arc::clone(&self.epoll)
+        Self { epoll, events: Vec::with_capacity(EVENTS_MAX) }
     }
 
     /// Registers a connection's socket. What is possible on it already is reported as well. Closing the socket ends it.
     pub(super) fn add(&self, socket: impl AsFd, conn: u32) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        Ok(epoll::add(&*self.epoll, socket, EventData::new_u64(u64::from(conn)), flags)?)
+        Ok(epoll::add(&self.epoll, socket, EventData::new_u64(u64::from(conn)), flags)?)
     }
 
-    /// Ends the registration of a socket that stays open, on its way to another worker.
+    /// Registers a listener of all workers.
+    pub(super) fn add_listener(&self, socket: impl AsFd, number: usize) -> io::Result<()> {
+        let data = EventData::new_u64(LISTENERS + number as u64);
+        Ok(epoll::add(&self.epoll, socket, data, EventFlags::IN | EventFlags::EXCLUSIVE)?)
+    }
+
+    /// Ends the registration of a socket that stays open, on its way to another worker, or of a listener.
     pub(super) fn remove(&self, socket: impl AsFd) -> io::Result<()> {
-        Ok(epoll::delete(&*self.epoll, socket)?)
+        Ok(epoll::delete(&self.epoll, socket)?)
     }
 
-    /// Takes what has happened, without waiting. `true` if there may be more.
-    pub(super) fn take_events(&mut self) -> bool {
-        const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+    /// Waits until something has happened, for `patience_ms` milliseconds at most if there is such a bound, and takes it.
+    /// `true` if there may be more.
+    ///
+    /// # Errors
+    /// The epoll is of no use, which only a bug makes it.
+    pub(super) fn wait(&mut self, patience_ms: Option<u64>) -> io::Result<bool> {
+        let timeout = patience_ms.map(|millis| Timespec {
+            tv_sec: i64::try_from(millis.min(WAIT_MS_MAX) / 1000).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(millis.min(WAIT_MS_MAX) % 1000 * 1_000_000).unwrap_or(0),
+        });
         self.events.clear();
-        // An interrupted call has taken nothing: there may be more.
-        let taken = epoll::wait(&*self.epoll, spare_capacity(&mut self.events), Some(&AT_ONCE));
-        taken.map_or(true, |count| count == EVENTS_MAX)
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), timeout.as_ref()) {
+            Ok(count) => Ok(count == EVENTS_MAX),
+            // It was interrupted, and has taken nothing: there may be something.
+            Err(Errno::INTR) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// What [`Poller::take_events`] took.
+    /// What [`Poller::wait`] took.
     pub(super) fn readiness(&self) -> impl Iterator<Item = Readiness> {
         self.events.iter().map(Readiness::from)
     }
@@ -135,9 +148,9 @@ mod tests {
         let mut poller = Poller::new(Poller::create(&doorbell).unwrap());
         for _ in 0..3 {
             doorbell.ring();
-            assert!(!poller.take_events());
+            assert!(!poller.wait(None).unwrap());
             assert_eq!(poller.readiness().collect::<Vec<_>>(), [Readiness::Doorbell]);
-            poller.take_events();
+            poller.wait(Some(0)).unwrap();
             assert_eq!(poller.readiness().count(), 0);
         }
     }
@@ -149,7 +162,7 @@ mod tests {
         let mut poller = Poller::new(Poller::create(&Doorbell::new().unwrap()).unwrap());
         poller.add(&theirs, 7).unwrap();
         let mut expect = |readable, ending| {
-            poller.take_events();
+            poller.wait(Some(0)).unwrap();
             let socket = Readiness::Socket { conn: 7, readable, ending, writable: true };
             assert_eq!(poller.readiness().collect::<Vec<_>>(), [socket]);
         };

@@ -1,4 +1,4 @@
-//! One thread with its runtime, its core and its driver.
+//! One thread with its core and its driver.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,19 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use tokio::sync::mpsc;
-
 use super::driver::Driver;
-use super::listener::Listener;
+use super::listener::{Entrance, Listener};
 use super::poller::{Doorbell, Poller};
 use crate::clock::Clock;
 use crate::core::mail::{Mail, Mailboxes};
 use crate::core::{Core, Handover, Shared};
 use crate::plugin::Watch;
-use crate::report::{self, Tally};
-
-/// Accepted sockets that wait for the driver of their worker.
-const ACCEPTED_MAX: usize = 256;
 
 /// Where other threads reach a worker.
 #[derive(Debug)]
@@ -135,26 +129,15 @@ pub(crate) fn start(seed: Seed) -> io::Result<JoinHandle<bool>> {
     let worker = seed.worker;
     // What can fail is made here, so that it fails before anything has started.
     let epoll = seed.workers.epoll(worker)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(seed.name).spawn(move || {
         let workers = Arc::clone(&seed.workers);
         let mailboxes = seed.shared.mailboxes.clone();
         let _ending = Ending(seed.on_end);
         let run = || {
             seed.watch.sit(worker);
-            let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
-            let accepting = seed.listeners.into_iter();
-            let accepting: Vec<_> =
-                accepting.map(|listener| runtime.spawn(listener.accept(sender.clone(), seed.clock))).collect();
-            if worker == 0 {
-                // One for all workers. It ends with the runtime.
-                let counters = Arc::clone(&seed.shared.counters);
-                let say = |tally: &Tally| tally.log("in the last 10 seconds");
-                drop(runtime.spawn(report::run(counters, report::PERIOD, say)));
-            }
             let core = Core::new(worker, seed.shared, seed.clock.now());
-            let driver = Driver::new(worker, core, Poller::new(epoll), accepted, workers, seed.clock, accepting);
-            runtime.block_on(tokio::task::unconstrained(driver.run()))
+            let entrance = Entrance::new(seed.listeners);
+            Driver::new(worker, core, Poller::new(epoll), entrance, workers, seed.clock).run()
         };
         let outcome = catch_unwind(AssertUnwindSafe(run));
         let as_asked = matches!(outcome, Ok(Ok(())));

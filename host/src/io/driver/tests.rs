@@ -69,9 +69,15 @@ impl Handler for Hooked {
     }
 }
 
+impl Driver {
+    /// A turn with what has happened by now.
+    fn turn_at_once(&mut self) -> bool {
+        self.turn(Some(0)).unwrap()
+    }
+}
+
 struct Net {
     drivers: Vec<Driver>,
-    accepted: Vec<mpsc::Sender<Accepted>>,
     workers: Arc<Workers>,
     mailboxes: Mailboxes,
 }
@@ -85,23 +91,19 @@ impl Net {
         let plugin = Plugin::from_static::<Hooked>("hooked", "1.0.0", "{}", &services).unwrap();
         let chain = Chain::new(vec![plugin]).unwrap();
         let shared = Arc::new(Shared::new(Limits::default(), chain, mailboxes.clone(), false));
-        let (mut drivers, mut accepted) = (Vec::new(), Vec::new());
-        for worker in 0..count {
-            let (sender, receiver) = mpsc::channel(16);
+        let driver = |worker| {
             let core = Core::new(worker, Arc::clone(&shared), clock.now());
             let poller = Poller::new(workers.epoll(worker).unwrap());
-            let workers = Arc::clone(&workers);
-            drivers.push(Driver::new(worker, core, poller, receiver, workers, clock, Vec::new()));
-            accepted.push(sender);
-        }
-        Self { drivers, accepted, workers, mailboxes }
+            Driver::new(worker, core, poller, Entrance::new(Vec::new()), Arc::clone(&workers), clock)
+        };
+        Self { drivers: (0..count).map(driver).collect(), workers: Arc::clone(&workers), mailboxes }
     }
 
     /// Turns of all workers until nothing is left to do, by them or by the one that they give it to.
     fn settle(&mut self) {
         let mut idle = 0;
         for _ in 0..1000 {
-            let busy = self.drivers.iter_mut().filter_map(|driver| driver.turn().then_some(())).count();
+            let busy = self.drivers.iter_mut().filter_map(|driver| driver.turn_at_once().then_some(())).count();
             idle = if busy > 0 { 0 } else { idle + 1 };
             if idle == 3 {
                 return;
@@ -116,8 +118,8 @@ impl Net {
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
         let accepted = Accepted { fd: ours.into(), peer: ([127, 0, 0, 1], 9).into(), listener: "test".into() };
-        self.accepted[worker].try_send(accepted).unwrap();
-        self.drivers[worker].turn();
+        let now = self.drivers[worker].clock.now();
+        self.drivers[worker].admit(accepted, now);
         theirs
     }
 
@@ -176,7 +178,7 @@ fn connection_is_given_away_before_another_socket_is_read() {
     set_hook(move || seen.set(!workers.nothing_arrives(1)));
     unwelcome.write_all(&connect(&id_of(1, "unwelcome"), 0)).unwrap();
     slow.write_all(HOOK_PUBLISH).unwrap();
-    net.drivers[0].turn();
+    net.drivers[0].turn_at_once();
     assert!(has_left.get(), "it waits for a callback of somebody else");
     net.settle();
     let bytes = received(&mut unwelcome);
@@ -216,7 +218,7 @@ fn silence_is_not_judged_while_bytes_are_unread() {
         client.write_all(&flood()).unwrap();
     }
     punctual.write_all(&PINGREQ).unwrap();
-    net.drivers[0].turn();
+    net.drivers[0].turn_at_once();
     assert!(!net.drivers[0].to_read.is_empty(), "the turn's budget is used up");
     assert_eq!(received(&mut silent), [0; 0]);
     net.settle();
@@ -236,7 +238,7 @@ fn silence_is_judged_in_the_end_however_much_there_is_to_read() {
         for client in &mut floods {
             let _ = client.write(&flood());
         }
-        net.drivers[0].turn();
+        net.drivers[0].turn_at_once();
         bytes = received(&mut silent);
     }
     assert_eq!(bytes, KEEP_ALIVE_TIMEOUT);
@@ -278,12 +280,12 @@ fn clients_are_told_of_the_end_though_handlers_took_long_for_it() {
     }
     set_hook(|| std::thread::sleep(Duration::from_millis(STOP_MS_MAX + 50)));
     assert!(net.mailboxes.post(0, Mail::Stop));
-    net.drivers[0].turn();
+    net.drivers[0].turn_at_once();
     assert!(!net.drivers[0].has_stopped(), "nobody was given the time to read");
     let mut bytes = Vec::new();
     for _ in 0..100 {
         bytes.extend(received(&mut client));
-        net.drivers[0].turn();
+        net.drivers[0].turn_at_once();
     }
     assert!(bytes.ends_with(&[0xe0, 1, 0x8b]), "{:02x?}", &bytes[bytes.len().saturating_sub(20)..]);
     std::thread::sleep(Duration::from_millis(STOP_MS_MAX + 50));
@@ -296,10 +298,10 @@ fn stop_is_noticed_though_the_bell_rang_in_an_earlier_turn() {
     let mut net = Net::new(1);
     assert!(net.mailboxes.post(0, Mail::Stop));
     let driver = &mut net.drivers[0];
-    driver.poller.take_events();
+    driver.poller.wait(None).unwrap();
     let now = driver.clock.now();
     driver.core.on_mail(now);
-    driver.turn();
+    driver.turn_at_once();
     assert!(driver.has_stopped());
 }
 
@@ -319,6 +321,6 @@ fn will_of_who_is_lost_while_it_is_sent_to_is_sent_at_once() {
     let lost = Cell::new(Some(lost));
     set_hook(move || drop(lost.take()));
     from.write_all(HOOK_PUBLISH).unwrap();
-    while net.drivers[0].turn() {}
+    while net.drivers[0].turn_at_once() {}
     assert_eq!(received(&mut heir), b"\x30\x06\0\x01w\0it");
 }
