@@ -13,7 +13,7 @@ use rustix::net::{self, RecvFlags};
 
 use super::listener::{Accepted, Entrance};
 use super::poller::{Poller, Readiness};
-use super::sockets::{Queued, Sockets, Stage};
+use super::sockets::{Queued, Sockets, Stage, Stream};
 use super::worker::Workers;
 use crate::clock::{Clock, Millis};
 use crate::core::{Core, Handover};
@@ -212,7 +212,9 @@ impl Driver {
                 }
             };
             let Some(socket) = self.sockets.get(conn) else { continue };
-            socket.ending |= ending;
+            if ending && socket.stream == Stream::Open {
+                socket.stream = Stream::Ending;
+            }
             if readable && socket.queued == Queued::No {
                 socket.queued = Queued::Yes;
                 self.to_read.push(conn);
@@ -254,7 +256,7 @@ impl Driver {
         let Some(socket) = self.sockets.get(conn) else { return 0 };
         if self.core.is_waiting(conn) {
             socket.queued = Queued::Waits;
-            let has_gone = socket.ending && self.core.may_give_up(conn) && has_ended(&socket.fd);
+            let has_gone = socket.stream != Stream::Open && self.core.may_give_up(conn) && has_ended(&socket.fd);
             if has_gone {
                 self.lose(conn, now);
             }
@@ -265,6 +267,10 @@ impl Driver {
             return 0;
         }
         socket.queued = Queued::No;
+        if socket.stream == Stream::Ended {
+            self.end(conn, now);
+            return 0;
+        }
         match net::recv(&socket.fd, &mut self.scratch[..], RecvFlags::empty()) {
             Ok((0, _)) => {
                 self.end(conn, now);
@@ -273,9 +279,13 @@ impl Driver {
             Ok((bytes, _)) => {
                 // A short read has emptied the socket: what comes next is announced by an event, but for the end of the
                 // stream, if that was announced already.
-                if bytes == SCRATCH_BYTES || socket.ending {
+                let emptied = bytes < SCRATCH_BYTES;
+                if !emptied || socket.stream == Stream::Ending {
                     socket.queued = Queued::Yes;
                     self.to_read.push(conn);
+                }
+                if emptied && socket.stream == Stream::Ending {
+                    socket.stream = Stream::Ended;
                 }
                 if socket.stage == Stage::Open {
                     self.core.feed(conn, &self.scratch[..bytes], now);
@@ -287,7 +297,7 @@ impl Driver {
                 bytes
             }
             Err(Errno::AGAIN) => {
-                socket.ending = false;
+                socket.stream = Stream::Open;
                 0
             }
             Err(Errno::INTR) => {

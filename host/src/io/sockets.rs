@@ -28,6 +28,17 @@ pub(super) enum Queued {
     Waits,
 }
 
+/// How much a peer may still send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stream {
+    /// There is no end to be seen.
+    Open,
+    /// Nothing more than what is there, which has to be read to the end: no further event announces it.
+    Ending,
+    /// Everything was read.
+    Ended,
+}
+
 /// One socket. Small: it is paid for by every idle connection.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -40,8 +51,7 @@ pub(super) struct Socket {
     /// The send buffer is full; an event will say when it is not.
     pub(super) blocked: bool,
     pub(super) queued: Queued,
-    /// The peer will send nothing more, so that the end has to be read: no further event announces it.
-    pub(super) ending: bool,
+    pub(super) stream: Stream,
 }
 
 /// The sockets of one worker.
@@ -76,7 +86,7 @@ impl Sockets {
             stage: Stage::Open,
             blocked: false,
             queued: Queued::No,
-            ending: false,
+            stream: Stream::Open,
         });
     }
 

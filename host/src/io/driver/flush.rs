@@ -5,7 +5,7 @@ use rustix::net::{self, SendFlags, Shutdown};
 
 use super::Driver;
 use crate::clock::Millis;
-use crate::io::sockets::{Queued, Stage};
+use crate::io::sockets::{Queued, Stage, Stream};
 
 /// Calls of `send` in a turn, before readiness is asked for again.
 const SENDS_PER_TURN: usize = 512;
@@ -135,6 +135,11 @@ impl Driver {
                 socket.stage = Stage::Flushing;
                 self.sockets.close_by(conn, now + FLUSH_MS_MAX);
             }
+            return;
+        }
+        if socket.stream == Stream::Ended {
+            // There is nothing that it could still send, and so nothing to wait for.
+            self.release(conn);
             return;
         }
         socket.stage = Stage::Draining;

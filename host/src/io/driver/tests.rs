@@ -324,3 +324,31 @@ fn will_of_who_is_lost_while_it_is_sent_to_is_sent_at_once() {
     while net.drivers[0].turn_at_once() {}
     assert_eq!(received(&mut heir), b"\x30\x06\0\x01w\0it");
 }
+
+/// Its last packets, whatever a read takes at once, and then nothing more: no turn waits for what cannot come.
+#[test]
+fn client_that_has_gone_behind_its_last_packet_is_done_with_in_the_turn_that_reads_it() {
+    let mut net = Net::new(1);
+    let mut client = net.connect(0, "c", 0);
+    client.write_all(b"\xe0\0").unwrap();
+    drop(client);
+    net.drivers[0].turn_at_once();
+    assert_eq!(net.drivers[0].sockets.len(), 0);
+}
+
+#[test]
+fn what_was_sent_before_the_end_is_handled_and_answered() {
+    for length in [2, SCRATCH_BYTES, SCRATCH_BYTES + 2] {
+        let mut net = Net::new(1);
+        let mut client = net.connect(0, "c", 0);
+        client.write_all(&PINGREQ.repeat(length / 2)).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answers = Vec::new();
+        while net.drivers[0].sockets.len() > 0 {
+            net.drivers[0].turn_at_once();
+            answers.extend(received(&mut client));
+        }
+        answers.extend(received(&mut client));
+        assert_eq!(answers, PINGRESP.repeat(length / 2), "{length} bytes");
+    }
+}
