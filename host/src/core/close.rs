@@ -42,6 +42,7 @@ impl Core {
         } else {
             DisconnectKind::WithWill
         };
+        self.connections[slot as usize].has_left = true;
         self.close(slot, Closing::silent(kind, disconnect.reason_code));
         Next::Stop
     }

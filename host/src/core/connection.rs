@@ -55,6 +55,8 @@ pub(super) struct Connection {
     pub(super) is_held: bool,
     /// A plugin has a question that it has not answered: what is in `partial` waits for that.
     pub(super) is_waiting: bool,
+    /// DISCONNECT has come: the peer sends nothing more.
+    pub(super) has_left: bool,
     /// CONNECT asked for a session that ends with the connection.
     pub(super) asked_no_expiry: bool,
     /// Request Problem Information of the CONNECT packet.
@@ -198,6 +200,7 @@ impl Connection {
             dirty: false,
             is_held: false,
             is_waiting: false,
+            has_left: false,
             asked_no_expiry: true,
             problem_information: true,
             aliases_max: 0,

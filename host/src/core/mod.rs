@@ -487,6 +487,12 @@ impl Core {
         self.connections.get(slot as usize).is_some_and(|connection| connection.phase == Phase::Closing)
     }
 
+    /// Whether the peer of a connection that is closing has said so itself, and sends nothing more [MQTT-3.14.4-1].
+    #[must_use]
+    pub fn has_left(&self, slot: u32) -> bool {
+        self.connections.get(slot as usize).is_some_and(|connection| connection.has_left)
+    }
+
     /// The socket is gone: frees the slot. A connection that was not closed before ends as if it had been lost.
     pub fn release(&mut self, slot: u32) {
         if self.connections.get(slot as usize).is_some_and(|connection| connection.phase == Phase::Leaving) {

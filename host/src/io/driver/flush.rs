@@ -137,8 +137,9 @@ impl Driver {
             }
             return;
         }
-        if socket.stream == Stream::Ended {
-            // There is nothing that it could still send, and so nothing to wait for.
+        let is_emptied = socket.queued == Queued::No;
+        if socket.stream == Stream::Ended || is_emptied && self.core.has_left(conn) {
+            // Nothing comes any more that could destroy what is on its way.
             self.release(conn);
             return;
         }

@@ -325,14 +325,35 @@ fn will_of_who_is_lost_while_it_is_sent_to_is_sent_at_once() {
     assert_eq!(received(&mut heir), b"\x30\x06\0\x01w\0it");
 }
 
-/// Its last packets, whatever a read takes at once, and then nothing more: no turn waits for what cannot come.
 #[test]
-fn client_that_has_gone_behind_its_last_packet_is_done_with_in_the_turn_that_reads_it() {
+fn client_that_has_left_is_done_with_in_the_turn_that_reads_it() {
+    // [MQTT-3.14.4-2]: it has closed, or it waits for us.
+    for closes in [true, false] {
+        let mut net = Net::new(1);
+        let mut client = net.connect(0, "c", 0);
+        client.write_all(&[&PINGREQ[..], &[0xe0, 0]].concat()).unwrap();
+        let shut = closes.then(|| client.shutdown(std::net::Shutdown::Write).unwrap());
+        net.drivers[0].turn_at_once();
+        assert_eq!(net.drivers[0].sockets.len(), 0, "{shut:?}");
+        assert_eq!(client.read(&mut [0; 9]).unwrap(), PINGRESP.len());
+        assert_eq!(client.read(&mut [0; 9]).unwrap(), 0);
+    }
+}
+
+/// What it sends behind its DISCONNECT is not what we read, and would destroy the answer if we closed at once.
+#[test]
+fn client_that_goes_on_behind_its_disconnect_is_heard_out() {
     let mut net = Net::new(1);
     let mut client = net.connect(0, "c", 0);
-    client.write_all(b"\xe0\0").unwrap();
-    drop(client);
+    let mut sent = PINGREQ.repeat(3);
+    sent.extend([0xe0, 0]);
+    sent.resize(SCRATCH_BYTES + 9, 0);
+    client.write_all(&sent).unwrap();
     net.drivers[0].turn_at_once();
+    assert_eq!(net.drivers[0].sockets.len(), 1);
+    assert_eq!(received(&mut client), PINGRESP.repeat(3));
+    drop(client);
+    net.settle();
     assert_eq!(net.drivers[0].sockets.len(), 0);
 }
 
