@@ -1,6 +1,6 @@
 //! What a worker counts. Written by its worker only, readable by everybody.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::simple::atomic::{AtomicU64, Ordering};
 
 /// A number that one thread adds to and others read.
 #[derive(Debug, Default)]

@@ -269,6 +269,14 @@ impl Batch {
         std::mem::take(&mut self.mails)
     }
 
+    /// Appends what is in another one, which is empty then.
+    fn append(&mut self, other: &mut Self) {
+        self.encoded.extend_from_slice(&other.encoded);
+        self.mail_bytes += other.mail_bytes;
+        self.mails.append(&mut other.mails);
+        other.clear();
+    }
+
     /// Empties it and keeps the memory, up to a bound.
     pub fn clear(&mut self) {
         const KEEP_BYTES: usize = 1 << 20;
@@ -337,9 +345,11 @@ fn qos(bits: u8) -> QoS {
     QoS::from_u8(bits & 3).expect("pushed as a QoS")
 }
 
-/// One worker's mailbox. Anybody may put something in; only its worker empties it.
+/// One worker's mailbox. Anybody may put something in; only its worker empties it. It has cache lines of its own: others put
+/// something into the next one meanwhile.
+#[repr(align(128))]
 pub struct Mailbox {
-    batch: Mutex<Batch>,
+    waiting: Mutex<Waiting>,
     /// There is, or was, a [`Mail::Stop`] in it.
     is_last: AtomicBool,
     /// Its worker has ended. Written and read under the lock.
@@ -347,10 +357,58 @@ pub struct Mailbox {
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
+/// What waits in a mailbox. Little is copied while its lock is held, however many put something in: with many workers they
+/// would wait for each other.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// What came first.
+    first: Batch,
+    /// What came behind it, in order, before the worker has looked.
+    behind: Vec<Batch>,
+    /// Empty batches, whose memory is used for what comes next.
+    spare: Vec<Batch>,
+    /// Bytes of all these.
+    encoded_bytes: usize,
+    mail_bytes: usize,
+}
+
+/// How many batches wait behind the first one, and how many empty ones are kept.
+const BEHIND_MAX: usize = 64;
+const SPARE_MAX: usize = 8;
+/// Up to so many bytes it is no more work to copy them than to hand their memory over.
+const COPIED_BYTES_MAX: usize = 1024;
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
+    /// Puts `full` behind what there is, and leaves something empty in its place.
+    fn push(&mut self, full: &mut Batch) {
+        let (bytes, capacity) = (full.encoded.len(), full.encoded.capacity());
+        self.encoded_bytes += bytes;
+        self.mail_bytes += full.mail_bytes;
+        // Memory that is hardly used is not to pile up here.
+        let is_copied = bytes <= COPIED_BYTES_MAX || bytes < capacity / 4 || self.behind.len() >= BEHIND_MAX;
+        if self.first.is_empty() {
+            std::mem::swap(&mut self.first, full);
+        } else if is_copied {
+            self.last().append(full);
+        } else {
+            self.behind.push(std::mem::replace(full, self.spare.pop().unwrap_or_default()));
+        }
+    }
+
+    /// The batch that came last.
+    fn last(&mut self) -> &mut Batch {
+        self.behind.last_mut().unwrap_or(&mut self.first)
+    }
+}
+
 impl Mailbox {
-    fn batch(&self) -> MutexGuard<'_, Batch> {
-        // Nothing that can panic runs under this lock except allocation, so a poisoned batch is still whole.
-        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing that can panic runs under this lock except allocation, so what waits is still whole.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a request in. `false` if the mailbox is full; answers are always taken, there is one for each open ticket.
@@ -364,18 +422,20 @@ impl Mailbox {
     /// # Errors
     /// The mailbox is full, or its worker has ended.
     pub fn hand_in(&self, mail: Mail) -> Result<(), Refused> {
-        let mut batch = self.batch();
-        let (was_empty, bytes) = (batch.is_empty(), mail.bytes());
+        let mut waiting = self.waiting();
+        let (was_empty, bytes) = (waiting.is_empty(), mail.bytes());
         if self.is_closed.load(Ordering::Relaxed) {
             return Err(Refused { mail, closed: true });
         }
-        if batch.mail_bytes + bytes > REQUEST_BYTES_MAX && !matches!(mail, Mail::Stop | Mail::Answer { .. }) {
+        if waiting.mail_bytes + bytes > REQUEST_BYTES_MAX && !matches!(mail, Mail::Stop | Mail::Answer { .. }) {
             return Err(Refused { mail, closed: false });
         }
-        batch.mail_bytes += bytes;
         self.is_last.fetch_or(matches!(mail, Mail::Stop), Ordering::Relaxed);
-        batch.mails.push(mail);
-        drop(batch);
+        waiting.mail_bytes += bytes;
+        let last = waiting.last();
+        last.mail_bytes += bytes;
+        last.mails.push(mail);
+        drop(waiting);
         if was_empty {
             (self.wake)();
         }
@@ -384,39 +444,32 @@ impl Mailbox {
 
     /// The worker has ended: requests that wait are dropped, and so answered, and no more are taken.
     pub fn close(&self) {
-        let mut left = Batch::default();
-        let mut batch = self.batch();
+        let mut waiting = self.waiting();
         self.is_closed.store(true, Ordering::Relaxed);
-        std::mem::swap(&mut *batch, &mut left);
+        let left = std::mem::take(&mut *waiting);
         // Not under the lock: who waits may ask for more.
-        drop(batch);
+        drop(waiting);
         drop(left);
     }
 
-    /// Swaps `full` in, or appends it if the worker has not emptied the mailbox yet. Returns the bytes that wait there.
+    /// Swaps `full` in, behind what waits already. Returns the bytes that wait there.
     pub fn put(&self, full: &mut Batch) -> usize {
-        let mut batch = self.batch();
-        let was_empty = batch.is_empty();
-        if was_empty {
-            std::mem::swap(&mut *batch, full);
-        } else {
-            batch.encoded.extend_from_slice(&full.encoded);
-            batch.mail_bytes += full.mail_bytes;
-            batch.mails.append(&mut full.mails);
-        }
-        let waiting = batch.encoded.len();
-        drop(batch);
+        let mut waiting = self.waiting();
+        let was_empty = waiting.is_empty();
+        waiting.push(full);
+        let bytes = waiting.encoded_bytes;
+        drop(waiting);
         full.clear();
         if was_empty {
             (self.wake)();
         }
-        waiting
+        bytes
     }
 
     /// Bytes of messages that wait in it.
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {
-        self.batch().encoded.len()
+        self.waiting().encoded_bytes
     }
 
     /// Whether the worker is to stop when it comes to it.
@@ -427,11 +480,24 @@ impl Mailbox {
 
     /// Swaps everything into `empty`, whose memory is used for what comes next. `false` if there was nothing.
     pub fn take(&self, empty: &mut Batch) -> bool {
-        let mut batch = self.batch();
-        if batch.is_empty() {
+        let mut waiting = self.waiting();
+        if waiting.is_empty() {
             return false;
         }
-        std::mem::swap(&mut *batch, empty);
+        std::mem::swap(&mut waiting.first, empty);
+        (waiting.encoded_bytes, waiting.mail_bytes) = (0, 0);
+        let mut behind = std::mem::take(&mut waiting.behind);
+        drop(waiting);
+        if behind.is_empty() {
+            return true;
+        }
+        behind.iter_mut().for_each(|batch| empty.append(batch));
+        behind.truncate(SPARE_MAX);
+        let mut waiting = self.waiting();
+        if waiting.spare.is_empty() {
+            std::mem::swap(&mut waiting.spare, &mut behind);
+        }
+        drop(waiting);
         true
     }
 }
@@ -462,7 +528,7 @@ impl Mailboxes {
         Self(
             wake.into_iter()
                 .map(|wake| Mailbox {
-                    batch: Mutex::default(),
+                    waiting: Mutex::default(),
                     is_last: AtomicBool::new(false),
                     is_closed: AtomicBool::new(false),
                     wake,
@@ -575,6 +641,36 @@ mod tests {
         assert_eq!(batch.messages().count(), 3);
         assert_eq!(batch.take_mails().len(), 1);
         assert!(!boxes.of(0).take(&mut Batch::default()));
+    }
+
+    /// However long batches are, and whether there is room for them in each other.
+    #[test]
+    fn batches_that_pile_up_come_in_order() {
+        let boxes = Mailboxes::new(vec![Box::new(|| {})]);
+        let (mut batch, mut taken) = (Batch::default(), Batch::default());
+        for round in 0..3 {
+            let payload = [b'x'; 5000];
+            let lengths = (0..400_usize).map(|number| [0, 10, 1100, 5000][number * 7 % 4]);
+            for (number, length) in lengths.clone().enumerate() {
+                batch.push(Destination::Matching, &parts(&format!("{number}"), &payload[..length]));
+                boxes.of(0).put(&mut batch);
+                assert!(batch.is_empty());
+            }
+            assert!(boxes.of(0).post(Mail::Stop));
+            let (waiting, most) = (boxes.of(0).waiting_bytes(), lengths.clone().sum::<usize>() + 400 * 32);
+            assert!(boxes.of(0).take(&mut taken), "round {round}");
+            assert_eq!((boxes.of(0).waiting_bytes(), waiting, taken.take_mails().len()), (0, taken.encoded_bytes(), 1));
+            assert!(waiting < most, "{waiting} bytes");
+            let found: Vec<_> =
+                taken.messages().map(|(_, parts)| (parts.topic.to_owned(), parts.payload.len())).collect();
+            let expected: Vec<_> = lengths.enumerate().map(|(number, length)| (number.to_string(), length)).collect();
+            assert_eq!(found, expected);
+            taken.clear();
+            let waiting = boxes.of(0).waiting();
+            assert!(waiting.spare.len() <= SPARE_MAX && waiting.mail_bytes == 0);
+            let kept: usize = waiting.spare.iter().map(|batch| batch.encoded.capacity()).sum();
+            assert!(kept <= SPARE_MAX << 20, "{kept} bytes");
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! Nothing of the author's runs under the lock of the plan, and nothing of it is dropped on a worker's thread: an instance
 //! that has been replaced is stopped and dropped by [`Chain::retire`], once nobody refers to it.
 
+use crate::sync::simple::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 

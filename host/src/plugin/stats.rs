@@ -4,8 +4,8 @@
 //! Each worker writes into a slot of its own, so that counting takes no more than a load and a store; threads that are no
 //! workers share one more. Two clock readings for each call would cost more than the call: one in [`SAMPLED_EVERY`] is timed.
 
+use crate::sync::simple::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 

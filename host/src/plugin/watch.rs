@@ -4,9 +4,11 @@
 //! watchdog's thread looks at the seats at fixed intervals, and a call that it finds again and again has lasted as long as
 //! that. What it cannot help it names: plugin, callback, client.
 
+use crate::sync::simple::atomic::{
+    AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence,
+};
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};

@@ -33,6 +33,8 @@ mod reauthorise;
 mod requests;
 mod retained;
 mod runs;
+#[cfg(not(feature = "loom"))]
+mod scaling;
 mod services;
 mod session;
 mod shared;

@@ -14,7 +14,7 @@ use crate::codec::{self, Frame};
 use crate::core::mail::Mailboxes;
 use crate::core::{Core, Shared};
 use crate::limits::Limits;
-use crate::plugin::Flip;
+use crate::plugin::{Chain, Flip};
 
 /// CONNACK of a new session, and of one that was resumed, with the default bounds.
 pub(in crate::core) const CONNACK: &str = "20: 00 00 [{21 0400 27 01000000 22 0040}]";
@@ -94,6 +94,16 @@ pub(in crate::core) struct Net {
 
 impl Net {
     pub(super) fn new(mode: Mode, setup: &Setup) -> Self {
+        let scripted = setup.plugin.then(Scripted::default);
+        let chain = |mailboxes: &Mailboxes| {
+            Scripted::chain(scripted.as_ref(), (setup.judges, setup.slow), mailboxes, setup.limits.tickets_max)
+        };
+        let net = Self::with_chain(mode, setup, chain);
+        Self { scripted, ..net }
+    }
+
+    /// One with plugins that a test has chosen.
+    pub(super) fn with_chain(mode: Mode, setup: &Setup, chain: impl FnOnce(&Mailboxes) -> (Chain, Judges)) -> Self {
         let rung: Vec<Arc<AtomicBool>> = (0..mode.workers).map(|_| Arc::default()).collect();
         let mailboxes = Mailboxes::new(
             rung.iter()
@@ -103,16 +113,14 @@ impl Net {
                 })
                 .collect(),
         );
-        let scripted = setup.plugin.then(Scripted::default);
-        let (chain, judges) =
-            Scripted::chain(scripted.as_ref(), (setup.judges, setup.slow), &mailboxes, setup.limits.tickets_max);
+        let (chain, judges) = chain(&mailboxes);
         let shared = Arc::new(Shared::new(setup.limits.clone(), chain, mailboxes, setup.allow_anonymous));
         let now = Millis(1_000_000);
         Self {
             cores: (0..mode.workers).map(|worker| Core::new(worker, Arc::clone(&shared), now)).collect(),
             shared,
             now,
-            scripted,
+            scripted: None,
             former: Vec::new(),
             judges,
             clients: Vec::new(),
@@ -336,7 +344,7 @@ impl Net {
     }
 
     /// One turn of one worker. `true` if something has happened.
-    fn turn(&mut self, worker: usize) -> bool {
+    pub(super) fn turn(&mut self, worker: usize) -> bool {
         let now = self.now;
         let core = &mut self.cores[worker];
         let mut handovers = Vec::new();
