@@ -87,7 +87,7 @@ impl World {
         let mailboxes = Mailboxes::new(rung.iter().map(ring).collect());
         let scripted = Scripted::default();
         // With one seed in four nobody hears of acknowledgements, which are then handled in runs.
-        scripted.script().hears_no_acknowledgements = seed % 4 == 0;
+        scripted.script().hears_no_acknowledgements = seed.is_multiple_of(4);
         // With every other seed there is one more plugin, which decides on deliveries and lets them pass.
         let plugins = (usize::from(seed % 2 == 1), false);
         let (chain, judges) = Scripted::chain(Some(&scripted), plugins, &mailboxes, config.limits.tickets_max);
