@@ -53,6 +53,13 @@ pub fn decode_publish<'a>(
     decode(Sender::Client, version, first & 0x0F, known, &mut Reader::new(PacketType::Publish, body))
 }
 
+/// The QoS of a PUBLISH packet with this first byte, if DUP and RETAIN are not set. `None`: it is none of these.
+#[inline]
+#[must_use]
+pub fn publish_qos(first: u8) -> Option<QoS> {
+    if first & !QOS == (PacketType::Publish as u8) << 4 { QoS::from_u8((first & QOS) >> QOS_SHIFT) } else { None }
+}
+
 /// The bytes of a PUBLISH packet's Topic Name, whatever they are; `None` if the packet ends before they do.
 #[inline]
 pub fn topic_bytes(packet: &[u8], header_bytes: usize) -> Option<&[u8]> {
@@ -115,6 +122,84 @@ fn check_empty_topic(version: ProtocolVersion, properties: Properties<'_>) -> Re
         return Err(DecodeError::protocol("the Topic Name is empty, and there is no Topic Alias"));
     }
     Ok(())
+}
+
+/// What PUBLISH packets of one client have in common that differ in nothing but Packet Identifier and payload: the first
+/// byte, without DUP and RETAIN, and the Topic Name. They have no properties.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Alike<'a> {
+    qos: QoS,
+    first: u8,
+    has_property_length: bool,
+    /// The Topic Name behind its length.
+    topic: &'a [u8],
+}
+
+/// One of these packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OneAlike<'a> {
+    /// All of it. Its Remaining Length is in its shortest form.
+    pub packet: &'a [u8],
+    /// The Packet Identifier, and where it stands in `packet`.
+    pub packet_id: Option<PacketId>,
+    /// See there; unused for QoS 0.
+    pub packet_id_at: usize,
+    /// The payload; may be empty.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Alike<'a> {
+    /// What those have in common that are like the one at the start of `bytes`. `None`: it is no such packet. Whether the rest
+    /// of it is there and valid is for [`Alike::next`] to say, and whether its Topic Name is valid for the caller.
+    #[inline]
+    #[must_use]
+    pub fn of(version: ProtocolVersion, bytes: &'a [u8]) -> Option<Self> {
+        let first = *bytes.first()?;
+        let qos = publish_qos(first)?;
+        let length_at = frame::header_bytes(bytes)?;
+        let topic = topic_bytes(bytes, length_at)?;
+        let topic = &bytes[length_at..length_at + 2 + topic.len()];
+        Some(Self { qos, first, has_property_length: version.is_v5(), topic })
+    }
+
+    /// Their QoS.
+    #[must_use]
+    pub fn qos(&self) -> QoS {
+        self.qos
+    }
+
+    /// The bytes of their Topic Name, whatever they are.
+    #[must_use]
+    pub fn topic_bytes(&self) -> &'a [u8] {
+        &self.topic[2..]
+    }
+
+    /// The packet that `bytes` start with, if it is one of these, whole, and in nothing out of the ordinary.
+    #[inline]
+    #[must_use]
+    pub fn next<'b>(&self, bytes: &'b [u8], packet_bytes_max: usize) -> Option<OneAlike<'b>> {
+        if bytes.first() != Some(&self.first) {
+            return None;
+        }
+        let Ok(frame::Frame::Complete { header_bytes, total_bytes }) = frame::frame(bytes, packet_bytes_max) else {
+            return None;
+        };
+        let (packet, packet_id_at) = (&bytes[..total_bytes], header_bytes + self.topic.len());
+        let (head, rest) = packet.split_at_checked(packet_id_at)?;
+        let is_shortest = header_bytes == 2 || head[header_bytes - 1] != 0;
+        if !is_shortest || head[header_bytes..] != *self.topic {
+            return None;
+        }
+        let (packet_id, rest) = match self.qos {
+            QoS::AtMostOnce => (None, rest),
+            QoS::AtLeastOnce | QoS::ExactlyOnce => {
+                let (packet_id, rest) = rest.split_first_chunk()?;
+                (Some(PacketId::new(u16::from_be_bytes(*packet_id))?), rest)
+            }
+        };
+        let payload = if self.has_property_length { rest.strip_prefix(&[0])? } else { rest };
+        Some(OneAlike { packet, packet_id, packet_id_at, payload })
+    }
 }
 
 /// The part of a PUBLISH that may differ between two subscribers of one message.

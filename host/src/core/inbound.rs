@@ -101,6 +101,16 @@ impl Core {
                     continue;
                 }
             }
+            if self.may_begin_train(slot, rest[0]) {
+                let (in_train, next) = self.take_train(slot, rest, packet_bytes_max);
+                used += in_train;
+                match next {
+                    Next::Go if in_train > 0 => continue,
+                    Next::Go => {}
+                    Next::Stop => return bytes.len(),
+                    Next::Leave | Next::Wait => return used,
+                }
+            }
             let next = match codec::frame(rest, packet_bytes_max) {
                 Ok(Frame::Incomplete { .. }) => {
                     if let Err(error) = self.check_start(slot, rest).and_then(|()| self.check_partial(rest.len())) {
@@ -112,17 +122,8 @@ impl Core {
                 Ok(Frame::Complete { header_bytes, total_bytes }) => {
                     used += total_bytes;
                     let packet = &rest[..total_bytes];
-                    let next = self.packet(slot, packet, header_bytes).unwrap_or_else(|error| {
-                        self.refuse_packet(slot, packet, header_bytes, &error);
-                        Next::Stop
-                    });
-                    if let Next::Wait = next
-                        && let Err(error) = self.keep_new_question(slot, packet, header_bytes)
-                    {
-                        self.refuse_packet(slot, packet, header_bytes, &error);
-                        return bytes.len();
-                    }
-                    next
+                    let next = self.packet(slot, packet, header_bytes);
+                    self.conclude(slot, packet, header_bytes, next)
                 }
                 Err(error) => {
                     // Of a CONNECT that is too large, its version may have come: it is answered in that.
@@ -138,6 +139,25 @@ impl Core {
             }
         }
         used
+    }
+
+    /// What is to be done behind a packet that has been handled.
+    #[inline]
+    pub(super) fn conclude(
+        &mut self,
+        slot: u32,
+        packet: &[u8],
+        header_bytes: usize,
+        handled: Result<Next, DecodeError>,
+    ) -> Next {
+        let kept = match handled {
+            Ok(Next::Wait) => self.keep_new_question(slot, packet, header_bytes).map(|()| Next::Wait),
+            other => other,
+        };
+        kept.unwrap_or_else(|error| {
+            self.refuse_packet(slot, packet, header_bytes, &error);
+            Next::Stop
+        })
     }
 
     /// The largest packet that is accepted now. Nobody who has not been let in gets much memory.

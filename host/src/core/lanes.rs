@@ -275,7 +275,7 @@ impl Core {
             set.room_in_flight = (set.room_in_flight.0 - 1, set.room_in_flight.1 - bytes);
         }
         let (members, apart) = (set.members, std::mem::take(&mut set.apart));
-        let units = delivery_units(parts);
+        let units = delivery_units(parts.payload);
         self.spend(1 + members * units / WORK_DIVISOR + apart.len() * units);
         self.append_to_lanes(key, out);
         self.templates.begin(apart.len());

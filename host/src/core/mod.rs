@@ -53,6 +53,7 @@ mod templates;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod train;
 mod work;
 
 use std::collections::{HashMap, VecDeque};
@@ -254,6 +255,8 @@ pub struct Core {
     closing_soon: Vec<(u32, u64, Closing)>,
     /// Reused for the properties of a message that is routed.
     properties: Vec<u8>,
+    /// Reused for the acknowledgements of a [train](train).
+    answers: Vec<u8>,
     next_connection: u64,
     next_serial: u32,
     stopping: bool,
@@ -328,6 +331,7 @@ impl Core {
             delivered: ChangedMessage::default(),
             closing_soon: Vec::new(),
             properties: Vec::new(),
+            answers: Vec::new(),
             next_connection: (worker as u64) << CONNECTION_ID_WORKER_SHIFT | 1,
             next_serial: 1,
             stopping: false,

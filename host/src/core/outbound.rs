@@ -24,7 +24,7 @@ const POOL_BUFFER_BYTES_MAX: usize = 256 << 10;
 const BUFFER_BYTES_MIN: usize = 512;
 
 /// What the answers to a peer that reads nothing may add to the bound of its outbound bytes.
-const ANSWERS_BYTES_MAX: usize = 1 << 20;
+pub(super) const ANSWERS_BYTES_MAX: usize = 1 << 20;
 
 /// The part of the bound that a connection may have to send and still be sent a message of any size.
 pub(super) const NEXT_TO_NOTHING: usize = 64;
@@ -261,7 +261,7 @@ impl Core {
 
     /// Whether there is room for a message with QoS 0 behind what waits for a socket.
     #[cold]
-    fn has_room(&self, waiting_bytes: usize, payload_bytes: usize) -> bool {
+    pub(super) fn has_room(&self, waiting_bytes: usize, payload_bytes: usize) -> bool {
         let bytes_max = self.shared.limits.outbound_bytes_max;
         // Anything may be sent to a connection that has next to nothing to send, whatever its size.
         let keeps_up = waiting_bytes <= next_to_nothing(bytes_max) || waiting_bytes + payload_bytes <= bytes_max;

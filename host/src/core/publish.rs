@@ -195,7 +195,7 @@ impl Core {
 
     /// Whether a client may send one more message with QoS 1 or 2 [MQTT-3.3.4-7]. Those with QoS 1 are acknowledged at once,
     /// so what is unacknowledged has QoS 2.
-    fn check_quota(&self, slot: u32) -> Result<(), DecodeError> {
+    pub(super) fn check_quota(&self, slot: u32) -> Result<(), DecodeError> {
         let connection = &self.connections[slot as usize];
         if !connection.is_v5() {
             return Ok(()); // Only 5.0 has, and was told, a Receive Maximum; before it the number of identifiers is the bound.
@@ -213,7 +213,7 @@ impl Core {
 
     /// Asks the handlers. A changed message is in `changed` afterwards.
     #[inline]
-    fn ask_publish(&mut self, slot: u32, publish: &Publish<'_>, topic: &str) -> Option<PublishOutcome> {
+    pub(super) fn ask_publish(&mut self, slot: u32, publish: &Publish<'_>, topic: &str) -> Option<PublishOutcome> {
         let connection = &mut self.connections[slot as usize];
         let who = self.sessions.get(connection.session as usize).map_or("", |session| &session.client_id);
         let handlers = connection.handlers.as_mut()?;
@@ -221,7 +221,7 @@ impl Core {
     }
 
     /// Does with a message what the handlers have decided.
-    fn settle_publish(&mut self, slot: u32, publish: &Publish<'_>, topic: &str, outcome: PublishOutcome) {
+    pub(super) fn settle_publish(&mut self, slot: u32, publish: &Publish<'_>, topic: &str, outcome: PublishOutcome) {
         match outcome {
             PublishOutcome::Forward => self.forward(slot, publish, topic, None),
             PublishOutcome::Changed => self.forward_changed(slot, publish),

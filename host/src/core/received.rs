@@ -115,6 +115,12 @@ impl Received {
         self.0.as_ref()?.get(packet_id)
     }
 
+    /// Whether one with this Packet Identifier is kept.
+    #[inline]
+    pub(super) fn has(&self, packet_id: PacketId) -> bool {
+        self.get(packet_id).is_some()
+    }
+
     /// Keeps a message until it is released. There is none with this Packet Identifier.
     #[inline]
     pub(super) fn insert(&mut self, packet_id: PacketId, message: Option<Kept>) {

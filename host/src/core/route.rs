@@ -120,7 +120,7 @@ impl Core {
         }
         let targets = &targets.local;
         self.templates.begin(targets.len());
-        self.spend(1 + targets.len() * delivery_units(&out.parts));
+        self.spend(1 + targets.len() * delivery_units(out.parts.payload));
         for target in targets {
             // No Local, section 3.8.3.1.
             if let Some(target) = target.for_publisher(publisher) {
@@ -264,8 +264,8 @@ impl<'a> Wanted<'a> {
 }
 
 /// The work of a delivery.
-pub(super) fn delivery_units(parts: &MessageParts<'_>) -> usize {
-    1 + parts.payload.len() / DELIVERY_BYTES_A_UNIT
+pub(super) fn delivery_units(payload: &[u8]) -> usize {
+    1 + payload.len() / DELIVERY_BYTES_A_UNIT
 }
 
 /// The workers whose bit is set.

@@ -120,7 +120,7 @@ impl Core {
 
     /// Gives a message to one member of a group [MQTT-4.8.2-3].
     pub(super) fn deliver_to_group(&mut self, group: &Group, out: &mut Outgoing<'_>) {
-        self.spend(delivery_units(&out.parts));
+        self.spend(delivery_units(out.parts.payload));
         // A member that turns out to have gone is not chosen again, so this ends.
         while let Some(member) = group.choose(&mut self.chooser, out.parts.qos) {
             if member.worker != self.worker {
@@ -180,7 +180,7 @@ impl Core {
             identifiers: identifier.as_slice(),
             group: Some(number),
         };
-        self.spend(delivery_units(&out.parts));
+        self.spend(delivery_units(out.parts.payload));
         self.templates.begin(1);
         self.deliver(key, wanted, &mut out);
     }

@@ -73,6 +73,12 @@ impl Cache {
         Some(&self.entries[*place as usize].topic)
     }
 
+    /// What was found for the topic at a place, be it outdated.
+    #[inline]
+    pub(super) fn targets_at(&self, place: u32) -> Option<&Targets> {
+        self.entries.get(place as usize).map(|entry| &*entry.targets)
+    }
+
     /// The targets of `topic`, if they are known and still valid.
     #[inline]
     pub(super) fn get(&mut self, topic: &str, generations: &Generations) -> Option<Rc<Targets>> {

@@ -144,6 +144,14 @@ impl Router {
         self.cache.topic(bytes, place).map(Rc::clone)
     }
 
+    /// The one session of this worker that the topic at a `place`, see [`known_topic`](Self::known_topic), went to when it was
+    /// routed last. `None`: there was none, or somebody else got it as well.
+    #[inline]
+    #[must_use]
+    pub fn went_to(&self, place: u32) -> Option<SessionKey> {
+        self.cache.targets_at(place)?.one().map(|target| target.session)
+    }
+
     /// Who gets the messages of `topic`.
     #[inline]
     pub fn targets(&mut self, topic: &str) -> Rc<Targets> {

@@ -40,6 +40,14 @@ impl Targets {
         self.local.is_empty() && self.remote == 0 && self.groups.is_empty()
     }
 
+    /// The one session that gets them, if it is of this worker.
+    #[inline]
+    #[must_use]
+    pub fn one(&self) -> Option<&Target> {
+        let [target] = &*self.local else { return None };
+        (self.remote == 0 && self.groups.is_empty()).then_some(target)
+    }
+
     /// Memory behind this value, in bytes.
     pub(super) fn heap_bytes(&self) -> usize {
         let own = |target: &Target| match &target.own {

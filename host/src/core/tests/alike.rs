@@ -1,7 +1,8 @@
-//! What is kept once for many is what each would be sent by itself, and acknowledgements that come in a run do what each would
-//! do: the same things happen to a worker without a plugin and to one with handlers that decide on each message and each
-//! delivery, and hear of each acknowledgement. The second has no lanes, encodes each packet anew, and looks at each
-//! acknowledgement by itself. Each client has to get the same bytes from both.
+//! What is kept once for many is what each would be sent by itself, what goes in a train is what would go packet by packet, and
+//! acknowledgements that come in a run do what each would do: the same things happen to a worker without a plugin and to one
+//! with handlers that decide on each message and each delivery, and hear of each acknowledgement. The second has no lanes and
+//! no trains, encodes each packet anew, and looks at each acknowledgement by itself. Each client has to get the same bytes from
+//! both.
 
 use plugin_api::PublishVerdict;
 
@@ -13,6 +14,8 @@ use super::*;
 const TOPICS: [&str; 4] = ["t", "u", "t/x", "longer/topic"];
 const FILTERS: [&str; 7] = ["t", "u", "#", "+", "t/#", "longer/+", "+/topic"];
 const CLIENTS: usize = 9;
+/// Topics that a client has to itself, as no filter that begins with a wildcard matches them.
+const OWN: [&str; 3] = ["$own/0", "$own/1", "$own/2"];
 
 /// What happens to a server, so that it can happen to another one.
 #[derive(Debug, Clone)]
@@ -106,7 +109,7 @@ impl Story {
     }
 
     fn subscription(&mut self, name: usize, version: ProtocolVersion) -> String {
-        let filter = self.rng.pick(&FILTERS);
+        let filter = if self.rng.percent(20) { OWN[name % OWN.len()] } else { self.rng.pick(&FILTERS) };
         if self.rng.percent(20) {
             return format!("A2: 0011 [{{}}] <{filter}>");
         }
@@ -142,21 +145,26 @@ impl Story {
         }
         let (name, version) = (self.conns[client].name, self.conns[client].version.unwrap_or(V5));
         let mut packets = Vec::new();
-        for _ in 0..=self.rng.below(5) {
+        let own = self.rng.percent(40).then(|| (self.rng.pick(&OWN), self.rng.below(3)));
+        for _ in 0..=self.rng.below(if own.is_some() { 9 } else { 5 }) {
             if self.rng.percent(8) {
                 let text = self.subscription(name, version);
                 packets.extend(bytes(version, &text));
                 continue;
             }
             self.number += 1;
-            let (topic, number) = (self.rng.pick(&TOPICS), self.number);
+            let (mut topic, number) = (self.rng.pick(&TOPICS), self.number);
+            let mut kind = self.rng.below(5);
+            if let Some((own, qos)) = own.filter(|_| self.rng.percent(90)) {
+                (topic, kind) = (own, 2 * qos);
+            }
             let flags = u8::from(self.rng.percent(10));
             let properties =
                 ["", "", "", "01 00", "02 00000003", "26 0001 'k' 0001 'v'", "23 0001", "02 00000003 03 0001 'x'"];
-            let properties = self.rng.pick(&properties);
+            let properties = if own.is_some() && self.rng.percent(80) { "" } else { self.rng.pick(&properties) };
             let dup = if self.rng.percent(10) { 0x08 } else { 0 };
             let id = 0x40 + self.rng.below(3);
-            let text = match self.rng.below(5) {
+            let text = match kind {
                 0 | 1 => format!("{:02X}: <{topic}> [{{{properties}}}] '{number}'", 0x30 | flags),
                 2 | 3 => format!("{:02X}: <{topic}> {id:04X} [{{{properties}}}] '{number}'", 0x32 | flags | dup),
                 _ => format!(

@@ -41,6 +41,7 @@ mod shared;
 mod sim;
 mod subscribe;
 mod swap;
+mod train;
 mod v3;
 mod verdicts;
 mod wary;
