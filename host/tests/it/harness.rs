@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -303,8 +304,11 @@ pub(crate) fn have(program: &str, args: &[&str], install: &str) -> bool {
 pub(crate) struct TempDir(PathBuf);
 
 impl TempDir {
+    /// Two tests may give the same name.
     pub(crate) fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("host-it-{}-{name}", std::process::id()));
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("host-it-{}-{serial}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("a directory can be made");
         Self(path)
