@@ -1,9 +1,21 @@
 //! The log: to stderr, for people or for programs.
 
-use std::io::{IsTerminal, Write};
+mod lossy;
+
+use std::io::{IsTerminal, Stderr, Write, stderr};
 use std::str::FromStr;
+use std::sync::LazyLock;
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
+
+use lossy::Lossy;
+
+/// How long the program waits at its end for whoever reads the log.
+const FINISH: Duration = Duration::from_secs(1);
+
+/// Standard error. Nobody who logs waits for its reader.
+static OUTPUT: LazyLock<Lossy<Stderr>> = LazyLock::new(|| Lossy::new(stderr()));
 
 /// What is logged: a level, or targets with their levels. Known to be well-formed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,23 +49,34 @@ pub(crate) enum LogFormat {
 }
 
 /// Starts logging. Call it once.
-pub(crate) fn start(filter: &LogFilter, format: LogFormat) {
+///
+/// # Errors
+/// There is no thread for it.
+pub(crate) fn start(filter: &LogFilter, format: LogFormat) -> std::io::Result<()> {
     let filter = EnvFilter::new(&filter.0);
     // What goes wrong with the log must not be reported to the log.
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Lossy).log_internal_errors(false);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Lines).log_internal_errors(false);
     match format {
-        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Human => lines.with_ansi(stderr().is_terminal()).init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),
     }
+    let tell =
+        |lost| tracing::warn!(lines = lost, "lines of the log are missing here: it is not read as fast as it grows");
+    std::thread::Builder::new().name("log".to_owned()).spawn(move || OUTPUT.run(tell))?;
+    Ok(())
 }
 
-/// Standard error, where a line that cannot be written is lost, and nothing else: its reader may have gone, or its disk may
-/// be full, and the broker serves on.
-struct Lossy;
+/// Waits a moment for what is still to be written. For the end of the program.
+pub(crate) fn finish() {
+    OUTPUT.finish(FINISH);
+}
 
-impl Write for Lossy {
+/// One event after the other, each as a whole.
+struct Lines;
+
+impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let _ = std::io::stderr().write_all(bytes);
+        OUTPUT.put(bytes);
         Ok(bytes.len())
     }
 

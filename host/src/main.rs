@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Config::Command(config) => return commands::run(&config),
         Config::Bench(config) => return bench_command::run(&config),
     };
+    log::finish();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -42,7 +43,8 @@ fn main() -> ExitCode {
 
 /// Serves until a signal comes, or the server fails.
 fn run(config: RunConfig) -> Result<(), Error> {
-    log::start(&config.log, config.log_format);
+    let system = |what| move |source| Error::System { what, source };
+    log::start(&config.log, config.log_format).map_err(system("start a thread for the log"))?;
     let mut builder = Server::builder().allow_anonymous(config.allow_anonymous).limits(config.limits);
     for addr in config.listen {
         builder = builder.listen(addr.to_string());
@@ -53,7 +55,6 @@ fn run(config: RunConfig) -> Result<(), Error> {
     if let Some(workers) = config.workers {
         builder = builder.workers(workers);
     }
-    let system = |what| move |source| Error::System { what, source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
     let runtime = runtime.map_err(system("start a runtime for signals"))?;
     let outcome = runtime.block_on(async {
@@ -72,6 +73,7 @@ fn run(config: RunConfig) -> Result<(), Error> {
             biased;
             name = signals.next() => {
                 tracing::warn!("{name} once more: leaving at once");
+                log::finish();
                 std::process::exit(EXIT_INTERRUPTED)
             }
             stopped = on_thread(&server, ServerHandle::stop) => stopped,
@@ -129,7 +131,8 @@ impl Signals {
 
 /// Loads the plugins as a server would, and prints what they are, and what the configuration file says.
 fn check(CheckConfig { plugins: configs, file, log }: &CheckConfig) -> Result<(), Error> {
-    log::start(log, log::LogFormat::Human);
+    let no_thread = |source| Error::System { what: "start a thread for the log", source };
+    log::start(log, log::LogFormat::Human).map_err(no_thread)?;
     if let Some((file, limits)) = file {
         print_limits(file, limits);
     }

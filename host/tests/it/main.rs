@@ -17,6 +17,7 @@ mod harness;
 mod hostile;
 mod limits;
 mod loader;
+mod log;
 mod memory;
 mod mqtt;
 mod plugins;
