@@ -63,6 +63,8 @@ pub(super) struct Driver {
     to_read: Vec<u32>,
     /// Connections to look at after the core has worked. One may be on it twice.
     to_flush: Vec<u32>,
+    /// How many of these, at its beginning, are of earlier turns.
+    left_over: usize,
     handovers: Vec<(u32, usize, Box<Handover>)>,
 }
 
@@ -88,6 +90,7 @@ impl Driver {
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             to_read: Vec::new(),
             to_flush: Vec::new(),
+            left_over: 0,
             handovers: Vec::new(),
         }
     }

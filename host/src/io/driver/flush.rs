@@ -1,5 +1,7 @@
 //! Moves bytes out, and sockets to their end.
 
+use std::ops::Range;
+
 use rustix::io::Errno;
 use rustix::net::{self, SendFlags, Shutdown};
 
@@ -8,7 +10,7 @@ use crate::clock::Millis;
 use crate::io::sockets::{Queued, Stage, Stream};
 
 /// Calls of `send` in a turn, before readiness is asked for again.
-const SENDS_PER_TURN: usize = 512;
+const SENDS_PER_TURN: usize = if cfg!(test) { 16 } else { 512 };
 
 /// Calls of `send` for one connection in a turn, while the core goes on filling its buffer.
 const SENDS_PER_CONNECTION: usize = 4;
@@ -49,16 +51,28 @@ impl Driver {
     /// Sends to each connection that the core has filled, closes those that it has done with.
     pub(super) fn flush(&mut self, now: Millis) {
         self.take_dirty();
-        let (mut done, mut sends) = (0, 0);
-        let listed = self.to_flush.len();
-        while done < listed && sends < SENDS_PER_TURN {
-            let conn = self.to_flush[done];
-            done += 1;
+        let (left_over, listed) = (self.left_over.min(self.to_flush.len()), self.to_flush.len());
+        // Those of this turn are not to wait until all have been served to whom an earlier message goes, which may be many
+        // thousands; nor are these to wait for ever.
+        let for_new = if left_over == 0 { SENDS_PER_TURN } else { SENDS_PER_TURN / 2 };
+        let (new_done, sends) = self.flush_some(left_over..listed, for_new, now);
+        let (old_done, _) = self.flush_some(0..left_over, SENDS_PER_TURN - sends.min(for_new), now);
+        self.to_flush.drain(left_over..new_done);
+        self.to_flush.drain(..old_done);
+        self.left_over = self.to_flush.len();
+    }
+
+    /// Sends to these of the list, until there were so many calls of `send`. Returns where it has stopped, and their number.
+    fn flush_some(&mut self, listed: Range<usize>, sends_max: usize, now: Millis) -> (usize, usize) {
+        let (mut at, mut sends) = (listed.start, 0);
+        while at < listed.end && sends < sends_max {
+            let conn = self.to_flush[at];
+            at += 1;
             sends += self.send_outbound(conn, now);
             self.read_on(conn);
             self.close_if_done(conn, now);
         }
-        self.to_flush.drain(..done);
+        (at, sends)
     }
 
     /// A plugin has answered about a connection, or not in time: its socket is read again.
@@ -81,6 +95,7 @@ impl Driver {
     pub(super) fn flush_rest(&mut self) {
         let now = self.clock.now();
         self.take_dirty();
+        self.left_over = 0;
         for conn in std::mem::take(&mut self.to_flush) {
             self.send_outbound(conn, now);
         }

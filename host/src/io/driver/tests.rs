@@ -373,3 +373,37 @@ fn what_was_sent_before_the_end_is_handled_and_answered() {
         assert_eq!(answers, PINGRESP.repeat(length / 2), "{length} bytes");
     }
 }
+
+/// Who gets one message does not wait until many have got theirs, and these get theirs too.
+#[test]
+fn few_do_not_wait_for_the_many_that_an_earlier_message_goes_to() {
+    const SUBSCRIBE_TO_ALL: &[u8] = b"\x82\x07\0\x01\0\0\x01a\0";
+    const SUBSCRIBE_TO_ONE: &[u8] = b"\x82\x07\0\x01\0\0\x01o\0";
+    const TO_ALL: &[u8] = b"\x30\x05\0\x01a\0x";
+    const TO_ONE: &[u8] = b"\x30\x05\0\x01o\0y";
+    let mut net = Net::new(1);
+    let mut many: Vec<_> = (0..100).map(|number| net.connect(0, &format!("many{number}"), 0)).collect();
+    let (mut one, mut publisher) = (net.connect(0, "one", 0), net.connect(0, "publisher", 0));
+    many.iter_mut().for_each(|client| client.write_all(SUBSCRIBE_TO_ALL).unwrap());
+    one.write_all(SUBSCRIBE_TO_ONE).unwrap();
+    net.settle();
+    many.iter_mut().chain([&mut one]).for_each(|client| assert_eq!(received(client)[0], 0x90));
+    publisher.write_all(TO_ALL).unwrap();
+    net.drivers[0].turn_at_once();
+    let mut has_it: Vec<bool> = many.iter_mut().map(|client| received(client) == TO_ALL).collect();
+    let so_far = has_it.iter().filter(|has_it| **has_it).count();
+    assert!((1..50).contains(&so_far), "a turn has its bounds: {so_far}");
+    // Messages for one that come again and again do not keep the others from theirs.
+    let mut turns = 0;
+    while !has_it.iter().all(|has_it| *has_it) {
+        publisher.write_all(TO_ONE).unwrap();
+        net.drivers[0].turn_at_once();
+        assert_eq!(received(&mut one), TO_ONE, "turn {turns}");
+        for (client, has_it) in many.iter_mut().zip(&mut has_it) {
+            *has_it |= received(client) == TO_ALL;
+        }
+        turns += 1;
+        assert!(turns < 100, "some never get theirs");
+    }
+    assert!(turns > 1, "there was something to wait for");
+}
