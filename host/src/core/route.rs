@@ -121,7 +121,7 @@ impl Core {
         let targets = &targets.local;
         self.templates.begin(targets.len());
         self.spend(1 + targets.len() * delivery_units(out.parts.payload));
-        for target in targets {
+        for target in targets.iter() {
             // No Local, section 3.8.3.1.
             if let Some(target) = target.for_publisher(publisher) {
                 self.deliver(target.session, Wanted::of(target), out);

@@ -31,7 +31,7 @@ pub use crate::codec::SubscribeOptions;
 pub use interest::{Interest, WORKERS_MAX};
 pub use retained::{EXPIRED_AT_ONCE, Found, Full, Retained};
 pub use shared::{Chooser, Group, Left, Member, Presence, Standing};
-pub use targets::{Own, SessionKey, Target, Targets};
+pub use targets::{Locals, Own, SessionKey, Target, Targets};
 
 use cache::Cache;
 use targets::{Subscribers, Subscription, merge};

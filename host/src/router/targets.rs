@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::num::NonZeroU32;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use plugin_api::QoS;
@@ -24,7 +25,7 @@ pub struct SessionKey {
 #[derive(Debug, Default)]
 pub struct Targets {
     /// Sessions of this worker, each once, in the order of their keys if several filters matched.
-    pub local: Box<[Target]>,
+    pub local: Locals,
     /// One bit for each *other* worker that has at least one matching subscription which is not shared.
     pub remote: u64,
     /// Shared subscriptions: one member of each group gets the message; see [`Group::choose`].
@@ -54,9 +55,45 @@ impl Targets {
             Own::Other(other) => size_of::<Target>() + size_of_val(&*other.identifiers),
             Own::Same | Own::Nothing => 0,
         };
-        let local: usize =
-            self.local.iter().map(|target| size_of::<Target>() + size_of_val(&*target.identifiers) + own(target)).sum();
-        size_of::<Self>() + local + size_of_val(&*self.groups)
+        let local: usize = self.local.iter().map(|target| size_of_val(&*target.identifiers) + own(target)).sum();
+        let slice = if let Locals::Many(targets) = &self.local { size_of_val(&**targets) } else { 0 };
+        size_of::<Self>() + local + slice + size_of_val(&*self.groups)
+    }
+}
+
+/// Some targets. Most topics have one: it is in place, as each place in memory that a message leads to is a miss of the cache
+/// where there are many topics.
+#[derive(Debug, Default)]
+pub enum Locals {
+    /// Nobody.
+    #[default]
+    None,
+    /// One session.
+    One(Target),
+    /// Several.
+    Many(Box<[Target]>),
+}
+
+impl Deref for Locals {
+    type Target = [Target];
+    #[inline]
+    fn deref(&self) -> &[Target] {
+        match self {
+            Self::None => &[],
+            Self::One(target) => std::slice::from_ref(target),
+            Self::Many(targets) => targets,
+        }
+    }
+}
+
+impl FromIterator<Target> for Locals {
+    fn from_iter<I: IntoIterator<Item = Target>>(targets: I) -> Self {
+        let mut targets = targets.into_iter();
+        match (targets.next(), targets.next()) {
+            (None, _) => Self::None,
+            (Some(first), None) => Self::One(first),
+            (Some(first), Some(second)) => Self::Many([first, second].into_iter().chain(targets).collect()),
+        }
     }
 }
 
@@ -129,7 +166,7 @@ impl Value for Subscribers {
 }
 
 /// Merges the subscribers of all matching filters into one target for each session.
-pub(super) fn merge(lists: &[&[Subscription]]) -> Box<[Target]> {
+pub(super) fn merge(lists: &[&[Subscription]]) -> Locals {
     if let [list] = lists {
         // A session is in a list once: there is nothing to merge.
         return list.iter().map(|subscription| target(std::slice::from_ref(subscription))).collect();
