@@ -11,7 +11,7 @@ use host::control::Place;
 use host::limits::{SETTINGS, Setting, Value};
 
 use crate::bench_command::{BenchConfig, LowBench};
-use crate::commands::{self, CommandConfig};
+use crate::commands::{self, CommandConfig, Usage};
 use crate::config;
 use crate::log::{LogFilter, LogFormat};
 
@@ -207,7 +207,7 @@ pub(crate) struct PluginConfig {
 
 /// Reads the command line. `--help`, `--version` and errors are printed by [`clap::Error::exit`], which ends the process
 /// with 0 or 2.
-pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Config, clap::Error> {
+pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Config, Usage> {
     let matches = command().try_get_matches_from(typed)?;
     let LowArgs { command, run } = LowArgs::from_arg_matches(&matches)?;
     match command {
@@ -224,7 +224,7 @@ pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Config,
             };
             return Ok(Config::Check(CheckConfig { plugins, file, log: check.log }));
         }
-        Some(LowCommand::Bench(bench)) => return bench.into_config().map(Config::Bench),
+        Some(LowCommand::Bench(bench)) => return Ok(Config::Bench(bench.into_config()?)),
         Some(LowCommand::Running(command)) => return command.into_config().map(Config::Command),
         None => {}
     }

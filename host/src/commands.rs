@@ -42,6 +42,8 @@ pub(crate) enum LowCommand {
     /// Needs a plugin with handle_config. One that refuses goes on with the configuration that it has; the exit code is 1.
     Configure(LowConfigure),
     /// Ask the plugins of a running host how they are. Exits with 1 if one of them is not well.
+    ///
+    /// A plugin in quarantine is not well, whatever it says.
     Health(LowHealth),
     /// Ask a plugin of a running host again that is in quarantine.
     ///
@@ -149,7 +151,18 @@ pub(crate) struct CommandConfig {
 
 impl LowCommand {
     /// What was typed, with files read.
-    pub(crate) fn into_config(self) -> Result<CommandConfig, clap::Error> {
+    pub(crate) fn into_config(self) -> Result<CommandConfig, Usage> {
+        let (Self::Plugins(LowPlain { reach })
+        | Self::Metrics(LowPlain { reach })
+        | Self::Health(LowHealth { reach, .. })
+        | Self::Resume(LowResume { reach, .. })
+        | Self::Configure(LowConfigure { reach, .. })
+        | Self::Swap(LowSwap { reach, .. })) = &self;
+        let is_object = prints_object(reach.json);
+        self.complete().map_err(|error| Usage { error, is_object })
+    }
+
+    fn complete(self) -> Result<CommandConfig, clap::Error> {
         let (request, reach) = match self {
             Self::Plugins(LowPlain { reach }) => (Request::Plugins, reach),
             Self::Metrics(LowPlain { reach }) => (Request::Metrics, reach),
@@ -203,8 +216,7 @@ pub(crate) fn run(CommandConfig { request, place, json, timeout }: &CommandConfi
             (Err(refusal), ExitCode::from(code))
         }
     };
-    // A script that did not ask for JSON gets the step and the reason of a failure all the same; a person has the sentence.
-    if *json || (answer.is_err() && !std::io::stdout().is_terminal()) {
+    if *json || (answer.is_err() && prints_object(*json)) {
         show::print(&format!("{}\n", answer_json(&answer)));
     } else if let Ok(result) = &answer {
         show::print(&show::text(request, result));
@@ -215,6 +227,44 @@ pub(crate) fn run(CommandConfig { request, place, json, timeout }: &CommandConfi
         show::complain(&format!("host: {}{reason}\n", whose.map(|plugin| format!("{plugin}: ")).unwrap_or_default()));
     }
     code
+}
+
+/// Whether a failure is printed as an object: a script that did not ask for JSON gets its step and its reason all the same;
+/// a person has the sentence.
+fn prints_object(json: bool) -> bool {
+    json || !std::io::stdout().is_terminal()
+}
+
+/// What was wrong with a command line, before any host was asked.
+#[derive(Debug)]
+pub(crate) struct Usage {
+    error: clap::Error,
+    /// Whether the object is printed as well.
+    is_object: bool,
+}
+
+impl Usage {
+    /// Says so, and ends the program; with 2, unless it was help that was asked for.
+    pub(crate) fn exit(&self) -> ! {
+        if self.is_object {
+            let reason = self.error.to_string().trim_end().trim_start_matches("error: ").to_owned();
+            let refusal = Refusal { step: "usage".to_owned(), plugin: None, reason };
+            show::print(&format!("{}\n", answer_json(&Err(refusal))));
+        }
+        self.error.exit()
+    }
+}
+
+impl From<clap::Error> for Usage {
+    fn from(error: clap::Error) -> Self {
+        Self { error, is_object: false }
+    }
+}
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.error.fmt(f)
+    }
 }
 
 /// The path from the root, as the host has a working directory of its own. A link is left as it is: it may lead to another

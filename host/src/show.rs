@@ -198,13 +198,17 @@ fn health(result: &Value) -> String {
             (Some(true), Some(_)) => "ok",
             _ => "NOT WELL",
         };
+        let said = plugin["text"].as_str().map(|_| word(&plugin["text"]));
+        let quarantine =
+            (plugin["quarantined"] == true).then(|| format!("IN QUARANTINE: host resume {}", word(&plugin["plugin"])));
+        let text: Vec<_> = quarantine.into_iter().chain(said.filter(|said| !said.is_empty())).collect();
         table.row([
             word(&plugin["plugin"]),
             word(&plugin["version"]),
             word(&plugin["generation"]),
             word(&plugin["role"]),
             health.to_owned(),
-            word(&plugin["text"]),
+            text.join("; "),
         ]);
     }
     table.to_string()
@@ -382,6 +386,10 @@ p       1          2  active  ok
 p       1          2  active  NOT WELL   [2Jno database
 ";
         assert_eq!(health(&result), expected);
+        let mut quarantined = plugin(false, json!("1 GB free"));
+        quarantined["quarantined"] = json!(true);
+        let shown = health(&json!({"plugins": [quarantined]}));
+        assert!(shown.ends_with("NOT WELL  IN QUARANTINE: host resume p; 1 GB free\n"), "{shown}");
         let request = Request::Health(None);
         assert!(!is_well(&request, &result) && is_well(&Request::Plugins, &result));
         assert!(is_well(&request, &json!({"plugins": [plugin(true, json!(null))]})));

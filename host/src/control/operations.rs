@@ -195,8 +195,11 @@ fn health(server: &ServerHandle, calls: &Arc<Calls>, name: Option<&str>) -> Answ
             Some(Ok(Err(unable))) => (false, Some(unable.to_string())),
             Some(Err(refusal)) => (false, Some(refusal.reason)),
         };
+        let is_quarantined = plugin.stats().is_quarantined;
         let mut report = described((role, plugin));
-        report["ok"] = json!(is_ok);
+        // It may be well otherwise, and say so: what it is there for is not done.
+        report["ok"] = json!(is_ok && !is_quarantined);
+        report["quarantined"] = json!(is_quarantined);
         report["text"] = json!(text);
         report
     };

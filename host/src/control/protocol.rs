@@ -15,7 +15,7 @@
 //! | `promote`, `rollback` | optional: `plugin` (a name) | the same |
 //! | `plugins` | | [`Status::to_json`](crate::Status::to_json) |
 //! | `configure` | `plugin`, `config` (JSON as a string) | `plugin`, and `instances` that have taken it |
-//! | `health` | optional: `plugin` | `plugins`: of each instance `plugin`, `role`, `version`, `generation`, `ok`, `text` (`null`: it does not say) |
+//! | `health` | optional: `plugin` | `plugins`: of each instance `plugin`, `role`, `version`, `generation`, `ok`, `text` (`null`: it does not say), `quarantined` (then it is not `ok`, whatever it says) |
 //! | `resume` | `plugin` | `plugin`, and `instances` that are asked again |
 //! | `metrics` | | `metrics`: of each `plugin`, `name`, `kind`, `help`, and `value`, or of a histogram `count`, `sum`, `buckets` (upper bound `le`, null for none, and `count`) |
 //!

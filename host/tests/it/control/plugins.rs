@@ -21,12 +21,21 @@ fn calls_are_counted_and_quarantine_is_ended() {
     }
     let shown = stdout(&host.command(&["plugins"]));
     assert!(shown.contains("active, IN QUARANTINE"), "{shown}");
+    // Who asks how the plugins are wants to know it as well.
+    let output = host.command(&["health", "--json"]);
+    let answer: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let health = &answer["result"]["plugins"][0];
+    assert_eq!((output.status.code(), &answer["ok"]), (Some(1), &json!(true)), "{answer}");
+    assert_eq!([&health["ok"], &health["quarantined"], &health["text"]], [&json!(false), &json!(true), &json!(null)]);
+    let shown = stdout(&host.command(&["health", "unruly"]));
+    assert!(shown.contains("NOT WELL") && shown.contains("IN QUARANTINE: host resume unruly"), "{shown}");
     let status = host.result(&["plugins"]);
     let callbacks = status["plugins"][0]["instances"][0]["callbacks"].as_array().unwrap();
     let publish = callbacks.iter().find(|one| one["name"] == "handle_publish").expect("it was called");
     assert_eq!((&publish["calls"], &publish["panics"]), (&json!(2), &json!(2)), "{publish}");
     let shown = stdout(&host.command(&["resume", "unruly"]));
     assert!(shown.starts_with("plugin unruly: asked again are ") && shown.contains("(generation 1)"), "{shown}");
+    assert_eq!(host.result(&["health"])["plugins"][0]["quarantined"], false);
     let mut victim = Client::connect(host.addr, V5, "victim");
     assert_eq!(victim.publish("t", "", 1), 0x10);
     host.process.stop();

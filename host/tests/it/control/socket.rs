@@ -100,6 +100,24 @@ fn places_that_cannot_be_had_are_explained_and_nothing_is_started() {
     assert_eq!(std::fs::read_to_string(file).unwrap(), "content");
 }
 
+/// What is wrong before any host is asked is an object as well.
+#[test]
+fn mistakes_on_the_command_line_are_told_to_scripts() {
+    let table: [(&[&str], &str); 4] = [
+        (&["swap", "--plugin", "x.so", "--plugin-config", "@/no/such/file", "--json"], "/no/such/file"),
+        (&["swap", "--plugin", "x.so", "--plugin-config", "@/no/such/file"], "/no/such/file"),
+        (&["configure", "acl", "@/no/such/file", "--json"], "Expected a file with JSON"),
+        (&["health", "--control", "none", "--json"], "takes no commands"),
+    ];
+    for (args, expected) in table {
+        let output = host_output(args);
+        assert_failed(&output, 2, &[expected]);
+        let answer: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!((&answer["ok"], &answer["error"]["step"]), (&false.into(), &"usage".into()), "{answer}");
+        assert!(answer["error"]["reason"].as_str().is_some_and(|reason| reason.contains(expected)), "{answer}");
+    }
+}
+
 #[test]
 fn host_that_hangs_is_not_waited_for() {
     let host = Host::start("control-hangs", &[]);
