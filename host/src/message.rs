@@ -143,6 +143,12 @@ impl Message {
         std::str::from_utf8(&self.bytes[..usize::from(self.topic_bytes)]).expect("built from a str, and never changed")
     }
 
+    /// The same as bytes, which takes no look at its characters.
+    #[must_use]
+    pub fn topic_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.topic_bytes)]
+    }
+
     /// Encoded properties; see [`MessageParts::properties`].
     #[must_use]
     pub fn properties(&self) -> &[u8] {
@@ -224,8 +230,15 @@ impl Message {
     /// The parts, borrowed.
     #[must_use]
     pub fn parts(&self) -> MessageParts<'_> {
+        self.parts_with(self.topic())
+    }
+
+    /// The parts where its Topic Name is at hand as text.
+    #[must_use]
+    pub fn parts_with<'a>(&'a self, topic: &'a str) -> MessageParts<'a> {
+        debug_assert_eq!(topic.as_bytes(), self.topic_bytes());
         MessageParts {
-            topic: self.topic(),
+            topic,
             payload: self.payload(),
             properties: self.properties(),
             qos: self.qos,

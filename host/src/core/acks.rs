@@ -87,10 +87,9 @@ impl Core {
             return 0;
         };
         let session_slot = self.connections[slot as usize].session;
-        let is_told = self.callbacks.contains(Callback::Acknowledged) || self.callbacks.contains(Callback::Puback);
         let done = match bytes[0] {
             PUBREL => self.release_in_order(slot, first, count),
-            _ if is_told => 0, // Handlers hear of each.
+            _ if self.hears_of_acknowledgements() => 0, // Handlers are told each.
             PUBREC => self.received_in_order(slot, first, count),
             PUBACK => self.complete_in_order(session_slot, first, count, Awaiting::Puback),
             PUBCOMP => self.complete_in_order(session_slot, first, count, Awaiting::Pubcomp),
@@ -102,6 +101,12 @@ impl Core {
             self.list_replays(slot);
         }
         4 * done
+    }
+
+    /// Whether some plugin is told what has been acknowledged.
+    #[inline]
+    pub(super) fn hears_of_acknowledgements(&self) -> bool {
+        self.wants(Callback::Acknowledged) || self.wants(Callback::Puback)
     }
 
     /// PUBACK or PUBCOMP for some messages: ends them, and lets as many others go.
@@ -126,11 +131,11 @@ impl Core {
 
     /// Ends the in-flight state of a message, tells the handlers, and lets the next one go.
     fn complete(&mut self, slot: u32, ack: &Ack<'_>, awaiting: Awaiting, kind: AckKind) -> Result<Next, DecodeError> {
+        let is_told = self.hears_of_acknowledgements();
         let session_slot = self.connections[slot as usize].session;
         let Some(session) = self.sessions.get_mut(session_slot as usize) else {
             return Ok(Next::Stop);
         };
-        let is_told = self.callbacks.contains(Callback::Acknowledged) || self.callbacks.contains(Callback::Puback);
         if !is_told && session.acknowledge_oldest(ack.packet_id, 1, awaiting) == 1 {
             self.pump(session_slot);
             self.list_replays(slot);

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 
 use super::Core;
 use super::connection::Extra;
+use super::sent::Buffers;
 use crate::codec::DecodeError;
 use crate::message::{Message, MessageParts};
 use plugin_api::ReasonCode;
@@ -53,12 +54,18 @@ struct Held {
     /// Messages that nobody keeps any more, for the next ones that are kept: the memory of one is asked of the allocator
     /// once, not twice for each that is published. A quarter of what a QoS 1 message cost was that.
     spare: RefCell<Vec<Rc<Counted>>>,
+    /// The same of packets that were kept until they were acknowledged, and the bytes of all.
+    spare_buffers: RefCell<(Vec<Buffers>, usize)>,
 }
 
 /// Messages that are kept for the next ones, the size of the largest, and what the next one may leave empty of it beyond a half.
 const SPARE_MESSAGES_MAX: usize = 2048;
 const SPARE_BYTES_MAX: usize = 1024;
 const SPARE_WASTE_BYTES: usize = 64;
+
+/// Bytes of the buffers of packets that are kept for the next ones, and of one of them.
+const SPARE_BUFFERS_BYTES_MAX: usize = 8 << 20;
+const SPARE_BUFFER_BYTES_MAX: usize = 32 << 10;
 
 impl Account {
     pub(super) fn bytes(&self) -> usize {
@@ -74,6 +81,25 @@ impl Account {
     pub(super) fn sub(&self, bytes: usize) {
         debug_assert!(self.bytes() >= bytes, "more is given back than was taken");
         self.0.bytes.set(self.bytes().wrapping_sub(bytes));
+    }
+
+    /// Buffers for packets, empty.
+    #[inline]
+    pub(super) fn spare_buffers(&self) -> Buffers {
+        let (spare, bytes) = &mut *self.0.spare_buffers.borrow_mut();
+        let buffers = spare.pop().unwrap_or_default();
+        *bytes -= buffers.bytes();
+        buffers
+    }
+
+    /// Keeps empty ones for the next packets, if there are not too many.
+    #[inline]
+    pub(super) fn keep_spare_buffers(&self, buffers: Buffers) {
+        let (spare, bytes) = &mut *self.0.spare_buffers.borrow_mut();
+        if buffers.bytes() <= SPARE_BUFFER_BYTES_MAX && *bytes + buffers.bytes() <= SPARE_BUFFERS_BYTES_MAX {
+            *bytes += buffers.bytes();
+            spare.push(buffers);
+        }
     }
 
     /// Something has grown or shrunk.

@@ -1,8 +1,9 @@
 //! What was sent to a client and not acknowledged.
 //!
 //! What many get at once with QoS 1 (see [`lanes`](super::lanes)) takes no entry for each message here: one range says which
-//! Packet Identifiers the messages of a batch have that all receivers share. The acknowledgement of the first of a range makes
-//! it shorter. Any other look at one of its messages makes entries of all ranges first.
+//! Packet Identifiers the messages of a batch have that all receivers share. Nor does what one client gets with QoS 1 as it came:
+//! a range has the packets (see [`sent`](super::sent)). The acknowledgement of the first of a range makes it shorter. Any other
+//! look at one of its messages makes entries of all ranges first.
 //!
 //! Packet Identifiers are given in order, and acknowledgements mostly come in this order, many in one read: those of a run end
 //! at once what is oldest. Whatever comes in another order is found without a look at all.
@@ -11,14 +12,16 @@ use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
 use std::rc::Rc;
 
+use super::budget::Account;
+use super::sent::{Packet, Sent};
 use super::session::{Awaiting, InFlight, Queued};
 use crate::codec::PacketId;
 
 /// How many Packet Identifiers there are.
 const PACKET_IDS: u64 = 65_535;
 
-/// Ranges that one session has at most, as they are not counted among what the worker holds. With more to acknowledge each
-/// message has its entry, which is.
+/// Ranges that one session has at most, as those of batches are not counted among what the worker holds. With more to
+/// acknowledge each message has its entry, which is.
 const RANGES_MAX: usize = if cfg!(any(test, fuzzing)) { 4 } else { 64 };
 
 /// Messages with QoS 1 that several sessions were sent in this order.
@@ -40,11 +43,53 @@ struct Ranges {
 
 #[derive(Debug)]
 struct Range {
-    batch: Batch,
+    messages: Messages,
     /// The first of its messages that is not acknowledged.
     at: usize,
     /// The Packet Identifier of this one; the others have the following ones.
     first: PacketId,
+}
+
+#[derive(Debug)]
+enum Messages {
+    Shared(Batch),
+    Own(Sent),
+}
+
+impl Messages {
+    fn len(&self) -> usize {
+        match self {
+            Self::Shared(batch) => batch.len(),
+            Self::Own(sent) => sent.len(),
+        }
+    }
+
+    /// The bytes of some of them.
+    fn bytes(&self, which: std::ops::Range<usize>) -> usize {
+        match self {
+            Self::Shared(batch) => batch[which].iter().map(|queued| queued.message.bytes()).sum(),
+            Self::Own(sent) => sent.message_bytes(which),
+        }
+    }
+
+    fn get(&self, number: usize) -> Queued {
+        match self {
+            Self::Shared(batch) => batch[number].clone(),
+            Self::Own(sent) => sent.message(number),
+        }
+    }
+}
+
+impl Range {
+    fn left(&self) -> usize {
+        self.messages.len() - self.at
+    }
+
+    /// Its messages with their Packet Identifiers.
+    fn iter(&self) -> impl Iterator<Item = (PacketId, usize)> {
+        let packet_ids = (0..).map(|count| behind(self.first.get(), count));
+        packet_ids.zip(self.at..self.messages.len())
+    }
 }
 
 /// The Packet Identifier so many behind another one.
@@ -93,12 +138,32 @@ impl Unacknowledged {
 
     /// Adds the messages of a batch behind all others.
     pub(super) fn add_batch(&mut self, first: PacketId, batch: &Batch) {
+        self.add_range(first, Messages::Shared(Rc::clone(batch)));
+    }
+
+    fn add_range(&mut self, first: PacketId, messages: Messages) {
         if self.ranges.as_ref().is_some_and(|ranges| ranges.all.len() == RANGES_MAX) {
             self.spread();
         }
         let ranges = self.ranges.get_or_insert_default();
-        ranges.messages += batch.len();
-        ranges.all.push_back(Range { batch: Rc::clone(batch), at: 0, first });
+        ranges.messages += messages.len();
+        ranges.all.push_back(Range { messages, at: 0, first });
+    }
+
+    /// Adds a message behind all others that is kept as its packet.
+    #[inline]
+    pub(super) fn add_sent(&mut self, packet_id: PacketId, packet: &Packet<'_>, account: &Account) {
+        if let Some(ranges) = &mut self.ranges
+            && let Some(last) = ranges.all.back_mut()
+            && behind(last.first.get(), last.left() as u64) == packet_id
+            && let Messages::Own(sent) = &mut last.messages
+            && sent.has_room_for(packet)
+        {
+            sent.push(packet);
+            ranges.messages += 1;
+        } else {
+            self.add_range(packet_id, Messages::Own(Sent::new(packet, account)));
+        }
     }
 
     /// Ends the in-flight state of the oldest messages, if they are those that have been acknowledged: `count` of them, from
@@ -129,12 +194,12 @@ impl Unacknowledged {
         while done < count
             && let Some(range) = ranges.all.front_mut().filter(|range| range.first == next)
         {
-            let of_it = (count - done).min(range.batch.len() - range.at);
-            bytes += range.batch[range.at..][..of_it].iter().map(|queued| queued.message.bytes()).sum::<usize>();
+            let of_it = (count - done).min(range.left());
+            bytes += range.messages.bytes(range.at..range.at + of_it);
             next = behind(next.get(), of_it as u64);
             done += of_it;
             (range.at, range.first) = (range.at + of_it, next);
-            if range.at == range.batch.len() {
+            if range.left() == 0 {
                 ranges.all.pop_front();
             }
         }
@@ -189,11 +254,10 @@ impl Unacknowledged {
     #[inline(never)]
     pub(super) fn spread(&mut self) {
         for range in self.ranges.take().into_iter().flat_map(|ranges| ranges.all) {
-            let packet_ids = (0..).map(|count| behind(range.first.get(), count));
-            self.entries.extend(range.batch[range.at..].iter().zip(packet_ids).map(|(delivery, packet_id)| InFlight {
+            self.entries.extend(range.iter().map(|(packet_id, number)| InFlight {
                 packet_id,
                 awaiting: Awaiting::Puback,
-                delivery: Some(delivery.clone()),
+                delivery: Some(range.messages.get(number)),
             }));
         }
     }
@@ -249,21 +313,26 @@ impl Unacknowledged {
         self.ranges.as_ref().is_some_and(|ranges| ranges.messages > 0)
     }
 
-    /// Asserts that identifiers are in order, and that nobody has more ranges than are allowed.
-    pub(super) fn assert_sound(&self) {
+    /// Asserts that identifiers are in order, that these are all bytes of them, and that nobody has more ranges than are
+    /// allowed.
+    pub(super) fn assert_sound(&self, bytes: usize) {
         let oldest = self.oldest().map_or(1, PacketId::get);
-        let places = self.counted().map(|(packet_id, _)| distance(oldest, packet_id.get()));
-        assert!(places.is_sorted_by(|one, next| one < next), "Packet Identifiers in order, each once [MQTT-2.2.1-4]");
+        let (mut next, mut count, mut counted) = (0, 0, 0);
+        for (packet_id, bytes) in self.counted() {
+            let place = distance(oldest, packet_id.get());
+            assert!(place >= next, "Packet Identifiers in order, each once [MQTT-2.2.1-4]");
+            (next, count, counted) = (place + 1, count + 1, counted + bytes);
+        }
+        assert_eq!((count, counted), (self.len(), bytes), "messages in flight and their bytes, counted");
         assert!(self.ranges.as_ref().is_none_or(|ranges| ranges.all.len() <= RANGES_MAX), "ranges in flight");
     }
 
     /// Packet Identifier of each, and the bytes that it is counted with.
-    pub(super) fn counted(&self) -> impl Iterator<Item = (PacketId, usize)> {
+    fn counted(&self) -> impl Iterator<Item = (PacketId, usize)> {
         let bytes = |sent: &InFlight| sent.delivery.as_ref().map_or(0, |delivery| delivery.message.bytes());
         let entries = self.entries.iter().map(move |sent| (sent.packet_id, bytes(sent)));
         let ranges = self.ranges.iter().flat_map(|ranges| &ranges.all).flat_map(|range| {
-            let packet_ids = (0..).map(|count| behind(range.first.get(), count));
-            packet_ids.zip(range.batch[range.at..].iter().map(|delivery| delivery.message.bytes()))
+            range.iter().map(|(packet_id, number)| (packet_id, range.messages.bytes(number..number + 1)))
         });
         entries.chain(ranges)
     }

@@ -426,16 +426,14 @@ impl Core {
 
     /// Sends what a session has to send, as far as its turn has come: first again what was in flight when the last
     /// connection ended, then what waits in the queue.
+    #[inline]
     pub(super) fn pump(&mut self, session_slot: u32) {
         let session = &self.sessions[session_slot as usize];
         if session.to_resend > 0 || !session.queue.is_empty() {
             self.send_what_waits(session_slot);
+            self.sessions[session_slot as usize].queue.trim();
         }
-        let session = &mut self.sessions[session_slot as usize];
-        session.trim();
-        if session.shared.is_some() {
-            self.note_presence(session_slot);
-        }
+        self.note_presence(session_slot);
     }
 
     fn send_what_waits(&mut self, session_slot: u32) {

@@ -137,7 +137,7 @@ impl Received {
 
     /// The same, if it is the first of those that have consecutive Packet Identifiers.
     #[inline]
-    fn release_first(&mut self, packet_id: PacketId) -> Option<Option<Kept>> {
+    pub(super) fn release_first(&mut self, packet_id: PacketId) -> Option<Option<Kept>> {
         self.take(packet_id, Unreleased::remove_first)
     }
 
@@ -197,27 +197,6 @@ impl Core {
         self.acknowledge(slot, PUBREC, packet_id);
     }
 
-    /// PUBREL packets for so many messages, from a Packet Identifier on: the same as below, as long as they are the next ones in
-    /// the order in which they came, and the turn has work left. Returns how many it was.
-    pub(super) fn release_in_order(&mut self, slot: u32, first: PacketId, count: usize) -> usize {
-        let (mut done, mut next) = (0, first);
-        while done < count && !self.is_spent() {
-            let session = self.sessions.get_mut(self.connections[slot as usize].session as usize);
-            let Some(message) = session.and_then(|session| session.received.release_first(next)) else {
-                break;
-            };
-            if let Some(message) = message {
-                self.publish_released(slot, &message);
-            }
-            self.acknowledge(slot, PUBCOMP, next);
-            (done, next) = (done + 1, following(next));
-        }
-        if let Some(session) = self.sessions.get_mut(self.connections[slot as usize].session as usize) {
-            session.trim();
-        }
-        done
-    }
-
     /// PUBREL: the message is released, and its identifier is free [MQTT-4.3.3-11] [MQTT-4.3.3-12].
     pub(super) fn on_pubrel(&mut self, slot: u32, ack: &Ack<'_>) -> Result<Next, DecodeError> {
         let session_slot = self.connections[slot as usize].session;
@@ -226,7 +205,7 @@ impl Core {
         };
         let received = session.received.release(ack.packet_id);
         let known = received.is_some();
-        session.trim();
+        session.received.trim();
         if let Some(message) = received.flatten() {
             self.publish_released(slot, &message);
         }
@@ -244,12 +223,14 @@ impl Core {
     }
 
     /// A QoS 2 message goes on. It has been ours since PUBREC: it is not lost even if there is no room to retain it now.
-    fn publish_released(&mut self, slot: u32, message: &Kept) {
+    pub(super) fn publish_released(&mut self, slot: u32, message: &Kept) {
         if message.is_expired(self.now) {
             self.counters().dropped_expired.add(1); // [MQTT-4.3.3-13]
             return;
         }
-        let mut out = Outgoing::of(message);
+        let known = self.router.known_topic(message.topic_bytes(), &mut self.connections[slot as usize].topic_place);
+        let parts = known.as_deref().map_or_else(|| message.parts(), |topic| message.parts_with(topic));
+        let mut out = Outgoing { parts, kept: Some(message.clone()) };
         if !self.retain(&mut out) {
             self.not_retained(&out);
         }

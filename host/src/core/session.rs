@@ -12,6 +12,7 @@ use super::connection::NONE;
 use super::in_flight::{Batch, Unacknowledged, behind, distance};
 use super::received::Received;
 use super::replay::Parked;
+use super::sent::Packet;
 use super::shared::SharedPart;
 use super::timers::Armed;
 use crate::clock::Millis;
@@ -356,6 +357,7 @@ impl Session {
         }
         let (done, bytes) = self.in_flight.acknowledge_oldest(first, count, awaiting);
         self.in_flight_bytes -= narrow(bytes);
+        self.in_flight.trim();
         done
     }
 
@@ -374,7 +376,9 @@ impl Session {
         if place >= self.first_to_resend() {
             self.to_resend -= 1;
         }
-        let delivery = self.in_flight.remove(place)?.delivery?;
+        let delivery = self.in_flight.remove(place)?.delivery;
+        self.in_flight.trim();
+        let delivery = delivery?;
         self.in_flight_bytes -= narrow(delivery.message.bytes());
         Some(delivery)
     }
@@ -395,6 +399,13 @@ impl Session {
         let awaiting = if delivery.qos == QoS::AtLeastOnce { Awaiting::Puback } else { Awaiting::Pubrec };
         self.in_flight_bytes += narrow(delivery.message.bytes());
         self.in_flight.push_back(InFlight { packet_id, awaiting, delivery: Some(delivery) });
+    }
+
+    /// A message has been sent that is kept as its packet, with the next Packet Identifier, which there is.
+    #[inline]
+    pub(super) fn add_sent(&mut self, packet_id: PacketId, packet: &Packet<'_>, account: &Account) {
+        self.in_flight_bytes += narrow(packet.message_bytes);
+        self.in_flight.add_sent(packet_id, packet, account);
     }
 
     /// The client has the message at a place in flight, so that it is never sent again [MQTT-4.3.3-6]. It is kept until
@@ -429,12 +440,5 @@ impl Session {
         }
         self.queue.push_back(delivery);
         Ok(())
-    }
-
-    /// Gives back the memory of queues that have emptied after a burst.
-    pub(super) fn trim(&mut self) {
-        self.in_flight.trim();
-        self.queue.trim();
-        self.received.trim();
     }
 }

@@ -23,6 +23,7 @@ use super::connection::{NONE, Phase};
 use super::inbound::Next;
 use super::outbound::ANSWERS_BYTES_MAX;
 use super::route::delivery_units;
+use super::sent::Packet;
 use super::session::{Origin, Queued, Session};
 use crate::clock::Millis;
 use crate::codec::{self, Alike, OneAlike, Publish, patch_packet_id};
@@ -49,14 +50,15 @@ struct Train<'a> {
 
 /// Who gets it.
 #[derive(Clone, Copy)]
-struct Receiver {
+pub(super) struct Receiver {
     /// Slots of its session and of its connection.
-    session: u32,
-    connection: u32,
+    pub(super) session: u32,
+    pub(super) connection: u32,
     /// The largest packet that it takes.
-    packet_bytes_max: usize,
-    /// With QoS 1, how many messages more may be in flight.
-    messages_left: u64,
+    pub(super) packet_bytes_max: usize,
+    pub(super) is_v5: bool,
+    /// With QoS 1 and 2, how many messages more may be in flight.
+    pub(super) messages_left: u64,
 }
 
 impl Core {
@@ -154,7 +156,7 @@ impl Core {
 
     /// The one session that gets the messages of a topic, if they go to it as they come: it is here, nothing waits for it, and
     /// its packets are those of the publisher.
-    fn receiver_of_train(&mut self, from: u32, topic: &str, qos: QoS) -> Option<Receiver> {
+    pub(super) fn receiver_of_train(&mut self, from: u32, topic: &str, qos: QoS) -> Option<Receiver> {
         let targets = self.router.targets(topic);
         let target = targets.one()?;
         let publisher = &self.connections[from as usize];
@@ -177,6 +179,7 @@ impl Core {
             session: target.session.slot,
             connection: session.connection,
             packet_bytes_max: connection.packet_bytes_max as usize,
+            is_v5: connection.is_v5(),
             messages_left: session.room_in_flight(connection.in_flight_max, &self.shared.limits).0 as u64,
         })
     }
@@ -191,12 +194,11 @@ impl Core {
             return session.is_some_and(|session| session.can_receive(parts, limits))
                 && self.check_quota(train.from).is_ok();
         };
-        if next.packet.len() > to.packet_bytes_max {
-            return false;
-        }
-        let waiting = self.connections[to.connection as usize].waiting_bytes();
         if train.alike.qos() == QoS::AtMostOnce {
-            let waiting = waiting + (train.used - train.appended);
+            let waiting = self.connections[to.connection as usize].waiting_bytes() + (train.used - train.appended);
+            if next.packet.len() > to.packet_bytes_max {
+                return false;
+            }
             if waiting + next.payload.len() <= self.free_bytes {
                 return true;
             }
@@ -204,8 +206,16 @@ impl Core {
             self.append_train(train, 0);
             return self.has_room(waiting, next.payload.len());
         }
-        train.passed < to.messages_left
-            && next.packet.len() <= FREE_BYTES
+        self.may_be_next(to, train.passed, next.packet.len())
+    }
+
+    /// Whether a packet with QoS 1 or 2 may be sent to a receiver at once that has been sent so many messages already.
+    #[inline]
+    pub(super) fn may_be_next(&self, to: &Receiver, sent: u64, packet_bytes: usize) -> bool {
+        let waiting = self.connections[to.connection as usize].waiting_bytes();
+        let limits = &self.shared.limits;
+        sent < to.messages_left
+            && packet_bytes <= to.packet_bytes_max.min(FREE_BYTES)
             && self.sessions[to.session as usize].has_room_in_flight(limits)
             && waiting < limits.outbound_bytes_max
             && (waiting <= FREE_BYTES || !self.is_full())
@@ -216,16 +226,23 @@ impl Core {
     #[inline]
     fn keep_and_answer(&mut self, train: &Train<'_>, next: &OneAlike<'_>, parts: &MessageParts<'_>) {
         let &OneAlike { packet, packet_id: Some(answered), packet_id_at, .. } = next else { return };
-        let message = Kept::new(parts, &self.account);
         let [high, low] = answered.get().to_be_bytes();
         let Some(to) = &train.to else {
             let session = self.connections[train.from as usize].session;
+            let message = Kept::new(parts, &self.account);
             self.sessions[session as usize].received.insert(answered, Some(message));
             return self.answers.extend_from_slice(&[PUBREC, 2, high, low]);
         };
+        let hears_of_it = self.hears_of_acknowledgements();
         let session = &mut self.sessions[to.session as usize];
         let packet_id = session.take_packet_id().expect("as many as there are messages left");
-        session.add_in_flight(packet_id, Queued { message, qos: parts.qos, retain: false, origin: Origin::One(0) });
+        if hears_of_it {
+            let message = Kept::new(parts, &self.account);
+            session.add_in_flight(packet_id, Queued { message, qos: parts.qos, retain: false, origin: Origin::One(0) });
+        } else {
+            let message_bytes = parts.topic.len() + parts.payload.len();
+            session.add_sent(packet_id, &Packet { bytes: packet, message_bytes, is_v5: to.is_v5 }, &self.account);
+        }
         self.write(to.connection, |out| {
             let start = out.len();
             out.extend_from_slice(packet);

@@ -1,5 +1,5 @@
 //! What is kept once for many is what each would be sent by itself, what goes in a train is what would go packet by packet, and
-//! acknowledgements that come in a run do what each would do: the same things happen to a worker without a plugin and to one
+//! acknowledgements that come in a run do what each would do: the same things happen to a worker and to one
 //! with handlers that decide on each message and each delivery, and hear of each acknowledgement. The second has no lanes and
 //! no trains, encodes each packet anew, and looks at each acknowledgement by itself. Each client has to get the same bytes from
 //! both.
@@ -243,7 +243,7 @@ fn compare(seed: u64, steps: usize) -> usize {
         ..Setup::limits(|limits| (limits.queue_qos0, limits.in_flight_max) = (queue_qos0, in_flight_max))
     };
     let mut story = Story { rng, ops: Vec::new(), conns: Vec::new(), number: 0 };
-    let mut net = Net::new(mode, &Setup { plugin: false, allow_anonymous: true, ..setup(0) });
+    let mut net = Net::new(mode, &Setup { hears_acknowledgements: false, ..setup(0) });
     for name in 0..CLIENTS {
         story.connect(&mut net, name);
     }

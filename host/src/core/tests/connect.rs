@@ -4,7 +4,6 @@ use plugin_api::{ConnectVerdict, ReasonCode};
 
 use super::net::connect_packet;
 use super::*;
-use crate::limits::Limits;
 
 /// [MQTT-3.1.4-5] [MQTT-3.2.0-1] The answer tells what differs from the specification's defaults.
 #[test]
@@ -306,7 +305,7 @@ fn without_an_opinion_only_this_machine_is_let_in() {
         ("192.0.2.1:1", false, false),
         ("192.0.2.1:1", true, true),
     ] {
-        let setup = Setup { limits: Limits::default(), plugin: false, judges: 0, slow: false, allow_anonymous, peer };
+        let setup = Setup { plugin: false, allow_anonymous, peer, ..Setup::default() };
         scenario_with(&setup, |net| {
             for (version, refusal) in [(V3_1_1, "20: 00 05"), (V5, "20: 00 87 {}")] {
                 let client = net.open(version);

@@ -33,6 +33,8 @@ pub(in crate::core) struct Setup {
     pub(in crate::core) limits: Limits,
     /// Whether there is a plugin.
     pub(in crate::core) plugin: bool,
+    /// Whether it implements `handle_puback`. Where nobody does, acknowledgements are not looked at one by one.
+    pub(in crate::core) hears_acknowledgements: bool,
     /// How many plugins there are behind it that decide on deliveries; at most two.
     pub(in crate::core) judges: usize,
     /// Whether there is one behind these whose states are made on the pool; see `deliver::slow`.
@@ -47,6 +49,7 @@ impl Default for Setup {
         Self {
             limits: Limits::default(),
             plugin: true,
+            hears_acknowledgements: true,
             judges: 0,
             slow: false,
             allow_anonymous: false,
@@ -95,6 +98,9 @@ pub(in crate::core) struct Net {
 impl Net {
     pub(super) fn new(mode: Mode, setup: &Setup) -> Self {
         let scripted = setup.plugin.then(Scripted::default);
+        if let Some(scripted) = &scripted {
+            scripted.script().hears_no_acknowledgements = !setup.hears_acknowledgements;
+        }
         let chain = |mailboxes: &Mailboxes| {
             Scripted::chain(scripted.as_ref(), (setup.judges, setup.slow), mailboxes, setup.limits.tickets_max)
         };

@@ -217,8 +217,8 @@ fn packet_identifiers_wrap_and_are_waited_for() {
             let acks: Vec<u8> = ids.flat_map(|id| [0x40, 2, (id >> 8) as u8, id as u8]).collect();
             net.send_bytes(to, &acks);
         };
-        for _ in 0..u32::from(u16::MAX) {
-            net.send(from, "32: <t> 0001 {} 'x'");
+        for _ in 0..u16::MAX / 255 {
+            net.send(from, &vec!["32: <t> 0001 {} 'x'"; 255].join(" | "));
         }
         net.take(from);
         let in_flight = |net: &Net| net.session("to").expect("connected").in_flight.len();

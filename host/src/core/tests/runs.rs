@@ -4,11 +4,10 @@
 use super::net::{connect_packet, resumed};
 use super::*;
 
-/// With a plugin that hears of acknowledgements, and without.
+/// With a plugin that hears of acknowledgements, and with one that does not.
 fn scenario_with_and_without_notices(change: fn(&mut crate::limits::Limits), run: impl Fn(&mut Net)) {
-    for plugin in [true, false] {
-        let setup = Setup { plugin, allow_anonymous: !plugin, ..Setup::limits(change) };
-        scenario_with(&setup, &run);
+    for hears_acknowledgements in [true, false] {
+        scenario_with(&Setup { hears_acknowledgements, ..Setup::limits(change) }, &run);
     }
 }
 
@@ -255,8 +254,8 @@ fn of_what_is_not_sent_again_yet() {
 /// [MQTT-2.2.1-3] [MQTT-2.2.1-4] 1 follows 65,535, in what is in flight and in what is received.
 #[test]
 fn over_the_last_packet_identifier() {
-    for plugin in [true, false] {
-        let setup = Setup { plugin, allow_anonymous: !plugin, ..Setup::default() };
+    for hears_acknowledgements in [true, false] {
+        let setup = Setup { hears_acknowledgements, ..Setup::default() };
         scenario_in(MODES[0], &setup, |net| {
             let (from, to) = (net.client(V3_1_1, "from"), net.client(V3_1_1, "to"));
             net.subscribe(to, "t", 2);
@@ -384,4 +383,61 @@ fn that_take_several_turns() {
             }
         },
     );
+}
+
+/// [MQTT-4.4.0-1] [MQTT-3.3.1-1] What came in one read and went on as it came is sent again with DUP, in its order, as far as it
+/// has not been acknowledged: also where it is more than is kept in one piece, and one in the middle has been acknowledged.
+#[test]
+fn what_was_sent_in_one_go_is_sent_again() {
+    for version in VERSIONS {
+        for acknowledged in [&[][..], &[1], &[1, 2, 3], &[1, 2, 3, 4, 5, 6, 7, 8, 9], &[7], &[1, 2, 9, 10, 40], &[40]] {
+            scenario_with_and_without_notices(
+                |_| (),
+                |net| {
+                    let from = net.client(version, "from");
+                    let to = net.durable(version, "to", CONNACK);
+                    net.subscribe(to, "t", 1);
+                    let message = |first: &str, id: u16| {
+                        let payload = "y".repeat(usize::from(id) % 9 * 5);
+                        format!("{first}: <t> {id:04X} [{{}}] '{payload}' {:02X}", id as u8)
+                    };
+                    let all = |first: &str| (1..=40).map(|id| message(first, id)).collect::<Vec<_>>();
+                    net.send(from, &all("32").join(" | "));
+                    net.expect(to, &all("32").join(" | "));
+                    net.send(to, &packets("40", acknowledged.iter().copied()));
+                    assert_eq!(in_flight(net).0, 40 - acknowledged.len());
+                    net.lose(to);
+                    let left = (1..=40).filter(|id| !acknowledged.contains(id));
+                    let again: Vec<String> = left.map(|id| message("3A", id)).collect();
+                    let to = net.durable(version, "to", &format!("{} | {}", resumed(version), again.join(" | ")));
+                    net.send(to, &packets("40", 1..=40));
+                    assert_eq!(in_flight(net), (0, 0));
+                },
+            );
+        }
+    }
+}
+
+/// A plugin that hears of acknowledgements may come while messages are in flight that nobody was to hear of.
+#[test]
+fn of_messages_that_were_sent_before_anybody_heard_of_them() {
+    let setup = Setup { hears_acknowledgements: false, ..Setup::default() };
+    scenario_with(&setup, |net| {
+        let (from, to) = (net.v5("from"), net.v5("to"));
+        net.subscribe(to, "t", 2);
+        net.send(from, &publishes("32", 1..=3));
+        net.send(from, &format!("{} | {}", publishes("34", 4..=6), packets("62", 4..=6)));
+        net.send(to, &packets("50", [4]));
+        net.take(to);
+        let for_good = crate::plugin::Flip { per_mille: None, probation: std::time::Duration::ZERO, budget: 0 };
+        net.flip("2.0.0", &for_good, |_| ());
+        net.send(to, &packets("40", 1..=3));
+        net.send(to, &packets("50", 4..=6));
+        net.expect(to, &packets("62", 4..=6));
+        net.send(to, &packets("70", 4..=6));
+        let heard: Vec<String> = (1..=3).map(|id| format!("puback to Puback {id} 00")).collect();
+        let heard_later: Vec<String> = (4..=6).map(|id| format!("puback to Pubcomp {id} 00")).collect();
+        assert_eq!(net.script().take("puback"), [heard, heard_later].concat());
+        assert_eq!(in_flight(net), (0, 0));
+    });
 }
