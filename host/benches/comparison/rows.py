@@ -22,6 +22,10 @@ WARMED_UP = ["fan-out", "fan-in", "pairs", "wildcard", "shared", "latency", "pin
 TIMED = [*WARMED_UP, "connect", "idle"]
 # Loads whose latency is what counts. Who sleeps has to be woken, and latency is what people have who do sleep.
 OF_LATENCY = ["latency", "storm", "beside"]
+# Those of them that may have real-time priority. Threads that disturb others could not give way to them then.
+OF_PRIORITY = ["latency"]
+# Steps that disturb others, and give way to them.
+DISTURBING = ["storm", "fan-out"]
 
 PER_MESSAGE = "CPU µs per message"
 
@@ -82,7 +86,7 @@ SHARED_QUEUE = "offline --sessions 100 --messages 1000 --one-topic"
 MILLION_FILTERS = "subscribe --filters 1000000"
 MILLION_RETAINED = "retained --messages 1000000 --subscribers 1"
 STORM = "storm --rate 5000"
-BESIDE = "beside --rate 5000"
+BESIDE = "beside --rate 5000 --fan-out-rate 2"
 
 IDLE = {count: memory(f"an idle connection, of {count:,}", f"idle --connections {count}", "connect", goal, rounds_max)
         for count, goal, rounds_max in ((1000, None, 1), (10_000, 0.68, 99), (19_000, None, 1))}

@@ -4,12 +4,12 @@ import re
 import statistics
 from pathlib import Path
 
-from comparison.rows import FLOOR, GROUPS, MOSQUITTO, ONE_WORKER, OURS, TWO_WORKERS
+from comparison.rows import DISTURBING, FLOOR, GROUPS, MOSQUITTO, ONE_WORKER, OURS, TWO_WORKERS
 
 # What is known of the rows that are short of their goals.
 BOUNDS = Path(__file__).resolve().parents[1] / "bounds.md"
 
-# The part of the time of both cores that other programs may have before latency is theirs.
+# The part of the time that other programs may have, or keep the load from running for, before latency is theirs.
 QUIET = 0.03
 
 BOTTLENECK = "the load was the bottleneck"
@@ -54,13 +54,12 @@ def faults(broker, result):
     noted = [f"{check[name]} {name.replace('_', ' ')}" for name in names if check.get(name)]
     # Where they share the cores, either of them is.
     parts = [] if broker in (ONE_WORKER, TWO_WORKERS) else result.get("steps", [result])
-    # What disturbs others gives way to them.
-    busy = any(part["load"]["is_bottleneck"] for part in parts if part.get("step") not in ("storm", "fan-out"))
+    busy = any(part["load"]["is_bottleneck"] for part in parts if part.get("step") not in DISTURBING)
     noted += [BOTTLENECK] if busy else []
     # CPU time depends little on it, and latency does.
-    if result["is_latency"] and result["others"] > QUIET:
-        noted.append(f"other programs had {result['others']:.0%} of both cores, in the quietest of {result['tries']} tries: "
-                     "this is not the broker's latency alone")
+    if result["is_latency"] and result["disturbed"] > QUIET:
+        noted.append(f"for {result['disturbed']:.0%} of the time others had the cores, in the quietest of {result['tries']} "
+                     "tries: this is not the broker's latency alone")
     return noted
 
 
