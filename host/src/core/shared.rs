@@ -114,7 +114,12 @@ impl Core {
             slow,
             full: session.queue.len() >= limits.queue_messages_max
                 || session.queue.bytes() >= limits.queue_bytes_max - limits.queue_bytes_max / 16,
-            load: session.in_flight.len() + session.queue.len(),
+            // Where nobody asks for it, what other workers read is left alone from message to message.
+            load: if self.chooser.counts_what_is_on_its_way() {
+                session.in_flight.len() + session.queue.len()
+            } else {
+                0
+            },
         }
     }
 

@@ -20,7 +20,7 @@ pub const WORKERS_MAX: usize = 64;
 /// every Shared Subscription.
 ///
 /// It is the one structure of the router that workers share, behind one lock. A publish whose targets are cached only
-/// reads three counters; the lock is taken when they are not cached (shared), when a worker's first subscription to a
+/// reads four counters; the lock is taken when they are not cached (shared), when a worker's first subscription to a
 /// filter comes or its last one goes, and when a Shared Subscription comes, changes or goes (exclusive).
 ///
 /// Order: a change is visible in the index before the generations move, and a worker reads the generations before it
@@ -132,26 +132,29 @@ impl Interest {
     }
 }
 
-/// Counters that only grow. A filter moves one of them, and a topic depends on the three that filters matching it move:
-/// that of the first two levels, that of the first level, and that of filters which start with a wildcard.
+/// Counters that only grow. A filter moves one of them, and a topic depends on the four that filters matching it move:
+/// those of its first three levels, of the first two and of the first, and that of filters which start with a wildcard.
 ///
-/// With the second level, one subscription does not make everything outdated where all topics start alike.
+/// With more levels than one, a subscription does not make everything outdated where all topics start alike: those to
+/// `site/7/…` come and go while messages of `site/8/…` find what they had found.
 pub(super) struct Generations {
     any: AtomicU64,
     first: Box<[AtomicU64; FIRST_LEVELS]>,
-    second: Box<[AtomicU64; SECOND_LEVELS]>,
+    second: Box<[AtomicU64; LEVELS]>,
+    third: Box<[AtomicU64; LEVELS]>,
     hasher: RandomState,
 }
 
 // Which one a topic has depends on a random key, and loom wants the same from each run.
 const FIRST_LEVELS: usize = if cfg!(all(test, feature = "loom")) { 1 } else { 256 };
-const SECOND_LEVELS: usize = if cfg!(all(test, feature = "loom")) { 1 } else { 1024 };
+const LEVELS: usize = if cfg!(all(test, feature = "loom")) { 1 } else { 1024 };
 
 /// Which counters a topic depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Watched {
     first: u8,
     second: u16,
+    third: u16,
 }
 
 impl Generations {
@@ -160,6 +163,7 @@ impl Generations {
             any: AtomicU64::new(0),
             first: Box::new(std::array::from_fn(|_| AtomicU64::new(0))),
             second: Box::new(std::array::from_fn(|_| AtomicU64::new(0))),
+            third: Box::new(std::array::from_fn(|_| AtomicU64::new(0))),
             hasher: RandomState::default(),
         }
     }
@@ -167,7 +171,7 @@ impl Generations {
     /// The counters that `topic` depends on.
     pub(super) fn watch(&self, topic: &str) -> Watched {
         let mut levels = levels(topic);
-        self.bucket(levels.next().unwrap_or_default(), levels.next().unwrap_or_default())
+        self.bucket(std::array::from_fn(|_| levels.next().unwrap_or_default()))
     }
 
     /// The sum of the counters of `watched`: as each only grows, it stays the same only if none of them moves.
@@ -176,28 +180,35 @@ impl Generations {
         self.any.load(Ordering::Acquire)
             + self.first[usize::from(watched.first)].load(Ordering::Acquire)
             + self.second[usize::from(watched.second)].load(Ordering::Acquire)
+            + self.third[usize::from(watched.third)].load(Ordering::Acquire)
     }
 
     /// Makes outdated what was found for topics that `filter` may match.
     pub(super) fn bump(&self, filter: &str) {
-        let is_wildcard = |level: &str| level == "+" || level == "#";
-        let mut levels = levels(filter);
-        let first = levels.next().unwrap_or_default();
-        let counter = match levels.next() {
-            _ if is_wildcard(first) => &self.any,
-            Some(second) if !is_wildcard(second) => &self.second[usize::from(self.bucket(first, second).second)],
-            _ => &self.first[usize::from(self.bucket(first, "").first)],
+        // Up to its first wildcard every topic that it matches has these levels, and `a/#` matches `a` as well.
+        let mut literal = levels(filter).take_while(|level| !matches!(*level, "+" | "#"));
+        let literal: [Option<&str>; 3] = std::array::from_fn(|_| literal.next());
+        let counters = self.bucket(literal.map(Option::unwrap_or_default));
+        let counter = match literal {
+            [None, ..] => &self.any,
+            [_, None, _] => &self.first[usize::from(counters.first)],
+            [_, _, None] => &self.second[usize::from(counters.second)],
+            [_, _, Some(_)] => &self.third[usize::from(counters.third)],
         };
         counter.fetch_add(1, Ordering::Release);
     }
 
-    fn bucket(&self, first: &str, second: &str) -> Watched {
+    fn bucket(&self, levels: [&str; 3]) -> Watched {
         let mut hasher = self.hasher.build_hasher();
-        hasher.write(first.as_bytes());
-        let first = hasher.finish();
-        hasher.write(second.as_bytes());
-        let second = hasher.finish();
-        Watched { first: (first % FIRST_LEVELS as u64) as u8, second: (second % SECOND_LEVELS as u64) as u16 }
+        let [first, second, third] = levels.map(|level| {
+            hasher.write(level.as_bytes());
+            hasher.finish()
+        });
+        Watched {
+            first: (first % FIRST_LEVELS as u64) as u8,
+            second: (second % LEVELS as u64) as u16,
+            third: (third % LEVELS as u64) as u16,
+        }
     }
 }
 
@@ -225,19 +236,24 @@ mod tests {
                 .map(|n| format!("{prefix}{n}"))
                 .find(|other| {
                     let (a, b) = (generations.watch(topic), generations.watch(other));
-                    a.second != b.second && (prefix.contains('/') || a.first != b.first)
+                    let levels = prefix.matches('/').count();
+                    a.third != b.third && (levels == 2 || a.second != b.second) && (levels > 0 || a.first != b.first)
                 })
                 .expect("there are more names than counters")
         };
-        let (sibling, stranger) = (apart("a/b", "a/x"), apart("a/b", "x"));
+        let (cousin, sibling, stranger) = (apart("a/b/c", "a/b/x"), apart("a/b/c", "a/x"), apart("a/b/c", "x"));
+        check("a/b/c", &["a/b/c"], &[&cousin, &sibling, &stranger]);
+        check("a/b/c/+", &["a/b/c/d"], &[&cousin, &sibling, &stranger]);
+        check("a/b/c/#", &["a/b/c", "a/b/c/d/e"], &[&cousin, &sibling, &stranger]);
         check("a/b", &["a/b"], &[&sibling, &stranger]);
-        check("a/b/#", &["a/b", "a/b/c"], &[&sibling, &stranger]);
+        check("a/b/#", &["a/b", "a/b/c", &cousin], &[&sibling, &stranger]);
         check("a/b/+/d", &["a/b/c/d"], &[&sibling, &stranger]);
-        check("a/#", &["a", "a/b", &sibling], &[&stranger]);
+        check("a/#", &["a", "a/b", "a/b/c", &sibling], &[&stranger]);
         check("a/+", &["a/b", &sibling], &[&stranger]);
+        check("a/+/c", &["a/b/c", &sibling], &[&stranger]);
         check("a", &["a"], &[&stranger]);
         for filter in ["#", "+", "+/b", "+/+/#"] {
-            check(filter, &["a", "a/b", &sibling, &stranger], &[]);
+            check(filter, &["a", "a/b", "a/b/c", &sibling, &stranger], &[]);
         }
     }
 

@@ -92,7 +92,12 @@ impl FromIterator<Target> for Locals {
         match (targets.next(), targets.next()) {
             (None, _) => Self::None,
             (Some(first), None) => Self::One(first),
-            (Some(first), Some(second)) => Self::Many([first, second].into_iter().chain(targets).collect()),
+            (Some(first), Some(second)) => {
+                let mut all = Vec::with_capacity(2 + targets.size_hint().1.unwrap_or(0));
+                all.extend([first, second]);
+                all.extend(targets);
+                Self::Many(all.into_boxed_slice())
+            }
         }
     }
 }
