@@ -2,8 +2,8 @@
 //!
 //! A message that goes to one client only is hardly ever looked at again: its acknowledgement comes, in the order of sending. So
 //! it costs a copy of its packet behind those that the client was sent before, and where that ends. To make a message of each
-//! that counts its references, and to give its memory back, took a quarter of what was left of the instructions, and as
-//! many cold cache lines as there are messages. Only when something else is done with one is a message made of it.
+//! that counts its references, and to give its memory back, took 340 instructions of some 1,100. Only when something else is
+//! done with one is a message made of it.
 
 use std::mem;
 
@@ -113,7 +113,9 @@ impl Sent {
         let packet = &packets[start as usize..ends[number].at as usize];
         let version = if self.is_v5 { ProtocolVersion::V5 } else { ProtocolVersion::V3_1_1 };
         let header_bytes = codec::header_bytes(packet).unwrap_or(0);
-        let publish = codec::decode_publish(version, packet, header_bytes, None).expect("it was sent like that");
+        // It was valid when it came.
+        let topic = codec::topic_bytes(packet, header_bytes).and_then(|topic| std::str::from_utf8(topic).ok());
+        let publish = codec::decode_publish(version, packet, header_bytes, topic).expect("it was sent like that");
         let parts = MessageParts {
             topic: publish.topic,
             payload: publish.payload,
