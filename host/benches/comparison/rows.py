@@ -144,6 +144,10 @@ GROUPS = [
         step("accept and CONNECT", "connect", "connect", 0.63, "CPU µs per client"),
         step("PINGREQ", "ping", "ping", 0.73, "CPU µs per PINGREQ"),
     ]),
+    Group("Large payloads", [
+        traffic("fan-out 1→20, QoS 0, 64 KiB", "fan-out --subscribers 20 --window 8 --payload 65536"),
+        traffic("10 pairs, QoS 0, 200 KB", "pairs --pairs 10 --window 2 --payload 200000"),
+    ]),
     Group("Memory", [
         *IDLE.values(),
         between("each connection from 10,000 to 19,000", (IDLE[10_000], 10_000), (IDLE[19_000], 19_000)),
