@@ -50,7 +50,11 @@ impl Core {
 
     /// Has a message go on, on the way of the one before if it is for the same receiver.
     fn pass_on(&mut self, slot: u32, message: Kept, way: &mut Option<Way>) {
-        let is_plain = message.properties().is_empty() && !message.retain() && message.expires_at().is_none();
+        // Handlers may have made it one with less QoS.
+        let is_plain = message.qos() == QoS::ExactlyOnce
+            && message.properties().is_empty()
+            && !message.retain()
+            && message.expires_at().is_none();
         if is_plain && way.as_ref().is_none_or(|way| way.topic.as_bytes() != message.topic_bytes()) {
             *way = self.way_of(slot, &message);
         }

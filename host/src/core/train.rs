@@ -4,7 +4,8 @@
 //! Of what a message costs on its way from one client to another, nearly all is to find out again what was found out for the
 //! message before: its topic, who gets it, how, and whether anything speaks against it. So this is found out once for a train,
 //! and each of its messages costs what is its own: the handlers are asked, and its packet is appended to what its receiver is
-//! sent, which with QoS 0 is done once for all that are let pass one behind the other.
+//! sent, which with QoS 0 is done once for all that are let pass one behind the other. With QoS 1 it may as well be put into the
+//! queue of a receiver that is away, or has as much in flight as it takes; with QoS 2 it is kept until it is released.
 //!
 //! No rule is decided here. A train takes what no rule has anything to say about (see [`Core::receiver_of_train`] and
 //! [`Core::has_room_for_next`]), and leaves the packet that is not so, before anybody is asked about it, to the way that all
@@ -57,18 +58,34 @@ pub(super) struct Receiver {
     /// The largest packet that it takes.
     pub(super) packet_bytes_max: usize,
     pub(super) is_v5: bool,
-    /// With QoS 1 and 2, how many messages more may be in flight.
+    /// With QoS 1 and 2, how many messages more may be in flight. With QoS 1 those behind them wait in the session's queue: all of
+    /// them if it has no connection, or if something waits there already.
     pub(super) messages_left: u64,
 }
 
+impl Train<'_> {
+    /// Whether the next message waits in the session's queue.
+    #[inline]
+    fn is_for_queue(&self) -> bool {
+        let is_over = |to: &Receiver| self.passed >= to.messages_left;
+        self.alike.qos() == QoS::AtLeastOnce && self.to.as_ref().is_some_and(is_over)
+    }
+
+    /// How many of those that were let pass were sent.
+    fn sent_to(&self, to: &Receiver) -> u64 {
+        if self.alike.qos() == QoS::AtMostOnce { self.passed } else { self.passed.min(to.messages_left) }
+    }
+}
+
 impl Core {
-    /// Whether it pays to look whether a packet with this first byte begins a train. Who published to many, to nobody or to one
-    /// who is not connected will mostly do so again.
+    /// Whether it pays to look whether a packet with this first byte begins a train. Who published to many, to nobody or, with
+    /// QoS 0, to one who is not connected will mostly do so again.
     #[inline]
     pub(super) fn may_begin_train(&self, slot: u32, first_byte: u8) -> bool {
         match codec::publish_qos(first_byte) {
             Some(QoS::ExactlyOnce) => true,
-            Some(QoS::AtMostOnce | QoS::AtLeastOnce) => self
+            Some(QoS::AtLeastOnce) => self.router.went_to(self.connections[slot as usize].topic_place).is_some(),
+            Some(QoS::AtMostOnce) => self
                 .router
                 .went_to(self.connections[slot as usize].topic_place)
                 .and_then(|to| self.sessions.get(to.slot as usize))
@@ -103,11 +120,13 @@ impl Core {
             train.used += packet.len();
             match outcome {
                 PublishOutcome::Forward => {
-                    train.passed += 1;
-                    train.largest = train.largest.max(packet.len());
                     if qos != QoS::AtMostOnce {
                         self.keep_and_answer(&train, &next, &parts);
                     }
+                    if !train.is_for_queue() {
+                        train.largest = train.largest.max(packet.len());
+                    }
+                    train.passed += 1;
                 }
                 other => {
                     self.append_train(&mut train, packet.len());
@@ -155,28 +174,36 @@ impl Core {
     }
 
     /// The one session that gets the messages of a topic, if they go to it as they come: it is here, nothing waits for it, and
-    /// its packets are those of the publisher.
+    /// its packets are those of the publisher; or, with QoS 1, if they go to its queue.
     pub(super) fn receiver_of_train(&mut self, from: u32, topic: &str, qos: QoS) -> Option<Receiver> {
         let targets = self.router.targets(topic);
         let target = targets.one()?;
         let publisher = &self.connections[from as usize];
         let session = self.sessions.get(target.session.slot as usize)?;
-        let connection = self.connections.get(session.connection as usize)?;
         let is_plain = target.qos >= qos
             && target.identifiers.is_empty()
             && session.serial == target.session.serial
-            && session.takes_at_once()
             && (qos == QoS::AtMostOnce || session.shared.is_none())
-            && session.connection != from
+            && session.connection != from;
+        if !is_plain || self.wants(Callback::Deliver) {
+            return None;
+        }
+        let session_slot = target.session.slot;
+        if qos == QoS::AtLeastOnce && (session.connection == NONE || !session.queue.is_empty()) {
+            let (connection, packet_bytes_max, is_v5, messages_left) = (NONE, 0, false, 0);
+            return Some(Receiver { session: session_slot, connection, packet_bytes_max, is_v5, messages_left });
+        }
+        let connection = self.connections.get(session.connection as usize)?;
+        let takes_them = session.takes_at_once()
             && connection.phase == Phase::Connected
             && connection.is_v5() == publisher.is_v5()
             && connection.aliases_max == 0
             && connection.lane.is_nowhere();
-        if !is_plain || self.wants(Callback::Deliver) {
+        if !takes_them {
             return None;
         }
         Some(Receiver {
-            session: target.session.slot,
+            session: session_slot,
             connection: session.connection,
             packet_bytes_max: connection.packet_bytes_max as usize,
             is_v5: connection.is_v5(),
@@ -206,7 +233,8 @@ impl Core {
             self.append_train(train, 0);
             return self.has_room(waiting, next.payload.len());
         }
-        self.may_be_next(to, train.passed, next.packet.len())
+        // A queue has its own bounds.
+        train.is_for_queue() || self.may_be_next(to, train.passed, next.packet.len())
     }
 
     /// Whether a packet with QoS 1 or 2 may be sent to a receiver at once that has been sent so many messages already.
@@ -221,8 +249,8 @@ impl Core {
             && (waiting <= FREE_BYTES || !self.is_full())
     }
 
-    /// Keeps a message with QoS 1, which is sent to its receiver, until that acknowledges it, and one with QoS 2 until it is
-    /// released. It is acknowledged when the train ends.
+    /// Keeps a message with QoS 1, which is sent to its receiver or waits for its turn, until that acknowledges it, and one with
+    /// QoS 2 until it is released. It is acknowledged when the train ends.
     #[inline]
     fn keep_and_answer(&mut self, train: &Train<'_>, next: &OneAlike<'_>, parts: &MessageParts<'_>) {
         let &OneAlike { packet, packet_id: Some(answered), packet_id_at, .. } = next else { return };
@@ -233,6 +261,12 @@ impl Core {
             self.sessions[session as usize].received.insert(answered, Some(message));
             return self.answers.extend_from_slice(&[PUBREC, 2, high, low]);
         };
+        self.answers.extend_from_slice(&[PUBACK, 2, high, low]);
+        if train.is_for_queue() {
+            let message = Kept::new(parts, &self.account);
+            let delivery = Queued { message, qos: parts.qos, retain: false, origin: Origin::One(0) };
+            return self.enqueue(to.session, delivery);
+        }
         let hears_of_it = self.hears_of_acknowledgements();
         let session = &mut self.sessions[to.session as usize];
         let packet_id = session.take_packet_id().expect("as many as there are messages left");
@@ -248,7 +282,6 @@ impl Core {
             out.extend_from_slice(packet);
             patch_packet_id(&mut out[start..], packet_id_at, packet_id);
         });
-        self.answers.extend_from_slice(&[PUBACK, 2, high, low]);
     }
 
     /// With QoS 0 appends what has been let pass, which is all but the last `refused` bytes, to what the receiver is sent.
@@ -271,9 +304,10 @@ impl Core {
         self.connections[train.from as usize].heard_at = self.now;
         self.counters().publishes_received.add(train.received);
         if let Some(to) = &train.to
-            && train.passed > 0
+            && let sent = train.sent_to(to)
+            && sent > 0
         {
-            self.counters().publishes_sent.add(train.passed);
+            self.counters().publishes_sent.add(sent);
             let receiver = &mut self.connections[to.connection as usize];
             receiver.out_largest = receiver.out_largest.max(train.largest);
         }

@@ -120,6 +120,55 @@ fn messages_with_qos_2() {
     }
 }
 
+/// Messages that are released in one read: also where they are of several topics and kinds, or too many for their receiver.
+#[test]
+fn messages_that_are_released_together() {
+    let pubrels =
+        |packet_ids: std::ops::RangeInclusive<u16>| packet_ids.map(|id| format!("| 62: {id:04X}")).collect::<String>();
+    for version in VERSIONS {
+        scenario(|net| {
+            let (from, to) = two(net, version, 2);
+            let other = net.client(version, "other");
+            net.subscribe(other, "u", 2);
+            net.script().publish = Some(Box::new(|asked| {
+                let is_it = asked.message.as_ref().is_some_and(|message| message.payload == b"less");
+                let less = || Message::new("t", b"less".to_vec()).qos(QoS::AtMostOnce);
+                Ok(if is_it { PublishVerdict::ForwardChanged(less()) } else { PublishVerdict::Forward })
+            }));
+            net.send(
+                from,
+                "34: <t> 0001 [{}] 'a' | 34: <t> 0002 [{}] 'b' | 35: <t> 0003 [{}] 'c' | 34: <t> 0004 [{}] 'd'",
+            );
+            net.send(
+                from,
+                "34: <u> 0005 [{}] 'e' | 34: <t> 0006 [{}] 'f' | 34: <t> 0007 [{}] 'less' | 34: <t> 0008 [{}] 'g'",
+            );
+            net.take(from);
+            net.send(from, &pubrels(1..=8));
+            net.expect(from, &(1..=8).map(|id| format!("| 70: {id:04X}")).collect::<String>());
+            net.expect(other, "34: <u> 0001 [{}] 'e'");
+            let less = "| 30: <t> [{}] 'less'";
+            net.expect(to, &format!("{} {less} {}", packets(2, &["a", "b", "c", "d", "f"]), from_id(2, 6, &["g"])));
+            assert_eq!(net.session("to").expect("it is there").in_flight.len(), 6);
+            net.send(from, "31: <t> [{}] ''");
+            net.take(to);
+        });
+    }
+    scenario(|net| {
+        let from = net.v5("from");
+        let to = net.join(V5, &connect_packet(V5, "02", 0, "21 0003", "to"), CONNACK);
+        net.subscribe(to, "t", 2);
+        net.send(from, "30: <t> {} 'first'");
+        net.expect(to, "30: <t> {} 'first'");
+        net.send(from, &packets(2, &["a", "b", "c", "d", "e"]));
+        net.send(from, &pubrels(1..=5));
+        net.expect(to, &packets(2, &["a", "b", "c"]));
+        assert_eq!(net.session("to").expect("it is there").queue.len(), 2);
+        net.send(to, "50: 0001 | 50: 0002 | 70: 0001 | 70: 0002");
+        net.expect(to, &format!("62: 0001 | 62: 0002 {}", from_id(2, 4, &["d", "e"])));
+    });
+}
+
 /// CONNACK where the server has this Receive Maximum.
 fn connack(receive_maximum: u16) -> String {
     format!("20: 00 00 [{{21 {receive_maximum:04X} 27 01000000 22 0040}}]")
@@ -301,6 +350,51 @@ fn bounds_of_the_receiver() {
             net.expect(to, &from_id(1, 5, &["d"]));
         });
     }
+}
+
+/// What goes to a queue, as its receiver is away, or has something there already, or comes to its Receive Maximum in the midst.
+#[test]
+fn messages_for_a_queue() {
+    let setup = Setup::limits(|limits| limits.queue_messages_max = 4);
+    for version in VERSIONS {
+        scenario_with(&setup, |net| {
+            let from = net.client(version, "from");
+            let to = net.durable(version, "to", CONNACK);
+            net.subscribe(to, "t", 1);
+            net.lose(to);
+            let payloads = ["a", "b", "c", "d", "e", "f"];
+            let sent = net.count(|counters| counters.publishes_sent.get());
+            net.send(from, &packets(1, &payloads));
+            net.expect(from, &pubacks(1..=6));
+            assert_eq!(net.count(|counters| counters.dropped_queue_full.get()), 2);
+            assert_eq!(net.session("to").expect("it is there").queue.len(), 4);
+            assert_eq!(net.count(|counters| counters.publishes_sent.get()), sent);
+            assert_eq!(net.script().take("publish").len(), 6);
+            let to = net.open(version);
+            net.send(to, &connect_packet(version, "00", 0, "11 00000E10", "to"));
+            let got = net.take(to);
+            let got: Vec<u8> = super::net::split(&got)[1..].iter().map(|packet| packet[packet.len() - 1]).collect();
+            assert_eq!(got.len(), 4);
+            assert!(got.is_sorted(), "{got:?}");
+            net.send(to, &pubacks(1..=4));
+            assert!(net.session("to").expect("it is there").in_flight.is_empty());
+        });
+    }
+    let setup = Setup::limits(|limits| limits.in_flight_max = 3);
+    scenario_with(&setup, |net| {
+        let (from, to) = two(net, V5, 1);
+        net.send(from, &packets(1, &["a", "b", "c", "d", "e"]));
+        net.expect(to, &packets(1, &["a", "b", "c"]));
+        net.send(from, &packets(1, &["f", "g"]));
+        net.expect(from, &format!("{} {}", pubacks(1..=5), pubacks(1..=2)));
+        net.expect(to, "");
+        assert_eq!(net.session("to").expect("it is there").queue.len(), 4);
+        net.send(to, &pubacks(1..=3));
+        net.expect(to, &from_id(1, 4, &["d", "e", "f"]));
+        net.send(to, &pubacks(4..=6));
+        net.expect(to, &from_id(1, 7, &["g"]));
+        assert_eq!(net.count(|counters| counters.publishes_sent.get()), 8);
+    });
 }
 
 /// What is in flight is the session's, however it was sent: it is sent again, or goes over with a takeover.

@@ -211,7 +211,25 @@ impl World {
 
     fn publish_something(&mut self, client: usize, conn: usize) {
         let denied = self.rng.percent(3);
-        let msg = self.new_message(client, if denied { Kind::Denied } else { Kind::Plain });
+        let first = self.new_message(client, if denied { Kind::Denied } else { Kind::Plain });
+        self.publish_one(client, conn, first);
+        // Some more of the same kind, which may be handled together.
+        for _ in 0..if self.rng.percent(10) { 2 + self.rng.below(5) } else { 0 } {
+            self.count("publish in a train");
+            let next = self.new_message(client, self.msgs[first].kind);
+            let (topic, qos) = (self.msgs[first].topic.clone(), self.msgs[first].qos);
+            let is_plain = !self.msgs[next].payload.is_empty() && self.rng.percent(95);
+            let message = &mut self.msgs[next];
+            (message.topic, message.qos) = (topic, qos);
+            if is_plain {
+                (message.retain, message.expiry_secs) = (false, None);
+                message.properties.clear();
+            }
+            self.publish_one(client, conn, next);
+        }
+    }
+
+    fn publish_one(&mut self, client: usize, conn: usize, msg: usize) {
         self.count(["publish QoS 0", "publish QoS 1", "publish QoS 2"][usize::from(self.msgs[msg].qos)]);
         self.note_message(msg);
         self.publish(client, conn, msg);
