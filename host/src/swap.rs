@@ -85,16 +85,10 @@ pub(crate) fn swap(
 ) -> Result<SwapReport, SwapError> {
     let began = Instant::now();
     let _change = chain.change().map_err(|busy| SwapError::busy(request.name.as_deref(), &busy))?;
-    let Ready { index, running, plugin } = prepare(chain, services, request)?;
+    let ready = prepare(chain, services, request)?;
     let flipped = Instant::now();
-    let epoch = match chain.flip(index, &plugin, &request.flip()) {
-        Ok(epoch) => epoch,
-        Err(busy) => {
-            // It has been initialised, and may have threads to end.
-            plugin.let_go();
-            return Err(SwapError::busy(Some(plugin.name()), &busy));
-        }
-    };
+    let epoch = flip(chain, &ready, &request.flip())?;
+    let Ready { running, plugin, .. } = ready;
     let mut report = SwapReport::new(&running, &plugin, flipped - began);
     report.per_mille = request.canary_per_mille.unwrap_or(1000);
     wait(chain, workers, (epoch, flipped), request.wait, &mut report);
@@ -102,6 +96,15 @@ pub(crate) fn swap(
     report.is_rolled_back = chain.retired().iter().any(|retired| Arc::ptr_eq(retired, &plugin));
     tracing::info!("{report}");
     Ok(report)
+}
+
+/// Has it decide from now on. What was in order when it was begun may not be any more.
+fn flip(chain: &Chain, Ready { index, plugin, .. }: &Ready, how: &Flip) -> Result<u32, SwapError> {
+    chain.flip(*index, plugin, how).map_err(|busy| {
+        // It has been initialised, and may have threads to end.
+        plugin.let_go();
+        SwapError::busy(Some(plugin.name()), &busy)
+    })
 }
 
 /// The time is from just before the plan was changed: workers may be done before the thread that has changed it goes on.
@@ -146,4 +149,49 @@ pub(crate) fn rollback(
     wait(chain, workers, (epoch, flipped), patience, &mut report);
     tracing::info!("rolled back: {report}");
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::{ConnectionInfo, Error, Handler, Host, handler};
+
+    use super::*;
+    use crate::plugin::{Plugin, Services};
+
+    /// Tells when it is stopped, by a file, which is its configuration.
+    struct Telling(String);
+
+    #[handler]
+    impl Handler for Telling {
+        type Connection = ();
+
+        fn init(_: Host, config: &str) -> Result<Self, Error> {
+            Ok(Self(config.trim_matches('"').to_owned()))
+        }
+
+        fn new_connection(&self, _: &ConnectionInfo<'_>) {}
+
+        fn stop(&self) {
+            std::fs::write(&self.0, "").expect("a file can be written");
+        }
+    }
+
+    /// A canary that has come since the preparation began is in the way; what is ready by then has started its threads.
+    #[test]
+    fn plugin_that_cannot_have_its_place_after_all_is_stopped() {
+        let file = |name| std::env::temp_dir().join(format!("host-swap-{}-{name}", std::process::id()));
+        let plugin = |name| {
+            let config = format!("{:?}", file(name));
+            Plugin::from_static::<Telling>("telling", "1.0.0", &config, &Services::detached()).expect("it starts")
+        };
+        let chain = Chain::new(vec![plugin("running")]).expect("a chain");
+        let running = Arc::clone(&chain.plugins()[0]);
+        let how = Flip { per_mille: Some(100), probation: Duration::ZERO, budget: 0 };
+        let ready = |name| Ready { index: 0, running: Arc::clone(&running), plugin: Arc::new(plugin(name)) };
+        flip(&chain, &ready("canary"), &how).expect("nothing is in its way");
+        let error = flip(&chain, &ready("late"), &how).expect_err("the canary is in its way");
+        assert!(error.step == SwapStep::Flip && error.reason.contains("canary"), "{error:?}");
+        assert_eq!(["running", "canary", "late"].map(|name| file(name).exists()), [false, false, true]);
+        std::fs::remove_file(file("late")).expect("it is there");
+    }
 }

@@ -175,6 +175,9 @@ fn a_panic_in_a_future_ends_its_connection_and_no_other() {
         client.send(Publish::new("panic/x", "").qos(1, 1).bytes(V5));
         open_gate(&mut porter);
         while client.try_read().is_some() {}
+        let instance = server.status().plugins.remove(0).instances.remove(0);
+        let publish = instance.stats.callbacks.into_iter().find(|one| one.name == "handle_publish");
+        assert_eq!(publish.map(|publish| publish.panics), Some(1), "it is counted, though the callback had returned");
         let mut again = Client::connect(server.local_addr(), V5, "client");
         again.publish("now/x", "", 1);
         porter.expect_nothing(); // A state that has panicked hears of nothing.

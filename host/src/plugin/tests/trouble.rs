@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use plugin_api::abi::Verdict;
 use plugin_api::{Error, Handler, Host, Publish, PublishVerdict, Subscribe, SubscribeVerdict, handler};
 
 use super::*;
 use crate::limits::{Limits, Quarantine};
 
 /// A handler that does what the topic, or the first Topic Filter, says.
-struct Told;
+struct Told {
+    host: Host,
+}
 
 fn told(what: &str) -> Result<Option<ReasonCode>, Error> {
     match what {
@@ -24,8 +27,8 @@ fn told(what: &str) -> Result<Option<ReasonCode>, Error> {
 impl Handler for Told {
     type Connection = ();
 
-    fn init(_: Host, _: &str) -> Result<Self, Error> {
-        Ok(Self)
+    fn init(host: Host, _: &str) -> Result<Self, Error> {
+        Ok(Self { host })
     }
 
     fn new_connection(&self, _: &plugin_api::ConnectionInfo<'_>) {}
@@ -41,6 +44,11 @@ impl Handler for Told {
     fn handle_publish(&self, _: &mut (), publish: &Publish<'_>) -> Result<PublishVerdict, Error> {
         if publish.topic() == "disconnect" {
             return Ok(PublishVerdict::disconnect(ReasonCode::NOT_AUTHORIZED));
+        }
+        if publish.topic() == "later" {
+            let (ticket, later) = self.host.ticket()?;
+            ticket.answer(PublishVerdict::Forward)?;
+            return Ok(PublishVerdict::Later(later));
         }
         Ok(told(publish.topic())?.map_or(PublishVerdict::Forward, PublishVerdict::reject))
     }
@@ -65,8 +73,8 @@ fn told_chain(watch: &Arc<Watch>) -> Chain {
     Chain::new(vec![Plugin::from_static::<Told>("told", "1.2.3", "{}", &services).expect("loads")]).expect("a chain")
 }
 
-fn publish_to(chain: &Chain, handlers: &mut Handlers, topic: &str) -> String {
-    let request = PublishRequest::new(PublishFields {
+fn publish_request(topic: &str) -> PublishRequest<'_> {
+    PublishRequest::new(PublishFields {
         topic,
         payload: b"p",
         properties: &[],
@@ -75,8 +83,11 @@ fn publish_to(chain: &Chain, handlers: &mut Handlers, topic: &str) -> String {
         dup: false,
         packet_id: Some(1),
         will: false,
-    });
-    match chain.publish(handlers, "me", &request, &mut ChangedMessage::default()) {
+    })
+}
+
+fn publish_to(chain: &Chain, handlers: &mut Handlers, topic: &str) -> String {
+    match chain.publish(handlers, "me", &publish_request(topic), &mut ChangedMessage::default()) {
         PublishOutcome::Reject { reason_code, .. } => format!("reject {:02x}", reason_code.0),
         PublishOutcome::Disconnect { reason_code, .. } => format!("disconnect {:02x}", reason_code.0),
         other => format!("{other:?}").to_lowercase(),
@@ -182,6 +193,27 @@ fn numbers_of_several_threads_add_up() {
     });
     let publish = rows(&chain).into_iter().find(|row| row.0 == "handle_publish").expect("it was called");
     assert_eq!((publish.1, publish.2), (4000, 4000));
+}
+
+/// As of a future that panics when its callback has returned long ago.
+#[test]
+fn panics_of_later_answers_are_counted_as_others_are() {
+    let limits = Limits { quarantine_panics: 3, ..Limits::default() };
+    let chain = told_chain(&Watch::new(1, &limits));
+    for panics in 1..=3 {
+        assert!(!chain.plugins()[0].stats().is_quarantined, "{panics}");
+        let (mut handlers, request) = (chain.new_connection(&INFO).expect("states"), publish_request("later"));
+        let outcome = chain.publish(&mut handlers, "me", &request, &mut ChangedMessage::default());
+        let PublishOutcome::Deferred(cursor) = outcome else { panic!("{outcome:?}") };
+        let mut answered = chain.wait(&handlers, &cursor, 0).expect("it was given at once");
+        answered.verdict = Verdict::PANICKED;
+        let changed = &mut ChangedMessage::default();
+        let outcome = chain.resume_publish(&mut handlers, "me", &request, changed, *cursor, *answered);
+        assert!(matches!(outcome, PublishOutcome::Failed), "{outcome:?}");
+        let publish = rows(&chain).into_iter().find(|row| row.0 == "handle_publish").expect("it was called");
+        assert_eq!((publish.1, publish.5), (panics, panics));
+    }
+    assert!(chain.plugins()[0].stats().is_quarantined);
 }
 
 /// What a plugin is asked and answers, in quarantine and when it is over.
