@@ -149,6 +149,8 @@ impl Entrance {
             match self.listeners[number].accept() {
                 Ok(accepted) => {
                     self.pause_ms = BACK_OFF_MS.0;
+                    // One by one, so that a listener where very many knock does not keep the others from their turn.
+                    self.knocking.rotate_right(1);
                     return Some(accepted);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => drop(self.knocking.pop()),
@@ -230,6 +232,20 @@ mod tests {
         expected.sort_unstable();
         assert_eq!(peers, expected);
         assert_eq!(reported(&mut poller, Some(0)), [0; 0]);
+    }
+
+    #[test]
+    fn a_listener_where_many_wait_does_not_keep_others_from_their_turn() {
+        let listeners: Vec<_> = (0..2).map(|_| Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap()).collect();
+        let names = [0, 1].map(|number: usize| Arc::clone(&listeners[number].name));
+        let _clients = [0, 1, 1, 1, 1].map(|number: usize| TcpStream::connect(listeners[number].addr()).unwrap());
+        let (mut entrance, mut poller) = (Entrance::new(listeners), poller());
+        entrance.open(&poller, Millis(0));
+        while reported(&mut poller, None).len() < 2 {}
+        [0, 1].into_iter().for_each(|number| entrance.knock(number));
+        for name in [&names[1], &names[0]] {
+            assert_eq!(entrance.accept(&poller, Millis(0)).map(|accepted| accepted.listener).as_ref(), Some(name));
+        }
     }
 
     #[test]
