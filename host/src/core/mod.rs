@@ -454,8 +454,9 @@ impl Core {
         self.continue_queries();
         self.continue_passes();
         self.close_lanes();
+        let listed = into.len();
         into.append(&mut self.dirty);
-        for &slot in into.iter() {
+        for &slot in &into[listed..] {
             if let Some(connection) = self.connections.get_mut(slot as usize) {
                 connection.dirty = false;
             }

@@ -62,7 +62,19 @@ impl Driver {
         let old_done = self.flush_some(0..left_over, LEFT_OVER_SENDS_PER_TURN, now);
         self.to_flush.drain(left_over..new_done);
         self.to_flush.drain(..old_done);
+        self.forget_repeated();
         self.left_over = self.to_flush.len();
+    }
+
+    /// Who was filled again before its turn has come is listed again. While more is to be sent in each turn than there is time
+    /// for, the list would grow without end.
+    fn forget_repeated(&mut self) {
+        if self.to_flush.len() <= 2 * self.sockets.len() {
+            return;
+        }
+        let slots = self.to_flush.iter().max().map_or(0, |conn| *conn as usize + 1);
+        let mut is_listed = vec![false; slots];
+        self.to_flush.retain(|conn| !std::mem::replace(&mut is_listed[*conn as usize], true));
     }
 
     /// Sends to these of the list, until there were so many calls of `send`. Returns where it has stopped.

@@ -407,3 +407,32 @@ fn few_do_not_wait_for_the_many_that_an_earlier_message_goes_to() {
     }
     assert!(turns > 1, "there was something to wait for");
 }
+
+/// Many who are filled anew in each turn, with more than there is time for, are not listed once for each.
+#[test]
+fn the_list_of_those_to_send_to_does_not_grow_without_end() {
+    const MESSAGES: usize = 60;
+    let mut net = Net::new(1);
+    let mut many: Vec<_> = (0..40).map(|number| net.connect(0, &format!("many{number}"), 0)).collect();
+    let mut publisher = net.connect(0, "publisher", 0);
+    // Each has a topic of its own.
+    let topics = b'A'..b'A' + many.len() as u8;
+    for (client, topic) in many.iter_mut().zip(topics.clone()) {
+        client.write_all(&[&b"\x82\x07\0\x01\0\0\x01"[..], &[topic, 0]].concat()).unwrap();
+    }
+    net.settle();
+    many.iter_mut().for_each(|client| assert_eq!(received(client)[0], 0x90));
+    let to_each: Vec<u8> = topics.flat_map(|topic| [0x30, 5, 0, 1, topic, 0, b'x']).collect();
+    let mut got = vec![0; many.len()];
+    let mut longest = 0;
+    for _ in 0..MESSAGES {
+        publisher.write_all(&to_each).unwrap();
+        net.drivers[0].turn_at_once();
+        longest = longest.max(net.drivers[0].to_flush.len());
+        many.iter_mut().zip(&mut got).for_each(|(client, got)| *got += received(client).len());
+    }
+    assert!((many.len()..=2 * net.drivers[0].sockets.len()).contains(&longest), "{longest} of {}", many.len());
+    net.settle();
+    many.iter_mut().zip(&mut got).for_each(|(client, got)| *got += received(client).len());
+    assert_eq!(got, vec![7 * MESSAGES; many.len()], "each gets all of them");
+}
