@@ -347,6 +347,40 @@ fn pubrel_for_a_message_that_a_handler_has_taken() {
     });
 }
 
+/// A handler may have given a message another QoS, topic or RETAIN: it goes on with these, beside others of its run.
+#[test]
+fn pubrels_for_messages_that_a_handler_has_changed() {
+    for version in VERSIONS {
+        scenario_with_and_without_notices(
+            |_| (),
+            |net| {
+                let (from, to) = (net.client(version, "from"), net.client(version, "to"));
+                net.subscribe(to, "#", 2);
+                net.script().publish = Some(Box::new(|asked| {
+                    let payload = asked.message.as_ref().expect("it is asked about one").payload.clone();
+                    let message = plugin_api::Message::new("t", payload.clone());
+                    Ok(match payload[0] {
+                        2 => plugin_api::PublishVerdict::ForwardChanged(message.qos(plugin_api::QoS::AtMostOnce)),
+                        3 => plugin_api::PublishVerdict::ForwardChanged(message.qos(plugin_api::QoS::AtLeastOnce)),
+                        5 => plugin_api::PublishVerdict::ForwardChanged(
+                            plugin_api::Message::new("u", payload).qos(plugin_api::QoS::ExactlyOnce),
+                        ),
+                        _ => plugin_api::PublishVerdict::Forward,
+                    })
+                }));
+                net.send(from, &publishes("34", 1..=6));
+                net.send(from, &packets("62", 1..=6));
+                net.expect(from, &format!("{} | {}", packets("50", 1..=6), packets("70", 1..=6)));
+                net.expect(
+                    to,
+                    "34: <t> 0001 [{}] 01 | 30: <t> [{}] 02 | 32: <t> 0002 [{}] 03 | 34: <t> 0003 [{}] 04
+                    | 34: <u> 0004 [{}] 05 | 34: <t> 0005 [{}] 06",
+                );
+            },
+        );
+    }
+}
+
 /// [MQTT-3.3.4-7] What is released leaves room in the client's Receive Maximum, what is not does not.
 #[test]
 fn receive_maximum_of_the_server() {
