@@ -247,7 +247,8 @@ impl Core {
 }
 
 impl Core {
-    /// Delivers a message by the lanes of its targets. One with QoS 2 is each session's own: it has more than one step. `false`: each target has to be looked at.
+    /// Delivers a message by the lanes of its targets. One with QoS 2 is each session's own: it has more than one step. `false`:
+    /// each target has to be looked at.
     #[inline]
     pub(super) fn deliver_by_lanes(
         &mut self,

@@ -230,7 +230,8 @@ impl Driver {
         rung
     }
 
-    /// Reads once from each socket that has something, until the turn's bytes or the core's work for it are used up. `true` if each has had its turn.
+    /// Reads once from each socket that has something, until the turn's bytes or the core's work for it are used up. `true` if
+    /// each has had its turn.
     fn read_sockets(&mut self) -> bool {
         let (mut bytes, mut since_flush) = (0, 0);
         let mut done = 0;

@@ -31,6 +31,50 @@ fn packets_wait_for_an_answer_in_their_order() {
     }
 }
 
+/// Of messages that come together for one receiver, those before an open question have gone, and those behind it wait.
+#[test]
+fn one_of_several_messages_waits() {
+    for (version, qos) in VERSIONS.into_iter().flat_map(|version| [(version, 0_u8), (version, 1), (version, 2)]) {
+        scenario(|net| {
+            let (from, to) = (net.client(version, "from"), net.client(version, "to"));
+            net.subscribe(to, "t", qos);
+            net.send(from, "30: <t> [{}] '0'");
+            net.expect(to, "30: <t> [{}] '0'");
+            let (tickets, host) = (Held::<PublishVerdict>::new(), net.script().host());
+            let into = tickets.clone();
+            net.script().publish = Some(Box::new(move |asked| {
+                if asked.message.as_ref().is_none_or(|message| message.payload != [3]) {
+                    return Ok(PublishVerdict::Forward);
+                }
+                let (ticket, later) = host.ticket()?;
+                into.push(ticket);
+                Ok(PublishVerdict::Later(later))
+            }));
+            let message = |id: u16| match qos {
+                0 => format!("30: <t> [{{}}] {id:02X}"),
+                _ => format!("{:02X}: <t> {id:04X} [{{}}] {id:02X}", 0x30 | qos << 1),
+            };
+            let messages = |ids: std::ops::RangeInclusive<u16>| ids.map(message).collect::<Vec<_>>().join(" | ");
+            let answers = |first: &str, ids: std::ops::RangeInclusive<u16>| {
+                ids.map(|id| format!("{first}: {id:04X}")).collect::<Vec<_>>().join(" | ")
+            };
+            let acknowledged =
+                |ids| if qos == 0 { String::new() } else { answers(if qos == 1 { "40" } else { "50" }, ids) };
+            net.send(from, &messages(1..=5));
+            net.expect(from, &acknowledged(1..=2));
+            net.expect(to, &if qos == 2 { String::new() } else { messages(1..=2) });
+            assert_eq!(tickets.answer(net, PublishVerdict::Forward), Ok(()));
+            net.expect(from, &acknowledged(3..=5));
+            if qos == 2 {
+                net.send(from, &answers("62", 1..=5));
+                net.expect(from, &answers("70", 1..=5));
+            }
+            net.expect(to, &messages(if qos == 2 { 1..=5 } else { 3..=5 }));
+            assert_eq!((tickets.len(), net.script().take("publish").len()), (0, 6));
+        });
+    }
+}
+
 /// Every answer does what it does at once; those of many connections come in any order.
 #[test]
 fn answers_do_what_they_do_at_once() {
