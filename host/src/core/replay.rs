@@ -236,6 +236,8 @@ impl Core {
     /// Sends some messages. `false` if the connection cannot take more for now, or everything has been sent.
     fn continue_replay(&mut self, slot: u32, replays: &mut Replays, messages_left: &mut usize) -> bool {
         let (mut messages, mut bytes) = (0, 0);
+        // What it was sent by a lane in this turn is in flight as well.
+        self.settle_in_flight(slot);
         while messages < MESSAGES_A_TURN && bytes < AHEAD_BYTES && *messages_left > 0 {
             if !self.can_replay(slot) {
                 return false;
