@@ -5,7 +5,6 @@ mod cli;
 mod commands;
 mod config;
 mod log;
-mod memory;
 mod show;
 
 use std::io::Write;
@@ -44,7 +43,6 @@ fn main() -> ExitCode {
 
 /// Serves until a signal comes, or the server fails.
 fn run(config: RunConfig) -> Result<(), Error> {
-    memory::keep_large_blocks();
     let system = |what| move |source| Error::System { what, source };
     log::start(&config.log, config.log_format).map_err(system("start a thread for the log"))?;
     let mut builder = Server::builder().allow_anonymous(config.allow_anonymous).limits(config.limits);

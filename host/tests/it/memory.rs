@@ -277,34 +277,3 @@ fn memory_stays_bounded_whatever_peers_do() {
     });
     host.stop();
 }
-
-/// Minor page faults of a process so far.
-fn faults(pid: u32) -> usize {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    // Its name stands in parentheses, and may have anything in it.
-    let (_, numbers) = stat.rsplit_once(')').expect("every process has a name");
-    numbers.split_whitespace().nth(7).and_then(|count| count.parse().ok()).expect("a number")
-}
-
-/// The kernel does not clear new pages for each of them.
-#[test]
-fn memory_of_a_large_message_serves_the_next_one() {
-    const MESSAGES: usize = 1000;
-    let payload = vec![b'x'; 200_000];
-    let (host, addr) = Process::listening(["--workers", "1"]);
-    let (mut publisher, mut subscriber) = (Client::connect(addr, V5, "p"), Client::connect(addr, V5, "s"));
-    subscriber.subscribe("large", 1);
-    let mut send = |count| {
-        // Several at once, so that several are free at once.
-        for _ in 0..count / 8 {
-            (0..8).for_each(|_| assert_eq!(publisher.publish("large", &payload, 1), 0));
-            (0..8).for_each(|_| assert_eq!(subscriber.receive().payload.len(), payload.len()));
-        }
-    };
-    send(16);
-    let before = faults(host.id());
-    send(MESSAGES);
-    let taken = faults(host.id()) - before;
-    // All that is there at once has 1,300 pages, and may come to them only now; given back between two messages, it is 8,000.
-    assert!(taken < 4 * MESSAGES, "{taken} pages for {MESSAGES} messages");
-}
