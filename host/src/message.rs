@@ -91,7 +91,14 @@ pub struct AsItCame<'a> {
     pub is_v5: bool,
 }
 
-impl MessageParts<'_> {
+impl<'a> MessageParts<'a> {
+    /// A client's message without RETAIN and properties.
+    #[inline]
+    pub(crate) fn plain(topic: &'a str, payload: &'a [u8], qos: QoS) -> Self {
+        let (properties, expires_at, source) = (&[][..], Millis::NEVER, Source::Client);
+        Self { topic, payload, properties, qos, retain: false, expires_at, source, as_it_came: None }
+    }
+
     /// What is left of its Message Expiry Interval, in seconds; `None` if it does not expire [MQTT-3.3.2-6].
     #[must_use]
     pub fn secs_left(&self, now: Millis) -> Option<u32> {

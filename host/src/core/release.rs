@@ -14,9 +14,10 @@ use super::acks::PUBCOMP;
 use super::budget::Kept;
 use super::in_flight::following;
 use super::route::delivery_units;
-use super::session::{Origin, Queued};
+use super::session::Queued;
+use super::templates::version;
 use super::train::Receiver;
-use crate::codec::{self, PacketId, ProtocolVersion, PublishHead};
+use crate::codec::{self, PacketId, PublishHead};
 
 /// The way that the messages of a topic go.
 struct Way {
@@ -81,7 +82,7 @@ impl Core {
     #[inline]
     fn goes_on(&self, way: &Way, message: &Kept) -> bool {
         let (topic_bytes, payload_bytes) = (way.topic.len(), message.payload().len());
-        let bytes = codec::publish_packet_bytes(version(&way.to), QoS::ExactlyOnce, topic_bytes, 0, payload_bytes);
+        let bytes = codec::publish_packet_bytes(version(way.to.is_v5), QoS::ExactlyOnce, topic_bytes, 0, payload_bytes);
         self.may_be_next(&way.to, way.sent, bytes)
     }
 
@@ -96,19 +97,14 @@ impl Core {
         let head = PublishHead { dup, qos, retain, packet_id };
         let bytes = self.write(connection, |out| {
             let start = out.len();
-            codec::encode_publish(version(&way.to), out, head, &way.topic, &[], message.payload());
+            codec::encode_publish(version(way.to.is_v5), out, head, &way.topic, &[], message.payload());
             out.len() - start
         });
         let largest = &mut self.connections[connection as usize].out_largest;
         *largest = bytes.max(*largest);
         self.counters().publishes_sent.add(1);
         if let Some(packet_id) = packet_id {
-            let delivery = Queued { message, qos, retain, origin: Origin::One(0) };
-            self.sessions[way.to.session as usize].add_in_flight(packet_id, delivery);
+            self.sessions[way.to.session as usize].add_in_flight(packet_id, Queued::plain(message, qos));
         }
     }
-}
-
-fn version(to: &Receiver) -> ProtocolVersion {
-    if to.is_v5 { ProtocolVersion::V5 } else { ProtocolVersion::V3_1_1 }
 }

@@ -10,10 +10,10 @@ use std::mem;
 use plugin_api::QoS;
 
 use super::budget::{Account, Kept};
-use super::session::{Origin, Queued};
-use crate::clock::Millis;
-use crate::codec::{self, ProtocolVersion};
-use crate::message::{MessageParts, Source};
+use super::session::Queued;
+use super::templates::version;
+use crate::codec;
+use crate::message::MessageParts;
 
 /// Packets are put behind each other until they are so large. So what is acknowledged is given back soon.
 const BYTES_MAX: usize = if cfg!(any(test, fuzzing)) { 100 } else { 16 << 10 };
@@ -111,23 +111,14 @@ impl Sent {
         let Buffers { packets, ends } = &self.buffers;
         let start = number.checked_sub(1).map_or(0, |before| ends[before].at);
         let packet = &packets[start as usize..ends[number].at as usize];
-        let version = if self.is_v5 { ProtocolVersion::V5 } else { ProtocolVersion::V3_1_1 };
         let header_bytes = codec::header_bytes(packet).unwrap_or(0);
         // It was valid when it came.
         let topic = codec::topic_bytes(packet, header_bytes).and_then(|topic| std::str::from_utf8(topic).ok());
-        let publish = codec::decode_publish(version, packet, header_bytes, topic).expect("it was sent like that");
-        let parts = MessageParts {
-            topic: publish.topic,
-            payload: publish.payload,
-            properties: &[],
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            expires_at: Millis::NEVER,
-            source: Source::Client,
-            as_it_came: None,
-        };
+        let publish =
+            codec::decode_publish(version(self.is_v5), packet, header_bytes, topic).expect("it was sent like that");
+        let parts = MessageParts::plain(publish.topic, publish.payload, QoS::AtLeastOnce);
         let message = Kept::new(&parts, &self.account);
-        Queued { message, qos: QoS::AtLeastOnce, retain: false, origin: Origin::One(0) }
+        Queued::plain(message, QoS::AtLeastOnce)
     }
 }
 
@@ -143,6 +134,7 @@ impl Drop for Sent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Source;
 
     #[test]
     fn a_message_is_what_was_in_its_packet() {

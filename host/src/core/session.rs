@@ -193,6 +193,12 @@ impl Drop for Changed {
 }
 
 impl Queued {
+    /// A message for one subscription, without RETAIN and Subscription Identifier.
+    #[inline]
+    pub(super) fn plain(message: Kept, qos: QoS) -> Self {
+        Self { message, qos, retain: false, origin: Origin::One(0) }
+    }
+
     /// The message for another member of the group.
     pub(super) fn into_published(self) -> Kept {
         match self.origin {

@@ -30,8 +30,13 @@ impl Class {
     }
 
     fn version(self) -> ProtocolVersion {
-        if self.v5 { ProtocolVersion::V5 } else { ProtocolVersion::V3_1_1 }
+        version(self.v5)
     }
+}
+
+/// The version in which a packet is written, of the two that differ in it: those before 5.0 have the same PUBLISH packets.
+pub(super) fn version(v5: bool) -> ProtocolVersion {
+    if v5 { ProtocolVersion::V5 } else { ProtocolVersion::V3_1_1 }
 }
 
 #[derive(Debug, Default)]

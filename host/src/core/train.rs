@@ -25,10 +25,9 @@ use super::inbound::Next;
 use super::outbound::ANSWERS_BYTES_MAX;
 use super::route::delivery_units;
 use super::sent::Packet;
-use super::session::{Origin, Queued, Session};
-use crate::clock::Millis;
+use super::session::{Queued, Session};
 use crate::codec::{self, Alike, OneAlike, Publish, patch_packet_id};
-use crate::message::{MessageParts, Source};
+use crate::message::MessageParts;
 use crate::plugin::PublishOutcome;
 
 /// One that is under way.
@@ -104,7 +103,7 @@ impl Core {
         let qos = train.alike.qos();
         while let Some(next) = train.alike.next(&bytes[train.used..], packet_bytes_max) {
             let &OneAlike { packet, packet_id, payload, .. } = &next;
-            let parts = parts(&topic, qos, payload);
+            let parts = MessageParts::plain(&topic, payload, qos);
             if train.received > 0 && self.is_spent() || !self.has_room_for_next(&mut train, &next, &parts) {
                 break;
             }
@@ -264,15 +263,14 @@ impl Core {
         self.answers.extend_from_slice(&[PUBACK, 2, high, low]);
         if train.is_for_queue() {
             let message = Kept::new(parts, &self.account);
-            let delivery = Queued { message, qos: parts.qos, retain: false, origin: Origin::One(0) };
-            return self.enqueue(to.session, delivery);
+            return self.enqueue(to.session, Queued::plain(message, parts.qos));
         }
         let hears_of_it = self.hears_of_acknowledgements();
         let session = &mut self.sessions[to.session as usize];
         let packet_id = session.take_packet_id().expect("as many as there are messages left");
         if hears_of_it {
             let message = Kept::new(parts, &self.account);
-            session.add_in_flight(packet_id, Queued { message, qos: parts.qos, retain: false, origin: Origin::One(0) });
+            session.add_in_flight(packet_id, Queued::plain(message, parts.qos));
         } else {
             let message_bytes = parts.topic.len() + parts.payload.len();
             session.add_sent(packet_id, &Packet { bytes: packet, message_bytes, is_v5: to.is_v5 }, &self.account);
@@ -318,11 +316,4 @@ impl Core {
             self.answers = answers;
         }
     }
-}
-
-/// A message of a train, as it is everywhere else.
-#[inline]
-fn parts<'a>(topic: &'a str, qos: QoS, payload: &'a [u8]) -> MessageParts<'a> {
-    let (properties, expires_at, source) = (&[][..], Millis::NEVER, Source::Client);
-    MessageParts { topic, payload, properties, qos, retain: false, expires_at, source, as_it_came: None }
 }
