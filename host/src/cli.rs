@@ -1,7 +1,6 @@
 //! The command line: what was typed ([`LowArgs`]), and what is valid and complete ([`Config`]).
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
@@ -9,6 +8,7 @@ use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parse
 use host::Limits;
 use host::control::Place;
 use host::limits::{SETTINGS, Setting, Value};
+use host::listener::ListenerUrl;
 
 use crate::bench_command::{BenchConfig, LowBench};
 use crate::commands::{self, CommandConfig, Usage};
@@ -104,13 +104,15 @@ struct LowRun {
     /// Without it a plugin gets an empty object, {}.
     #[arg(long, value_name = "JSON|@FILE")]
     plugin_config: Vec<String>,
-    /// Address and port to listen on. May be given several times. Port 0 takes a free one, which the log shows.
+    /// Where to listen: tcp://, tls://, ws:// or wss:// with an address and a port, or unix: with a path. May be given
+    /// several times.
     ///
-    /// 127.0.0.1 and [::1] are reached from this machine only; 0.0.0.0 and [::] from everywhere.
+    /// An address and a port alone are tcp://. Port 0 takes a free one, which the log shows. 127.0.0.1 and [::1] are reached
+    /// from this machine only; 0.0.0.0 and [::] from everywhere.
     ///
-    /// [default: 127.0.0.1:1883]
-    #[arg(long, value_name = "ADDR:PORT", value_parser = listen_address)]
-    listen: Vec<SocketAddr>,
+    /// [default: tcp://127.0.0.1:1883]
+    #[arg(long, value_name = "URL")]
+    listen: Vec<ListenerUrl>,
     /// Configuration as TOML: a table [limits], with the bounds below as keys (packet_bytes_max = "1MiB").
     ///
     /// What is on the command line counts before what is in the file.
@@ -186,7 +188,7 @@ pub(crate) struct CheckConfig {
 pub(crate) struct RunConfig {
     pub(crate) plugins: Vec<PluginConfig>,
     /// Where to listen; empty for the default.
-    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) listen: Vec<ListenerUrl>,
     /// Number of workers; `None` for the default.
     pub(crate) workers: Option<usize>,
     pub(crate) log: LogFilter,
@@ -337,16 +339,6 @@ pub(crate) fn config_text(typed: String) -> Result<String, clap::Error> {
 /// A mistake in what was typed, or in a file. How options are written would not help, so that clap's usage is left out.
 pub(crate) fn usage(message: String) -> clap::Error {
     clap::Error::raw(ErrorKind::ValueValidation, message + "\n")
-}
-
-fn listen_address(typed: &str) -> Result<SocketAddr, String> {
-    typed.parse().map_err(|_| {
-        let hint = match typed.strip_prefix("localhost") {
-            Some(port) if port.starts_with(':') => format!(" (for localhost: 127.0.0.1{port} or [::1]{port})"),
-            _ => String::new(),
-        };
-        format!("expected an address and a port, such as 127.0.0.1:1883, 0.0.0.0:1883 or [::1]:1883{hint}")
-    })
 }
 
 fn worker_count(typed: &str) -> Result<usize, String> {

@@ -6,16 +6,21 @@ use std::net::SocketAddr;
 
 use crate::control::ControlError;
 use crate::limits::LimitError;
+use crate::listener::UrlError;
 use crate::plugin::LoadError;
 
 /// Why a server did not start, or did not end well. The text says what was found, what was expected and what to do.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address of a listener is not an address and a port.
-    Address {
-        /// What was given.
-        got: String,
+    /// What a listener's URL should be is none.
+    Url(UrlError),
+    /// The settings of a listener do not fit together, or a file that they name is of no use.
+    Listener {
+        /// Its name.
+        name: String,
+        /// What was got, what is expected, and what to do.
+        what: String,
     },
     /// A listener could not be opened.
     Listen {
@@ -71,6 +76,12 @@ impl From<LimitError> for Error {
     }
 }
 
+impl From<UrlError> for Error {
+    fn from(error: UrlError) -> Self {
+        Self::Url(error)
+    }
+}
+
 impl From<LoadError> for Error {
     fn from(error: LoadError) -> Self {
         Self::Plugin(error)
@@ -80,10 +91,8 @@ impl From<LoadError> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address { got } => write!(
-                f,
-                "`{got}` is not an address to listen on: expected an address and a port, such as 127.0.0.1:1883 or [::1]:1883"
-            ),
+            Self::Url(error) => error.fmt(f),
+            Self::Listener { name, what } => write!(f, "cannot listen at {name}: {what}"),
             Self::Listen { addr, source } => {
                 write!(f, "cannot listen on {addr}: {source}. {}", listen_hint(*addr, source))
             }

@@ -44,6 +44,7 @@ pub mod core;
 mod error;
 mod io;
 pub mod limits;
+pub mod listener;
 pub mod message;
 pub mod plugin;
 mod report;
@@ -54,6 +55,7 @@ mod sync;
 
 pub use error::Error;
 pub use limits::Limits;
+pub use listener::ListenerConfig;
 pub use plugin::{MetricSample, MetricValue};
 pub use server::{Builder, Server, ServerHandle};
 pub use swap::{InstanceStatus, PluginStatus, Role, Status, SwapError, SwapReport, SwapRequest, SwapStep};

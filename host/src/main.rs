@@ -18,7 +18,7 @@ use cli::{CheckConfig, Config, PluginConfig, RunConfig};
 use host::control::Control;
 use host::limits::{Limits, SETTINGS};
 use host::plugin::{Callback, Chain, Plugin, Services};
-use host::{Error, Server, ServerHandle};
+use host::{Error, ListenerConfig, Server, ServerHandle};
 
 /// Exit code after a second signal: the way shells report a program that a signal has ended.
 const EXIT_INTERRUPTED: i32 = 128 + 2;
@@ -46,8 +46,8 @@ fn run(config: RunConfig) -> Result<(), Error> {
     let system = |what| move |source| Error::System { what, source };
     log::start(&config.log, config.log_format).map_err(system("start a thread for the log"))?;
     let mut builder = Server::builder().allow_anonymous(config.allow_anonymous).limits(config.limits);
-    for addr in config.listen {
-        builder = builder.listen(addr.to_string());
+    for url in config.listen {
+        builder = builder.listener(ListenerConfig::new(url));
     }
     for plugin in config.plugins {
         builder = builder.plugin(plugin.path, plugin.config);

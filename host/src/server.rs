@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::io::listener::Listener;
 use crate::io::worker::{self, Seed, Workers};
 use crate::limits::Limits;
+use crate::listener::{ListenerConfig, ListenerUrl, Place, Scheme, UrlError};
 use crate::plugin::{Busy, Chain, LoadError, MetricSample, Plugin, Services, Watch};
 use crate::report::{self, Reporter, Tally};
 use crate::swap::{self, Role, Status, SwapError, SwapReport, SwapRequest};
@@ -54,7 +55,7 @@ impl Server {
     pub fn builder() -> Builder {
         Builder {
             name: "host".to_owned(),
-            listen: Vec::new(),
+            listeners: Vec::new(),
             workers: None,
             plugins: Vec::new(),
             limits: Limits::default(),
@@ -67,7 +68,8 @@ impl Server {
 #[must_use = "a server runs only after `start`"]
 pub struct Builder {
     name: String,
-    listen: Vec<String>,
+    /// In order; a URL that is none is told at the start.
+    listeners: Vec<Result<ListenerConfig, UrlError>>,
     workers: Option<usize>,
     plugins: Vec<Source>,
     limits: Limits,
@@ -89,10 +91,16 @@ impl Builder {
         self
     }
 
-    /// Listens on an address and a port, such as `127.0.0.1:1883`; port 0 takes a free one. May be called several times.
-    /// Default: port 1883 of 127.0.0.1.
-    pub fn listen(mut self, address: impl Into<String>) -> Self {
-        self.listen.push(address.into());
+    /// Listens at a URL, such as `tcp://127.0.0.1:1883`; an address and a port alone are `tcp://`, and port 0 takes a free
+    /// one. May be called several times. Default: port 1883 of 127.0.0.1.
+    pub fn listen(mut self, url: impl AsRef<str>) -> Self {
+        self.listeners.push(url.as_ref().parse().map(ListenerConfig::new));
+        self
+    }
+
+    /// The same, with settings.
+    pub fn listener(mut self, config: ListenerConfig) -> Self {
+        self.listeners.push(Ok(config));
         self
     }
 
@@ -148,7 +156,7 @@ impl Builder {
             return Err(Error::Workers { got: count });
         }
         self.limits.check()?;
-        let listeners = bind_all(&self.listen)?;
+        let listeners = bind_all(self.listeners)?;
         let workers = Workers::new(count)
             .map_err(|source| Error::System { what: "make the doorbells of the workers", source })?;
         let mailboxes = Mailboxes::new(workers.wake());
@@ -192,14 +200,23 @@ fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(*Server::WORKERS.end())
 }
 
-fn bind_all(addresses: &[String]) -> Result<Vec<Listener>, Error> {
-    let parse = |got: &String| got.parse().map_err(|_| Error::Address { got: got.clone() });
-    let mut addrs: Vec<SocketAddr> = addresses.iter().map(parse).collect::<Result<_, _>>()?;
-    if addrs.is_empty() {
-        addrs.push((Ipv4Addr::LOCALHOST, Server::DEFAULT_PORT).into());
+fn bind_all(configs: Vec<Result<ListenerConfig, UrlError>>) -> Result<Vec<Listener>, Error> {
+    let mut configs = configs.into_iter().collect::<Result<Vec<_>, _>>()?;
+    if configs.is_empty() {
+        let addr = (Ipv4Addr::LOCALHOST, Server::DEFAULT_PORT).into();
+        configs.push(ListenerConfig::new(ListenerUrl::tcp(addr)));
     }
-    let bind = |addr| Listener::bind(addr).map_err(|source| Error::Listen { addr, source });
-    addrs.into_iter().map(bind).collect()
+    configs.iter().map(bind).collect()
+}
+
+fn bind(config: &ListenerConfig) -> Result<Listener, Error> {
+    match (config.url.scheme, &config.url.place) {
+        (Scheme::Tcp, &Place::Address(addr)) => Listener::bind(addr).map_err(|source| Error::Listen { addr, source }),
+        (scheme, _) => {
+            let what = format!("there are no {} listeners yet", scheme.name());
+            Err(Error::Listener { name: config.name(), what })
+        }
+    }
 }
 
 /// Loads the plugins in order. If one cannot be loaded, those before it are let go.

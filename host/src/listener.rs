@@ -1,0 +1,61 @@
+//! What a listener is asked to be: where it listens, what its clients speak there, and what holds for them alone.
+//!
+//! These are plain settings, as the command line or a configuration file gives them. What becomes of them is the business of
+//! `io` (sockets, TLS, WebSocket) and of the core (what holds for the clients of one listener).
+
+mod url;
+
+use std::fmt;
+use std::path::PathBuf;
+
+pub use self::url::{ListenerUrl, Place, Scheme, UrlError};
+
+/// The settings of one listener.
+///
+/// ```
+/// let url = "tcp://127.0.0.1:0".parse().expect("an address and a port");
+/// let builder = host::Server::builder().listener(host::ListenerConfig::new(url));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListenerConfig {
+    /// Where it listens, and what its clients speak there.
+    pub url: ListenerUrl,
+    /// What the log and handlers call it. Default: the address of a `tcp://` listener, the URL of any other.
+    pub name: Option<String>,
+    /// What `tls://` and `wss://` need.
+    pub tls: TlsConfig,
+}
+
+impl ListenerConfig {
+    /// A listener of which nothing is said but its URL.
+    #[must_use]
+    pub fn new(url: ListenerUrl) -> Self {
+        Self { url, name: None, tls: TlsConfig::default() }
+    }
+
+    /// Its name, as the log and handlers have it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| match (&self.url.scheme, &self.url.place) {
+            (Scheme::Tcp, Place::Address(addr)) => addr.to_string(),
+            _ => self.url.to_string(),
+        })
+    }
+}
+
+/// The settings of TLS. Files are PEM.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsConfig {
+    /// The server's certificate, followed by those between it and the authority.
+    pub certificate: Option<PathBuf>,
+    /// The private key of the first certificate in that file.
+    pub private_key: Option<PathBuf>,
+}
+
+impl fmt::Display for ListenerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
