@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use plugin_api::{ConnectionId, Handler, PropertiesBuf, ReasonCode};
 
 use crate::clock::Clock;
-use crate::core::mail::{Mail, Mailboxes};
+use crate::core::mail::Mail;
+use crate::core::mailbox::Mailboxes;
 use crate::core::{Counters, Shared};
 use crate::error::Error;
 use crate::io::listener::Listener;

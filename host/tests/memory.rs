@@ -10,7 +10,7 @@ use std::sync::Arc;
 use host::Limits;
 use host::clock::Millis;
 use host::codec::{self, Frame, PACKET_BYTES_MAX, Packet, ProtocolVersion};
-use host::core::mail::Mailboxes;
+use host::core::mailbox::Mailboxes;
 use host::core::{Core, Shared};
 use host::plugin::Chain;
 

@@ -10,7 +10,7 @@ use host::Limits;
 use host::clock::Millis;
 use host::codec::{self, Frame, Packet, PacketId, ProtocolVersion, PublishHead, Subscribe, SubscribeFilters};
 use host::codec::{SubscribeOptions, Unsubscribe, UnsubscribeFilters};
-use host::core::mail::Mailboxes;
+use host::core::mailbox::Mailboxes;
 use host::core::{Core, Shared};
 use host::plugin::{Chain, Plugin, Services, Watch};
 use plugin_api::{Error, Handler, Host, Properties, Publish, PublishVerdict, QoS, handler};

@@ -12,7 +12,8 @@ use super::driver::Driver;
 use super::listener::{Entrance, Listener};
 use super::poller::{Doorbell, Poller};
 use crate::clock::Clock;
-use crate::core::mail::{Mail, Mailboxes};
+use crate::core::mail::Mail;
+use crate::core::mailbox::Mailboxes;
 use crate::core::{Core, Handover, Shared};
 use crate::plugin::Watch;
 

@@ -19,7 +19,8 @@ use plugin_api::{
 use super::*;
 use crate::clock::Clock;
 use crate::codec::SubscribeOptions;
-use crate::core::mail::{Batch, Mail, Mailboxes};
+use crate::core::mail::{Batch, Mail};
+use crate::core::mailbox::Mailboxes;
 use crate::message::Source;
 
 thread_local! {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use host::clock::Clock;
-use host::core::mail::Mailboxes;
+use host::core::mailbox::Mailboxes;
 use host::plugin::{Chain, Plugin, Services};
 use plugin_api::{
     Accept, Ack, Auth, AuthStep, AuthVerdict, Connect, ConnectVerdict, ConnectionId, ConnectionInfo, Disconnect,

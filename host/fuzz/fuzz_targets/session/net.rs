@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use host::clock::Millis;
-use host::core::mail::{Batch, Mailboxes};
+use host::core::mail::Batch;
+use host::core::mailbox::Mailboxes;
 use host::core::{Core, Handover, Shared};
 use host::plugin::Chain;
 

@@ -12,7 +12,7 @@ use plugin_api::{
 use super::judge::Judges;
 use super::net::lock;
 use crate::clock::Clock;
-use crate::core::mail::Mailboxes;
+use crate::core::mailbox::Mailboxes;
 use crate::plugin::{Chain, Plugin, Services};
 
 /// What a callback is asked, as text, and as far as a script may want to copy it.

@@ -11,7 +11,7 @@ use super::{Mode, ProtocolVersion, V3_1, V5};
 use crate::clock::Millis;
 use crate::codec::tests::packet;
 use crate::codec::{self, Frame};
-use crate::core::mail::Mailboxes;
+use crate::core::mailbox::Mailboxes;
 use crate::core::{Core, Shared};
 use crate::limits::Limits;
 use crate::plugin::{Chain, Flip};

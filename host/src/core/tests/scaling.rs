@@ -181,7 +181,7 @@ fn messages_for_all_workers_cost_one_lock_for_each_worker_and_turn() {
     for count in [1, 10, 500] {
         let lines = server.watched(from, &messages(0, "all", count));
         let shared = shared(&lines);
-        assert!(shared.keys().all(|place| place.starts_with("host/src/core/mail.rs")), "{count}: {shared:?}");
+        assert!(shared.keys().all(|place| place.starts_with("host/src/core/mailbox.rs")), "{count}: {shared:?}");
         let others = WORKERS_MAX as u64 - 1;
         assert_eq!(
             shared.values().sum::<u64>(),
@@ -207,7 +207,7 @@ fn group_writes_whose_turn_it_is_and_nothing_else() {
         add(&mut lines, server.watched(from, &messages(0, "t", 100)));
     }
     let (mailboxes, group): (BTreeMap<_, _>, BTreeMap<_, _>) =
-        shared(&lines).into_iter().partition(|(place, _)| place.starts_with("host/src/core/mail.rs"));
+        shared(&lines).into_iter().partition(|(place, _)| place.starts_with("host/src/core/mailbox.rs"));
     assert!(!mailboxes.is_empty());
     assert!(group.keys().all(|place| place.starts_with("host/src/router/shared.rs")), "{group:?}");
     assert_eq!(group.values().sum::<u64>(), 200, "one for each message: {group:?}");

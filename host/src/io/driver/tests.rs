@@ -12,7 +12,8 @@ use plugin_api::{
 };
 
 use super::*;
-use crate::core::mail::{Mail, Mailboxes};
+use crate::core::mail::Mail;
+use crate::core::mailbox::Mailboxes;
 use crate::core::{Shared, owner_of};
 use crate::limits::Limits;
 use crate::plugin::{Chain, Plugin, Services};

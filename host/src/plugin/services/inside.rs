@@ -8,7 +8,8 @@ use plugin_api::abi::Status;
 use super::super::stats::Entry;
 use super::super::tickets::{NO_TICKET, Tickets};
 use super::NO_CONNECTION;
-use crate::core::mail::{Mail, Mailboxes};
+use crate::core::mail::Mail;
+use crate::core::mailbox::Mailboxes;
 use crate::message::Source;
 
 /// Bits of [`RUNS`]: which callback runs, as its number and one,

@@ -12,7 +12,7 @@ use super::wire;
 use super::{Config, plugin};
 use crate::clock::Millis;
 use crate::core::connection::{NONE, Phase};
-use crate::core::mail::Mailboxes;
+use crate::core::mailbox::Mailboxes;
 use crate::core::{Core, Handover, Shared};
 
 /// Everything there is in one run.
