@@ -94,6 +94,22 @@ limits! {
         /// The default holds any CONNECT without User Properties.
         connect_bytes_max: usize = 512 * KIB, Kind::Bytes, SMALLEST_PACKETS..=LARGEST_PACKET,
             "CONNACK 0x95 or a close, on the declared length";
+        /// Failures to get in (CONNECT refused as not authorised, what is not MQTT, no CONNECT in time, TLS handshakes) from
+        /// one IPv4 address or one /64 of IPv6 within failures_period, after which it is turned away for failures_ban.
+        /// 0: no such bound.
+        failures_per_address_max: u32 = 100, Kind::Count, 0..=U32,
+            "closed at once for the time of failures_ban, before anything is read, and counted";
+        /// See failures_per_address_max.
+        failures_period: Duration = Duration::from_secs(60), Kind::Time, 1..=DAY_MS,
+            "failures begin to count anew";
+        /// Time for which an address with too many failures is turned away. Its connections that are open stay. 0s: it never
+        /// is.
+        failures_ban: Duration = Duration::from_secs(60), Kind::Time, 0..=YEAR_MS,
+            "connections are let in again, and failures count anew";
+        /// Whether addresses of this machine (127.0.0.0/8, ::1, Unix sockets) are counted as well. Behind a proxy on this
+        /// machine that does not say whom it speaks for, they are everybody's.
+        failures_count_loopback: bool = false, Kind::Flag, 0..=1,
+            "if not: they are never turned away";
         /// Longest Client Identifier.
         client_id_bytes_max: usize = 1024, Kind::Bytes, 23..=U16,
             "CONNACK 0x85, return code 2 for 3.x";

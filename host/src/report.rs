@@ -48,6 +48,7 @@ macro_rules! tally {
 
 tally! {
     connections_refused,
+    connections_turned_away,
     connects_refused,
     answers_late,
     publishes_refused,

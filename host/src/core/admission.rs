@@ -8,6 +8,7 @@ use std::sync::PoisonError;
 
 use foldhash::fast::RandomState;
 
+use super::failures::Failures;
 use super::rates::SharedBucket;
 use crate::clock::Millis;
 use crate::limits::Limits;
@@ -21,6 +22,8 @@ pub(super) struct Admission {
     /// By address; empty where there is no bound on them.
     addresses: Mutex<HashMap<IpAddr, usize, RandomState>>,
     connects: SharedBucket,
+    /// Who failed to get in, and who is turned away for it.
+    pub(super) failures: Failures,
 }
 
 impl Admission {

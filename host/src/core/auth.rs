@@ -2,11 +2,11 @@
 
 use plugin_api::{DisconnectKind, Properties, PropertiesBuf, Property, ReasonCode};
 
-use super::Core;
 use super::connect::{Refusal, handler_failed};
 use super::connection::{Closing, PendingConnect, Phase};
 use super::deferred::{Came, Question};
 use super::inbound::{Next, protocol_error};
+use super::{Core, failures};
 use crate::clock::Millis;
 use crate::codec::{self, DecodeError, Packet};
 use crate::plugin::{Answered, AuthOutcome, AuthRequest, AuthStep, Cursor};
@@ -204,6 +204,9 @@ impl Core {
             }
             // [MQTT-4.12.1-2]
             AuthOutcome::Reject { reason_code, properties } => {
+                if failures::is_failure(reason_code) {
+                    self.note_failure(slot);
+                }
                 let closing = Closing::telling(DisconnectKind::ServerDisconnect, reason_code);
                 self.close(slot, closing.with_properties(properties));
             }

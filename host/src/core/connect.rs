@@ -4,11 +4,11 @@ use std::hash::BuildHasher;
 
 use plugin_api::{DisconnectKind, PropertiesBuf, Property, ReasonCode};
 
-use super::Core;
 use super::connection::{Auth, Closing, Connection, PendingConnect, Will};
 use super::deferred::{Came, Question};
 use super::inbound::Next;
 use super::publish::is_payload_as_indicated;
+use super::{Core, failures};
 use crate::codec::{self, Connack, Connect, Packet, ProtocolVersion};
 use crate::limits::Limits;
 use crate::plugin::{AuthStep, ConnackOverrides, ConnectOutcome, ConnectRequest, ConnectionInfo, Cursor, WillRequest};
@@ -237,6 +237,9 @@ impl Core {
             self.say_last(slot, refusal.properties.as_properties(), |properties| {
                 Packet::Connack(Connack { session_present: false, reason_code, properties })
             });
+        }
+        if refusal.kind == DisconnectKind::Refused && failures::is_failure(reason_code) {
+            self.note_failure(slot);
         }
         self.close(slot, Closing::silent(refusal.kind, reason_code)); // [MQTT-3.2.2-7]
     }

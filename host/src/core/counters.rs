@@ -27,6 +27,8 @@ pub struct Counters {
     pub connections_accepted: Counter,
     /// Network Connections closed at once, because there were too many, of all or of one address.
     pub connections_refused: Counter,
+    /// Network Connections closed at once, because nobody from their address gets in.
+    pub connections_turned_away: Counter,
     /// CONNECT packets refused, because too many came in a second.
     pub connects_refused: Counter,
     /// Questions that a plugin has not answered before its deadline, and that were refused.

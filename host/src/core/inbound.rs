@@ -267,7 +267,10 @@ impl Core {
             "closing the connection: {error}"
         );
         let reason_code = error.reason_code();
-        match connection.phase {
+        if matches!(connection.phase, Phase::AwaitingConnect | Phase::Authenticating) {
+            self.note_failure(slot);
+        }
+        match self.connections[slot as usize].phase {
             Phase::AwaitingConnect => {
                 if let Some((version, reason_code)) = codec::connect_refusal(packet, header_bytes, error) {
                     self.refuse_connect(slot, version, reason_code);

@@ -26,6 +26,7 @@ mod connection;
 mod counters;
 mod deferred;
 mod deliver;
+mod failures;
 mod farewell;
 mod handover;
 mod in_flight;
@@ -61,7 +62,7 @@ mod work;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -150,6 +151,19 @@ impl Shared {
             chain,
             mailboxes,
             allow_anonymous,
+        }
+    }
+
+    /// Whether connections from an address are turned away, because nobody from there gets in.
+    #[must_use]
+    pub fn turns_away(&self, ip: IpAddr, now: Millis) -> bool {
+        self.admission.failures.turns_away(ip, &self.limits, now)
+    }
+
+    /// Somebody from an address has failed to get in; see [`failures`].
+    pub fn note_failure(&self, ip: IpAddr, now: Millis) {
+        if self.admission.failures.note(ip, &self.limits, now) {
+            tracing::info!(address = %ip, "turned away for {:?}: too many failures to get in", self.limits.failures_ban);
         }
     }
 
@@ -346,6 +360,10 @@ impl Core {
     /// stopping: close the socket.
     pub fn accept(&mut self, peer: SocketAddr, listener: &Arc<str>, now: Millis) -> Option<u32> {
         self.now = now;
+        if self.shared.turns_away(peer.ip(), now) {
+            self.counters().connections_turned_away.add(1);
+            return None;
+        }
         if self.stopping || !self.shared.admission.enter(peer, &self.shared.limits) {
             self.counters().connections_refused.add(1);
             return None;
@@ -562,6 +580,11 @@ impl Core {
         &self.shared.counters[self.worker]
     }
 
+    /// The peer of a connection has failed to get in.
+    fn note_failure(&self, slot: u32) {
+        self.shared.note_failure(self.connections[slot as usize].peer.addr().ip(), self.now);
+    }
+
     fn mark_dirty(&mut self, slot: u32) {
         let connection = &mut self.connections[slot as usize];
         if !connection.dirty {
@@ -637,6 +660,9 @@ impl Core {
         }
         if self.is_overdue_again(slot) {
             return;
+        }
+        if matches!(self.connections[slot as usize].phase, Phase::AwaitingConnect | Phase::Authenticating) {
+            self.note_failure(slot);
         }
         // [MQTT-3.1.2-22], and the same for a peer that does not get to its CONNECT.
         self.close(

@@ -25,6 +25,7 @@ mod pool;
 mod protocol;
 mod pump;
 mod restart;
+mod security;
 mod services;
 mod sessions;
 mod shared;

@@ -17,6 +17,7 @@ mod conformance;
 mod connect;
 mod deferred;
 mod deliver;
+mod failures;
 mod fresh;
 mod inbound;
 #[cfg(feature = "loom")]
