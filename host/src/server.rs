@@ -14,9 +14,9 @@ use plugin_api::{ConnectionId, Handler, PropertiesBuf, ReasonCode};
 use crate::clock::Clock;
 use crate::core::mail::Mail;
 use crate::core::mailbox::Mailboxes;
-use crate::core::{Counters, Shared};
+use crate::core::{Counters, ListenerProfile, Shared};
 use crate::error::Error;
-use crate::io::listener::Listener;
+use crate::io::listener::{Bound, Listener};
 use crate::io::worker::{self, Seed, Workers};
 use crate::limits::Limits;
 use crate::listener::{ListenerConfig, ListenerUrl, Place, Scheme, UrlError};
@@ -157,7 +157,7 @@ impl Builder {
             return Err(Error::Workers { got: count });
         }
         self.limits.check()?;
-        let listeners = bind_all(self.listeners)?;
+        let bound = bind_all(self.listeners)?;
         let workers = Workers::new(count)
             .map_err(|source| Error::System { what: "make the doorbells of the workers", source })?;
         let mailboxes = Mailboxes::new(workers.wake());
@@ -168,14 +168,21 @@ impl Builder {
             .with_tickets_max(self.limits.tickets_max)
             .bounded_by(&self.limits);
         let chain = load_all(self.plugins, &services)?;
-        let addrs: Vec<SocketAddr> = listeners.iter().map(Listener::addr).collect();
+        let addrs: Vec<SocketAddr> = bound.iter().map(|(_, bound)| bound.addr()).collect();
         let exposed = addrs.iter().find(|addr| !addr.ip().to_canonical().is_loopback());
         if let Some(&addr) = exposed.filter(|_| !self.allow_anonymous && !chain.decides_on_connections()) {
             // That a plugin does not return is in the log; why there is no server is what counts.
             let _ = let_go(chain, None);
             return Err(Error::NobodyDecides { addr });
         }
-        let shared = Arc::new(Shared::new(self.limits, chain.clone(), mailboxes.clone(), self.allow_anonymous));
+        let listeners: Vec<Listener> = bound
+            .into_iter()
+            .map(|(config, bound)| {
+                let profile = profile(&config, bound.addr(), &self.limits, self.allow_anonymous);
+                bound.with(profile)
+            })
+            .collect();
+        let shared = Arc::new(Shared::new(self.limits, chain.clone(), mailboxes.clone()));
         // From here on, dropping the handle stops what has been started.
         let names = chain.plugins().iter().map(|plugin| plugin.name()).collect::<Vec<_>>().join(", ");
         let threads = Threads { chain: Some(chain), ..Threads::default() };
@@ -201,23 +208,32 @@ fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(*Server::WORKERS.end())
 }
 
-fn bind_all(configs: Vec<Result<ListenerConfig, UrlError>>) -> Result<Vec<Listener>, Error> {
+fn bind_all(configs: Vec<Result<ListenerConfig, UrlError>>) -> Result<Vec<(ListenerConfig, Bound)>, Error> {
     let mut configs = configs.into_iter().collect::<Result<Vec<_>, _>>()?;
     if configs.is_empty() {
         let addr = (Ipv4Addr::LOCALHOST, Server::DEFAULT_PORT).into();
         configs.push(ListenerConfig::new(ListenerUrl::tcp(addr)));
     }
-    configs.iter().map(bind).collect()
+    configs.into_iter().map(|config| bind(&config).map(|bound| (config, bound))).collect()
 }
 
-fn bind(config: &ListenerConfig) -> Result<Listener, Error> {
+fn bind(config: &ListenerConfig) -> Result<Bound, Error> {
     match (config.url.scheme, &config.url.place) {
-        (Scheme::Tcp, &Place::Address(addr)) => Listener::bind(addr).map_err(|source| Error::Listen { addr, source }),
+        (Scheme::Tcp, &Place::Address(addr)) => Bound::bind(addr).map_err(|source| Error::Listen { addr, source }),
         (scheme, _) => {
             let what = format!("there are no {} listeners yet", scheme.name());
             Err(Error::Listener { name: config.name(), what })
         }
     }
+}
+
+/// What holds for the clients of a listener that is bound to `addr`.
+fn profile(config: &ListenerConfig, addr: SocketAddr, limits: &Limits, allow_anonymous: bool) -> ListenerProfile {
+    // With the port that it really has.
+    let name = if config.name.is_none() { addr.to_string() } else { config.name() };
+    let mut profile = ListenerProfile::new(name, limits.clone());
+    profile.allow_anonymous = allow_anonymous;
+    profile
 }
 
 /// Loads the plugins in order. If one cannot be loaded, those before it are let go.

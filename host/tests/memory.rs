@@ -11,7 +11,7 @@ use host::Limits;
 use host::clock::Millis;
 use host::codec::{self, Frame, PACKET_BYTES_MAX, Packet, ProtocolVersion};
 use host::core::mailbox::Mailboxes;
-use host::core::{Core, Shared};
+use host::core::{Arrival, Core, ListenerProfile, Shared};
 use host::plugin::Chain;
 
 struct Counting;
@@ -128,7 +128,7 @@ fn the_decoder_allocates_nothing() {
 
 fn core(limits: Limits) -> Core {
     let mailboxes = Mailboxes::new(vec![Box::new(|| {})]);
-    Core::new(0, Arc::new(Shared::new(limits, Chain::default(), mailboxes, true)), Millis(0))
+    Core::new(0, Arc::new(Shared::new(limits, Chain::default(), mailboxes)), Millis(0))
 }
 
 /// Whatever length a packet declares, memory is for what has come of it.
@@ -137,7 +137,9 @@ fn a_connection_holds_no_more_than_in_proportion_to_what_has_come() {
     const LARGEST: [u8; 5] = [0x30, 0xFB, 0xFF, 0xFF, 0x07]; // 16 MiB, the default bound, in all.
     for step in [1, 7, 1000, 65_536] {
         let mut core = core(Limits::default());
-        let slot = core.accept(([127, 0, 0, 1], 9).into(), &"here".into(), Millis(0)).expect("the first one");
+        let profile = Arc::new(ListenerProfile::new("here", Limits::default()));
+        let arrival = Arrival { peer: ([127, 0, 0, 1], 9).into(), profile: &profile, details: None };
+        let slot = core.accept(arrival, Millis(0)).expect("the first one");
         core.feed(slot, &packet(0x10, b"\0\x04MQTT\x05\x02\0\0\0\0\x01c"), Millis(0));
         let outbound = core.outbound(slot).len();
         core.sent(slot, outbound, Millis(0));

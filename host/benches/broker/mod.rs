@@ -11,7 +11,7 @@ use host::clock::Millis;
 use host::codec::{self, Frame, Packet, PacketId, ProtocolVersion, PublishHead, Subscribe, SubscribeFilters};
 use host::codec::{SubscribeOptions, Unsubscribe, UnsubscribeFilters};
 use host::core::mailbox::Mailboxes;
-use host::core::{Core, Shared};
+use host::core::{Arrival, Core, ListenerProfile, Shared};
 use host::plugin::{Chain, Plugin, Services, Watch};
 use plugin_api::{Error, Handler, Host, Properties, Publish, PublishVerdict, QoS, handler};
 
@@ -74,7 +74,7 @@ fn measured<R>(work: impl FnOnce() -> R) -> R {
 pub(crate) struct Broker {
     core: Core,
     now: Millis,
-    listener: Arc<str>,
+    profile: Arc<ListenerProfile>,
     dirty: Vec<u32>,
     /// What clients have received since [`Broker::take_received`], by slot, one item for each `send`.
     received: Vec<(u32, Vec<u8>)>,
@@ -86,17 +86,18 @@ impl Broker {
         let mut limits = Limits::default();
         limits.queue_messages_max = 10_000;
         let mailboxes = Mailboxes::new(vec![Box::new(|| ())]);
-        let shared = Arc::new(Shared::new(limits, chain(), mailboxes, true));
+        let shared = Arc::new(Shared::new(limits.clone(), chain(), mailboxes));
         let now = Millis(1_000_000);
         let core = Core::new(0, shared, now);
-        Self { core, now, listener: "bench".into(), dirty: Vec::new(), received: Vec::new() }
+        let profile = Arc::new(ListenerProfile::new("bench", limits));
+        Self { core, now, profile, dirty: Vec::new(), received: Vec::new() }
     }
 
     /// A Network Connection on which nothing has come yet.
     pub(crate) fn accept(&mut self, meter: &Meter) -> u32 {
         let peer = "127.0.0.1:50000".parse().expect("an address");
-        let (core, listener, now) = (&mut self.core, &self.listener, self.now);
-        meter.measure(|| core.accept(peer, listener, now)).expect("within the bounds")
+        let (core, profile, now) = (&mut self.core, &self.profile, self.now);
+        meter.measure(|| core.accept(Arrival { peer, profile, details: None }, now)).expect("within the bounds")
     }
 
     /// A client with a new session that ends with its connection.

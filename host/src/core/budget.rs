@@ -365,7 +365,8 @@ impl Extra {
         let outbound_aliases = self.outbound_aliases.as_ref().map_or(0, |aliases| aliases.bytes());
         let method = self.auth.as_ref().map_or(0, |auth| auth.method.len());
         let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.bytes());
-        waiting + will + aliases + outbound_aliases + method + self.replays.messages_left() * REPLAYED_BYTES
+        let details = self.details.as_ref().map_or(0, |details| details.bytes());
+        details + waiting + will + aliases + outbound_aliases + method + self.replays.messages_left() * REPLAYED_BYTES
     }
 }
 

@@ -89,8 +89,11 @@ impl Core {
     fn ask_about(&mut self, slot: u32, connect: &Connect<'_>) -> Result<Option<Box<PendingConnect>>, Refusal> {
         let pending = self.pending(slot, connect)?;
         let connection = &mut self.connections[slot as usize];
-        let info =
-            ConnectionInfo { connection: connection.id, peer: connection.peer.addr(), listener: &connection.listener };
+        let info = ConnectionInfo {
+            connection: connection.id,
+            peer: connection.peer.addr(),
+            listener: &connection.listener.profile.name,
+        };
         let mut handlers = self.plan.new_connection(&info).map_err(|_| handler_failed())?;
         let outcome = self.shared.chain.connect(&mut handlers, &request(connection, &pending, connect));
         connection.handlers = Some(handlers);
@@ -219,8 +222,9 @@ impl Core {
 
     /// Where no plugin has an opinion, clients of this machine are welcome, others only if the operator says so.
     fn check_anonymous(&self, slot: u32, pending: &PendingConnect) -> Result<(), Refusal> {
-        let peer = self.connections[slot as usize].peer.addr().ip().to_canonical();
-        if pending.accepted || self.shared.allow_anonymous || peer.is_loopback() {
+        let connection = &self.connections[slot as usize];
+        let peer = connection.peer.addr().ip().to_canonical();
+        if pending.accepted || connection.listener.profile.allow_anonymous || peer.is_loopback() {
             Ok(())
         } else {
             Err(ReasonCode::NOT_AUTHORIZED.into())
@@ -261,7 +265,7 @@ fn request<'a>(
         keep_alive: connect.keep_alive,
         clean_start: connect.clean_start,
         peer: connection.peer.addr(),
-        listener: &connection.listener,
+        listener: &connection.listener.profile.name,
         will: connect.will.as_ref().map(|will| WillRequest {
             topic: will.topic,
             payload: will.payload,

@@ -2,19 +2,19 @@
 
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use plugin_api::{PropertiesBuf, QoS, ReasonCode};
 
 use super::aliases::OutboundAliases;
 use super::deferred::Waiting;
 use super::lanes::Place;
+use super::peer::PeerDetails;
+use super::profile::Listener;
 use super::rates::ClientRates;
 use super::replay::Replays;
 use super::timers::Armed;
 use crate::clock::Millis;
 use crate::codec::ProtocolVersion;
-use crate::limits::Limits;
 use crate::plugin::Handlers;
 
 /// No slot of a slab.
@@ -85,8 +85,8 @@ pub(super) struct Connection {
     /// Unique in the server's life, over all workers.
     pub(super) id: u64,
     pub(super) peer: Peer,
-    /// Shared by all connections of the listener; see [`Core::known_listener`](super::Core::known_listener).
-    pub(super) listener: Rc<Arc<str>>,
+    /// Shared by all connections of the listener.
+    pub(super) listener: Rc<Listener>,
     /// What few connections have.
     pub(super) extra: Option<Box<Extra>>,
 }
@@ -119,6 +119,8 @@ impl Peer {
 /// State that few connections have, so that the others do not pay for it.
 #[derive(Default)]
 pub(super) struct Extra {
+    /// What is known of the peer besides its address.
+    pub(super) details: Option<Box<PeerDetails>>,
     pub(super) will: Option<Will>,
     pub(super) auth: Option<Auth>,
     /// What is left of the rates of a client that has published, where there is a bound on them.
@@ -188,7 +190,7 @@ pub(super) struct PendingConnect {
 }
 
 impl Connection {
-    pub(super) fn new(id: u64, peer: SocketAddr, listener: Rc<Arc<str>>, limits: &Limits, now: Millis) -> Self {
+    pub(super) fn new(id: u64, peer: SocketAddr, listener: Rc<Listener>, now: Millis) -> Self {
         Self {
             out: Vec::new(),
             out_sent: 0,
@@ -205,7 +207,7 @@ impl Connection {
             problem_information: true,
             aliases_max: 0,
             packet_bytes_max: u32::MAX,
-            in_flight_max: limits.in_flight_max,
+            in_flight_max: listener.limits.in_flight_max,
             received_before: 0,
             topic_place: NONE,
             keep_alive_secs: 0,
@@ -236,7 +238,8 @@ impl Connection {
     /// Frees the extra state if nothing is in it.
     pub(super) fn drop_empty_extra(&mut self) {
         let empty = self.extra.as_ref().is_some_and(|extra| {
-            extra.will.is_none()
+            extra.details.is_none()
+                && extra.will.is_none()
                 && extra.auth.is_none()
                 && extra.pending.is_none()
                 && extra.waiting.is_none()

@@ -9,7 +9,7 @@ use plugin_api::ReasonCode;
 use super::connection::{Connection, Extra, PendingConnect, Phase};
 use super::inbound::Next;
 use super::mail::InfoMail;
-use super::{Core, owner_of};
+use super::{Core, ListenerProfile, owner_of};
 use crate::clock::Millis;
 use crate::codec::ProtocolVersion;
 use crate::plugin::Handlers;
@@ -18,7 +18,7 @@ use crate::plugin::Handlers;
 pub struct Handover {
     id: u64,
     peer: SocketAddr,
-    listener: Arc<str>,
+    listener: Arc<ListenerProfile>,
     version: ProtocolVersion,
     problem_information: bool,
     aliases_max: u8,
@@ -58,7 +58,7 @@ impl Core {
         let handover = Handover {
             id: connection.id,
             peer: connection.peer.addr(),
-            listener: Arc::clone(&connection.listener),
+            listener: Arc::clone(&connection.listener.profile),
             version: connection.version,
             problem_information: connection.problem_information,
             aliases_max: connection.aliases_max,
@@ -102,7 +102,7 @@ impl Core {
         } = handover;
         let pending = extra.pending.take().expect("a handover comes with what CONNECT asked for");
         let is_behind = self.expect_behind(handlers.as_ref());
-        let listener = self.known_listener(&listener);
+        let listener = self.listeners.of(&listener);
         let slot = self.insert_connection(Connection {
             version,
             problem_information,
@@ -111,7 +111,7 @@ impl Core {
             in_flight_max,
             handlers,
             extra: Some(extra),
-            ..Connection::new(id, peer, listener, &self.shared.limits, now)
+            ..Connection::new(id, peer, listener, now)
         });
         if !unsent.is_empty() {
             self.write(slot, |out| out.extend_from_slice(&unsent));

@@ -80,7 +80,7 @@ impl Core {
             info: ConnectionInfo {
                 connection: connection.id,
                 peer: connection.peer.addr(),
-                listener: &connection.listener,
+                listener: &connection.listener.profile.name,
             },
             client_id: &who,
             keep_alive: connection.keep_alive_secs,

@@ -39,7 +39,9 @@ mod migrate;
 mod notices;
 mod on_behalf;
 mod outbound;
+pub mod peer;
 mod poll;
+mod profile;
 mod publish;
 mod query;
 mod rates;
@@ -63,7 +65,6 @@ mod work;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -84,7 +85,10 @@ use self::lanes::Lanes;
 use self::mail::{Batch, Mail};
 use self::mailbox::Mailboxes;
 use self::migrate::Sweep;
+use self::peer::PeerDetails;
 pub use self::poll::Poll;
+use self::profile::Listeners;
+pub use self::profile::{ListenerProfile, UsernameFrom};
 pub use self::query::{Cursor, Query, Wanted};
 use self::reauthorise::Pass;
 use self::requests::{DelayedInfo, EarlyMail};
@@ -111,8 +115,6 @@ pub struct Shared {
     pub retained: Arc<Retained>,
     /// How workers and plugins reach a worker.
     pub mailboxes: Mailboxes,
-    /// Accept clients from other machines when no plugin has an opinion about them.
-    pub allow_anonymous: bool,
     /// What each worker has counted.
     pub counters: Arc<[Counters]>,
     /// Workers that hold as much as they may: one bit for each. Written when one becomes full or ceases to be.
@@ -129,7 +131,7 @@ pub struct Shared {
 impl Shared {
     /// Shared state for as many workers as there are mailboxes.
     #[must_use]
-    pub fn new(limits: Limits, chain: Chain, mailboxes: Mailboxes, allow_anonymous: bool) -> Self {
+    pub fn new(limits: Limits, chain: Chain, mailboxes: Mailboxes) -> Self {
         let workers = mailboxes.workers();
         let woken = mailboxes.clone();
         chain.on_change(move || {
@@ -150,7 +152,6 @@ impl Shared {
             limits,
             chain,
             mailboxes,
-            allow_anonymous,
         }
     }
 
@@ -192,6 +193,17 @@ pub fn may_exist(connection: u64, workers: usize) -> bool {
     number != 0 && worker < workers as u64
 }
 
+/// A Network Connection that has been accepted, handshakes of its transport included.
+#[derive(Debug)]
+pub struct Arrival<'a> {
+    /// Who connected: the address that handlers are told, and that bounds for one address count.
+    pub peer: SocketAddr,
+    /// The listener that it has come through.
+    pub profile: &'a Arc<ListenerProfile>,
+    /// What else is known of the peer; `None` for plain TCP, of which there is nothing more to tell.
+    pub details: Option<Box<PeerDetails>>,
+}
+
 /// The broker of one worker. See the module for the order of calls.
 pub struct Core {
     worker: usize,
@@ -202,7 +214,7 @@ pub struct Core {
     /// Sessions by Client Identifier, and connections by id; see [`Core::slot_of_client`].
     by_client: SlotIndex,
     by_connection: SlotIndex,
-    listeners: Vec<Rc<Arc<str>>>,
+    listeners: Listeners,
     router: Router,
     timers: Timers,
     /// Connections that the driver has to look at.
@@ -312,7 +324,7 @@ impl Core {
             sessions: Slab::new(),
             by_client: SlotIndex::default(),
             by_connection: SlotIndex::default(),
-            listeners: Vec::new(),
+            listeners: Listeners::default(),
             timers: Timers::default(),
             dirty: Vec::new(),
             outbox: (0..workers).map(|_| Batch::default()).collect(),
@@ -358,8 +370,9 @@ impl Core {
 
     /// Takes on a new Network Connection and gives it a slot. `None` if there are too many already, or if the server is
     /// stopping: close the socket.
-    pub fn accept(&mut self, peer: SocketAddr, listener: &Arc<str>, now: Millis) -> Option<u32> {
+    pub fn accept(&mut self, arrival: Arrival<'_>, now: Millis) -> Option<u32> {
         self.now = now;
+        let Arrival { peer, profile, details } = arrival;
         if self.shared.turns_away(peer.ip(), now) {
             self.counters().connections_turned_away.add(1);
             return None;
@@ -370,22 +383,17 @@ impl Core {
         }
         let id = self.next_connection;
         self.next_connection += 1;
-        let listener = self.known_listener(listener);
-        let connection = Connection::new(id, peer, listener, &self.shared.limits, now);
+        let listener = self.listeners.of(profile);
+        let until = now + listener.limits.connect_timeout;
+        let mut connection = Connection::new(id, peer, listener, now);
+        if details.is_some() {
+            connection.extra().details = details;
+        }
         let slot = self.insert_connection(connection);
-        self.arm_connection(slot, now + self.shared.limits.connect_timeout);
+        self.count_extra(slot);
+        self.arm_connection(slot, until);
         self.counters().connections_accepted.add(1);
         Some(slot)
-    }
-
-    /// A listener's name as its connections share it. There are as many as the operator has named.
-    fn known_listener(&mut self, name: &Arc<str>) -> Rc<Arc<str>> {
-        if let Some(known) = self.listeners.iter().find(|known| ***known == *name) {
-            return Rc::clone(known);
-        }
-        let known = Rc::new(Arc::clone(name));
-        self.listeners.push(Rc::clone(&known));
-        known
     }
 
     fn insert_connection(&mut self, connection: Connection) -> u32 {

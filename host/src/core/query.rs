@@ -364,7 +364,7 @@ fn connection_row(row: &mut Pieces, connection: &Connection, session: &Session) 
     row.put(AnswerKey::CONNECTION, connection.id, &[]);
     row.put(AnswerKey::CLIENT_ID, 0, session.client_id.as_bytes());
     row.put(AnswerKey::PEER, 0, connection.peer.addr().to_string().as_bytes());
-    row.put(AnswerKey::LISTENER, 0, connection.listener.as_bytes());
+    row.put(AnswerKey::LISTENER, 0, connection.listener.profile.name.as_bytes());
     row.put(AnswerKey::PROTOCOL_VERSION, connection.version as u64, &[]);
     row.put(AnswerKey::KEEP_ALIVE, connection.keep_alive_secs.into(), &[]);
 }

@@ -16,7 +16,7 @@ use super::poller::{Poller, Readiness};
 use super::sockets::{Queued, Sockets, Stage, Stream};
 use super::worker::Workers;
 use crate::clock::{Clock, Millis};
-use crate::core::{Core, Handover};
+use crate::core::{Arrival, Core, Handover};
 
 /// Bytes taken from one socket in a turn. All sockets share this one buffer.
 const SCRATCH_BYTES: usize = 64 << 10;
@@ -184,8 +184,8 @@ impl Driver {
         }
     }
 
-    fn admit(&mut self, Accepted { fd, peer, listener }: Accepted, now: Millis) {
-        if let Some(conn) = self.core.accept(peer, &listener, now) {
+    fn admit(&mut self, Accepted { fd, peer, profile }: Accepted, now: Millis) {
+        if let Some(conn) = self.core.accept(Arrival { peer, profile: &profile, details: None }, now) {
             self.add_socket(conn, fd, now);
         }
     }

@@ -11,6 +11,7 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::poller::Poller;
 use crate::clock::Millis;
+use crate::core::ListenerProfile;
 
 /// Connections that the kernel keeps for us until we accept them, unless the system allows fewer.
 const BACKLOG: i32 = 4096;
@@ -26,22 +27,27 @@ const COMPLAIN_EVERY_MS: u64 = 10_000;
 pub(super) struct Accepted {
     pub(super) fd: OwnedFd,
     pub(super) peer: SocketAddr,
-    /// The address as handlers are told it.
-    pub(super) listener: Arc<str>,
+    /// What holds for all that come through its listener.
+    pub(super) profile: Arc<ListenerProfile>,
 }
 
 /// A listening socket. Its clones accept from the same queue, so that each worker has one.
 #[derive(Debug, Clone)]
 pub(crate) struct Listener {
     socket: Arc<OwnedFd>,
-    addr: SocketAddr,
-    /// The address as handlers are told it.
-    name: Arc<str>,
+    profile: Arc<ListenerProfile>,
     /// When a shortage was logged last, in milliseconds of the server's clock plus one; 0 if never.
     complained_at_ms: Arc<AtomicU64>,
 }
 
-impl Listener {
+/// A socket that listens, and of which nobody accepts yet.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    socket: OwnedFd,
+    addr: SocketAddr,
+}
+
+impl Bound {
     /// Binds and listens; port 0 takes a free one.
     pub(crate) fn bind(addr: SocketAddr) -> io::Result<Self> {
         let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -58,7 +64,7 @@ impl Listener {
         net::bind(&socket, &addr)?;
         net::listen(&socket, BACKLOG)?;
         let addr = SocketAddr::try_from(net::getsockname(&socket)?)?;
-        Ok(Self { socket: Arc::new(socket), addr, name: addr.to_string().into(), complained_at_ms: Arc::default() })
+        Ok(Self { socket, addr })
     }
 
     /// The address that it is bound to.
@@ -66,11 +72,19 @@ impl Listener {
         self.addr
     }
 
+    /// From now on there is something that holds for who comes.
+    pub(crate) fn with(self, profile: ListenerProfile) -> Listener {
+        let (socket, profile) = (Arc::new(self.socket), Arc::new(profile));
+        Listener { socket, profile, complained_at_ms: Arc::default() }
+    }
+}
+
+impl Listener {
     /// Takes the first connection that waits.
     fn accept(&self) -> io::Result<Accepted> {
         let (fd, peer) = net::acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
         let peer = peer.ok_or_else(|| io::Error::other("its peer has no address"))?;
-        Ok(Accepted { fd, peer: SocketAddr::try_from(peer)?, listener: Arc::clone(&self.name) })
+        Ok(Accepted { fd, peer: SocketAddr::try_from(peer)?, profile: Arc::clone(&self.profile) })
     }
 
     fn complain(&self, error: &io::Error, now: Millis) {
@@ -80,7 +94,7 @@ impl Listener {
         let exchange = |last| self.complained_at_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed);
         if due && exchange(last).is_ok() {
             tracing::warn!(
-                listener = %self.name, %error,
+                listener = %self.profile.name, %error,
                 "new connections have to wait; those that are open are served. \
                  If files have run out: raise the limit (`ulimit -n`, or LimitNOFILE of the service)"
             );
@@ -157,7 +171,7 @@ impl Entrance {
                 Err(error) if is_shortage(&error) => self.close_for_a_time(&error, number, poller, now),
                 Err(error) => {
                     // The connection failed before we came to it; there is nobody to tell. Who is behind it is announced again.
-                    tracing::debug!(listener = %self.listeners[number].name, %error, "a connection was not accepted");
+                    tracing::debug!(listener = %self.listeners[number].profile.name, %error, "a connection was not accepted");
                     self.knocking.pop();
                 }
             }
@@ -185,6 +199,14 @@ mod tests {
 
     use super::*;
     use crate::io::poller::{Doorbell, Readiness};
+    use crate::limits::Limits;
+
+    /// A listener at a free port, and its address.
+    fn listener() -> (Listener, SocketAddr) {
+        let bound = Bound::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = bound.addr();
+        (bound.with(ListenerProfile::new(addr.to_string(), Limits::default())), addr)
+    }
 
     fn poller() -> Poller {
         Poller::new(Poller::create(&Doorbell::new().unwrap()).unwrap())
@@ -202,12 +224,11 @@ mod tests {
 
     #[test]
     fn accepted_sockets_do_not_delay_small_segments_and_do_not_block() {
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let addr = listener.addr();
+        let (listener, addr) = listener();
         let client = TcpStream::connect(addr).unwrap();
         let accepted = listener.accept().unwrap();
         assert_eq!(accepted.peer, client.local_addr().unwrap());
-        assert_eq!(*accepted.listener, *addr.to_string());
+        assert_eq!(*accepted.profile.name, *addr.to_string());
         assert!(sockopt::tcp_nodelay(&accepted.fd).unwrap());
         let error = net::recv(&accepted.fd, &mut [0_u8; 1], net::RecvFlags::empty()).unwrap_err();
         assert_eq!(error, Errno::AGAIN);
@@ -215,8 +236,8 @@ mod tests {
 
     #[test]
     fn who_was_not_accepted_is_announced_again() {
-        let listeners: Vec<_> = (0..2).map(|_| Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap()).collect();
-        let clients = [1, 1, 0].map(|number: usize| TcpStream::connect(listeners[number].addr()).unwrap());
+        let (listeners, addrs): (Vec<_>, Vec<_>) = (0..2).map(|_| listener()).unzip();
+        let clients = [1, 1, 0].map(|number: usize| TcpStream::connect(addrs[number]).unwrap());
         let (mut entrance, mut poller) = (Entrance::new(listeners), poller());
         entrance.open(&poller, Millis(0));
         let mut peers = Vec::new();
@@ -236,22 +257,22 @@ mod tests {
 
     #[test]
     fn a_listener_where_many_wait_does_not_keep_others_from_their_turn() {
-        let listeners: Vec<_> = (0..2).map(|_| Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap()).collect();
-        let names = [0, 1].map(|number: usize| Arc::clone(&listeners[number].name));
-        let _clients = [0, 1, 1, 1, 1].map(|number: usize| TcpStream::connect(listeners[number].addr()).unwrap());
+        let (listeners, addrs): (Vec<_>, Vec<_>) = (0..2).map(|_| listener()).unzip();
+        let _clients = [0, 1, 1, 1, 1].map(|number: usize| TcpStream::connect(addrs[number]).unwrap());
         let (mut entrance, mut poller) = (Entrance::new(listeners), poller());
         entrance.open(&poller, Millis(0));
         while reported(&mut poller, None).len() < 2 {}
         [0, 1].into_iter().for_each(|number| entrance.knock(number));
-        for name in [&names[1], &names[0]] {
-            assert_eq!(entrance.accept(&poller, Millis(0)).map(|accepted| accepted.listener).as_ref(), Some(name));
+        for addr in [addrs[1], addrs[0]] {
+            let accepted = entrance.accept(&poller, Millis(0)).expect("somebody waits at each of them");
+            assert_eq!(*accepted.profile.name, *addr.to_string());
         }
     }
 
     #[test]
     fn nobody_is_announced_while_something_has_run_out() {
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let _client = TcpStream::connect(listener.addr()).unwrap();
+        let (listener, addr) = listener();
+        let _client = TcpStream::connect(addr).unwrap();
         let (mut entrance, mut poller) = (Entrance::new(vec![listener]), poller());
         entrance.open(&poller, Millis(0));
         let shortage = io::Error::from(Errno::MFILE);

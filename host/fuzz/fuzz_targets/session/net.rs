@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use host::clock::Millis;
 use host::core::mail::Batch;
 use host::core::mailbox::Mailboxes;
-use host::core::{Core, Handover, Shared};
+use host::core::{Arrival, Core, Handover, ListenerProfile, Shared};
 use host::plugin::Chain;
 
 use crate::client::Client;
@@ -65,6 +65,7 @@ pub(crate) struct Net {
     eager: bool,
     connect_bytes_max: usize,
     address: &'static str,
+    profile: Arc<ListenerProfile>,
     peers: Vec<Peer>,
     by_place: HashMap<(usize, u32), usize>,
     /// Connections on their way to each worker, with their peers.
@@ -103,7 +104,9 @@ impl Net {
     pub(crate) fn new(setup: &Setup) -> Self {
         let world = World::of(setup.workers);
         let chain = if setup.plugin { world.chain.clone() } else { Chain::default() };
-        let shared = Shared::new(setup.limits.clone(), chain, world.mailboxes.clone(), setup.allow_anonymous);
+        let shared = Shared::new(setup.limits.clone(), chain, world.mailboxes.clone());
+        let mut profile = ListenerProfile::new("here", setup.limits.clone());
+        profile.allow_anonymous = setup.allow_anonymous;
         let (shared, now) = (Arc::new(shared), Millis(0));
         let connect_bytes_max = setup.connect_bytes_max();
         let nobody = || Peer {
@@ -123,6 +126,7 @@ impl Net {
             eager: setup.eager,
             connect_bytes_max,
             address: setup.peer,
+            profile: Arc::new(profile),
             peers: (0..PEERS).map(|_| nobody()).collect(),
             by_place: HashMap::new(),
             arriving: (0..setup.workers).map(|_| Vec::new()).collect(),
@@ -220,7 +224,8 @@ impl Net {
     fn open(&mut self, peer: usize) -> bool {
         let worker = peer % self.cores.len();
         let address = self.address.parse().expect("an address");
-        let Some(slot) = self.cores[worker].accept(address, &"here".into(), self.now) else { return false };
+        let arrival = Arrival { peer: address, profile: &self.profile, details: None };
+        let Some(slot) = self.cores[worker].accept(arrival, self.now) else { return false };
         let place = Place::At { worker, slot };
         let connect_bytes_max = self.connect_bytes_max;
         let before = &self.peers[peer];

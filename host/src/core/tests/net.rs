@@ -12,7 +12,8 @@ use crate::clock::Millis;
 use crate::codec::tests::packet;
 use crate::codec::{self, Frame};
 use crate::core::mailbox::Mailboxes;
-use crate::core::{Core, Shared};
+use crate::core::peer::PeerDetails;
+use crate::core::{Arrival, Core, ListenerProfile, Shared};
 use crate::limits::Limits;
 use crate::plugin::{Chain, Flip};
 
@@ -93,6 +94,9 @@ pub(in crate::core) struct Net {
     mode: Mode,
     /// Where the clients come from that connect from now on.
     pub(in crate::core) peer: &'static str,
+    /// The listener that they come through, and what else is known of them.
+    pub(in crate::core) profile: Arc<ListenerProfile>,
+    pub(in crate::core) details: Option<PeerDetails>,
 }
 
 impl Net {
@@ -120,7 +124,9 @@ impl Net {
                 .collect(),
         );
         let (chain, judges) = chain(&mailboxes);
-        let shared = Arc::new(Shared::new(setup.limits.clone(), chain, mailboxes, setup.allow_anonymous));
+        let shared = Arc::new(Shared::new(setup.limits.clone(), chain, mailboxes));
+        let mut profile = ListenerProfile::new("here", setup.limits.clone());
+        profile.allow_anonymous = setup.allow_anonymous;
         let now = Millis(1_000_000);
         Self {
             cores: (0..mode.workers).map(|worker| Core::new(worker, Arc::clone(&shared), now)).collect(),
@@ -134,6 +140,8 @@ impl Net {
             rung,
             mode,
             peer: setup.peer,
+            profile: Arc::new(profile),
+            details: None,
         }
     }
 
@@ -175,7 +183,8 @@ impl Net {
     pub(in crate::core) fn try_open(&mut self, version: ProtocolVersion) -> Option<usize> {
         let worker = self.clients.len() % self.cores.len();
         let peer = self.peer.parse().expect("an address");
-        let slot = self.cores[worker].accept(peer, &"here".into(), self.now)?;
+        let details = self.details.clone().map(Box::new);
+        let slot = self.cores[worker].accept(Arrival { peer, profile: &self.profile, details }, self.now)?;
         let client = self.clients.len();
         self.clients.push(Client { version, at: Some((worker, slot)), received: Vec::new(), stalled: false });
         self.by_slot.insert((worker, slot), client);

@@ -14,7 +14,7 @@ use plugin_api::{
 use super::*;
 use crate::core::mail::Mail;
 use crate::core::mailbox::Mailboxes;
-use crate::core::{Shared, owner_of};
+use crate::core::{ListenerProfile, Shared, owner_of};
 use crate::limits::Limits;
 use crate::plugin::{Chain, Plugin, Services};
 
@@ -91,7 +91,7 @@ impl Net {
         let services = Services::new(mailboxes.clone(), clock, 1 << 20);
         let plugin = Plugin::from_static::<Hooked>("hooked", "1.0.0", "{}", &services).unwrap();
         let chain = Chain::new(vec![plugin]).unwrap();
-        let shared = Arc::new(Shared::new(Limits::default(), chain, mailboxes.clone(), false));
+        let shared = Arc::new(Shared::new(Limits::default(), chain, mailboxes.clone()));
         let driver = |worker| {
             let core = Core::new(worker, Arc::clone(&shared), clock.now());
             let poller = Poller::new(workers.epoll(worker).unwrap());
@@ -118,7 +118,8 @@ impl Net {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
-        let accepted = Accepted { fd: ours.into(), peer: ([127, 0, 0, 1], 9).into(), listener: "test".into() };
+        let profile = Arc::new(ListenerProfile::new("test", Limits::default()));
+        let accepted = Accepted { fd: ours.into(), peer: ([127, 0, 0, 1], 9).into(), profile };
         let now = self.drivers[worker].clock.now();
         self.drivers[worker].admit(accepted, now);
         theirs

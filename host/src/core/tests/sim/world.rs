@@ -13,7 +13,7 @@ use super::{Config, plugin};
 use crate::clock::Millis;
 use crate::core::connection::{NONE, Phase};
 use crate::core::mailbox::Mailboxes;
-use crate::core::{Core, Handover, Shared};
+use crate::core::{Arrival, Core, Handover, ListenerProfile, Shared};
 
 /// Everything there is in one run.
 pub(super) struct World {
@@ -23,6 +23,7 @@ pub(super) struct World {
     pub(super) step: Step,
     pub(super) cores: Vec<Core>,
     pub(super) shared: Arc<Shared>,
+    profile: Arc<ListenerProfile>,
     pub(super) scripted: Scripted,
     rung: Vec<Arc<AtomicBool>>,
     arriving: Vec<VecDeque<(usize, Box<Handover>)>>,
@@ -97,7 +98,7 @@ impl World {
         if seed % 2 == 1 {
             plugin::judge(&judges);
         }
-        let shared = Arc::new(Shared::new(config.limits.clone(), chain, mailboxes, false));
+        let shared = Arc::new(Shared::new(config.limits.clone(), chain, mailboxes));
         let now = Millis(1_000_000);
         let clients = (0..config.clients).map(|number| config.client(number, &mut rng)).collect();
         Self {
@@ -106,6 +107,7 @@ impl World {
             step: 0,
             cores: (0..workers).map(|worker| Core::new(worker, Arc::clone(&shared), now)).collect(),
             shared,
+            profile: Arc::new(ListenerProfile::new("here", config.limits.clone())),
             scripted,
             answers_later,
             owed,
@@ -160,7 +162,8 @@ impl World {
 
     pub(super) fn accept(&mut self) -> Option<(usize, u32)> {
         let worker = self.rng.below(self.cores.len());
-        let slot = self.cores[worker].accept(([127, 0, 0, 1], 50_000).into(), &"here".into(), self.now);
+        let (peer, profile) = (([127, 0, 0, 1], 50_000).into(), &self.profile);
+        let slot = self.cores[worker].accept(Arrival { peer, profile, details: None }, self.now);
         let room = self.open < self.config.limits.connections_max;
         assert_eq!(slot.is_some(), room, "{} connections are open", self.open);
         self.open += usize::from(room);

@@ -1,0 +1,80 @@
+//! What a listener is to the core: which bounds its connections have, who decides about them, and which part of the topics
+//! they see.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::peer::{ClientCertificate, NameKind};
+use crate::limits::Limits;
+
+/// What all connections of one listener have in common. It does not change: a listener that is configured anew gets
+/// another one, which holds for the connections that come then.
+#[derive(Debug, Clone)]
+pub struct ListenerProfile {
+    /// As handlers, lists and the log are told it.
+    pub name: Box<str>,
+    /// Bounds: the server's, with the listener's own in their place.
+    pub limits: Limits,
+    /// Accept clients from other machines when no plugin has an opinion about them.
+    pub allow_anonymous: bool,
+    /// What of the client's certificate takes the place of its User Name.
+    pub username_from: Option<UsernameFrom>,
+}
+
+/// What of a client's certificate is its User Name. Who has not shown one, or one without such a name, is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UsernameFrom {
+    /// The first common name of the subject.
+    CommonName,
+    /// The subject, as text by RFC 4514.
+    Subject,
+    /// The first subject alternative name of this kind.
+    AlternativeName(NameKind),
+}
+
+impl ListenerProfile {
+    /// A listener with these bounds, and with the default for all else.
+    #[must_use]
+    pub fn new(name: impl Into<Box<str>>, limits: Limits) -> Self {
+        Self { name: name.into(), limits, allow_anonymous: false, username_from: None }
+    }
+}
+
+impl UsernameFrom {
+    /// The User Name, if the certificate has one.
+    #[must_use]
+    pub fn find(self, certificate: &ClientCertificate) -> Option<&str> {
+        let name = match self {
+            Self::CommonName => certificate.common_name.as_deref(),
+            Self::Subject => Some(&*certificate.subject),
+            Self::AlternativeName(kind) => {
+                certificate.alternative_names.iter().find(|name| name.kind == kind).map(|name| &*name.name)
+            }
+        };
+        name.filter(|name| !name.is_empty())
+    }
+}
+
+/// A listener as one worker's connections share it: nothing here is written by another worker, so that what is looked at for
+/// each message stays in the processor's cache.
+pub(super) struct Listener {
+    pub(super) profile: Arc<ListenerProfile>,
+    pub(super) limits: Limits,
+}
+
+/// The listeners that a worker's connections have come from.
+#[derive(Default)]
+pub(super) struct Listeners(Vec<Rc<Listener>>);
+
+impl Listeners {
+    /// The one of a profile. Those that no connection has any more are forgotten with the next new one.
+    pub(super) fn of(&mut self, profile: &Arc<ListenerProfile>) -> Rc<Listener> {
+        if let Some(known) = self.0.iter().find(|known| Arc::ptr_eq(&known.profile, profile)) {
+            return Rc::clone(known);
+        }
+        self.0.retain(|known| Rc::strong_count(known) > 1);
+        let known = Rc::new(Listener { profile: Arc::clone(profile), limits: profile.limits.clone() });
+        self.0.push(Rc::clone(&known));
+        known
+    }
+}
