@@ -52,6 +52,7 @@ pub mod router;
 mod server;
 mod swap;
 mod sync;
+pub mod ws;
 
 pub use error::Error;
 pub use limits::Limits;

@@ -34,13 +34,14 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
 ];
 
 /// Modules that run under any driver and under virtual time.
-const PURE: [&str; 6] = [
+const PURE: [&str; 7] = [
     "host/src/codec",
     "host/src/core",
     "host/src/router",
     "host/src/limits",
     "host/src/message.rs",
     "host/src/clock.rs",
+    "host/src/ws",
 ];
 
 /// What has no place in them.
