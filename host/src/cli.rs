@@ -140,6 +140,12 @@ struct LowRun {
     /// Let everybody connect, from everywhere, where no plugin decides on connections.
     #[arg(long)]
     allow_anonymous: bool,
+    /// The user that host goes on as once it listens and has read certificates and keys; for a host that is started as root.
+    ///
+    /// Plugins are loaded as that user, and what is read anew later (certificates, keys, this configuration) has to be
+    /// readable for it. Ports below 1024 cannot be opened any more.
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -194,6 +200,7 @@ pub(crate) struct RunConfig {
     pub(crate) log: LogFilter,
     pub(crate) log_format: LogFormat,
     pub(crate) allow_anonymous: bool,
+    pub(crate) user: Option<String>,
     pub(crate) control: Place,
     pub(crate) limits: Limits,
 }
@@ -237,6 +244,7 @@ pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Config,
         log: run.log,
         log_format: run.log_format,
         allow_anonymous: run.allow_anonymous,
+        user: run.user,
         control: run.control.unwrap_or_default(),
         limits: limits(run.config.as_deref(), Some(&matches))?,
     }))
@@ -298,8 +306,7 @@ fn join_plugins(
         let before = path_places.iter().filter(|path_place| **path_place < place).count();
         let Some(at) = before.checked_sub(1) else {
             return Err(usage(format!(
-                "--plugin-config {typed} stands before any plugin, but belongs to the {what} before it: \
-                 put it behind its {what}"
+                "a --plugin-config stands before any plugin, but belongs to the {what} before it: put it behind its {what}"
             )));
         };
         if texts[at].is_some() {

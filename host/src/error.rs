@@ -8,6 +8,7 @@ use crate::control::ControlError;
 use crate::limits::LimitError;
 use crate::listener::UrlError;
 use crate::plugin::LoadError;
+use crate::privileges::PrivilegesError;
 
 /// Why a server did not start, or did not end well. The text says what was found, what was expected and what to do.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub enum Error {
         /// The listener's address.
         addr: SocketAddr,
     },
+    /// The server cannot go on as the user that was named.
+    Privileges(PrivilegesError),
     /// The number of workers is out of bounds.
     Workers {
         /// What was given.
@@ -82,6 +85,12 @@ impl From<UrlError> for Error {
     }
 }
 
+impl From<PrivilegesError> for Error {
+    fn from(error: PrivilegesError) -> Self {
+        Self::Privileges(error)
+    }
+}
+
 impl From<LoadError> for Error {
     fn from(error: LoadError) -> Self {
         Self::Plugin(error)
@@ -103,6 +112,7 @@ impl fmt::Display for Error {
                  or allow everybody with --allow-anonymous",
                 port = addr.port()
             ),
+            Self::Privileges(error) => write!(f, "cannot go on as another user: {error}"),
             Self::Workers { got } => {
                 let range = crate::Server::WORKERS;
                 write!(f, "{got} workers are not possible: expected {} to {}", range.start(), range.end())
@@ -128,7 +138,9 @@ fn listen_hint(addr: SocketAddr, source: &io::Error) -> String {
             addr.port()
         ),
         io::ErrorKind::PermissionDenied => {
-            "Ports below 1024 need the capability CAP_NET_BIND_SERVICE: take a higher one, such as 1883".to_owned()
+            "Ports below 1024 need the capability CAP_NET_BIND_SERVICE: take a higher one, such as 1883, or start host as \
+             root with --user NAME"
+                .to_owned()
         }
         io::ErrorKind::AddrNotAvailable => {
             "This machine does not have that address: `ip address` shows those it has".to_owned()

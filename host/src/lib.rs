@@ -47,6 +47,7 @@ pub mod limits;
 pub mod listener;
 pub mod message;
 pub mod plugin;
+pub mod privileges;
 mod report;
 pub mod router;
 mod server;

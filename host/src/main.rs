@@ -18,6 +18,7 @@ use cli::{CheckConfig, Config, PluginConfig, RunConfig};
 use host::control::Control;
 use host::limits::{Limits, SETTINGS};
 use host::plugin::{Callback, Chain, Plugin, Services};
+use host::privileges::is_root;
 use host::{Error, ListenerConfig, Server, ServerHandle};
 
 /// Exit code after a second signal: the way shells report a program that a signal has ended.
@@ -51,6 +52,13 @@ fn run(config: RunConfig) -> Result<(), Error> {
     }
     for plugin in config.plugins {
         builder = builder.plugin(plugin.path, plugin.config);
+    }
+    if let Some(user) = &config.user {
+        builder = builder.user(user);
+    } else if is_root() {
+        tracing::warn!(
+            "host runs as root, and so do its plugins: with --user NAME it goes on as another user once it listens"
+        );
     }
     if let Some(workers) = config.workers {
         builder = builder.workers(workers);

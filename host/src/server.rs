@@ -21,6 +21,7 @@ use crate::io::worker::{self, Seed, Workers};
 use crate::limits::Limits;
 use crate::listener::{ListenerConfig, ListenerUrl, Place, Scheme, UrlError};
 use crate::plugin::{Busy, Chain, LoadError, MetricSample, Plugin, Services, Watch};
+use crate::privileges;
 use crate::report::{self, Reporter, Tally};
 use crate::swap::{self, Role, Status, SwapError, SwapReport, SwapRequest};
 
@@ -61,6 +62,7 @@ impl Server {
             plugins: Vec::new(),
             limits: Limits::default(),
             allow_anonymous: false,
+            user: None,
         }
     }
 }
@@ -75,6 +77,7 @@ pub struct Builder {
     plugins: Vec<Source>,
     limits: Limits,
     allow_anonymous: bool,
+    user: Option<String>,
 }
 
 type Load = Box<dyn FnOnce(&Services) -> Result<Plugin, LoadError> + Send>;
@@ -146,7 +149,14 @@ impl Builder {
         self
     }
 
-    /// Opens the listeners, loads the plugins and starts the workers, in this order. If one of them fails, nothing runs.
+    /// The user that the whole process goes on as, once the listeners are open and before plugins are loaded; only root can
+    /// become another one. Default: the one that it has. See [`crate::privileges::become_user`].
+    pub fn user(mut self, name: impl Into<String>) -> Self {
+        self.user = Some(name.into());
+        self
+    }
+
+    /// Opens the listeners, becomes the user if one was named, loads the plugins and starts the workers, in this order. If one of them fails, nothing runs.
     ///
     /// # Errors
     /// An address is wrong or in use, a plugin cannot be loaded, other machines could connect and nobody decides whether
@@ -158,6 +168,9 @@ impl Builder {
         }
         self.limits.check()?;
         let bound = bind_all(self.listeners)?;
+        if let Some(name) = &self.user {
+            privileges::become_user(name)?;
+        }
         let workers = Workers::new(count)
             .map_err(|source| Error::System { what: "make the doorbells of the workers", source })?;
         let mailboxes = Mailboxes::new(workers.wake());

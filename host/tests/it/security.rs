@@ -1,7 +1,7 @@
 //! What `SECURITY.md` promises and no other file shows: who is turned away, whose user it runs as, and what nobody reads in
 //! its log.
 
-use crate::harness::{Process, package_library};
+use crate::harness::{Process, TempDir, host_output, package_library};
 use crate::mqtt::{Client, Connect, V5};
 
 /// A configuration of `acl` that lets nobody in but `ann`, whose password is `secret`; its hash costs next to nothing.
@@ -42,4 +42,63 @@ fn this_machine_is_not_turned_away_unless_told() {
         assert_eq!(connack.code, 0x87);
     }
     process.stop();
+}
+
+/// A user that every system has, and that owns nothing.
+const NOBODY: &str = "nobody";
+
+/// What `/proc/PID/task/*/status` says of all threads.
+fn of_all_threads(pid: u32, field: &str) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten();
+    let statuses = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
+    let of = |status: String| {
+        let line = status.lines().find(|line| line.starts_with(field)).expect("the field is there").to_owned();
+        line[field.len()..].split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    statuses.map(of).collect()
+}
+
+/// As root only: nobody else can become another user.
+#[test]
+fn all_threads_go_on_as_another_user_and_plugins_are_loaded_as_it() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("NOT RUN: only root can become another user");
+    }
+    let dir = TempDir::new("user");
+    let control = dir.path().join("s");
+    let (library, control) = (package_library("acl"), control.to_str().unwrap());
+    let args = ["--user", NOBODY, "--control", control, "--plugin", library.to_str().unwrap(), "--plugin-config", ANN];
+    let (process, addr) = Process::listening(args);
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+    let nobody = passwd.lines().find(|line| line.starts_with("nobody:")).expect("every system has it");
+    let (uid, gid) = (nobody.split(':').nth(2).unwrap(), nobody.split(':').nth(3).unwrap());
+    let connect = Connect { username: Some("ann"), password: Some("secret"), ..Connect::new(V5, "ann") };
+    assert_eq!(Client::connect_with(addr, &connect).1.code, 0);
+    let uids = of_all_threads(process.id(), "Uid:");
+    assert!(uids.len() > 3 && uids.iter().all(|all| *all == [uid; 4].join(" ")), "{uids:?}");
+    let gids = of_all_threads(process.id(), "Gid:");
+    assert!(gids.iter().all(|all| *all == [gid; 4].join(" ")), "{gids:?}");
+    let groups = of_all_threads(process.id(), "Groups:");
+    assert!(groups.iter().all(|all| *all == gid), "{groups:?}");
+    for capabilities in ["CapPrm:", "CapEff:", "CapAmb:"] {
+        let sets = of_all_threads(process.id(), capabilities);
+        assert!(sets.iter().all(|set| set.bytes().all(|digit| digit == b'0')), "{capabilities} {sets:?}");
+    }
+    // The thread of the log was there before, and starts no program.
+    let gained = of_all_threads(process.id(), "NoNewPrivs:");
+    assert!(gained.iter().filter(|set| *set == "0").count() <= 1, "{gained:?}");
+    // Root still has its commands.
+    let plugins = host_output(["plugins", "--control", control]);
+    assert_eq!(plugins.status.code(), Some(0), "{plugins:?}");
+    process.stop();
+}
+
+#[test]
+fn a_user_that_it_cannot_become_keeps_it_from_starting() {
+    for (user, expected) in [("no-such-user-here", "there is no user"), ("root", "is root, which host was to leave")] {
+        let output = host_output(["--listen", "127.0.0.1:0", "--control", "none", "--user", user]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
 }
