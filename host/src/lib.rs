@@ -48,6 +48,7 @@ pub mod listener;
 pub mod message;
 pub mod plugin;
 pub mod privileges;
+pub mod proxy;
 mod report;
 pub mod router;
 mod server;

@@ -34,12 +34,13 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
 ];
 
 /// Modules that run under any driver and under virtual time.
-const PURE: [&str; 7] = [
+const PURE: [&str; 8] = [
     "host/src/codec",
     "host/src/core",
     "host/src/router",
     "host/src/limits",
     "host/src/message.rs",
+    "host/src/proxy",
     "host/src/clock.rs",
     "host/src/ws",
 ];
