@@ -3,11 +3,13 @@
 //! These are plain settings, as the command line or a configuration file gives them. What becomes of them is the business of
 //! `io` (sockets, TLS, WebSocket) and of the core (what holds for the clients of one listener).
 
+mod tcp;
 mod url;
 
 use std::fmt;
 use std::path::PathBuf;
 
+pub use self::tcp::{TcpConfig, TcpKeepAlive};
 pub use self::url::{ListenerUrl, Place, Scheme, UrlError};
 
 /// The settings of one listener.
@@ -25,13 +27,15 @@ pub struct ListenerConfig {
     pub name: Option<String>,
     /// What `tls://` and `wss://` need.
     pub tls: TlsConfig,
+    /// How its sockets behave.
+    pub tcp: TcpConfig,
 }
 
 impl ListenerConfig {
     /// A listener of which nothing is said but its URL.
     #[must_use]
     pub fn new(url: ListenerUrl) -> Self {
-        Self { url, name: None, tls: TlsConfig::default() }
+        Self { url, name: None, tls: TlsConfig::default(), tcp: TcpConfig::default() }
     }
 
     /// Its name, as the log and handlers have it.

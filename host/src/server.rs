@@ -232,7 +232,10 @@ fn bind_all(configs: Vec<Result<ListenerConfig, UrlError>>) -> Result<Vec<(Liste
 
 fn bind(config: &ListenerConfig) -> Result<Bound, Error> {
     match (config.url.scheme, &config.url.place) {
-        (Scheme::Tcp, &Place::Address(addr)) => Bound::bind(addr).map_err(|source| Error::Listen { addr, source }),
+        (Scheme::Tcp, &Place::Address(addr)) => {
+            config.tcp.check(addr).map_err(|what| Error::Listener { name: config.name(), what })?;
+            Bound::bind(addr, &config.tcp).map_err(|source| Error::Listen { addr, source })
+        }
         (scheme, _) => {
             let what = format!("there are no {} listeners yet", scheme.name());
             Err(Error::Listener { name: config.name(), what })

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{self, SocketFlags};
 
+use super::bind;
 use super::poller::Poller;
 use crate::clock::Millis;
 use crate::core::ListenerProfile;
-
-/// Connections that the kernel keeps for us until we accept them, unless the system allows fewer.
-const BACKLOG: i32 = 4096;
+use crate::listener::TcpConfig;
 
 /// First and longest pause after the process or the system has run out of something, in milliseconds.
 const BACK_OFF_MS: (u64, u64) = (20, 1_000);
@@ -49,20 +48,8 @@ pub(crate) struct Bound {
 
 impl Bound {
     /// Binds and listens; port 0 takes a free one.
-    pub(crate) fn bind(addr: SocketAddr) -> io::Result<Self> {
-        let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
-        // A restart does not have to wait until the connections of its predecessor are forgotten.
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-        if addr.is_ipv6() {
-            // `0.0.0.0` and `[::]` are two listeners: one that also means the other surprises.
-            sockopt::set_ipv6_v6only(&socket, true)?;
-        }
-        // We decide what goes into a segment. Linux hands the option down to the accepted sockets: no call for each.
-        sockopt::set_tcp_nodelay(&socket, true)?;
-        net::bind(&socket, &addr)?;
-        net::listen(&socket, BACKLOG)?;
+    pub(crate) fn bind(addr: SocketAddr, config: &TcpConfig) -> io::Result<Self> {
+        let socket = bind::tcp(addr, config)?;
         let addr = SocketAddr::try_from(net::getsockname(&socket)?)?;
         Ok(Self { socket, addr })
     }
@@ -84,7 +71,8 @@ impl Listener {
     fn accept(&self) -> io::Result<Accepted> {
         let (fd, peer) = net::acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
         let peer = peer.ok_or_else(|| io::Error::other("its peer has no address"))?;
-        Ok(Accepted { fd, peer: SocketAddr::try_from(peer)?, profile: Arc::clone(&self.profile) })
+        let peer = bind::canonical(SocketAddr::try_from(peer)?);
+        Ok(Accepted { fd, peer, profile: Arc::clone(&self.profile) })
     }
 
     fn complain(&self, error: &io::Error, now: Millis) {
@@ -196,14 +184,22 @@ fn is_shortage(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::TcpStream;
+    use std::time::Duration;
+
+    use rustix::net::sockopt;
 
     use super::*;
     use crate::io::poller::{Doorbell, Readiness};
     use crate::limits::Limits;
+    use crate::listener::TcpKeepAlive;
 
     /// A listener at a free port, and its address.
     fn listener() -> (Listener, SocketAddr) {
-        let bound = Bound::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        listener_with("127.0.0.1:0", &TcpConfig::default())
+    }
+
+    fn listener_with(addr: &str, config: &TcpConfig) -> (Listener, SocketAddr) {
+        let bound = Bound::bind(addr.parse().unwrap(), config).unwrap();
         let addr = bound.addr();
         (bound.with(ListenerProfile::new(addr.to_string(), Limits::default())), addr)
     }
@@ -232,6 +228,51 @@ mod tests {
         assert!(sockopt::tcp_nodelay(&accepted.fd).unwrap());
         let error = net::recv(&accepted.fd, &mut [0_u8; 1], net::RecvFlags::empty()).unwrap_err();
         assert_eq!(error, Errno::AGAIN);
+    }
+
+    #[test]
+    fn accepted_sockets_have_the_keep_alive_of_their_listener() {
+        let keep_alive = TcpKeepAlive { probes: 3, ..TcpKeepAlive::after(Duration::from_secs(70)) };
+        let config = TcpConfig { keep_alive: Some(keep_alive), ..TcpConfig::default() };
+        for (config, expected) in [(TcpConfig::default(), false), (config, true)] {
+            let (listener, addr) = listener_with("127.0.0.1:0", &config);
+            let _client = TcpStream::connect(addr).unwrap();
+            let fd = listener.accept().unwrap().fd;
+            assert_eq!(sockopt::socket_keepalive(&fd).unwrap(), expected);
+            if expected {
+                assert_eq!(sockopt::tcp_keepidle(&fd).unwrap(), Duration::from_secs(70));
+                assert_eq!(sockopt::tcp_keepintvl(&fd).unwrap(), TcpKeepAlive::INTERVAL);
+                assert_eq!(sockopt::tcp_keepcnt(&fd).unwrap(), 3);
+            }
+        }
+    }
+
+    #[test]
+    fn port_is_shared_only_if_both_want_it() {
+        let shared = TcpConfig { reuse_port: true, ..TcpConfig::default() };
+        for (first, second, expected) in [
+            (&shared, &shared, None),
+            (&shared, &TcpConfig::default(), Some(io::ErrorKind::AddrInUse)),
+            (&TcpConfig::default(), &shared, Some(io::ErrorKind::AddrInUse)),
+        ] {
+            let first = Bound::bind("127.0.0.1:0".parse().unwrap(), first).unwrap();
+            let second = Bound::bind(first.addr(), second);
+            assert_eq!(second.err().map(|error| error.kind()), expected);
+        }
+    }
+
+    #[test]
+    fn peers_of_both_families_keep_their_addresses() {
+        let dual_stack = TcpConfig { dual_stack: true, ..TcpConfig::default() };
+        let (listener, addr) = listener_with("[::]:0", &dual_stack);
+        for ip in ["127.0.0.1", "::1"] {
+            let client = TcpStream::connect((ip, addr.port())).unwrap();
+            let peer = listener.accept().unwrap().peer;
+            assert_eq!(peer, client.local_addr().unwrap(), "not in IPv6 form");
+        }
+        let (_one, addr) = listener_with("[::]:0", &TcpConfig::default());
+        let refused = TcpStream::connect(("127.0.0.1", addr.port()));
+        assert!(refused.is_err(), "[::] without dual_stack is IPv6 only");
     }
 
     #[test]
