@@ -1,23 +1,24 @@
 //! `host bench`: what is valid and complete ([`BenchConfig`]), and how it is run and shown.
 
 mod options;
+mod url;
 mod values;
 
-use std::net::ToSocketAddrs;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
-use host::bench::{Course, Error, Options, Progress, Target, Traffic, run_course, run_traffic};
+use host::bench::{
+    Address, Course, Error, Options, Progress, Target, Tls, TlsOptions, Traffic, WebSocket, run_course, run_traffic,
+};
 use serde_json::Value;
 
 use crate::cli::usage;
 use crate::show;
 
 pub(crate) use options::LowBench;
-use options::LowTarget;
+use options::{LowTarget, LowTls, LowTlsVersion};
+use url::BrokerUrl;
 use values::MESSAGES_MAX;
-
-/// The port of MQTT.
-const PORT: u16 = 1883;
 
 /// A benchmark.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,18 +59,31 @@ impl LowBench {
 
 impl LowTarget {
     fn into_target(self) -> Result<Target, clap::Error> {
-        let (host, port) = match &self.url {
-            Some(url) => split_url(url).map_err(usage)?,
-            None => (self.host.unwrap_or_else(|| "127.0.0.1".to_owned()), self.port.unwrap_or(PORT)),
+        let url = match &self.url {
+            Some(url) => BrokerUrl::parse(url).map_err(|why| usage(format!("--url {why}")))?,
+            None => {
+                BrokerUrl::tcp(self.host.clone().unwrap_or_else(|| "127.0.0.1".into()), self.port.unwrap_or(url::PORT))
+            }
         };
-        let found = (host.as_str(), port).to_socket_addrs();
-        let addr = found.map_err(|error| error.to_string()).and_then(|mut addrs| addrs.next().ok_or_else(String::new));
-        let addr = addr.map_err(|error| usage(format!("cannot find the broker's machine `{host}`: {error}")))?;
-        if let Some(source) = self.source.iter().find(|source| source.is_ipv4() != addr.is_ipv4()) {
+        let (addr, tls, websocket) = match url {
+            BrokerUrl::Unix(path) => (Address::Unix(path), None, None),
+            BrokerUrl::Net { tls, websocket, host, port } => {
+                let tls = if tls { Some(self.tls.load(&host, websocket.is_none()).map_err(usage)?) } else { None };
+                let name = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+                (Address::Tcp(resolve(&host, port)?), tls, websocket.map(|path| WebSocket { host: name, path }))
+            }
+        };
+        if let Some(option) = self.tls.given().filter(|_| tls.is_none()) {
+            return Err(usage(format!("{option} is about TLS: give --url tls://HOST or wss://HOST")));
+        }
+        let reaches = |source: &IpAddr| matches!(addr, Address::Tcp(addr) if addr.is_ipv4() == source.is_ipv4());
+        if let Some(source) = self.source.iter().find(|source| !reaches(source)) {
             return Err(usage(format!("--source {source}: a connection from there cannot go to {addr}")));
         }
         Ok(Target {
             addr,
+            tls,
+            websocket,
             version: self.mqtt,
             username: self.username,
             password: self.password,
@@ -77,6 +91,47 @@ impl LowTarget {
             name: self.name.unwrap_or_else(|| format!("{:04x}", std::process::id() & 0xffff)),
             patience: self.patience,
         })
+    }
+}
+
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, clap::Error> {
+    let found = (host, port).to_socket_addrs();
+    let addr = found.map_err(|error| error.to_string()).and_then(|mut addrs| addrs.next().ok_or_else(String::new));
+    addr.map_err(|error| usage(format!("cannot find the broker's machine `{host}`: {error}")))
+}
+
+impl LowTls {
+    /// Reads the files that are named.
+    fn load(&self, host: &str, offers_mqtt: bool) -> Result<Tls, String> {
+        if self.ca.is_none() && !self.insecure {
+            return Err(
+                "who is trusted? --ca FILE has the certificates of authorities, and --insecure believes whoever \
+                        answers"
+                    .to_owned(),
+            );
+        }
+        let options = TlsOptions {
+            server_name: self.server_name.clone().unwrap_or_else(|| host.to_owned()),
+            authorities: self.ca.clone(),
+            identity: self.certificate.clone().zip(self.private_key.clone()),
+            only_1_2: self.tls == LowTlsVersion::V1_2,
+            resumes: self.resume,
+            offers_mqtt,
+        };
+        options.load()
+    }
+
+    /// An option of these that was given.
+    fn given(&self) -> Option<&'static str> {
+        [
+            (self.ca.is_some(), "--ca"),
+            (self.insecure, "--insecure"),
+            (self.server_name.is_some(), "--server-name"),
+            (self.certificate.is_some(), "--certificate"),
+            (self.resume, "--resume"),
+        ]
+        .into_iter()
+        .find_map(|(is_given, option)| is_given.then_some(option))
     }
 }
 
@@ -112,52 +167,4 @@ fn print(json: Option<Value>, notes: &[String], text: &str) {
     show::print(&format!("{json}\n"));
     // A person looks at stderr, where the notes are worth reading too.
     notes.iter().for_each(|note| show::complain(&format!("note: {note}\n")));
-}
-
-/// The machine and the port of `mqtt://HOST:PORT`.
-fn split_url(url: &str) -> Result<(String, u16), String> {
-    let expected = || format!("--url {url}: expected mqtt://HOST or mqtt://HOST:PORT, such as mqtt://192.0.2.1:1883");
-    let place = match url.split_once("://") {
-        None => url,
-        Some(("mqtt" | "tcp", place)) => place,
-        Some((scheme, _)) => {
-            return Err(format!("--url {url}: {scheme} is not spoken, only plain TCP: mqtt://HOST:PORT"));
-        }
-    };
-    let place = place.strip_suffix('/').unwrap_or(place);
-    // A colon in an IPv6 address stands in brackets.
-    let (host, port) = match place.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| expected())?),
-        _ => (place, PORT),
-    };
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    if host.is_empty() || port == 0 || host.contains(['@', '/']) {
-        return Err(expected());
-    }
-    Ok((host.to_owned(), port))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_are_split() {
-        let table = [
-            ("mqtt://example.org", Some(("example.org", 1883))),
-            ("mqtt://example.org:1884/", Some(("example.org", 1884))),
-            ("mqtt://[::1]", Some(("::1", 1883))),
-            ("mqtt://[::1]:1884", Some(("::1", 1884))),
-            ("127.0.0.1:1", Some(("127.0.0.1", 1))),
-            ("mqtts://example.org", None),
-            ("mqtt://:1883", None),
-            ("mqtt://a:b", None),
-            ("mqtt://a:0", None),
-            ("mqtt://user@a", None),
-        ];
-        for (url, expected) in table {
-            let expected = expected.map(|(host, port): (&str, u16)| (host.to_owned(), port));
-            assert_eq!(split_url(url).ok(), expected, "{url}");
-        }
-    }
 }

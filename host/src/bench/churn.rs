@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 
 use super::dial::{self, Manner};
 use super::error::Error;
+use super::link;
 use super::plan::{Options, Target};
 use super::shared::Totals;
 use super::stage::Moment;
@@ -64,22 +65,16 @@ fn churn(
     stop: &AtomicBool,
     done: &Done,
 ) -> Result<Histogram<u64>, Error> {
-    let (mut latency, mut idle_ns) = (super::latencies(), dial::idle_ns());
+    let (mut latency, mut idle_ns) = (super::latencies(), link::idle_ns());
     while !stop.load(Ordering::Relaxed) {
-        let mut opened = Vec::with_capacity(numbers.len());
-        for number in numbers.clone() {
-            let began = Instant::now();
-            let stream = dial::open(target, number, numbers.len(), manner.spin)?;
-            dial::write(&stream, &dial::connect_packet(target, number, manner))?;
-            opened.push((began, stream));
-        }
-        for (began, stream) in &opened {
-            dial::read_connack(target, stream)?;
+        let mut opened = dial::open_all(target, numbers.clone(), numbers.len(), manner)?;
+        for (began, link) in &mut opened {
+            dial::read_connack(target, link)?;
             latency.saturating_record(began.elapsed().as_nanos() as u64);
         }
         done.connections.fetch_add(numbers.len() as u64, Ordering::Relaxed);
-        dial::disconnect_all(opened.into_iter().map(|(_, stream)| stream));
-        done.idle_ns.fetch_add(dial::idle_ns() - std::mem::replace(&mut idle_ns, dial::idle_ns()), Ordering::Relaxed);
+        dial::disconnect_all(opened.into_iter().map(|(_, link)| link));
+        done.idle_ns.fetch_add(link::idle_ns() - std::mem::replace(&mut idle_ns, link::idle_ns()), Ordering::Relaxed);
     }
     Ok(latency)
 }

@@ -1,18 +1,14 @@
 //! Connections that are ready: connected, accepted by CONNACK, subscribed.
 
-use std::cell::Cell;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::ErrorKind;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{OFlags, fcntl_getfl};
-use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::error::Error;
-use super::packets::{self, Connect, DISCONNECT, Frame, PINGREQ, kind, variable_byte_integer};
+use super::link::Link;
+use super::packets::{self, Connect, Frame, PINGREQ, kind, variable_byte_integer};
 use super::plan::{Options, Target};
 use super::report::Progress;
 
@@ -51,35 +47,6 @@ pub(super) fn check_open_files(connections: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Opens a socket to the broker. It blocks until there is a connection, and each read waits for `patience` at most; with
-/// `spin` it waits without sleeping.
-pub(super) fn open(target: &Target, connection: usize, connections: usize, spin: bool) -> Result<TcpStream, Error> {
-    let failed = |error: std::io::Error| {
-        let hint = match error.kind() {
-            ErrorKind::ConnectionRefused => ": nobody listens there. Is the broker running?",
-            ErrorKind::AddrNotAvailable => ": no port is left for another connection from that address (--source)",
-            _ => "",
-        };
-        Error::NotStarted(format!("cannot connect to {} (connection {connection}): {error}{hint}", target.addr))
-    };
-    let stream = match target.source(connection, connections) {
-        None => TcpStream::connect_timeout(&target.addr, target.patience).map_err(failed)?,
-        Some(source) => {
-            let family = if target.addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-            let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None);
-            let socket = socket.map_err(|errno| failed(errno.into()))?;
-            net::bind(&socket, &SocketAddr::new(source, 0)).map_err(|errno| failed(errno.into()))?;
-            net::connect(&socket, &target.addr).map_err(|errno| failed(errno.into()))?;
-            TcpStream::from(socket)
-        }
-    };
-    stream.set_nodelay(true).map_err(failed)?;
-    stream.set_read_timeout(Some(target.patience)).map_err(failed)?;
-    stream.set_write_timeout(Some(target.patience)).map_err(failed)?;
-    stream.set_nonblocking(spin).map_err(failed)?;
-    Ok(stream)
-}
-
 /// The CONNECT of a connection.
 pub(super) fn connect_packet(target: &Target, connection: usize, manner: Manner) -> Vec<u8> {
     Connect {
@@ -93,83 +60,8 @@ pub(super) fn connect_packet(target: &Target, connection: usize, manner: Manner)
     .packet()
 }
 
-/// Writes everything.
-pub(super) fn write(mut stream: &TcpStream, mut bytes: &[u8]) -> Result<(), Error> {
-    let failed = |error| Error::Lost(format!("the broker takes no more bytes: {error}"));
-    let mut patience = Patience::new(stream);
-    while !bytes.is_empty() {
-        match stream.write(bytes) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if patience.goes_on(&error) => {}
-            Err(error) => return Err(failed(error)),
-        }
-    }
-    Ok(())
-}
-
-/// Fills `bytes`.
-fn read_exact(mut stream: &TcpStream, mut bytes: &mut [u8]) -> io::Result<()> {
-    let mut patience = Patience::new(stream);
-    while !bytes.is_empty() {
-        match stream.read(bytes) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(count) => bytes = &mut bytes[count..],
-            Err(error) if patience.goes_on(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-thread_local! {
-    /// What this thread has spent on asking in vain.
-    static IDLE_NS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Nanoseconds in which this thread has asked sockets again that had nothing. That is not work.
-pub(super) fn idle_ns() -> u64 {
-    IDLE_NS.get()
-}
-
-/// How long a socket is asked again that has nothing yet, or takes nothing: one that blocks has waited by itself, and is not.
-struct Patience<'a> {
-    stream: &'a TcpStream,
-    /// Since when it has been asked again, and for how long it may be.
-    asked: Option<(Instant, Duration)>,
-}
-
-impl Drop for Patience<'_> {
-    fn drop(&mut self) {
-        if let Some((since, _)) = self.asked {
-            IDLE_NS.set(IDLE_NS.get() + since.elapsed().as_nanos() as u64);
-        }
-    }
-}
-
-impl<'a> Patience<'a> {
-    fn new(stream: &'a TcpStream) -> Self {
-        Self { stream, asked: None }
-    }
-
-    fn goes_on(&mut self, error: &io::Error) -> bool {
-        match error.kind() {
-            ErrorKind::Interrupted => true,
-            ErrorKind::WouldBlock => {
-                let (stream, blocks) = (self.stream, |flags: OFlags| !flags.contains(OFlags::NONBLOCK));
-                if self.asked.is_none() && fcntl_getfl(stream).is_ok_and(blocks) {
-                    return false;
-                }
-                let patience = || stream.read_timeout().ok().flatten().unwrap_or_default();
-                let (since, patience) = *self.asked.get_or_insert_with(|| (Instant::now(), patience()));
-                since.elapsed() < patience
-            }
-            _ => false,
-        }
-    }
-}
-
 /// Reads exactly one packet and not a byte more: its first byte, and what follows the length.
-pub(super) fn read_packet(stream: &TcpStream, what: &str) -> Result<(u8, Vec<u8>), Error> {
+pub(super) fn read_packet(link: &mut Link, what: &str) -> Result<(u8, Vec<u8>), Error> {
     let failed = |error: std::io::Error| {
         Error::Lost(match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("no {what} from the broker in time"),
@@ -178,22 +70,22 @@ pub(super) fn read_packet(stream: &TcpStream, what: &str) -> Result<(u8, Vec<u8>
         })
     };
     let mut head = [0; 5];
-    read_exact(stream, &mut head[..2]).map_err(failed)?;
+    link.read_exact(&mut head[..2]).map_err(failed)?;
     let mut at = 2;
     while head[at - 1] & 0x80 != 0 && at < 5 {
-        read_exact(stream, &mut head[at..=at]).map_err(failed)?;
+        link.read_exact(&mut head[at..=at]).map_err(failed)?;
         at += 1;
     }
     let length = variable_byte_integer(&head[1..at]).map_err(Error::Lost)?;
     let (length, _) = length.ok_or_else(|| Error::Lost(format!("the broker sent a malformed length: {head:02x?}")))?;
     let mut body = vec![0; length];
-    read_exact(stream, &mut body).map_err(failed)?;
+    link.read_exact(&mut body).map_err(failed)?;
     Ok((head[0], body))
 }
 
 /// Reads CONNACK, which has to accept.
-pub(super) fn read_connack(target: &Target, stream: &TcpStream) -> Result<Accepted, Error> {
-    let (first, body) = read_packet(stream, "CONNACK")?;
+pub(super) fn read_connack(target: &Target, link: &mut Link) -> Result<Accepted, Error> {
+    let (first, body) = read_packet(link, "CONNACK")?;
     if first >> 4 != kind::CONNACK || body.len() < 2 {
         return Err(Error::Lost(format!("the broker answered CONNECT with {first:#04x} {body:02x?}: is it MQTT?")));
     }
@@ -241,8 +133,8 @@ fn accepted(body: &[u8], is_v5: bool) -> Option<Accepted> {
 }
 
 /// Reads SUBACK, whose Reason Codes have to grant `qos`.
-pub(super) fn read_suback(stream: &TcpStream, qos: u8, filters: usize) -> Result<(), Error> {
-    let (first, body) = read_packet(stream, "SUBACK")?;
+pub(super) fn read_suback(link: &mut Link, qos: u8, filters: usize) -> Result<(), Error> {
+    let (first, body) = read_packet(link, "SUBACK")?;
     let bytes = body.len();
     let frame = Frame { first, body: &body, bytes };
     if frame.kind() != kind::SUBACK || bytes < 2 + filters {
@@ -258,8 +150,8 @@ pub(super) fn read_suback(stream: &TcpStream, qos: u8, filters: usize) -> Result
 }
 
 /// Reads UNSUBACK, which has to take all of so many filters away.
-pub(super) fn read_unsuback(stream: &TcpStream, filters: usize) -> Result<(), Error> {
-    let (first, body) = read_packet(stream, "UNSUBACK")?;
+pub(super) fn read_unsuback(link: &mut Link, filters: usize) -> Result<(), Error> {
+    let (first, body) = read_packet(link, "UNSUBACK")?;
     // MQTT 3.x has no Reason Codes there; 5.0 has properties before them.
     let codes = match body.len() {
         2 => Some(&[][..]),
@@ -304,37 +196,32 @@ pub(super) fn connect_all(
     manner: Manner,
     progress: &mut dyn FnMut(&Progress),
     subscription: impl Fn(usize) -> Option<(Vec<String>, u8)>,
-) -> Result<Vec<(TcpStream, Accepted)>, Error> {
+) -> Result<Vec<(Link, Accepted)>, Error> {
     let count = numbers.len();
     check_open_files(count)?;
     let (mut ready, mut told) = (Vec::with_capacity(count), Instant::now());
     for start in numbers.clone().step_by(manner.at_once) {
         let numbers = start..numbers.end.min(start + manner.at_once);
-        let mut streams = Vec::with_capacity(manner.at_once);
-        for number in numbers.clone() {
-            let stream = open(target, number, count, manner.spin)?;
-            write(&stream, &connect_packet(target, number, manner))?;
-            streams.push(stream);
-        }
+        let links = open_all(target, numbers.clone(), count, manner)?;
         let mut subscribing = Vec::with_capacity(manner.at_once);
-        for (number, stream) in numbers.zip(streams) {
-            let accepted = read_connack(target, &stream)?;
+        for (number, (_, mut link)) in numbers.zip(links) {
+            let accepted = read_connack(target, &mut link)?;
             let subscription = subscription(number);
             if let Some((filters, qos)) = &subscription {
-                write(&stream, &subscribe_packet(target, &filters[..filters.len().min(FILTERS_AT_ONCE)], *qos))?;
+                link.write(&subscribe_packet(target, &filters[..filters.len().min(FILTERS_AT_ONCE)], *qos))?;
             }
-            subscribing.push((stream, accepted, subscription));
+            subscribing.push((link, accepted, subscription));
         }
-        for (stream, accepted, subscription) in subscribing {
+        for (mut link, accepted, subscription) in subscribing {
             if let Some((filters, qos)) = &subscription {
                 for (number, filters) in filters.chunks(FILTERS_AT_ONCE).enumerate() {
                     if number > 0 {
-                        write(&stream, &subscribe_packet(target, filters, *qos))?;
+                        link.write(&subscribe_packet(target, filters, *qos))?;
                     }
-                    read_suback(&stream, *qos, filters.len())?;
+                    read_suback(&mut link, *qos, filters.len())?;
                 }
             }
-            ready.push((stream, accepted));
+            ready.push((link, accepted));
         }
         if told.elapsed() >= Duration::from_secs(1) {
             told = Instant::now();
@@ -342,6 +229,31 @@ pub(super) fn connect_all(
         }
     }
     Ok(ready)
+}
+
+/// Opens connections, and sends the CONNECT of each. With each, when it was begun.
+pub(super) fn open_all(
+    target: &Target,
+    numbers: Range<usize>,
+    connections: usize,
+    manner: Manner,
+) -> Result<Vec<(Instant, Link)>, Error> {
+    let mut links = Vec::with_capacity(numbers.len());
+    for number in numbers.clone() {
+        let began = Instant::now();
+        let mut link = Link::open(target, number, connections, manner.spin)?;
+        // Others get their layers ready together, one waiting for the broker while it answers the other.
+        if link.is_ready() {
+            link.write(&connect_packet(target, number, manner))?;
+        }
+        links.push((began, link));
+    }
+    if target.has_layers() {
+        for (number, (_, link)) in numbers.zip(&mut links) {
+            link.write(&connect_packet(target, number, manner))?;
+        }
+    }
+    Ok(links)
 }
 
 /// How many filters one SUBSCRIBE has, at most.
@@ -355,41 +267,23 @@ pub(super) fn unsubscribe_packet(target: &Target, filters: &[String]) -> Vec<u8>
     packets::unsubscribe(target.version, 2, filters.iter().map(String::as_str))
 }
 
-/// For an epoll.
-pub(super) fn nonblocking(stream: TcpStream) -> Result<OwnedFd, Error> {
-    stream.set_nonblocking(true).map_err(|error| Error::NotStarted(error.to_string()))?;
-    Ok(stream.into())
-}
-
 /// Says goodbye, and waits until the broker has closed too: then it has done with these connections.
-pub(super) fn disconnect_all(streams: impl IntoIterator<Item = TcpStream>) {
-    let streams: Vec<_> = streams.into_iter().collect();
-    for stream in &streams {
-        // A broker that has gone is what was wanted.
-        let _ = write(stream, &DISCONNECT);
-    }
-    for mut stream in &streams {
-        let mut patience = Patience::new(stream);
-        loop {
-            match stream.read(&mut [0; 1024]) {
-                Ok(1..) => {}
-                Err(error) if patience.goes_on(&error) => {}
-                _ => break,
-            }
-        }
-    }
+pub(super) fn disconnect_all(links: impl IntoIterator<Item = Link>) {
+    let mut links: Vec<_> = links.into_iter().collect();
+    links.iter_mut().for_each(Link::disconnect);
+    links.iter().for_each(Link::wait_closed);
 }
 
 /// Waits until the broker has done everything that was sent before.
-pub(super) fn wait_done(stream: &TcpStream) -> Result<(), Error> {
-    write(stream, &PINGREQ)?;
-    while read_packet(stream, "PINGRESP")?.0 >> 4 != kind::PINGRESP {}
+pub(super) fn wait_done(link: &mut Link) -> Result<(), Error> {
+    link.write(&PINGREQ)?;
+    while read_packet(link, "PINGRESP")?.0 >> 4 != kind::PINGRESP {}
     Ok(())
 }
 
 /// Reads PINGRESP, and nothing else may come.
-pub(super) fn read_pingresp(stream: &TcpStream) -> Result<(), Error> {
-    match read_packet(stream, "PINGRESP")? {
+pub(super) fn read_pingresp(link: &mut Link) -> Result<(), Error> {
+    match read_packet(link, "PINGRESP")? {
         (first, _) if first >> 4 == kind::PINGRESP => Ok(()),
         (first, body) => Err(Error::Lost(format!("the broker answered PINGREQ with {first:#04x} {body:02x?}"))),
     }
@@ -399,16 +293,19 @@ pub(super) fn read_pingresp(stream: &TcpStream) -> Result<(), Error> {
 mod tests {
     use super::*;
 
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
     /// Both ends of a connection.
-    fn connected() -> (TcpStream, TcpStream) {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    fn connected(patience: Duration, spin: bool) -> (Link, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (client, listener.accept().unwrap().0)
+        (Link::plain(client.into(), patience, spin), listener.accept().unwrap().0)
     }
 
     #[test]
     fn unsuback_takes_everything_away_or_is_an_error() {
-        let (client, mut broker) = connected();
+        let (mut client, mut broker) = connected(Duration::from_secs(60), false);
         let table: &[(&[u8], bool)] = &[
             (&[0xb0, 2, 0, 2], true),
             (&[0xb0, 5, 0, 2, 0, 0, 0x11], true),
@@ -418,23 +315,21 @@ mod tests {
         ];
         for (bytes, is_taken) in table {
             broker.write_all(bytes).unwrap();
-            assert_eq!(read_unsuback(&client, 2).is_ok(), *is_taken, "{bytes:02x?}");
+            assert_eq!(read_unsuback(&mut client, 2).is_ok(), *is_taken, "{bytes:02x?}");
         }
     }
 
     #[test]
     fn who_asks_without_a_pause_gives_up_like_who_sleeps() {
         for spin in [false, true] {
-            let (client, mut broker) = connected();
-            client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-            client.set_nonblocking(spin).unwrap();
+            let (mut client, mut broker) = connected(Duration::from_millis(50), spin);
             broker.write_all(&[0xd0]).unwrap();
             assert!(
-                matches!(read_pingresp(&client), Err(Error::Lost(why)) if why == "no PINGRESP from the broker in time")
+                matches!(read_pingresp(&mut client), Err(Error::Lost(why)) if why == "no PINGRESP from the broker in time")
             );
+            let (mut client, mut broker) = connected(Duration::from_secs(60), spin);
             broker.write_all(&[0xd0, 0]).unwrap();
-            client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-            read_pingresp(&client).expect("it has come");
+            read_pingresp(&mut client).expect("it has come");
         }
     }
 

@@ -134,7 +134,7 @@ impl Drop for Stops<'_> {
 /// Each connection subscribes to its filters and unsubscribes again, without a pause.
 fn storm(target: &Target, options: &Options, connections: u32, filters: u32, stop: &Stop) -> Result<Step, Error> {
     let numbers = STORM..STORM + connections as usize;
-    let ready = dial::connect_all(target, numbers, Manner::default(), &mut |_| {}, |_| None)?;
+    let mut ready = dial::connect_all(target, numbers, Manner::default(), &mut |_| {}, |_| None)?;
     let of_one = |number: u32| {
         let own: Vec<String> = (0..filters).map(|at| wildcard_filter(target, number * filters + at)).collect();
         (dial::subscribe_packet(target, &own, 0), dial::unsubscribe_packet(target, &own))
@@ -144,19 +144,19 @@ fn storm(target: &Target, options: &Options, connections: u32, filters: u32, sto
     let (start, mut changes, mut latency) = (now()?, 0, super::latencies());
     while !stop.is_due() {
         let began = Instant::now();
-        for ((stream, _), (subscribe, unsubscribe)) in ready.iter().zip(&packets) {
-            dial::write(stream, subscribe)?;
-            dial::write(stream, unsubscribe)?;
+        for ((link, _), (subscribe, unsubscribe)) in ready.iter_mut().zip(&packets) {
+            link.write(subscribe)?;
+            link.write(unsubscribe)?;
         }
-        for (stream, _) in &ready {
-            dial::read_suback(stream, 0, filters as usize)?;
-            dial::read_unsuback(stream, filters as usize)?;
+        for (link, _) in &mut ready {
+            dial::read_suback(link, 0, filters as usize)?;
+            dial::read_unsuback(link, filters as usize)?;
         }
         latency.saturating_record(began.elapsed().as_nanos() as u64);
         changes += u64::from(connections) * u64::from(filters) * 2;
     }
     let window = now()?.since(&start);
-    dial::disconnect_all(ready.into_iter().map(|(stream, _)| stream));
+    dial::disconnect_all(ready.into_iter().map(|(link, _)| link));
     Ok(Step::new("storm", "subscription begun or ended", changes, window, 1).with_latency(&latency))
 }
 

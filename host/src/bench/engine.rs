@@ -14,6 +14,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 use super::check::{AnyOrder, Check, Faults};
 use super::conn::{Conn, Role};
+use super::link::{Link, Room};
 use super::packets::{DISCONNECT, PINGREQ};
 use super::publisher::{Publisher, Schedule};
 use super::shared::{Phase, Shared};
@@ -52,6 +53,9 @@ pub(super) struct Engine<'a> {
     pub(super) scratch: Vec<u8>,
     burst: Vec<u8>,
     pub(super) acks: Vec<u8>,
+    /// Of connections with layers: what goes through them, and what comes out.
+    pub(super) room: Room,
+    pub(super) plain: Vec<u8>,
     pub(super) conns: Vec<Conn>,
     pub(super) publishers: Vec<Publisher>,
     pub(super) subscribers: Vec<Check>,
@@ -93,6 +97,8 @@ impl<'a> Engine<'a> {
             scratch: vec![0; READ_BYTES.max(2 * packet_bytes_max)],
             burst: Vec::new(),
             acks: Vec::new(),
+            room: Room::new(READ_BYTES),
+            plain: Vec::new(),
             conns: Vec::new(),
             publishers: Vec::new(),
             subscribers: Vec::new(),
@@ -117,7 +123,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Takes a connection that has subscribed.
-    pub(super) fn add_subscriber(&mut self, fd: OwnedFd, check: Check) -> io::Result<()> {
+    pub(super) fn add_subscriber(&mut self, link: Link, check: Check) -> io::Result<()> {
         if let Check::Group(group) = check
             && group >= self.groups.len()
         {
@@ -125,24 +131,29 @@ impl<'a> Engine<'a> {
             self.groups.resize_with(group + 1, || (0..publishers).map(|_| AnyOrder::default()).collect());
         }
         self.subscribers.push(check);
-        self.add(fd, Role::Subscriber(self.subscribers.len() - 1))
+        self.add(link, Role::Subscriber(self.subscribers.len() - 1))
     }
 
     /// Takes a connection that is to publish. It has to be the next one of this thread: a thread has every publisher whose
     /// number has the same remainder as its own, in their order.
-    pub(super) fn add_publisher(&mut self, fd: OwnedFd, mut publisher: Publisher) -> io::Result<()> {
+    pub(super) fn add_publisher(&mut self, link: Link, mut publisher: Publisher) -> io::Result<()> {
         publisher.conn = self.conns.len();
         let threads = self.shared.threads.len();
         assert_eq!(publisher.id as usize, self.publishers.len() * threads + self.thread, "publishers come in order");
         self.publishers.push(publisher);
         self.touch(self.publishers.len() - 1);
-        self.add(fd, Role::Publisher(self.publishers.len() - 1))
+        self.add(link, Role::Publisher(self.publishers.len() - 1))
     }
 
-    fn add(&mut self, fd: OwnedFd, role: Role) -> io::Result<()> {
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        epoll::add(&self.epoll, &fd, EventData::new_u64(self.conns.len() as u64), flags)?;
-        self.conns.push(Conn::new(fd, role));
+    fn add(&mut self, link: Link, role: Role) -> io::Result<()> {
+        let (flags, index) = (EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET, self.conns.len());
+        let conn = Conn::new(link, role);
+        epoll::add(&self.epoll, &conn.fd, EventData::new_u64(index as u64), flags)?;
+        // Of what has come already, no event tells.
+        if !conn.part.is_empty() {
+            self.unread.push(index);
+        }
+        self.conns.push(conn);
         Ok(())
     }
 
@@ -347,7 +358,7 @@ impl<'a> Engine<'a> {
     fn flush(&mut self, index: usize) {
         let conn = &mut self.conns[index];
         let out = std::mem::take(&mut conn.out);
-        conn.send(&out);
+        conn.send_wire(&out);
         if let (true, Role::Publisher(local)) = (conn.out.is_empty(), conn.role) {
             self.touch(local);
         }

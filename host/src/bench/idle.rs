@@ -1,12 +1,12 @@
 //! Clients that come and stay, and do nothing but keep their connection alive.
 
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::dial::{self, Accepted, Manner};
 use super::error::Error;
+use super::link::Link;
 use super::packets::PINGREQ;
 use super::plan::{Options, Target};
 use super::report::Progress;
@@ -29,21 +29,22 @@ pub(super) fn run(
     let mut report = StepsReport::new("idle", target, options, settings);
     let now = || Moment::of_this_thread(options);
     let (start, resident_start) = (now()?, resident(options)?);
-    let ready = dial::connect_all(target, 0..connections, manner, progress, |_| None)?;
+    let mut ready = dial::connect_all(target, 0..connections, manner, progress, |_| None)?;
     let (connected, resident_connected) = (now()?, resident(options)?);
     let asked = ready.iter().map(|(_, accepted)| accepted.keep_alive_secs);
-    let pinged = stay(&ready, ping_every(asked, manner.keep_alive_secs), time);
+    let ping_every = ping_every(asked, manner.keep_alive_secs);
+    let pinged = stay(&mut ready, ping_every, time);
     let end = now()?;
     let step = |name, window| Step::new(name, "connection", connections as u64, window, 1);
     report.steps.push(step("connect", connected.since(&start)).with_memory(resident_start, resident_connected));
     report.steps.push(step("stay", end.since(&connected)));
     let mut open = Vec::with_capacity(connections);
-    for (number, (stream, _)) in ready.into_iter().enumerate() {
+    for (number, (mut link, _)) in ready.into_iter().enumerate() {
         let asked = pinged / connections + usize::from(number < pinged % connections);
-        let answered = (0..asked).take_while(|_| dial::read_pingresp(&stream).is_ok()).count();
+        let answered = (0..asked).take_while(|_| dial::read_pingresp(&mut link).is_ok()).count();
         report.count_answers(asked as u64, answered as u64);
-        if is_open(&stream) {
-            open.push(stream);
+        if link.is_open() {
+            open.push(link);
         } else {
             report.connections_closed += 1;
         }
@@ -59,31 +60,24 @@ fn ping_every(asked: impl Iterator<Item = u16>, keep_alive_secs: u16) -> Option<
 }
 
 /// Waits. Meanwhile one after the other sends PINGREQ, and each so often. Returns how many that were.
-fn stay(ready: &[(TcpStream, Accepted)], ping_every: Option<Duration>, time: Duration) -> usize {
+fn stay(ready: &mut [(Link, Accepted)], ping_every: Option<Duration>, time: Duration) -> usize {
     let began = Instant::now();
     let sleep_until = |at: Duration| std::thread::sleep(at.saturating_sub(began.elapsed()));
     let Some(every) = ping_every else {
         sleep_until(time);
         return 0;
     };
-    let mut pinged = 0;
+    let (mut pinged, count) = (0, ready.len());
     loop {
-        let due = every.mul_f64((pinged + 1) as f64 / ready.len() as f64);
+        let due = every.mul_f64((pinged + 1) as f64 / count as f64);
         sleep_until(due.min(time));
         if due > time {
             return pinged;
         }
         // Whoever is gone is found when the answers are counted.
-        let _ = dial::write(&ready[pinged % ready.len()].0, &PINGREQ);
+        let _ = ready[pinged % count].0.write(&PINGREQ);
         pinged += 1;
     }
-}
-
-/// Whether the broker has not closed it, nor sent anything.
-fn is_open(stream: &TcpStream) -> bool {
-    let is_waiting = |error: std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
-    let is_open = stream.set_nonblocking(true).is_ok() && stream.peek(&mut [0]).is_err_and(is_waiting);
-    is_open && stream.set_nonblocking(false).is_ok()
 }
 
 #[cfg(test)]

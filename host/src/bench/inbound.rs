@@ -9,12 +9,16 @@ use rustix::net::{self, RecvFlags};
 use super::check::Check;
 use super::conn::Role;
 use super::engine::Engine;
+use super::link::Came;
 use super::packets::{Frame, Stamp, ack, first_frame, kind, publish_payload};
 use super::publisher::Schedule;
 
 impl Engine<'_> {
     /// Reads what has come, once.
     pub(super) fn read(&mut self, index: usize) {
+        if self.conns[index].layers.is_some() {
+            return self.read_layers(index);
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         let conn = &mut self.conns[index];
         let kept = conn.part.len();
@@ -44,6 +48,30 @@ impl Engine<'_> {
             Err(errno) => self.close(index, format!("its socket failed: {errno}")),
         }
         self.scratch = scratch;
+    }
+
+    /// The same of a connection with layers.
+    fn read_layers(&mut self, index: usize) {
+        let conn = &mut self.conns[index];
+        let Some(layers) = conn.layers.as_mut().filter(|_| !conn.is_closed) else { return };
+        let (mut plain, mut answer) = (std::mem::take(&mut self.plain), Vec::new());
+        plain.clear();
+        plain.append(&mut conn.part);
+        let came = layers.receive(&conn.fd, RecvFlags::empty(), &mut self.room, &mut plain, &mut answer);
+        if !answer.is_empty() {
+            conn.send_wire(&answer);
+        }
+        // Also what came before an end; and where nothing came, what had come before this thread began.
+        match self.take(index, &plain) {
+            Ok(used) => self.conns[index].part.extend_from_slice(&plain[used..]),
+            Err(why) => self.close(index, why),
+        }
+        self.plain = plain;
+        match came {
+            Came::Bytes { is_full: true } | Came::Interrupted => self.unread.push(index),
+            Came::Bytes { is_full: false } | Came::Nothing => {}
+            Came::End(why) => self.close(index, why),
+        }
     }
 
     /// Takes all whole packets, and answers those that are to be answered. Returns how many bytes they have.

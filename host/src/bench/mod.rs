@@ -18,6 +18,7 @@ mod error;
 mod figures;
 mod idle;
 mod inbound;
+mod link;
 mod packets;
 mod plan;
 mod publisher;
@@ -32,7 +33,8 @@ mod usage;
 use hdrhistogram::Histogram;
 
 pub use error::Error;
-pub use plan::{Disturbance, Options, Pace, Shape, Target, Traffic};
+pub use link::{Tls, TlsOptions, WebSocket};
+pub use plan::{Address, Disturbance, Options, Pace, Shape, Target, Traffic};
 pub use report::{Progress, Report, Second};
 pub use steps::Course;
 pub use steps_report::StepsReport;

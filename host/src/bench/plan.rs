@@ -1,17 +1,42 @@
 //! What is to be measured: the broker, the load, for how long.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::codec::ProtocolVersion;
 
+use super::link::{Tls, WebSocket};
 use super::packets::STAMP_BYTES;
+
+/// Where a broker listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A socket on this machine, by its path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
 
 /// The broker, and how clients reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Where it listens.
-    pub addr: SocketAddr,
+    pub addr: Address,
+    /// How clients speak TLS, if they do.
+    pub tls: Option<Tls>,
+    /// Where they ask for a WebSocket, if they do; over TLS, if both.
+    pub websocket: Option<WebSocket>,
     /// MQTT 3.1.1 or 5.0.
     pub version: ProtocolVersion,
     /// The User Name of all clients.
@@ -38,8 +63,25 @@ impl Target {
         if !self.sources.is_empty() {
             return Some(self.sources[turn % self.sources.len()]);
         }
-        let many = connections > Self::CONNECTIONS_PER_SOURCE && self.addr.ip().is_loopback() && self.addr.is_ipv4();
+        let Address::Tcp(addr) = &self.addr else { return None };
+        let many = connections > Self::CONNECTIONS_PER_SOURCE && addr.ip().is_loopback() && addr.is_ipv4();
         many.then(|| Ipv4Addr::new(127, 0, 0, 2 + (turn % 250) as u8).into())
+    }
+
+    /// Whether there is something between the socket and MQTT.
+    pub(super) fn has_layers(&self) -> bool {
+        self.tls.is_some() || self.websocket.is_some()
+    }
+
+    /// What clients speak below MQTT, for people: `tcp`, `tls`, `ws`, `wss` or `unix`.
+    pub fn transport(&self) -> &'static str {
+        match (&self.tls, &self.websocket, &self.addr) {
+            (None, None, Address::Tcp(_)) => "tcp",
+            (None, None, Address::Unix(_)) => "unix",
+            (Some(_), None, _) => "tls",
+            (None, Some(_), _) => "ws",
+            (Some(_), Some(_), _) => "wss",
+        }
     }
 
     pub(super) fn client_id(&self, connection: usize) -> String {
@@ -214,7 +256,9 @@ mod tests {
 
     fn target() -> Target {
         Target {
-            addr: "127.0.0.1:1883".parse().unwrap(),
+            addr: Address::Tcp("127.0.0.1:1883".parse().unwrap()),
+            tls: None,
+            websocket: None,
             version: ProtocolVersion::V5,
             username: None,
             password: None,
@@ -258,7 +302,7 @@ mod tests {
         assert_eq!(target.source(10_000, 20_000), ip("127.0.0.3"));
         target.sources = vec!["127.0.0.9".parse().unwrap()];
         assert_eq!(target.source(10_000, 20_000), ip("127.0.0.9"));
-        (target.sources, target.addr) = (Vec::new(), "192.0.2.1:1883".parse().unwrap());
+        (target.sources, target.addr) = (Vec::new(), Address::Tcp("192.0.2.1:1883".parse().unwrap()));
         assert_eq!(target.source(10_000, 20_000), None);
     }
 }

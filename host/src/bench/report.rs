@@ -221,6 +221,7 @@ impl Report {
         json!({
             "bench": self.bench,
             "broker_addr": self.target.addr.to_string(),
+            "transport": self.target.transport(),
             "mqtt": self.target.version.to_string(),
             "qos": self.traffic.qos,
             "payload_bytes": self.traffic.payload_bytes,
@@ -281,8 +282,11 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "{}: {publishers} publishers, {subscribers} subscribers{shape}, QoS {qos}, {payload_bytes} bytes, {pace}; \
-             MQTT {} to {}, {secs:.1} s",
-            self.bench, self.target.version, self.target.addr
+             MQTT {} over {} to {}, {secs:.1} s",
+            self.bench,
+            self.target.version,
+            self.target.transport(),
+            self.target.addr
         )?;
         let line = |f: &mut fmt::Formatter<'_>, what: &str, text: String| writeln!(f, "  {what:<12}{text}");
         let count = |count: u64| format!("{count} ({}/s)", rate(count as f64 / secs));

@@ -1,15 +1,14 @@
 //! Connections on threads, from the start of the threads to what they found; and how far they have come meanwhile.
 
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
 use super::check::{Check, Faults};
-use super::dial;
 use super::engine::{Engine, Outcome};
 use super::error::Error;
 use super::figures::Window;
+use super::link::{self, Link};
 use super::plan::{Options, Target};
 use super::publisher::{Publisher, Schedule};
 use super::report::{Progress, Second};
@@ -22,9 +21,9 @@ const LOOK: Duration = Duration::from_millis(1);
 /// Who takes part.
 pub(super) struct Cast {
     /// Each with the thread that it is on.
-    pub(super) subscribers: Vec<(OwnedFd, Check, usize)>,
+    pub(super) subscribers: Vec<(Link, Check, usize)>,
     /// In the order of their numbers.
-    pub(super) publishers: Vec<(OwnedFd, Publisher)>,
+    pub(super) publishers: Vec<(Link, Publisher)>,
     /// How many publishers there have been whose messages come, if they are not in this cast.
     pub(super) sources: u32,
     pub(super) schedule: Schedule,
@@ -58,11 +57,11 @@ pub(super) fn play<T>(
     let packet_bytes = publishers.iter().map(|(_, publisher)| publisher.packet_bytes()).max().unwrap_or(0);
     let engine = |thread| Engine::new(&shared, thread, packet_bytes).map_err(system);
     let mut engines = (0..options.threads).map(engine).collect::<Result<Vec<_>, _>>()?;
-    for (fd, check, thread) in subscribers {
-        engines[thread].add_subscriber(fd, check).map_err(system)?;
+    for (link, check, thread) in subscribers {
+        engines[thread].add_subscriber(link, check).map_err(system)?;
     }
-    for (fd, publisher) in publishers {
-        engines[publisher.id as usize % options.threads].add_publisher(fd, publisher).map_err(system)?;
+    for (link, publisher) in publishers {
+        engines[publisher.id as usize % options.threads].add_publisher(link, publisher).map_err(system)?;
     }
     let (watched, outcomes) = std::thread::scope(|scope| {
         let threads: Vec<_> = engines.into_iter().map(|engine| scope.spawn(|| run(engine))).collect();
@@ -119,7 +118,7 @@ impl Moment {
 
     /// Of a load that the calling thread makes.
     pub(super) fn of_this_thread(options: &Options) -> Result<Self, Error> {
-        Self::take(Totals { idle_ns: dial::idle_ns(), ..Totals::default() }, &[this_thread()], options)
+        Self::take(Totals { idle_ns: link::idle_ns(), ..Totals::default() }, &[this_thread()], options)
     }
 
     /// Of a load that runs.

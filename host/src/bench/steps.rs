@@ -1,6 +1,5 @@
 //! Benchmarks that go from step to step: connecting, subscribing, what is kept for those who are away.
 
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use super::dial::{self, Accepted, Manner};
 use super::disturbed;
 use super::error::Error;
 use super::idle;
+use super::link::Link;
 use super::packets::{Template, clear_retained};
 use super::plan::{Disturbance, Options, Pace, Target, Traffic, wildcard_filter};
 use super::publisher::{Publisher, Schedule};
@@ -164,7 +164,7 @@ impl Run<'_> {
         let ready = dial::connect_all(self.target, 0..connections as usize, Manner::default(), progress, |_| None)?;
         let publishers = (0..connections)
             .zip(ready)
-            .map(|(id, (stream, _))| Ok((dial::nonblocking(stream)?, Publisher::pings(id))))
+            .map(|(id, (link, _))| Ok((link.nonblocking()?, Publisher::pings(id))))
             .collect::<Result<_, Error>>()?;
         let schedule = Schedule::new(Pace::Window(window), connections);
         let cast = Cast { subscribers: Vec::new(), publishers, sources: 0, schedule, keep_alive_secs: None };
@@ -195,7 +195,7 @@ impl Run<'_> {
     ) -> Result<StepsReport, Error> {
         let settings = json!({ "connections": connections, "filters": filters, "per_packet": per_packet, "qos": qos });
         let mut report = self.report("subscribe", settings);
-        let ready = dial::connect_all(self.target, 0..connections, Manner::of(self.options), progress, |_| None)?;
+        let mut ready = dial::connect_all(self.target, 0..connections, Manner::of(self.options), progress, |_| None)?;
         let packet = |first: u32| {
             let numbers = first..filters.min(first.saturating_add(per_packet as u32));
             let texts: Vec<String> = numbers.map(|number| wildcard_filter(self.target, number)).collect();
@@ -204,17 +204,17 @@ impl Run<'_> {
         let packets: Vec<_> = (0..filters).step_by(per_packet).map(packet).collect();
         let (start, resident_start) = (self.now()?, resident(self.options)?);
         for round in packets.chunks(connections) {
-            for ((stream, _), (_, packet)) in ready.iter().zip(round) {
-                dial::write(stream, packet)?;
+            for ((link, _), (_, packet)) in ready.iter_mut().zip(round) {
+                link.write(packet)?;
             }
-            for ((stream, _), (filters, _)) in ready.iter().zip(round) {
-                dial::read_suback(stream, qos, *filters)?;
+            for ((link, _), (filters, _)) in ready.iter_mut().zip(round) {
+                dial::read_suback(link, qos, *filters)?;
             }
         }
         let (end, resident_end) = (self.now()?, resident(self.options)?);
         let step = Step::new("subscribe", "filter", filters.into(), end.since(&start), 1);
         report.steps.push(step.with_memory(resident_start, resident_end));
-        dial::disconnect_all(ready.into_iter().map(|(stream, _)| stream));
+        dial::disconnect_all(ready.into_iter().map(|(link, _)| link));
         Ok(report)
     }
 
@@ -242,7 +242,7 @@ impl Run<'_> {
         if ready.iter().any(|(_, accepted)| accepted.session_present) {
             return Err(Error::NotStarted("the broker has sessions of an earlier run: choose another --name".into()));
         }
-        dial::disconnect_all(ready.into_iter().map(|(stream, _)| stream));
+        dial::disconnect_all(ready.into_iter().map(|(link, _)| link));
         let topics = if one_topic { 1 } else { sessions };
         let outcome = self.fill((0..topics).map(topic), false, payload_bytes, topics * messages, progress);
         let outcome = outcome.and_then(|enqueue| {
@@ -256,7 +256,7 @@ impl Run<'_> {
         // Whatever has become of it, nothing is left behind: a clean start ends the session before.
         let ready = dial::connect_all(self.target, numbers, Manner::default(), progress, |_| None);
         outcome?;
-        dial::disconnect_all(ready?.into_iter().map(|(stream, _)| stream));
+        dial::disconnect_all(ready?.into_iter().map(|(link, _)| link));
         Ok(report)
     }
 
@@ -272,12 +272,12 @@ impl Run<'_> {
         let version = self.target.version;
         let templates: Arc<[Template]> =
             topics.map(|topic| Template::new(version, &topic, 1, retain, payload_bytes)).collect();
-        let (stream, accepted) = self.one_more()?;
+        let (link, accepted) = self.one_more()?;
         check_qos([&accepted], 1)?;
         let publisher = Publisher::new(0, templates, 1, accepted.receive_maximum, 0).limited(count.into());
         let cast = Cast {
             subscribers: Vec::new(),
-            publishers: vec![(dial::nonblocking(stream)?, publisher)],
+            publishers: vec![(link.nonblocking()?, publisher)],
             sources: 0,
             schedule: Schedule::new(Pace::Window(FILL_WINDOW), 1),
             keep_alive_secs: None,
@@ -313,8 +313,8 @@ impl Run<'_> {
             return Err(Error::Lost(format!("the broker has not kept the session of client {missing}")));
         }
         let check = |session| if one_topic { InOrder::new(0..1, 0, 1) } else { InOrder::new(0..1, session, sessions) };
-        let subscribers = (0..sessions).zip(ready).map(|(session, (stream, _))| {
-            Ok((dial::nonblocking(stream)?, Check::InOrder(check(session)), session as usize % threads))
+        let subscribers = (0..sessions).zip(ready).map(|(session, (link, _))| {
+            Ok((link.nonblocking()?, Check::InOrder(check(session)), session as usize % threads))
         });
         let expected = u64::from(sessions) * u64::from(messages);
         self.receive("drain", subscribers.collect::<Result<_, Error>>()?, expected, start, progress)
@@ -324,7 +324,7 @@ impl Run<'_> {
     fn receive(
         &self,
         name: &'static str,
-        subscribers: Vec<(std::os::fd::OwnedFd, Check, usize)>,
+        subscribers: Vec<(Link, Check, usize)>,
         expected: u64,
         start: Moment,
         progress: &mut dyn FnMut(&Progress),
@@ -381,10 +381,10 @@ impl Run<'_> {
         let start = self.before_threads()?;
         let filter = [format!("bench/{}/#", self.target.name)];
         let mut waiting = Vec::with_capacity(ready.len());
-        for (number, (stream, _)) in ready.into_iter().enumerate() {
-            dial::write(&stream, &dial::subscribe_packet(self.target, &filter, qos))?;
+        for (number, (mut link, _)) in ready.into_iter().enumerate() {
+            link.write(&dial::subscribe_packet(self.target, &filter, qos))?;
             // They come in whatever order: each client is a group of its own.
-            waiting.push((dial::nonblocking(stream)?, Check::Group(number / threads), number % threads));
+            waiting.push((link.nonblocking()?, Check::Group(number / threads), number % threads));
         }
         let expected = u64::from(messages) * u64::from(subscribers);
         self.receive("replay", waiting, expected, start, progress)
@@ -392,23 +392,23 @@ impl Run<'_> {
 
     /// Deletes retained messages.
     fn clear(&self, topics: impl Iterator<Item = String>) -> Result<(), Error> {
-        let (stream, _) = self.one_more()?;
+        let (mut link, _) = self.one_more()?;
         let mut bytes = Vec::new();
         for topic in topics {
             bytes.extend(clear_retained(self.target.version, &topic));
             if bytes.len() > WRITE_BYTES {
-                dial::write(&stream, &bytes)?;
+                link.write(&bytes)?;
                 bytes.clear();
             }
         }
-        dial::write(&stream, &bytes)?;
-        dial::wait_done(&stream)?;
-        dial::disconnect_all([stream]);
+        link.write(&bytes)?;
+        dial::wait_done(&mut link)?;
+        dial::disconnect_all([link]);
         Ok(())
     }
 
     /// A connection whose number no other one has.
-    fn one_more(&self) -> Result<(TcpStream, Accepted), Error> {
+    fn one_more(&self) -> Result<(Link, Accepted), Error> {
         const NUMBER: usize = 9_999_999;
         let mut ready = dial::connect_all(self.target, NUMBER..NUMBER + 1, Manner::default(), &mut |_| {}, |_| None)?;
         Ok(ready.pop().expect("one was asked for"))

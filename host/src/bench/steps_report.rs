@@ -211,6 +211,7 @@ impl StepsReport {
         let mut report = json!({
             "bench": self.bench,
             "broker_addr": self.target.addr.to_string(),
+            "transport": self.target.transport(),
             "mqtt": self.target.version.to_string(),
             "threads": self.options.threads,
             "spin": self.options.spin,
@@ -242,10 +243,11 @@ impl fmt::Display for StepsReport {
         let settings: Vec<String> = settings.map(|(key, value)| format!("{key} {value}")).collect();
         writeln!(
             f,
-            "{}: {}; MQTT {} to {}",
+            "{}: {}; MQTT {} over {} to {}",
             self.bench,
             settings.join(", ").replace('_', " "),
             self.target.version,
+            self.target.transport(),
             self.target.addr
         )?;
         self.steps.iter().try_for_each(|step| step.fmt(f))?;

@@ -60,9 +60,9 @@ pub(super) fn cast(
     check_qos(ready.iter().map(|(_, accepted)| accepted), qos)?;
     let keep_alive_secs = ready.iter().map(|(_, accepted)| accepted.keep_alive_secs).filter(|secs| *secs > 0).min();
     let mut ready = ready.into_iter();
-    let subscribers = (0..subscribers).zip(ready.by_ref()).map(|(number, (stream, _))| {
+    let subscribers = (0..subscribers).zip(ready.by_ref()).map(|(number, (link, _))| {
         let (check, thread) = part(traffic, number, options.threads);
-        Ok((dial::nonblocking(stream)?, check, thread))
+        Ok((link.nonblocking()?, check, thread))
     });
     let subscribers = subscribers.collect::<Result<_, Error>>()?;
     let templates = |publisher| -> Arc<[Template]> {
@@ -71,10 +71,10 @@ pub(super) fn cast(
     };
     // Where all publishers send to the same topics, they share what is encoded.
     let (of_all, is_own) = (templates(0), traffic.shape == Shape::Pairs);
-    let publishers = (0..publishers).zip(ready).map(|(id, (stream, accepted))| {
+    let publishers = (0..publishers).zip(ready).map(|(id, (link, accepted))| {
         let templates = if is_own { templates(id) } else { Arc::clone(&of_all) };
         let publisher = Publisher::new(id, templates, qos, accepted.receive_maximum, traffic.receivers());
-        Ok((dial::nonblocking(stream)?, publisher))
+        Ok((link.nonblocking()?, publisher))
     });
     let publishers = publishers.collect::<Result<_, Error>>()?;
     let schedule = Schedule::new(traffic.pace, traffic.publishers);

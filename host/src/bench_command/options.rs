@@ -1,9 +1,10 @@
 //! The options of `host bench`, as they are typed.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use host::bench::{Course, Disturbance, Pace, Shape, Traffic};
 use host::codec::ProtocolVersion;
 
@@ -56,8 +57,9 @@ pub(super) enum LowWhich {
 /// The broker.
 #[derive(Debug, Args)]
 pub(super) struct LowTarget {
-    /// The broker, as mqtt://HOST or mqtt://HOST:PORT.
-    #[arg(long, value_name = "URL", conflicts_with_all = ["host", "port"])]
+    /// The broker: mqtt://HOST or mqtt://HOST:PORT (or tcp://), mqtts:// (or tls://), ws:// or wss:// with or without a path
+    /// (/mqtt), or unix:PATH.
+    #[arg(long, alias = "broker", value_name = "URL", conflicts_with_all = ["host", "port"])]
     pub(super) url: Option<String>,
     /// The machine of the broker, by name or address. [default: 127.0.0.1]
     #[arg(long, value_name = "HOST")]
@@ -65,6 +67,8 @@ pub(super) struct LowTarget {
     /// Its port. [default: 1883]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) port: Option<u16>,
+    #[command(flatten)]
+    pub(super) tls: LowTls,
     /// The version of the protocol that is spoken: 3.1, 3.1.1 or 5.
     #[arg(long, value_name = "VERSION", default_value = "3.1.1", value_parser = version)]
     pub(super) mqtt: ProtocolVersion,
@@ -101,6 +105,40 @@ pub(super) struct LowTarget {
     /// Do not print progress.
     #[arg(long)]
     pub(super) quiet: bool,
+}
+
+/// How TLS is spoken, with tls:// and wss://.
+#[derive(Debug, Args)]
+pub(super) struct LowTls {
+    /// Certificates of the authorities that are trusted (PEM), for tls:// and wss://.
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: Option<PathBuf>,
+    /// Believe whoever answers; the load then spends no time on their signatures.
+    #[arg(long, conflicts_with = "ca")]
+    pub(super) insecure: bool,
+    /// The name that the broker's certificate has to have, and that is asked for. [default: the URL's]
+    #[arg(long, value_name = "NAME")]
+    pub(super) server_name: Option<String>,
+    /// The certificate of all clients (PEM).
+    #[arg(long, value_name = "FILE", requires = "private_key")]
+    pub(super) certificate: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub(super) private_key: Option<PathBuf>,
+    /// The version of TLS: 1.3, or 1.2 where the broker has no other; or 1.2 only.
+    #[arg(long, value_name = "VERSION", default_value = "1.3")]
+    pub(super) tls: LowTlsVersion,
+    /// Go on with the session of an earlier connection, if the broker lets it.
+    #[arg(long)]
+    pub(super) resume: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LowTlsVersion {
+    #[value(name = "1.2")]
+    V1_2,
+    #[value(name = "1.3")]
+    V1_3,
 }
 
 /// Messages.

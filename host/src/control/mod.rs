@@ -103,24 +103,24 @@ impl Control {
 pub struct Served(#[expect(dead_code, reason = "it is there to be dropped")] Option<Serving>);
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::path::{Path, PathBuf};
     use std::time::{Duration, Instant};
 
     use super::*;
 
     /// A directory for one test, removed when this is dropped.
-    pub(super) struct TempDir(PathBuf);
+    pub(crate) struct TempDir(PathBuf);
 
     impl TempDir {
-        pub(super) fn new(name: &str) -> Self {
+        pub(crate) fn new(name: &str) -> Self {
             let thread = std::thread::current().id();
             let path = std::env::temp_dir().join(format!("host-control-{}-{name}-{thread:?}", std::process::id()));
             std::fs::create_dir_all(&path).expect("a directory can be made");
             Self(path)
         }
 
-        pub(super) fn path(&self) -> &Path {
+        pub(crate) fn path(&self) -> &Path {
             &self.0
         }
     }

@@ -333,7 +333,13 @@ fn mistakes_are_explained_and_nothing_is_measured() {
     let nobody = SocketAddr::try_from(rustix::net::getsockname(&bound).unwrap()).unwrap().port().to_string();
     let table: &[(&[&str], &str)] = &[
         (&["fan-out", "--port", &nobody], "nobody listens there"),
-        (&["fan-out", "--url", "mqtts://localhost"], "only plain TCP"),
+        (&["fan-out", "--url", "http://localhost"], "http is not spoken"),
+        (&["fan-out", "--url", "tls://localhost"], "who is trusted?"),
+        (&["fan-out", "--broker", "wss://localhost", "--ca", "/no/such/file"], "/no/such/file"),
+        (&["fan-out", "--url", "ws://localhost", "--insecure"], "--insecure is about TLS"),
+        (&["fan-out", "--url", "tls://localhost", "--insecure", "--certificate", "x"], "--private-key"),
+        (&["fan-out", "--url", "unix:/no/such/socket"], "there is no such socket"),
+        (&["fan-out", "--url", "unix:/no/such/socket", "--source", "127.0.0.1"], "cannot go to unix:/no/such/socket"),
         (&["fan-out", "--payload", "15"], "expected a number of bytes from 16"),
         (&["fan-out", "--qos", "3"], "3 is not in 0..=2"),
         (&["fan-out", "--mqtt", "3.2"], "expected 3.1, 3.1.1 or 5"),
