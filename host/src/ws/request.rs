@@ -2,17 +2,14 @@
 
 use std::borrow::Cow;
 
+use crate::core::peer::{HttpDetails, HttpHeader};
+
 /// Headers that a request may have.
 pub const HEADERS_MAX: usize = 100;
 
-/// What a client has asked for, as it has sent it.
+/// What a client has asked for, as it has sent it. It may have secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// Path and query: `/mqtt?token=…`. It may have secrets.
-    pub target: String,
-    /// Name and value of each header, in the order in which they came. A value that is not UTF-8 is read as ISO 8859-1.
-    pub headers: Vec<(String, String)>,
-}
+pub struct Request(pub HttpDetails);
 
 /// What makes a request one that is not even looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,19 +43,21 @@ impl Request {
         if parsed.method != Some("GET") {
             return Err(Unreadable::Method);
         }
-        let target = origin_form(parsed.path.unwrap_or_default()).into_owned();
-        let header = |header: &httparse::Header<'_>| (header.name.to_owned(), text(header.value));
-        Ok(Self { target, headers: parsed.headers.iter().map(header).collect() })
+        let path = origin_form(parsed.path.unwrap_or_default()).into();
+        let header =
+            |header: &httparse::Header<'_>| HttpHeader { name: header.name.into(), value: header.value.into() };
+        Ok(Self(HttpDetails { path, headers: parsed.headers.iter().map(header).collect() }))
     }
 
     /// The path that was asked for, without the query.
     pub fn path(&self) -> &str {
-        self.target.split(['?', '#']).next().unwrap_or_default()
+        self.0.path.split(['?', '#']).next().unwrap_or_default()
     }
 
-    /// The values of a header, in the order in which they came.
-    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.headers.iter().filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    /// The values of a header, in the order in which they came. One that is no text means nothing that we know.
+    pub(super) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let own = self.0.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+        own.map(|header| std::str::from_utf8(&header.value).unwrap_or("\u{fffd}"))
     }
 
     /// The elements of a header whose value is a list.
@@ -69,11 +68,6 @@ impl Request {
     /// All values of a header as one, which means the same (RFC 9110, section 5.3). `None` if there is none.
     pub(super) fn joined<'a>(&'a self, name: &'a str) -> Option<Cow<'a, str>> {
         self.values(name).map(Cow::Borrowed).reduce(|all, more| Cow::Owned(format!("{all}, {more}")))
-    }
-
-    /// Where the page is from that asks, if a browser asks.
-    pub fn origin(&self) -> Option<&str> {
-        self.values("Origin").next()
     }
 }
 
@@ -86,12 +80,5 @@ fn origin_form(target: &str) -> Cow<'_, str> {
         Some(at) if rest[at..].starts_with('/') => Cow::Borrowed(&rest[at..]),
         Some(at) => Cow::Owned(format!("/{}", &rest[at..])),
         None => Cow::Borrowed("/"),
-    }
-}
-
-fn text(value: &[u8]) -> String {
-    match std::str::from_utf8(value) {
-        Ok(text) => text.to_owned(),
-        Err(_) => value.iter().map(|byte| char::from(*byte)).collect(),
     }
 }
