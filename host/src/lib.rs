@@ -54,6 +54,7 @@ pub mod router;
 mod server;
 mod swap;
 mod sync;
+mod unix_socket;
 pub mod ws;
 
 pub use error::Error;

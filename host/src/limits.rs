@@ -86,6 +86,12 @@ limits! {
         /// CONNECT packets that are looked at in a second, the whole server, with a second's burst. 0: no such bound.
         connect_rate_max: u32 = 0, Kind::PerSecond, 0..=U32,
             "CONNACK 0x9F, return code 3 for 3.x; no handler is asked";
+        /// Connections at one time that have something to go through before MQTT begins: TLS, WebSocket.
+        handshakes_max: usize = 1024, Kind::Count, 1..=1_000_000,
+            "they wait, and who has been at it for more than a second is closed for them";
+        /// Time from accepting such a connection until it speaks MQTT.
+        handshake_timeout: Duration = Duration::from_secs(10), Kind::Time, 1..=DAY_MS,
+            "closed";
         /// Time from accepting a connection to its CONNECT packet, and to the end of an authentication exchange; and from the
         /// beginning of a re-authentication to its end.
         connect_timeout: Duration = Duration::from_secs(10), Kind::Time, 1..=DAY_MS,

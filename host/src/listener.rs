@@ -29,13 +29,16 @@ pub struct ListenerConfig {
     pub tls: TlsConfig,
     /// How its sockets behave.
     pub tcp: TcpConfig,
+    /// Permissions of the socket's file, for `unix:`. Who may write to it may connect. Default: 0660, the user and the group.
+    pub unix_mode: u32,
 }
 
 impl ListenerConfig {
     /// A listener of which nothing is said but its URL.
     #[must_use]
     pub fn new(url: ListenerUrl) -> Self {
-        Self { url, name: None, tls: TlsConfig::default(), tcp: TcpConfig::default() }
+        let (tls, tcp) = (TlsConfig::default(), TcpConfig::default());
+        Self { url, name: None, tls, tcp, unix_mode: 0o660 }
     }
 
     /// Its name, as the log and handlers have it.

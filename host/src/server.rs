@@ -16,10 +16,11 @@ use crate::core::mail::Mail;
 use crate::core::mailbox::Mailboxes;
 use crate::core::{Counters, ListenerProfile, Shared};
 use crate::error::Error;
+use crate::io::anteroom::{self, Places};
 use crate::io::listener::{Bound, Listener};
 use crate::io::worker::{self, Seed, Workers};
 use crate::limits::Limits;
-use crate::listener::{ListenerConfig, ListenerUrl, Place, Scheme, UrlError};
+use crate::listener::{ListenerConfig, ListenerUrl, UrlError};
 use crate::plugin::{Busy, Chain, LoadError, MetricSample, Plugin, Services, Watch};
 use crate::privileges;
 use crate::report::{self, Reporter, Tally};
@@ -181,9 +182,9 @@ impl Builder {
             .with_tickets_max(self.limits.tickets_max)
             .bounded_by(&self.limits);
         let chain = load_all(self.plugins, &services)?;
-        let addrs: Vec<SocketAddr> = bound.iter().map(|(_, bound)| bound.addr()).collect();
-        let exposed = addrs.iter().find(|addr| !addr.ip().to_canonical().is_loopback());
-        if let Some(&addr) = exposed.filter(|_| !self.allow_anonymous && !chain.decides_on_connections()) {
+        let exposed =
+            bound.iter().map(|(_, bound)| bound.url()).filter(|url| !url.is_local()).find_map(ListenerUrl::addr);
+        if let Some(addr) = exposed.filter(|_| !self.allow_anonymous && !chain.decides_on_connections()) {
             // That a plugin does not return is in the log; why there is no server is what counts.
             let _ = let_go(chain, None);
             return Err(Error::NobodyDecides { addr });
@@ -191,7 +192,7 @@ impl Builder {
         let listeners: Vec<Listener> = bound
             .into_iter()
             .map(|(config, bound)| {
-                let profile = profile(&config, bound.addr(), &self.limits, self.allow_anonymous);
+                let profile = profile(&config, bound.url(), &self.limits, self.allow_anonymous);
                 bound.with(profile)
             })
             .collect();
@@ -203,13 +204,18 @@ impl Builder {
         let threads = Mutex::new(threads);
         let name = self.name.clone();
         let ended = Arc::default();
-        let handle = ServerHandle { name, addrs, mailboxes, workers, services, counters, watch, threads, ended };
+        let urls: Vec<ListenerUrl> = listeners.iter().map(|listener| listener.url().clone()).collect();
+        let addrs = urls.iter().filter_map(ListenerUrl::addr).collect();
+        let handle = ServerHandle { name, urls, addrs, mailboxes, workers, services, counters, watch, threads, ended };
         if !shared.chain.plugins().is_empty() {
             let system = |source| Error::System { what: "start a thread that watches the plugins", source };
             handle.watch.start(&self.name).map_err(system)?;
         }
         for worker in 0..count {
             handle.start_worker(worker, &self.name, &listeners, &shared, clock)?;
+        }
+        if listeners.iter().any(|listener| !listener.is_direct()) {
+            handle.start_anteroom(&listeners, &shared, clock)?;
         }
         handle.start_reporter()?;
         handle.announce(&self.name, &names);
@@ -227,26 +233,13 @@ fn bind_all(configs: Vec<Result<ListenerConfig, UrlError>>) -> Result<Vec<(Liste
         let addr = (Ipv4Addr::LOCALHOST, Server::DEFAULT_PORT).into();
         configs.push(ListenerConfig::new(ListenerUrl::tcp(addr)));
     }
-    configs.into_iter().map(|config| bind(&config).map(|bound| (config, bound))).collect()
+    configs.into_iter().map(|config| Bound::open(&config).map(|bound| (config, bound))).collect()
 }
 
-fn bind(config: &ListenerConfig) -> Result<Bound, Error> {
-    match (config.url.scheme, &config.url.place) {
-        (Scheme::Tcp, &Place::Address(addr)) => {
-            config.tcp.check(addr).map_err(|what| Error::Listener { name: config.name(), what })?;
-            Bound::bind(addr, &config.tcp).map_err(|source| Error::Listen { addr, source })
-        }
-        (scheme, _) => {
-            let what = format!("there are no {} listeners yet", scheme.name());
-            Err(Error::Listener { name: config.name(), what })
-        }
-    }
-}
-
-/// What holds for the clients of a listener that is bound to `addr`.
-fn profile(config: &ListenerConfig, addr: SocketAddr, limits: &Limits, allow_anonymous: bool) -> ListenerProfile {
+/// What holds for the clients of a listener that is bound there.
+fn profile(config: &ListenerConfig, url: &ListenerUrl, limits: &Limits, allow_anonymous: bool) -> ListenerProfile {
     // With the port that it really has.
-    let name = if config.name.is_none() { addr.to_string() } else { config.name() };
+    let name = ListenerConfig { url: url.clone(), ..config.clone() }.name();
     let mut profile = ListenerProfile::new(name, limits.clone());
     profile.allow_anonymous = allow_anonymous;
     profile
@@ -302,6 +295,9 @@ fn let_go(chain: Chain, keeper: Option<JoinHandle<()>>) -> Result<(), Error> {
 /// A server that runs. Dropping it stops the server.
 pub struct ServerHandle {
     name: String,
+    /// Where it listens.
+    urls: Vec<ListenerUrl>,
+    /// The same of those that have an address.
     addrs: Vec<SocketAddr>,
     mailboxes: Mailboxes,
     workers: Arc<Workers>,
@@ -364,16 +360,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl ServerHandle {
-    /// The address of the first listener, with the port that it really has.
+    /// The address of the first listener that has one, with the port that it really has; port 0 of 127.0.0.1 where there are
+    /// only Unix sockets.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.addrs[0]
+        self.addrs.first().copied().unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into())
     }
 
-    /// The addresses of all listeners, in the order in which they were given.
+    /// The addresses of all listeners that have one, in the order in which they were given.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addrs
+    }
+
+    /// Where it listens, in the order in which it was said, with the ports that it really has.
+    #[must_use]
+    pub fn local_urls(&self) -> &[ListenerUrl] {
+        &self.urls
     }
 
     /// The counters, gauges and histograms of all plugins that have some, plugin by plugin in the order of their names.
@@ -518,6 +521,29 @@ impl ServerHandle {
         Ok(())
     }
 
+    /// Starts the threads for what comes before MQTT.
+    fn start_anteroom(&self, listeners: &[Listener], shared: &Arc<Shared>, clock: Clock) -> Result<(), Error> {
+        let places = Places::new(shared.limits.handshakes_max);
+        for number in 0..self.workers.anterooms() {
+            let ended = Arc::clone(&self.ended);
+            let seed = anteroom::Seed {
+                number,
+                name: format!("{}-tls-{number}", self.name),
+                workers: Arc::clone(&self.workers),
+                listeners: listeners.to_vec(),
+                places: Arc::clone(&places),
+                limits: shared.limits.clone(),
+                clock,
+                mailboxes: self.mailboxes.clone(),
+                on_end: Box::new(move || ended.add_one()),
+            };
+            let thread = anteroom::start(seed);
+            let thread = thread.map_err(|source| Error::System { what: "start a thread for handshakes", source })?;
+            lock(&self.threads).running.push(thread);
+        }
+        Ok(())
+    }
+
     fn start_reporter(&self) -> Result<(), Error> {
         let (name, counters) = (format!("{}-report", self.name), Arc::clone(&self.counters));
         let say = |tally: &Tally| tally.log("in the last 10 seconds");
@@ -528,8 +554,9 @@ impl ServerHandle {
     }
 
     fn announce(&self, name: &str, plugins: &str) {
-        for addr in &self.addrs {
-            tracing::info!(server = name, workers = self.mailboxes.workers(), plugins, "listening on {addr}");
+        for url in &self.urls {
+            let at = ListenerConfig::new(url.clone()).name();
+            tracing::info!(server = name, workers = self.mailboxes.workers(), plugins, "listening on {at}");
         }
     }
 
@@ -585,6 +612,6 @@ impl Drop for ServerHandle {
 
 impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerHandle").field("addrs", &self.addrs).finish_non_exhaustive()
+        f.debug_struct("ServerHandle").field("urls", &self.urls).finish_non_exhaustive()
     }
 }

@@ -1,123 +1,60 @@
 //! The socket itself: made for one user, in the place of one that nobody listens at any more, and reached in bounded time.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Instant;
 
-use rustix::fs::{FlockOperation, Mode, fchmod, flock};
 use rustix::io::Errno;
+use rustix::net::SocketFlags;
 use rustix::net::sockopt::socket_peercred;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
 use rustix::process::geteuid;
 
 use super::error::ControlError;
+use crate::unix_socket::{BindError, PAUSE, UnixSocket, try_connect};
 
 /// Clients that may wait to be accepted.
 const BACKLOG: i32 = 16;
 
-/// How long another host that is starting in the same directory is waited for.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Between two looks at what cannot be waited for.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Nobody but its user may connect.
+const MODE: u32 = 0o600;
 
 /// A socket that listens. Its name goes when it is dropped.
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) listener: UnixListener,
-    path: PathBuf,
-    /// Device and number of the name, by which it is known whether it is still this one.
-    name: Option<(u64, u64)>,
+    /// The same one, with its name.
+    named: UnixSocket,
 }
 
 impl Socket {
     /// Makes it, with mode 0600. A socket that nobody listens at is replaced: the host that had it has not ended well.
     pub(super) fn bind(path: &Path) -> Result<Self, ControlError> {
-        // Two hosts that start at the same time would both find the old one, and each remove what the other has made.
-        let lock = lock_directory(path);
-        let bound = match listening(path) {
-            Err(Errno::ADDRINUSE) => {
-                make_room(path)?;
-                listening(path)
+        let refused = |reason: String| ControlError::Bind { path: path.into(), reason };
+        let named = UnixSocket::bind(path, MODE, SocketFlags::empty(), BACKLOG).map_err(|error| match error {
+            BindError::InUse => ControlError::InUse { path: path.into() },
+            BindError::NotASocket => ControlError::NotASocket { path: path.into() },
+            BindError::Stale(error) => {
+                refused(format!("nobody listens at the one that is there, but it cannot be removed: {error}"))
             }
-            other => other,
-        };
-        drop(lock);
-        let listener = bound.map_err(|error| match error {
-            Errno::ADDRINUSE => ControlError::InUse { path: path.into() },
-            error => ControlError::Bind { path: path.into(), reason: io::Error::from(error).to_string() },
+            BindError::System(error) => refused(error.to_string()),
         })?;
-        Ok(Self { listener, path: path.into(), name: name_of(path) })
+        let listener = named.as_fd().try_clone_to_owned().map_err(|error| refused(error.to_string()))?;
+        Ok(Self { listener: UnixListener::from(listener), named })
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.named.path()
     }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        if self.name.is_some() && name_of(&self.path) == self.name {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn name_of(path: &Path) -> Option<(u64, u64)> {
-    std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
-}
-
-/// Holds the lock of the directory, while the result lives. Without one (a directory that cannot be read), nothing is lost
-/// but the order of hosts that start at the same time.
-fn lock_directory(path: &Path) -> Option<File> {
-    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let directory = File::open(directory).ok()?;
-    let deadline = Instant::now() + LOCK_TIMEOUT;
-    while flock(&directory, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
-        if Instant::now() > deadline {
-            return None;
-        }
-        std::thread::sleep(PAUSE);
-    }
-    Some(directory)
-}
-
-fn listening(path: &Path) -> Result<UnixListener, Errno> {
-    let socket = unix_socket(SocketFlags::empty())?;
-    // Linux makes the name with these permissions; to change those of the name afterwards would leave a gap.
-    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-    bind(&socket, &SocketAddrUnix::new(path)?)?;
-    listen(&socket, BACKLOG)?;
-    Ok(UnixListener::from(socket))
-}
-
-/// Removes a socket at which nobody listens. Whatever else is there stays.
-fn make_room(path: &Path) -> Result<(), ControlError> {
-    let is_socket = std::fs::symlink_metadata(path).map(|found| found.file_type().is_socket());
-    if is_socket.is_ok_and(|is_socket| !is_socket) {
-        return Err(ControlError::NotASocket { path: path.into() });
-    }
-    match try_connect(path) {
-        Err(Errno::CONNREFUSED) => {}
-        Err(Errno::NOENT) => return Ok(()),
-        // It listens, or belongs to somebody else, or is too busy to say.
-        _ => return Err(ControlError::InUse { path: path.into() }),
-    }
-    std::fs::remove_file(path).map_err(|error| ControlError::Bind {
-        path: path.into(),
-        reason: format!("nobody listens at the one that is there, but it cannot be removed: {error}"),
-    })
 }
 
 /// Connects, at the latest at `deadline`: a server that accepts nobody would keep its clients waiting.
 pub(super) fn connect_until(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
     loop {
         match try_connect(path) {
-            Ok(stream) => {
+            Ok(socket) => {
+                let stream = UnixStream::from(socket);
                 stream.set_nonblocking(false)?;
                 return Ok(stream);
             }
@@ -126,16 +63,6 @@ pub(super) fn connect_until(path: &Path, deadline: Instant) -> io::Result<UnixSt
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-fn try_connect(path: &Path) -> Result<UnixStream, Errno> {
-    let socket = unix_socket(SocketFlags::NONBLOCK)?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(UnixStream::from(socket))
-}
-
-fn unix_socket(flags: SocketFlags) -> Result<OwnedFd, Errno> {
-    socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | flags, None)
 }
 
 /// Checks who is at the other end. To a server only its own user and root may speak; root may speak to every server.
@@ -150,6 +77,8 @@ pub(super) fn check_peer(stream: &UnixStream, is_client: bool) -> Result<(), Str
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use rustix::process::Uid;
 
     use super::*;

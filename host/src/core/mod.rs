@@ -555,6 +555,11 @@ impl Core {
         into.append(&mut self.handovers);
     }
 
+    /// The driver holds other bytes for a peer than before: they count as if they were held here.
+    pub fn count_held(&self, before: usize, after: usize) {
+        self.account.change(before, after);
+    }
+
     /// Network Connections in this worker.
     #[must_use]
     pub fn connections(&self) -> usize {

@@ -3,6 +3,7 @@
 mod flush;
 #[cfg(test)]
 mod tests;
+mod transformed;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,10 +12,12 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags};
 
+use super::anteroom::Arrived;
 use super::listener::{Accepted, Entrance};
 use super::poller::{Poller, Readiness};
 use super::sockets::{Queued, Sockets, Stage, Stream};
-use super::worker::Workers;
+use super::transform::{Buffers, Transform};
+use super::worker::{Arriving, Workers};
 use crate::clock::{Clock, Millis};
 use crate::core::{Arrival, Core, Handover};
 
@@ -59,6 +62,8 @@ pub(super) struct Driver {
     /// Since when the core's timers are due and are put off.
     put_off_since: Option<Millis>,
     scratch: Box<[u8]>,
+    /// For what transforms open and seal.
+    buffers: Buffers,
     /// Sockets to read, each at most once; first those that waited longest.
     to_read: Vec<u32>,
     /// Connections to look at after the core has worked. One may be on it twice.
@@ -88,6 +93,7 @@ impl Driver {
             stop_by: None,
             put_off_since: None,
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            buffers: Buffers::default(),
             to_read: Vec::new(),
             to_flush: Vec::new(),
             left_over: 0,
@@ -134,6 +140,7 @@ impl Driver {
         self.accept(began);
         let has_read = if self.core.is_congested(began) { self.to_read.is_empty() } else { self.read_sockets() };
         if rung {
+            self.welcome(self.clock.now());
             // Requests about the connections that arrive may be in the mail.
             self.adopt_arriving(self.clock.now());
             self.core.on_mail(self.clock.now());
@@ -184,15 +191,33 @@ impl Driver {
         }
     }
 
-    fn admit(&mut self, Accepted { fd, peer, profile }: Accepted, now: Millis) {
-        if let Some(conn) = self.core.accept(Arrival { peer, profile: &profile, details: None }, now) {
-            self.add_socket(conn, fd, now);
+    fn admit(&mut self, Accepted { fd, peer, listener }: Accepted, now: Millis) {
+        let arrival = Arrival { peer, profile: listener.profile(), details: None };
+        if let Some(conn) = self.core.accept(arrival, now) {
+            self.add_socket(conn, fd, None, now);
         }
     }
 
-    fn add_socket(&mut self, conn: u32, fd: OwnedFd, now: Millis) {
+    /// Lets in those who come from the anteroom.
+    fn welcome(&mut self, now: Millis) {
+        while let Some(arrived) = self.workers.take_welcomed(self.worker) {
+            let Arrived { fd, peer, listener, details, transform, unread, flow, .. } = arrived;
+            let arrival = Arrival { peer, profile: listener.profile(), details };
+            let Some(conn) = self.core.accept(arrival, now) else { continue };
+            self.add_socket(conn, fd, transform, now);
+            self.take_in(conn, &unread, flow, now);
+        }
+    }
+
+    fn add_socket(&mut self, conn: u32, fd: OwnedFd, transform: Option<Box<Transform>>, now: Millis) {
         let registered = self.poller.add(&fd, conn);
         self.sockets.insert(conn, fd);
+        if let Some(transform) = transform {
+            self.sockets.insert_transform(conn, transform);
+            self.count_transform(conn);
+            // It may have come with something that was not sent.
+            self.to_flush.push(conn);
+        }
         if let Err(error) = registered {
             tracing::warn!(worker = self.worker, %error, "a connection cannot be watched and is closed");
             self.lose(conn, now);
@@ -222,8 +247,8 @@ impl Driver {
                 socket.queued = Queued::Yes;
                 self.to_read.push(conn);
             }
-            if writable && socket.blocked {
-                socket.blocked = false;
+            if writable && socket.is_blocked() {
+                socket.set_blocked(false);
                 self.to_flush.push(conn);
             }
         }
@@ -275,6 +300,9 @@ impl Driver {
             self.end(conn, now);
             return 0;
         }
+        if socket.is_transformed() {
+            return self.read_transformed(conn, now);
+        }
         match net::recv(&socket.fd, &mut self.scratch[..], RecvFlags::empty()) {
             Ok((0, _)) => {
                 self.end(conn, now);
@@ -318,19 +346,22 @@ impl Driver {
 
     /// Gives connections to the workers that own their clients.
     fn give_away(&mut self) {
-        self.core.take_handovers(&mut self.handovers);
-        for (conn, worker, handover) in self.handovers.drain(..) {
-            let Some(socket) = self.sockets.remove(conn) else { continue };
+        let mut handovers = std::mem::take(&mut self.handovers);
+        self.core.take_handovers(&mut handovers);
+        for (conn, worker, handover) in handovers.drain(..) {
+            self.uncount_transform(conn);
+            let Some((socket, transform)) = self.sockets.remove(conn) else { continue };
             // If it fails, the socket was not registered, which is what is wanted.
             let _ = self.poller.remove(&socket.fd);
-            self.workers.hand_over(worker, socket.fd, handover);
+            self.workers.hand_over(worker, Arriving { fd: socket.fd, transform, handover });
         }
+        self.handovers = handovers;
     }
 
     fn adopt_arriving(&mut self, now: Millis) {
-        while let Some((fd, handover)) = self.workers.take_arriving(self.worker) {
+        while let Some(Arriving { fd, transform, handover }) = self.workers.take_arriving(self.worker) {
             let conn = self.core.adopt(*handover, now);
-            self.add_socket(conn, fd, now);
+            self.add_socket(conn, fd, transform, now);
         }
     }
 

@@ -1,8 +1,9 @@
 //! Listening sockets, and how a worker accepts from them.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,9 +12,12 @@ use rustix::net::{self, SocketFlags};
 
 use super::bind;
 use super::poller::Poller;
+use super::tls::Acceptor;
 use crate::clock::Millis;
 use crate::core::ListenerProfile;
-use crate::listener::TcpConfig;
+use crate::error::Error;
+use crate::listener::{ListenerConfig, ListenerUrl, Place, Scheme, TcpConfig};
+use crate::unix_socket::{BindError, UnixSocket};
 
 /// First and longest pause after the process or the system has run out of something, in milliseconds.
 const BACK_OFF_MS: (u64, u64) = (20, 1_000);
@@ -21,68 +25,143 @@ const BACK_OFF_MS: (u64, u64) = (20, 1_000);
 /// Such a shortage is logged once in this time, in milliseconds, by all workers together.
 const COMPLAIN_EVERY_MS: u64 = 10_000;
 
+/// The peer of a Unix socket, which has no address: somebody on this machine.
+const LOCAL_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// A socket that was accepted.
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) fd: OwnedFd,
     pub(super) peer: SocketAddr,
-    /// What holds for all that come through its listener.
-    pub(super) profile: Arc<ListenerProfile>,
+    pub(super) listener: Listener,
 }
 
-/// A listening socket. Its clones accept from the same queue, so that each worker has one.
+/// A listening socket. Its clones accept from the same queue, so that each thread has one; with the last one it is closed.
 #[derive(Debug, Clone)]
-pub(crate) struct Listener {
-    socket: Arc<OwnedFd>,
+pub(crate) struct Listener(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    bound: Bound,
+    /// What holds for all that come through it.
     profile: Arc<ListenerProfile>,
     /// When a shortage was logged last, in milliseconds of the server's clock plus one; 0 if never.
-    complained_at_ms: Arc<AtomicU64>,
+    complained_at_ms: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(OwnedFd),
+    Unix(UnixSocket),
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(fd) => fd.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// What a connection goes through before there is MQTT.
+#[derive(Debug, Default)]
+pub(super) struct Doors {
+    pub(super) tls: Option<Acceptor>,
 }
 
 /// A socket that listens, and of which nobody accepts yet.
 #[derive(Debug)]
 pub(crate) struct Bound {
-    socket: OwnedFd,
-    addr: SocketAddr,
+    socket: Socket,
+    /// Where it is bound, with the port that it really has.
+    url: ListenerUrl,
+    doors: Doors,
 }
 
 impl Bound {
     /// Binds and listens; port 0 takes a free one.
-    pub(crate) fn bind(addr: SocketAddr, config: &TcpConfig) -> io::Result<Self> {
-        let socket = bind::tcp(addr, config)?;
-        let addr = SocketAddr::try_from(net::getsockname(&socket)?)?;
-        Ok(Self { socket, addr })
+    ///
+    /// # Errors
+    /// The settings do not fit together, a file that they name is of no use, or the operating system refuses the place.
+    pub(crate) fn open(config: &ListenerConfig) -> Result<Self, Error> {
+        let wrong = |what| Error::Listener { name: config.name(), what };
+        // Before the port is taken: whoever connects finds somebody who can answer.
+        let doors = Doors::of(config).map_err(wrong)?;
+        let (socket, place) = match &config.url.place {
+            &Place::Address(addr) => {
+                config.tcp.check(addr).map_err(wrong)?;
+                let (fd, addr) = bind_tcp(addr, &config.tcp).map_err(|source| Error::Listen { addr, source })?;
+                (Socket::Tcp(fd), Place::Address(addr))
+            }
+            Place::Path(path) => (
+                Socket::Unix(bind_unix(path, config.unix_mode, &config.tcp).map_err(wrong)?),
+                Place::Path(path.clone()),
+            ),
+        };
+        Ok(Self { socket, url: ListenerUrl { place, ..config.url.clone() }, doors })
     }
 
-    /// The address that it is bound to.
-    pub(crate) fn addr(&self) -> SocketAddr {
-        self.addr
+    /// Where it listens.
+    pub(crate) fn url(&self) -> &ListenerUrl {
+        &self.url
     }
 
     /// From now on there is something that holds for who comes.
     pub(crate) fn with(self, profile: ListenerProfile) -> Listener {
-        let (socket, profile) = (Arc::new(self.socket), Arc::new(profile));
-        Listener { socket, profile, complained_at_ms: Arc::default() }
+        Listener(Arc::new(Inner { bound: self, profile: Arc::new(profile), complained_at_ms: AtomicU64::default() }))
     }
 }
 
 impl Listener {
+    /// Where it listens.
+    pub(crate) fn url(&self) -> &ListenerUrl {
+        self.0.bound.url()
+    }
+
+    /// What handlers and the log call it.
+    pub(crate) fn name(&self) -> &str {
+        &self.0.profile.name
+    }
+
+    /// What holds for all that come through it.
+    pub(super) fn profile(&self) -> &Arc<ListenerProfile> {
+        &self.0.profile
+    }
+
+    /// Whether its connections speak MQTT from the first byte on, with nothing to be found out before: workers accept them.
+    /// Those of others come through the [anteroom](super::anteroom).
+    pub(crate) fn is_direct(&self) -> bool {
+        self.url().scheme == Scheme::Tcp && self.doors().are_open()
+    }
+
+    pub(super) fn doors(&self) -> &Doors {
+        &self.0.bound.doors
+    }
+
     /// Takes the first connection that waits.
     fn accept(&self) -> io::Result<Accepted> {
-        let (fd, peer) = net::acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-        let peer = peer.ok_or_else(|| io::Error::other("its peer has no address"))?;
-        let peer = bind::canonical(SocketAddr::try_from(peer)?);
-        Ok(Accepted { fd, peer, profile: Arc::clone(&self.profile) })
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (fd, peer) = match &self.0.bound.socket {
+            Socket::Tcp(socket) => {
+                let (fd, peer) = net::acceptfrom_with(socket, flags)?;
+                let peer = peer.ok_or_else(|| io::Error::other("its peer has no address"))?;
+                (fd, bind::canonical(SocketAddr::try_from(peer)?))
+            }
+            Socket::Unix(socket) => (net::accept_with(socket, flags)?, LOCAL_PEER),
+        };
+        Ok(Accepted { fd, peer, listener: self.clone() })
     }
 
     fn complain(&self, error: &io::Error, now: Millis) {
         let now = now.0 + 1;
-        let last = self.complained_at_ms.load(Ordering::Relaxed);
+        let complained = &self.0.complained_at_ms;
+        let last = complained.load(Ordering::Relaxed);
         let due = last == 0 || now >= last + COMPLAIN_EVERY_MS;
-        let exchange = |last| self.complained_at_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed);
+        let exchange = |last| complained.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed);
         if due && exchange(last).is_ok() {
             tracing::warn!(
-                listener = %self.profile.name, %error,
+                listener = %self.name(), %error,
                 "new connections have to wait; those that are open are served. \
                  If files have run out: raise the limit (`ulimit -n`, or LimitNOFILE of the service)"
             );
@@ -90,7 +169,53 @@ impl Listener {
     }
 }
 
-/// Where one worker lets connections in: all listeners, watched by its epoll.
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.bound.socket.as_fd()
+    }
+}
+
+impl Doors {
+    fn of(config: &ListenerConfig) -> Result<Self, String> {
+        let scheme = config.url.scheme;
+        if scheme.has_websocket() {
+            return Err(format!("there are no {} listeners yet", scheme.name()));
+        }
+        let tls = scheme.has_tls().then(|| Acceptor::new(&config.tls)).transpose()?;
+        Ok(Self { tls })
+    }
+
+    /// Whether there is nothing to go through.
+    fn are_open(&self) -> bool {
+        self.tls.is_none()
+    }
+}
+
+/// A socket that listens at an address, and the address that it has.
+fn bind_tcp(addr: SocketAddr, config: &TcpConfig) -> io::Result<(OwnedFd, SocketAddr)> {
+    let socket = bind::tcp(addr, config)?;
+    let addr = SocketAddr::try_from(net::getsockname(&socket)?)?;
+    Ok((socket, addr))
+}
+
+/// A socket that listens at a path, or why there is none.
+fn bind_unix(path: &Path, mode: u32, config: &TcpConfig) -> Result<UnixSocket, String> {
+    let backlog = config.backlog.try_into().unwrap_or(i32::MAX);
+    UnixSocket::bind(path, mode, SocketFlags::NONBLOCK, backlog).map_err(|error| match error {
+        BindError::InUse => "another program (or another host) listens there: stop it, or take another path".to_owned(),
+        BindError::NotASocket => {
+            "there is something else than a socket, which is left alone: take another path, or remove what is there".to_owned()
+        }
+        BindError::Stale(error) => {
+            format!("nobody listens at the socket that is there, but it cannot be removed: {error}")
+        }
+        BindError::System(error) => {
+            format!("{error}. Expected a path of at most 107 bytes in a directory that is there and that this user may write to")
+        }
+    })
+}
+
+/// Where one thread lets connections in: its listeners, watched by its epoll.
 ///
 /// While the process or the system has run out of something they are not watched, so that nobody is woken up in vain; who
 /// comes meanwhile waits in the kernel's queue.
@@ -122,7 +247,7 @@ impl Entrance {
         }
         self.opens_at = None;
         for number in 0..self.listeners.len() {
-            if let Err(error) = poller.add_listener(&self.listeners[number].socket, number) {
+            if let Err(error) = poller.add_listener(&self.listeners[number], number) {
                 return self.close_for_a_time(&error, number, poller, now);
             }
         }
@@ -134,7 +259,7 @@ impl Entrance {
         self.opens_at = None;
         for listener in &self.listeners {
             // It fails where it is not watched, which is what is wanted.
-            let _ = poller.remove(&listener.socket);
+            let _ = poller.remove(listener);
         }
     }
 
@@ -159,7 +284,7 @@ impl Entrance {
                 Err(error) if is_shortage(&error) => self.close_for_a_time(&error, number, poller, now),
                 Err(error) => {
                     // The connection failed before we came to it; there is nobody to tell. Who is behind it is announced again.
-                    tracing::debug!(listener = %self.listeners[number].profile.name, %error, "a connection was not accepted");
+                    tracing::debug!(listener = %self.listeners[number].name(), %error, "a connection was not accepted");
                     self.knocking.pop();
                 }
             }
@@ -167,10 +292,15 @@ impl Entrance {
         None
     }
 
+    /// Closes the entrance until then.
+    pub(super) fn close_until(&mut self, poller: &Poller, at: Millis) {
+        self.close(poller);
+        self.opens_at = Some(at);
+    }
+
     fn close_for_a_time(&mut self, error: &io::Error, number: usize, poller: &Poller, now: Millis) {
         self.listeners[number].complain(error, now);
-        self.close(poller);
-        self.opens_at = Some(now + self.pause_ms);
+        self.close_until(poller, now + self.pause_ms);
         self.pause_ms = (self.pause_ms * 2).min(BACK_OFF_MS.1);
     }
 }
@@ -193,19 +323,24 @@ mod tests {
     use crate::limits::Limits;
     use crate::listener::TcpKeepAlive;
 
-    /// A listener at a free port, and its address.
-    fn listener() -> (Listener, SocketAddr) {
+    fn listener() -> Listener {
         listener_with("127.0.0.1:0", &TcpConfig::default())
     }
 
-    fn listener_with(addr: &str, config: &TcpConfig) -> (Listener, SocketAddr) {
-        let bound = Bound::bind(addr.parse().unwrap(), config).unwrap();
-        let addr = bound.addr();
-        (bound.with(ListenerProfile::new(addr.to_string(), Limits::default())), addr)
+    fn listener_with(addr: &str, tcp: &TcpConfig) -> Listener {
+        let mut config = ListenerConfig::new(addr.parse().unwrap());
+        config.tcp = tcp.clone();
+        let bound = Bound::open(&config).unwrap();
+        let name = bound.url().addr().unwrap().to_string();
+        bound.with(ListenerProfile::new(name, Limits::default()))
     }
 
     fn poller() -> Poller {
         Poller::new(Poller::create(&Doorbell::new().unwrap()).unwrap())
+    }
+
+    fn connect(listener: &Listener) -> std::io::Result<TcpStream> {
+        TcpStream::connect(listener.url().addr().unwrap())
     }
 
     /// The numbers of the listeners that are reported, once there is something.
@@ -220,11 +355,12 @@ mod tests {
 
     #[test]
     fn accepted_sockets_do_not_delay_small_segments_and_do_not_block() {
-        let (listener, addr) = listener();
+        let listener = listener();
+        let addr = listener.url().addr().unwrap();
         let client = TcpStream::connect(addr).unwrap();
         let accepted = listener.accept().unwrap();
         assert_eq!(accepted.peer, client.local_addr().unwrap());
-        assert_eq!(*accepted.profile.name, *addr.to_string());
+        assert_eq!(accepted.listener.name(), addr.to_string());
         assert!(sockopt::tcp_nodelay(&accepted.fd).unwrap());
         let error = net::recv(&accepted.fd, &mut [0_u8; 1], net::RecvFlags::empty()).unwrap_err();
         assert_eq!(error, Errno::AGAIN);
@@ -235,8 +371,8 @@ mod tests {
         let keep_alive = TcpKeepAlive { probes: 3, ..TcpKeepAlive::after(Duration::from_secs(70)) };
         let config = TcpConfig { keep_alive: Some(keep_alive), ..TcpConfig::default() };
         for (config, expected) in [(TcpConfig::default(), false), (config, true)] {
-            let (listener, addr) = listener_with("127.0.0.1:0", &config);
-            let _client = TcpStream::connect(addr).unwrap();
+            let listener = listener_with("127.0.0.1:0", &config);
+            let _client = connect(&listener).unwrap();
             let fd = listener.accept().unwrap().fd;
             assert_eq!(sockopt::socket_keepalive(&fd).unwrap(), expected);
             if expected {
@@ -255,8 +391,8 @@ mod tests {
             (&shared, &TcpConfig::default(), Some(io::ErrorKind::AddrInUse)),
             (&TcpConfig::default(), &shared, Some(io::ErrorKind::AddrInUse)),
         ] {
-            let first = Bound::bind("127.0.0.1:0".parse().unwrap(), first).unwrap();
-            let second = Bound::bind(first.addr(), second);
+            let (_first, addr) = bind_tcp("127.0.0.1:0".parse().unwrap(), first).unwrap();
+            let second = bind_tcp(addr, second);
             assert_eq!(second.err().map(|error| error.kind()), expected);
         }
     }
@@ -264,21 +400,23 @@ mod tests {
     #[test]
     fn peers_of_both_families_keep_their_addresses() {
         let dual_stack = TcpConfig { dual_stack: true, ..TcpConfig::default() };
-        let (listener, addr) = listener_with("[::]:0", &dual_stack);
+        let listener = listener_with("[::]:0", &dual_stack);
+        let addr = listener.url().addr().unwrap();
         for ip in ["127.0.0.1", "::1"] {
             let client = TcpStream::connect((ip, addr.port())).unwrap();
             let peer = listener.accept().unwrap().peer;
             assert_eq!(peer, client.local_addr().unwrap(), "not in IPv6 form");
         }
-        let (_one, addr) = listener_with("[::]:0", &TcpConfig::default());
+        let one = listener_with("[::]:0", &TcpConfig::default());
+        let addr = one.url().addr().unwrap();
         let refused = TcpStream::connect(("127.0.0.1", addr.port()));
         assert!(refused.is_err(), "[::] without dual_stack is IPv6 only");
     }
 
     #[test]
     fn who_was_not_accepted_is_announced_again() {
-        let (listeners, addrs): (Vec<_>, Vec<_>) = (0..2).map(|_| listener()).unzip();
-        let clients = [1, 1, 0].map(|number: usize| TcpStream::connect(addrs[number]).unwrap());
+        let listeners: Vec<_> = (0..2).map(|_| listener()).collect();
+        let clients = [1, 1, 0].map(|number: usize| connect(&listeners[number]).unwrap());
         let (mut entrance, mut poller) = (Entrance::new(listeners), poller());
         entrance.open(&poller, Millis(0));
         let mut peers = Vec::new();
@@ -298,22 +436,25 @@ mod tests {
 
     #[test]
     fn a_listener_where_many_wait_does_not_keep_others_from_their_turn() {
-        let (listeners, addrs): (Vec<_>, Vec<_>) = (0..2).map(|_| listener()).unzip();
-        let _clients = [0, 1, 1, 1, 1].map(|number: usize| TcpStream::connect(addrs[number]).unwrap());
+        let listeners: Vec<_> = (0..2).map(|_| listener()).collect();
+        let names = [0, 1].map(|number: usize| listeners[number].name().to_owned());
+        let _clients = [0, 1, 1, 1, 1].map(|number: usize| connect(&listeners[number]).unwrap());
         let (mut entrance, mut poller) = (Entrance::new(listeners), poller());
         entrance.open(&poller, Millis(0));
         while reported(&mut poller, None).len() < 2 {}
         [0, 1].into_iter().for_each(|number| entrance.knock(number));
-        for addr in [addrs[1], addrs[0]] {
-            let accepted = entrance.accept(&poller, Millis(0)).expect("somebody waits at each of them");
-            assert_eq!(*accepted.profile.name, *addr.to_string());
+        for name in [&names[1], &names[0]] {
+            assert_eq!(
+                entrance.accept(&poller, Millis(0)).map(|accepted| accepted.listener.name().to_owned()).as_ref(),
+                Some(name)
+            );
         }
     }
 
     #[test]
     fn nobody_is_announced_while_something_has_run_out() {
-        let (listener, addr) = listener();
-        let _client = TcpStream::connect(addr).unwrap();
+        let listener = listener();
+        let _client = connect(&listener).unwrap();
         let (mut entrance, mut poller) = (Entrance::new(vec![listener]), poller());
         entrance.open(&poller, Millis(0));
         let shortage = io::Error::from(Errno::MFILE);

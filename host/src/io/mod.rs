@@ -2,10 +2,15 @@
 //!
 //! One [`worker`] is one plain thread, which sleeps nowhere but in its own epoll ([`poller`]): its sockets are there, the
 //! [`listener`]s of the server, and a doorbell that other threads ring. The [`driver`] moves bytes between sockets and core.
+//! Where they are not the same on both sides, a [`transform`] stands between, and the connection comes through the
+//! [`anteroom`], which has threads of its own.
 
+pub(crate) mod anteroom;
 mod bind;
 mod driver;
 pub(crate) mod listener;
 mod poller;
 mod sockets;
+mod tls;
+mod transform;
 pub(crate) mod worker;

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::os::fd::OwnedFd;
 
+use super::transform::Transform;
 use crate::clock::Millis;
 
 /// How far the end of a connection has come.
@@ -48,16 +49,38 @@ pub(super) struct Socket {
     /// Bytes discarded since the connection began to close.
     pub(super) discarded_bytes: u32,
     pub(super) stage: Stage,
-    /// The send buffer is full; an event will say when it is not.
-    pub(super) blocked: bool,
+    /// See [`Socket::is_blocked`] and [`Socket::is_transformed`]: both in one byte.
+    flags: u8,
     pub(super) queued: Queued,
     pub(super) stream: Stream,
+}
+
+const BLOCKED: u8 = 1;
+const TRANSFORMED: u8 = 2;
+
+impl Socket {
+    /// The send buffer is full; an event will say when it is not.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.flags & BLOCKED != 0
+    }
+
+    pub(super) fn set_blocked(&mut self, is_blocked: bool) {
+        self.flags = if is_blocked { self.flags | BLOCKED } else { self.flags & !BLOCKED };
+    }
+
+    /// Whether there is a [`Transform`] between its bytes and those of its connection.
+    pub(super) fn is_transformed(&self) -> bool {
+        self.flags & TRANSFORMED != 0
+    }
 }
 
 /// The sockets of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     by_conn: Vec<Option<Socket>>,
+    /// What stands between the bytes of a socket and those of its connection, by the same place. Most sockets have none, and
+    /// where no one has, this is empty.
+    transforms: Vec<Option<Box<Transform>>>,
     len: usize,
     next_serial: u32,
     /// When a closing socket is closed at the latest.
@@ -84,7 +107,7 @@ impl Sockets {
             serial: self.next_serial,
             discarded_bytes: 0,
             stage: Stage::Open,
-            blocked: false,
+            flags: 0,
             queued: Queued::No,
             stream: Stream::Open,
         });
@@ -95,11 +118,29 @@ impl Sockets {
         self.by_conn.get_mut(conn as usize)?.as_mut()
     }
 
-    /// Takes the socket out of its slot.
-    pub(super) fn remove(&mut self, conn: u32) -> Option<Socket> {
+    /// Puts a transform between a socket and its connection.
+    pub(super) fn insert_transform(&mut self, conn: u32, transform: Box<Transform>) {
+        let at = conn as usize;
+        let Some(socket) = self.by_conn.get_mut(at).and_then(Option::as_mut) else { return };
+        socket.flags |= TRANSFORMED;
+        if at >= self.transforms.len() {
+            self.transforms.resize_with(at + 1, || None);
+        }
+        self.transforms[at] = Some(transform);
+    }
+
+    /// A socket with what stands between it and its connection, if anything does.
+    pub(super) fn transformed(&mut self, conn: u32) -> Option<(&mut Socket, &mut Transform)> {
+        let transform = self.transforms.get_mut(conn as usize)?.as_deref_mut()?;
+        Some((self.by_conn.get_mut(conn as usize)?.as_mut()?, transform))
+    }
+
+    /// Takes the socket out of its slot, and what stands before it.
+    pub(super) fn remove(&mut self, conn: u32) -> Option<(Socket, Option<Box<Transform>>)> {
         let socket = self.by_conn.get_mut(conn as usize)?.take()?;
         self.len -= 1;
-        Some(socket)
+        let transform = if socket.is_transformed() { self.transforms[conn as usize].take() } else { None };
+        Some((socket, transform))
     }
 
     /// Sees to it that a closing socket is closed at `at`, whatever its peer does.

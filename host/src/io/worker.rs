@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use super::anteroom::Arrived;
 use super::driver::Driver;
 use super::listener::{Entrance, Listener};
 use super::poller::{Doorbell, Poller};
+use super::transform::Transform;
 use crate::clock::Clock;
 use crate::core::mail::Mail;
 use crate::core::mailbox::Mailboxes;
@@ -22,22 +24,38 @@ use crate::plugin::Watch;
 struct Seat {
     doorbell: Doorbell,
     /// Connections whose client turned out to be this worker's. Locked once for each of them.
-    arriving: Mutex<VecDeque<(OwnedFd, Box<Handover>)>>,
+    arriving: Mutex<VecDeque<Arriving>>,
+    /// Connections that come from the anteroom. Locked once for each of them.
+    welcomed: Mutex<VecDeque<Arrived>>,
+}
+
+/// A connection on its way to the worker that owns its client.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    pub(super) fd: OwnedFd,
+    pub(super) transform: Option<Box<Transform>>,
+    pub(super) handover: Box<Handover>,
 }
 
 /// What the workers of one server share besides the core's own [`Shared`].
 #[derive(Debug)]
 pub(crate) struct Workers {
     seats: Box<[Seat]>,
+    /// Of the threads of the anteroom, whether they run or not.
+    anterooms: Box<[Doorbell]>,
+    /// Who is welcomed next.
+    next: AtomicUsize,
     /// Workers that have told their clients and give away no connection any more.
     stopping: AtomicUsize,
 }
 
 impl Workers {
     pub(crate) fn new(count: usize) -> io::Result<Arc<Self>> {
-        let seat = || Ok(Seat { doorbell: Doorbell::new()?, arriving: Mutex::default() });
+        let seat = || Ok(Seat { doorbell: Doorbell::new()?, arriving: Mutex::default(), welcomed: Mutex::default() });
         Ok(Arc::new(Self {
             seats: (0..count).map(|_| seat()).collect::<io::Result<_>>()?,
+            anterooms: (0..anteroom_threads(count)).map(|_| Doorbell::new()).collect::<io::Result<_>>()?,
+            next: AtomicUsize::new(0),
             stopping: AtomicUsize::new(0),
         }))
     }
@@ -56,10 +74,25 @@ impl Workers {
         Poller::create(&self.seats[worker].doorbell)
     }
 
+    /// How many threads the anteroom has.
+    pub(crate) fn anterooms(&self) -> usize {
+        self.anterooms.len()
+    }
+
+    /// An epoll for one of them, which is woken when the workers stop.
+    pub(super) fn anteroom_epoll(&self, number: usize) -> io::Result<OwnedFd> {
+        Poller::create(&self.anterooms[number])
+    }
+
     /// Says that one more worker gives away no connection any more.
     pub(super) fn enter_stopping(&self) {
         self.stopping.fetch_add(1, Ordering::AcqRel);
         self.ring_all();
+    }
+
+    /// Whether a worker has begun to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire) > 0
     }
 
     /// Whether nobody gives away a connection any more.
@@ -68,29 +101,47 @@ impl Workers {
     }
 
     /// Gives a connection to the worker that owns its client.
-    pub(super) fn hand_over(&self, worker: usize, fd: OwnedFd, handover: Box<Handover>) {
-        self.arriving(worker).push_back((fd, handover));
+    pub(super) fn hand_over(&self, worker: usize, arriving: Arriving) {
+        lock(&self.seats[worker].arriving).push_back(arriving);
         self.seats[worker].doorbell.ring();
     }
 
     /// Takes the next connection that was given to a worker.
-    pub(super) fn take_arriving(&self, worker: usize) -> Option<(OwnedFd, Box<Handover>)> {
-        self.arriving(worker).pop_front()
+    pub(super) fn take_arriving(&self, worker: usize) -> Option<Arriving> {
+        lock(&self.seats[worker].arriving).pop_front()
+    }
+
+    /// Gives a new connection to one of the workers, in turn.
+    pub(super) fn welcome(&self, arrived: Arrived) {
+        let seat = &self.seats[self.next.fetch_add(1, Ordering::Relaxed) % self.seats.len()];
+        lock(&seat.welcomed).push_back(arrived);
+        seat.doorbell.ring();
+    }
+
+    /// Takes the next new connection.
+    pub(super) fn take_welcomed(&self, worker: usize) -> Option<Arrived> {
+        lock(&self.seats[worker].welcomed).pop_front()
     }
 
     /// Whether no connection waits to be adopted by a worker.
     pub(super) fn nothing_arrives(&self, worker: usize) -> bool {
-        self.arriving(worker).is_empty()
-    }
-
-    fn arriving(&self, worker: usize) -> MutexGuard<'_, VecDeque<(OwnedFd, Box<Handover>)>> {
-        // Nothing but a queue's own methods runs under this lock, so a poisoned one is still whole.
-        self.seats[worker].arriving.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.seats[worker].arriving).is_empty()
     }
 
     fn ring_all(&self) {
-        self.seats.iter().for_each(|seat| seat.doorbell.ring());
+        self.seats.iter().map(|seat| &seat.doorbell).chain(&self.anterooms).for_each(Doorbell::ring);
     }
+}
+
+/// Nothing but a queue's own methods runs under these locks, so a poisoned one is still whole.
+fn lock<T>(queue: &Mutex<VecDeque<T>>) -> MutexGuard<'_, VecDeque<T>> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Half as many threads as workers: handshakes never take all cores, and after all clients have been thrown out at once, those
+/// that want to work are waited for by them.
+fn anteroom_threads(workers: usize) -> usize {
+    workers.div_ceil(2)
 }
 
 /// Asks every worker to stop: it tells its clients, sends what is to be sent, for a bounded time, and ends.
@@ -137,7 +188,7 @@ pub(crate) fn start(seed: Seed) -> io::Result<JoinHandle<bool>> {
         let run = || {
             seed.watch.sit(worker);
             let core = Core::new(worker, seed.shared, seed.clock.now());
-            let entrance = Entrance::new(seed.listeners);
+            let entrance = Entrance::new(seed.listeners.into_iter().filter(Listener::is_direct).collect());
             Driver::new(worker, core, Poller::new(epoll), entrance, workers, seed.clock).run()
         };
         let outcome = catch_unwind(AssertUnwindSafe(run));

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::harness::PATIENCE;
@@ -238,9 +239,38 @@ pub(crate) struct Connack {
     pub(crate) properties: Vec<u8>,
 }
 
+/// What a client speaks through.
+pub(crate) trait Wire: Read + Write {
+    /// How long a read waits.
+    fn set_patience(&self, patience: Duration);
+
+    /// Says that nothing more comes.
+    fn finish(&mut self);
+}
+
+impl Wire for TcpStream {
+    fn set_patience(&self, patience: Duration) {
+        self.set_read_timeout(Some(patience)).unwrap();
+    }
+
+    fn finish(&mut self) {
+        self.shutdown(Shutdown::Write).unwrap();
+    }
+}
+
+impl Wire for UnixStream {
+    fn set_patience(&self, patience: Duration) {
+        self.set_read_timeout(Some(patience)).unwrap();
+    }
+
+    fn finish(&mut self) {
+        self.shutdown(Shutdown::Write).unwrap();
+    }
+}
+
 /// One connection.
-pub(crate) struct Client {
-    socket: TcpStream,
+pub(crate) struct Client<W = TcpStream> {
+    socket: W,
     read: Vec<u8>,
     /// PUBLISH packets that came while another packet was waited for.
     publishes: VecDeque<Vec<u8>>,
@@ -254,7 +284,7 @@ impl Client {
     pub(crate) fn open(addr: SocketAddr, version: u8) -> Self {
         let socket = TcpStream::connect(addr).expect("the server accepts");
         socket.set_nodelay(true).unwrap();
-        Self { socket, read: Vec::new(), publishes: VecDeque::new(), version, next_id: 0 }
+        Self::over(socket, version)
     }
 
     /// Connects with a clean session.
@@ -268,10 +298,38 @@ impl Client {
     /// Sends CONNECT and reads CONNACK.
     #[track_caller]
     pub(crate) fn connect_with(addr: SocketAddr, connect: &Connect) -> (Self, Connack) {
-        let mut client = Self::open(addr, connect.version);
-        client.send(connect.bytes());
-        let connack = client.connack();
-        (client, connack)
+        Self::open(addr, connect.version).connecting(connect)
+    }
+
+    /// Its socket; nothing that was sent may be unread.
+    #[track_caller]
+    pub(crate) fn into_socket(self) -> TcpStream {
+        assert!(self.read.is_empty() && self.publishes.is_empty());
+        self.socket
+    }
+}
+
+impl<W: Wire> Client<W> {
+    /// One that speaks through this, and has sent nothing.
+    pub(crate) fn over(socket: W, version: u8) -> Self {
+        Self { socket, read: Vec::new(), publishes: VecDeque::new(), version, next_id: 0 }
+    }
+
+    /// Sends CONNECT and reads CONNACK.
+    #[track_caller]
+    pub(crate) fn connecting(mut self, connect: &Connect) -> (Self, Connack) {
+        self.send(connect.bytes());
+        let connack = self.connack();
+        (self, connack)
+    }
+
+    /// The same with a clean session, and is let in.
+    #[track_caller]
+    pub(crate) fn connected(self, client_id: &str) -> Self {
+        let connect = Connect::new(self.version, client_id);
+        let (client, connack) = self.connecting(&connect);
+        assert_eq!((connack.session_present, connack.code), (false, 0));
+        client
     }
 
     #[track_caller]
@@ -287,13 +345,6 @@ impl Client {
         let properties = if self.version == V5 { body.properties() } else { Vec::new() };
         assert!(body.0.is_empty());
         Connack { session_present, code, properties }
-    }
-
-    /// Its socket; nothing that was sent may be unread.
-    #[track_caller]
-    pub(crate) fn into_socket(self) -> TcpStream {
-        assert!(self.read.is_empty() && self.publishes.is_empty());
-        self.socket
     }
 
     #[track_caller]
@@ -330,7 +381,7 @@ impl Client {
             if left.is_zero() {
                 return Err(ErrorKind::TimedOut);
             }
-            self.socket.set_read_timeout(Some(left)).unwrap();
+            self.socket.set_patience(left);
             let mut buffer = [0; 1 << 16];
             match self.socket.read(&mut buffer) {
                 Ok(0) => return Ok(None),
@@ -533,7 +584,7 @@ impl Client {
 
     /// Says that nothing more comes, and reads on.
     pub(crate) fn finish_sending(&mut self) {
-        self.socket.shutdown(std::net::Shutdown::Write).unwrap();
+        self.socket.finish();
     }
 }
 

@@ -17,7 +17,7 @@ const SENDS_PER_TURN: usize = if cfg!(test) { 16 } else { 512 };
 const LEFT_OVER_SENDS_PER_TURN: usize = SENDS_PER_TURN / 4;
 
 /// Calls of `send` for one connection in a turn, while the core goes on filling its buffer.
-const SENDS_PER_CONNECTION: usize = 4;
+pub(super) const SENDS_PER_CONNECTION: usize = 4;
 
 /// When so many bytes have been read in a turn, those are sent to that have much outbound, though the turn is not over: what
 /// is sent soon is still in the processor's cache, and so is the buffer for the next one.
@@ -119,8 +119,11 @@ impl Driver {
     /// Sends what is outbound, as far as the socket takes it. Returns the number of calls of `send`.
     pub(super) fn send_outbound(&mut self, conn: u32, now: Millis) -> usize {
         let Some(socket) = self.sockets.get(conn) else { return 0 };
-        if socket.blocked {
+        if socket.is_blocked() {
             return 0;
+        }
+        if socket.is_transformed() {
+            return self.send_transformed(conn, now);
         }
         for sends in 0..SENDS_PER_CONNECTION {
             let bytes = self.core.outbound(conn);
@@ -140,11 +143,11 @@ impl Driver {
                 }
             };
             // A short `send` has filled the socket's buffer; an event follows when there is room again.
-            socket.blocked = sent < length;
+            socket.set_blocked(sent < length);
             if sent > 0 {
                 self.core.sent(conn, sent, now);
             }
-            if socket.blocked {
+            if sent < length {
                 return sends + 1;
             }
         }
@@ -160,13 +163,16 @@ impl Driver {
         if socket.stage == Stage::Draining || !self.core.is_closing(conn) {
             return;
         }
-        if !self.core.outbound(conn).is_empty() {
+        let is_transformed = socket.is_transformed();
+        if !self.core.outbound(conn).is_empty() || is_transformed && !self.close_transformed(conn) {
+            let Some(socket) = self.sockets.get(conn) else { return };
             if socket.stage == Stage::Open {
                 socket.stage = Stage::Flushing;
                 self.sockets.close_by(conn, now + FLUSH_MS_MAX);
             }
             return;
         }
+        let Some(socket) = self.sockets.get(conn) else { return };
         let is_emptied = socket.queued == Queued::No;
         if socket.stream == Stream::Ended || is_emptied && self.core.has_left(conn) {
             // Nothing comes any more that could destroy what is on its way.
@@ -212,6 +218,7 @@ impl Driver {
 
     /// Closes the socket and frees the connection's slot.
     pub(super) fn release(&mut self, conn: u32) {
+        self.uncount_transform(conn);
         if self.sockets.remove(conn).is_some() {
             self.core.release(conn);
         }

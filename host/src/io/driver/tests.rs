@@ -15,7 +15,9 @@ use super::*;
 use crate::core::mail::Mail;
 use crate::core::mailbox::Mailboxes;
 use crate::core::{ListenerProfile, Shared, owner_of};
+use crate::io::listener::{Bound, Listener};
 use crate::limits::Limits;
+use crate::listener::ListenerConfig;
 use crate::plugin::{Chain, Plugin, Services};
 
 thread_local! {
@@ -81,6 +83,8 @@ struct Net {
     drivers: Vec<Driver>,
     workers: Arc<Workers>,
     mailboxes: Mailboxes,
+    /// Where its clients are said to come from.
+    listener: Listener,
 }
 
 impl Net {
@@ -97,7 +101,9 @@ impl Net {
             let poller = Poller::new(workers.epoll(worker).unwrap());
             Driver::new(worker, core, poller, Entrance::new(Vec::new()), Arc::clone(&workers), clock)
         };
-        Self { drivers: (0..count).map(driver).collect(), workers: Arc::clone(&workers), mailboxes }
+        let bound = Bound::open(&ListenerConfig::new("127.0.0.1:0".parse().unwrap())).unwrap();
+        let listener = bound.with(ListenerProfile::new("test", Limits::default()));
+        Self { drivers: (0..count).map(driver).collect(), workers: Arc::clone(&workers), mailboxes, listener }
     }
 
     /// Turns of all workers until nothing is left to do, by them or by the one that they give it to.
@@ -118,8 +124,8 @@ impl Net {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
-        let profile = Arc::new(ListenerProfile::new("test", Limits::default()));
-        let accepted = Accepted { fd: ours.into(), peer: ([127, 0, 0, 1], 9).into(), profile };
+        let listener = self.listener.clone();
+        let accepted = Accepted { fd: ours.into(), peer: ([127, 0, 0, 1], 9).into(), listener };
         let now = self.drivers[worker].clock.now();
         self.drivers[worker].admit(accepted, now);
         theirs
@@ -276,7 +282,7 @@ fn clients_are_told_of_the_end_though_handlers_took_long_for_it() {
     client.write_all(b"\x82\x07\0\x01\0\0\x01f\0").unwrap();
     let mut publisher = net.connect(0, "p", 0);
     // Until the socket's buffer is full.
-    while !net.drivers[0].sockets.get(0).unwrap().blocked {
+    while !net.drivers[0].sockets.get(0).unwrap().is_blocked() {
         publisher.write_all(&flood()).unwrap();
         net.settle();
     }

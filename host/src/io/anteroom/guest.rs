@@ -1,0 +1,195 @@
+//! One connection on its way through the doors of its listener.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::{self, RecvFlags, SendFlags, sockopt};
+
+use super::{Arrived, Place};
+use crate::core::peer::{PeerDetails, TransportKind, UnixCredentials};
+use crate::io::listener::{Accepted, Listener};
+use crate::io::tls::{Handshake, Records};
+use crate::io::transform::{Buffers, Flow, Transform};
+use crate::listener::Scheme;
+
+/// Bytes of a handshake that are kept until the rest has come: the largest message that TLS lets us expect, in records.
+const UNREAD_BYTES_MAX: usize = 80 << 10;
+
+/// What is to be done with a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// An event will say when it can go on.
+    Waits,
+    /// There may be more to read.
+    Again,
+    /// It has gone through all doors.
+    Through,
+    /// It is to be closed.
+    Gone,
+}
+
+/// The door that a guest stands at.
+#[derive(Debug)]
+enum Door {
+    Tls(Box<Records>),
+    /// None any more.
+    Through(Option<Box<Transform>>),
+}
+
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub(super) fd: OwnedFd,
+    /// Tells this guest from an earlier one with the same key.
+    pub(super) serial: u32,
+    /// Whether it is on the list of those to be served.
+    pub(super) is_listed: bool,
+    peer: SocketAddr,
+    listener: Listener,
+    door: Door,
+    /// Of what was read, what has not been dealt with. Past the last door it is MQTT.
+    unread: Vec<u8>,
+    /// What the socket has not taken yet.
+    unsent: Vec<u8>,
+    flow: Flow,
+    /// What has been found out.
+    details: PeerDetails,
+    place: Place,
+}
+
+impl Guest {
+    pub(super) fn new(accepted: Accepted, place: Place) -> Result<Self, rustls::Error> {
+        let Accepted { fd, peer, listener } = accepted;
+        let door = match &listener.doors().tls {
+            Some(acceptor) => Door::Tls(Box::new(acceptor.accept()?)),
+            None => Door::Through(None),
+        };
+        let details = PeerDetails { transport: kind(listener.url().scheme), ..PeerDetails::default() };
+        Ok(Self {
+            fd,
+            serial: 0,
+            is_listed: false,
+            peer,
+            listener,
+            door,
+            unread: Vec::new(),
+            unsent: Vec::new(),
+            flow: Flow::Open,
+            details,
+            place,
+        })
+    }
+
+    /// Whether there is no door any more.
+    pub(super) fn is_through(&self) -> bool {
+        matches!(self.door, Door::Through(_))
+    }
+
+    /// What it has become, once it is through.
+    pub(super) fn into_arrived(self) -> Arrived {
+        let Self { fd, peer, listener, door, unread, flow, mut details, place, .. } = self;
+        if details.transport == TransportKind::Unix {
+            // Where the kernel does not say, nobody knows.
+            let credentials = sockopt::socket_peercred(&fd).ok();
+            details.unix = credentials.map(|found| UnixCredentials {
+                uid: found.uid.as_raw(),
+                gid: found.gid.as_raw(),
+                pid: found.pid.as_raw_nonzero().get().unsigned_abs(),
+            });
+        }
+        let transform = match door {
+            Door::Through(transform) => transform,
+            Door::Tls(_) => None,
+        };
+        let details = Some(Box::new(details));
+        Arrived { fd, peer, listener, details, transform, unread, flow, _place: place }
+    }
+
+    /// Reads once, and goes on as far as that leads.
+    pub(super) fn step(&mut self, scratch: &mut [u8], buffers: &mut Buffers) -> Step {
+        if self.flush().is_err() {
+            return Step::Gone;
+        }
+        let bytes = match net::recv(&self.fd, &mut *scratch, RecvFlags::empty()) {
+            Ok((0, _)) => return Step::Gone,
+            Ok((bytes, _)) => bytes,
+            Err(Errno::AGAIN) => return Step::Waits,
+            Err(Errno::INTR) => return Step::Again,
+            Err(_) => return Step::Gone,
+        };
+        self.unread.extend_from_slice(&scratch[..bytes]);
+        let outcome = self.go_on(buffers);
+        let flushed = self.flush();
+        match outcome {
+            Ok(()) if flushed.is_err() => Step::Gone,
+            Ok(()) if self.is_through() => Step::Through,
+            Ok(()) if self.unread.len() > UNREAD_BYTES_MAX => {
+                self.log_end("has sent more than a handshake can have");
+                Step::Gone
+            }
+            Ok(()) => Step::Again,
+            Err(why) => {
+                self.log_end(&why);
+                Step::Gone
+            }
+        }
+    }
+
+    /// Goes through as many doors as what was read opens. The error says what the peer has done wrong.
+    fn go_on(&mut self, buffers: &mut Buffers) -> Result<(), String> {
+        if let Door::Tls(records) = &mut self.door {
+            let mut at = 0;
+            let state = records.shake_hands(&mut self.unread, &mut at, &mut self.unsent);
+            self.unread.drain(..at);
+            if state.map_err(|error| error.to_string())? == Handshake::Waits {
+                return Ok(());
+            }
+            let Door::Tls(records) = std::mem::replace(&mut self.door, Door::Through(None)) else { return Ok(()) };
+            let unsent = std::mem::take(&mut self.unsent);
+            let mut transform = Box::new(Transform::tls(*records, unsent));
+            let opened = transform.open(&mut self.unread, buffers);
+            self.unread.clear();
+            self.unread.extend_from_slice(&buffers.plain);
+            self.flow = opened.map_err(|broken| broken.to_string())?;
+            self.door = Door::Through(Some(transform));
+        }
+        Ok(())
+    }
+
+    /// Sends what is to be sent, as far as the socket takes it.
+    fn flush(&mut self) -> Result<(), Errno> {
+        let transform = match &mut self.door {
+            Door::Through(Some(transform)) => Some(transform),
+            _ => None,
+        };
+        let unsent = transform.as_ref().map_or(&self.unsent[..], |transform| transform.unsent());
+        if unsent.is_empty() {
+            return Ok(());
+        }
+        let sent = match net::send(&self.fd, unsent, SendFlags::NOSIGNAL) {
+            Ok(sent) => sent,
+            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(error) => return Err(error),
+        };
+        match transform {
+            Some(transform) => transform.note_sent(sent),
+            None => drop(self.unsent.drain(..sent)),
+        }
+        Ok(())
+    }
+
+    /// Says in the log why it was closed. Whoever can connect can have such lines written, so they are for who looks for them.
+    pub(super) fn log_end(&self, why: &str) {
+        tracing::debug!(listener = %self.listener.name(), peer = %self.peer, "a connection {why}");
+    }
+}
+
+fn kind(scheme: Scheme) -> TransportKind {
+    match scheme {
+        Scheme::Tcp => TransportKind::Tcp,
+        Scheme::Tls => TransportKind::Tls,
+        Scheme::Ws => TransportKind::Ws,
+        Scheme::Wss => TransportKind::Wss,
+        Scheme::Unix => TransportKind::Unix,
+    }
+}
