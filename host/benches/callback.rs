@@ -4,7 +4,7 @@
 
 use host::plugin::{
     Chain, ChangedMessage, ConnectionInfo, Handlers, Plugin, PublishFields, PublishOutcome, PublishRequest, Services,
-    Watch,
+    Transport, Watch,
 };
 use plugin_api::{Error, Handler, Host, Publish, PublishVerdict, QoS, handler};
 
@@ -65,7 +65,9 @@ fn chain<const N: usize>(load: impl Fn(&'static str, &Services) -> Plugin) -> (C
     let plugins = ["a", "b", "c"][..N].iter().map(|name| load(name, &services)).collect();
     let chain = Chain::new(plugins).expect("a chain");
     let peer = "192.0.2.7:1883".parse().expect("an address");
-    let handlers = chain.new_connection(&ConnectionInfo { connection: 1, peer, listener: "l" }).expect("states");
+    let handlers = chain
+        .new_connection(&ConnectionInfo { connection: 1, peer, listener: "l", transport: Transport::PLAIN })
+        .expect("states");
     (chain, handlers)
 }
 

@@ -22,7 +22,7 @@ extern "C" {
 #endif
 
 #define MQTT_ABI_MAJOR 1
-#define MQTT_ABI_MINOR 0
+#define MQTT_ABI_MINOR 1
 
 /* Bytes, and UTF-8 text; valid for the length of one call. Where there are none, the pointer means nothing. */
 typedef struct mqtt_bytes {
@@ -426,6 +426,36 @@ enum {
 };
 
 enum {
+    /* A way that this version of `plugin-api` does not know. */
+    MQTT_TRANSPORT_KIND_OTHER = 0,
+    /* Plain TCP. */
+    MQTT_TRANSPORT_KIND_TCP = 1,
+    /* TLS over TCP. */
+    MQTT_TRANSPORT_KIND_TLS = 2,
+    /* WebSocket over TCP. */
+    MQTT_TRANSPORT_KIND_WS = 3,
+    /* WebSocket over TLS. */
+    MQTT_TRANSPORT_KIND_WSS = 4,
+    /* A Unix domain socket. */
+    MQTT_TRANSPORT_KIND_UNIX = 5,
+    /* QUIC. */
+    MQTT_TRANSPORT_KIND_QUIC = 6,
+};
+
+enum {
+    /* Something that this version of `plugin-api` does not know. */
+    MQTT_NAME_KIND_OTHER = 0,
+    /* A host. */
+    MQTT_NAME_KIND_DNS = 1,
+    /* A mailbox. */
+    MQTT_NAME_KIND_EMAIL = 2,
+    /* A URI. */
+    MQTT_NAME_KIND_URI = 3,
+    /* An IP address. */
+    MQTT_NAME_KIND_IP = 4,
+};
+
+enum {
     /* Success */
     MQTT_REASON_SUCCESS = 0x00,
     /* Granted QoS 1 */
@@ -540,6 +570,13 @@ typedef struct mqtt_info_request mqtt_info_request;
 typedef struct mqtt_query mqtt_query;
 typedef struct mqtt_subscribe_request mqtt_subscribe_request;
 typedef struct mqtt_field mqtt_field;
+typedef struct mqtt_transport mqtt_transport;
+typedef struct mqtt_tls mqtt_tls;
+typedef struct mqtt_certificate mqtt_certificate;
+typedef struct mqtt_alternative_name mqtt_alternative_name;
+typedef struct mqtt_http mqtt_http;
+typedef struct mqtt_header mqtt_header;
+typedef struct mqtt_unix_peer mqtt_unix_peer;
 typedef struct mqtt_services mqtt_services;
 typedef struct mqtt_host mqtt_host;
 typedef struct mqtt_plugin mqtt_plugin;
@@ -597,7 +634,7 @@ struct mqtt_connection_info {
     uint64_t connection;
     /* Who connected. */
     mqtt_peer peer;
-    /* Null; see the module documentation. */
+    /* Null, or a mqtt_transport. */
     const void *extension;
 };
 
@@ -625,7 +662,7 @@ struct mqtt_connect {
     uint8_t protocol_version;
     /* The bits below. */
     uint8_t flags;
-    /* Null; see the module documentation. */
+    /* Null, or a mqtt_transport. */
     const void *extension;
 };
 
@@ -962,6 +999,110 @@ struct mqtt_field {
     mqtt_bytes value;
 };
 
+/* How a connection comes to the host, and what is known of the peer besides its address. The `extension` of
+ * mqtt_connection_info and of mqtt_connect points to one, or is null: for plain TCP, and in hosts before 1.1. */
+struct mqtt_transport {
+    /* Bytes of this struct. What lies behind them is absent. */
+    size_t size;
+    /* The number of a MQTT_TRANSPORT_KIND_.... */
+    uint64_t kind;
+    /* What TLS has agreed on, if it is TLS. */
+    const mqtt_tls *tls;
+    /* The request that a WebSocket began with. It is there until CONNECT has been answered, not after a swap. */
+    const mqtt_http *http;
+    /* Who is behind a Unix domain socket. */
+    const mqtt_unix_peer *unix_peer;
+    /* Where the connection really comes from, if a proxy has told the address of the peer. */
+    const mqtt_peer *proxy;
+};
+
+/* What TLS has agreed on. */
+struct mqtt_tls {
+    /* Bytes of this struct. What lies behind them is absent. */
+    size_t size;
+    /* Such as `TLSv1.3`; empty if that is not known, as when a proxy has ended TLS. */
+    mqtt_text version;
+    /* The name of the cipher suite in IANA's registry, such as `TLS13_AES_128_GCM_SHA256`; empty if it is not
+     * known. */
+    mqtt_text cipher_suite;
+    /* The server's name that the client has asked for (SNI); empty if it has not. */
+    mqtt_text server_name;
+    /* The protocol that was agreed on (ALPN); empty if there is none. */
+    mqtt_bytes alpn;
+    /* The client's certificate, if it has shown one. It has been verified. */
+    const mqtt_certificate *certificate;
+};
+
+typedef struct mqtt_alternative_name_slice {
+    const mqtt_alternative_name *data;
+    size_t length;
+} mqtt_alternative_name_slice;
+
+/* A client's certificate that has been verified. */
+struct mqtt_certificate {
+    /* Bytes of this struct. What lies behind them is absent. */
+    size_t size;
+    /* Its subject, as text by RFC 4514: `CN=sensor-7,O=Example`. */
+    mqtt_text subject;
+    /* The first common name of the subject; empty if there is none. */
+    mqtt_text common_name;
+    /* Subject alternative names, in their order. */
+    mqtt_alternative_name_slice alternative_names;
+    /* SHA-256 of its encoding. */
+    uint8_t sha256[32];
+    /* Its serial number, the most significant byte first. */
+    mqtt_bytes serial;
+    /* When it expires, in seconds since 1970, UTC. */
+    uint64_t not_after;
+};
+
+/* A subject alternative name. */
+struct mqtt_alternative_name {
+    /* The name; an IP address as text. */
+    mqtt_text name;
+    /* The number of a MQTT_NAME_KIND_.... */
+    uint64_t kind;
+    /* Null; see the module documentation. */
+    const void *extension;
+};
+
+typedef struct mqtt_header_slice {
+    const mqtt_header *data;
+    size_t length;
+} mqtt_header_slice;
+
+/* The request that a WebSocket began with. */
+struct mqtt_http {
+    /* Bytes of this struct. What lies behind them is absent. */
+    size_t size;
+    /* What stood between method and version: path and query. */
+    mqtt_text path;
+    /* Headers in their order. */
+    mqtt_header_slice headers;
+};
+
+/* A header of an HTTP request. */
+struct mqtt_header {
+    /* Its name as it was sent: capital letters make no difference. */
+    mqtt_text name;
+    /* Its value, which need not be UTF-8. */
+    mqtt_bytes value;
+    /* Null; see the module documentation. */
+    const void *extension;
+};
+
+/* Who is behind a Unix domain socket, as the kernel says. */
+struct mqtt_unix_peer {
+    /* Bytes of this struct. What lies behind them is absent. */
+    size_t size;
+    /* User. */
+    uint64_t uid;
+    /* Group. */
+    uint64_t gid;
+    /* Process. */
+    uint64_t pid;
+};
+
 typedef struct mqtt_field_slice {
     const mqtt_field *data;
     size_t length;
@@ -1127,6 +1268,10 @@ extern const mqtt_plugin MQTT_PLUGIN_SYMBOL;
 /* Whether a table of the host's has an entry: tables of older hosts end earlier. */
 #define MQTT_HAS_SERVICE(host, entry) \
     ((host).services->size >= offsetof(mqtt_services, entry) + sizeof((host).services->entry))
+
+/* Whether a struct that begins with its `size` has a field: those of older hosts end earlier. `type` is that of the struct. */
+#define MQTT_HAS_FIELD(type, pointer, field) \
+    ((pointer)->size >= offsetof(type, field) + sizeof((pointer)->field))
 
 #ifdef __cplusplus
 }

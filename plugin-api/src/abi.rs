@@ -10,7 +10,8 @@
 //!   cannot read.
 //! - **Tables are prefix types**, which later versions extend at the end. Views are closed structs that end in an
 //!   `extension` pointer: filling a prefix type for each call took 4.7 ns where a closed struct takes 2.8. The pointer is
-//!   null in 1.x so far; a later version may let it point to a prefix type, and older plugins never look at it.
+//!   null, or points to a prefix type; older plugins never look at it. So far [`RawConnectionInfo`] and [`RawConnect`] have
+//!   one, [`RawTransport`].
 //! - Text from the host is an `RStr`. Text from a plugin is bytes, and the host checks it.
 //! - No function may unwind: the plugin's shims catch panics and answer [`Verdict::PANICKED`].
 #![allow(unsafe_code)] // Foreign functions are called here, behind safe methods.
@@ -18,6 +19,7 @@
 mod host;
 mod plugin;
 mod reply;
+mod transport;
 mod views;
 
 use std::ffi::c_void;
@@ -29,6 +31,7 @@ use abi_stable::std_types::RSlice;
 pub use self::host::{HostVt, HostVtRef, RawHost, RawMetric};
 pub use self::plugin::{FLAG_SWAP_DISCONNECTS, FLAG_UNWINDS, PluginVt, PluginVtRef};
 pub use self::reply::{Piece, ask, gather};
+pub use self::transport::{RawAlternativeName, RawCertificate, RawHeader, RawHttp, RawTls, RawTransport, RawUnixPeer};
 pub use self::views::{
     RawAck, RawAuth, RawConnect, RawConnected, RawConnectionInfo, RawDeliver, RawDisconnect, RawField, RawInfo,
     RawInfoRequest, RawMessage, RawMessageNotice, RawPeer, RawPublish, RawQuery, RawRetained, RawState, RawSubscribe,

@@ -45,9 +45,10 @@ pub use verdict::{
     SubscribeVerdict, UnsubscribeVerdict,
 };
 pub use view::{
-    Ack, AckKind, Auth, AuthStep, Connect, Connected, ConnectionId, ConnectionInfo, Deliver, DeliverCause,
-    DisconnectKind, DisconnectReason, DropReason, Info, InfoSender, MessageNotice, Origin, Publish, RetainChange,
-    RetainHandling, Retained, StateView, Subscribe, Subscription, Swapped, TimerId, Unsubscribe,
+    Ack, AckKind, Auth, AuthStep, Certificate, Connect, Connected, ConnectionId, ConnectionInfo, Deliver, DeliverCause,
+    DisconnectKind, DisconnectReason, DropReason, HttpRequest, Info, InfoSender, MessageNotice, NameKind, Origin,
+    Publish, RetainChange, RetainHandling, Retained, StateView, Subscribe, Subscription, Swapped, TimerId, Tls,
+    Transport, TransportKind, UnixPeer, Unsubscribe,
 };
 
 #[doc(hidden)]

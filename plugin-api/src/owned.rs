@@ -2,10 +2,14 @@
 //!
 //! Each can be made from its view: `owned::Publish::from(publish)`.
 
+mod transport;
+
 use std::fmt;
 use std::net::SocketAddr;
 
 use crate::{AuthStep, ConnectionId, Message, Properties, PropertiesBuf, QoS, ReasonCode, RetainHandling, topic};
+
+pub use self::transport::{Certificate, HttpRequest, Tls, Transport};
 
 /// A CONNECT packet; see [`Connect`](crate::Connect).
 #[derive(Clone)]
@@ -20,6 +24,7 @@ pub struct Connect {
     connection: ConnectionId,
     peer: SocketAddr,
     listener: String,
+    transport: Transport,
     will: Option<Box<Publish>>,
     properties: PropertiesBuf,
 }
@@ -37,6 +42,7 @@ impl From<&crate::Connect<'_>> for Connect {
             connection: connect.connection(),
             peer: connect.peer(),
             listener: connect.listener().to_owned(),
+            transport: (&connect.transport()).into(),
             will: connect.will().map(|will| Box::new((&will).into())),
             properties: connect.properties().into(),
         }
@@ -102,6 +108,12 @@ impl Connect {
     #[must_use]
     pub fn listener(&self) -> &str {
         &self.listener
+    }
+
+    /// How the connection came; see [`Connect::transport`](crate::Connect::transport).
+    #[must_use]
+    pub const fn transport(&self) -> &Transport {
+        &self.transport
     }
 
     /// The Will Message.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use host::codec::ProtocolVersion::{V3_1_1, V5};
 use host::codec::{self, Ack, Frame, Packet, PacketId, ProtocolVersion, PublishHead};
-use host::plugin::{ChangedMessage, ConnectionInfo, PublishFields, PublishOutcome, PublishRequest};
+use host::plugin::{ChangedMessage, ConnectionInfo, PublishFields, PublishOutcome, PublishRequest, Transport};
 use host::router::{Interest, Router, SessionKey, SubscribeOptions};
 use plugin_api::QoS::{self, AtLeastOnce, AtMostOnce, ExactlyOnce};
 
@@ -146,7 +146,7 @@ fn match_in_10k_filters(meter: &mut Meter) -> usize {
 fn callback(meter: &mut Meter) -> usize {
     let chain = broker::chain();
     let peer = "192.0.2.7:1883".parse().expect("an address");
-    let info = ConnectionInfo { connection: 1, peer, listener: "l" };
+    let info = ConnectionInfo { connection: 1, peer, listener: "l", transport: Transport::PLAIN };
     let mut handlers = chain.new_connection(&info).expect("states");
     let mut changed = ChangedMessage::default();
     let request = PublishRequest::new(PublishFields {

@@ -61,6 +61,8 @@ impl Core {
         connection.asked_no_expiry = pending.expiry_asked == 0;
         connection.received_before = u16::try_from(session.received.len()).unwrap_or(u16::MAX);
         connection.heard_at = self.now;
+        let can_be_asked_for = !self.plan.plugins().is_empty();
+        connection.forget_details(can_be_asked_for);
         self.count_extra(slot);
         self.connections[slot as usize].drop_empty_extra();
         if let Some(patience) = self.patience(slot) {

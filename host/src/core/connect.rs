@@ -11,7 +11,9 @@ use super::publish::is_payload_as_indicated;
 use super::{Core, failures};
 use crate::codec::{self, Connack, Connect, Packet, ProtocolVersion};
 use crate::limits::Limits;
-use crate::plugin::{AuthStep, ConnackOverrides, ConnectOutcome, ConnectRequest, ConnectionInfo, Cursor, WillRequest};
+use crate::plugin::{
+    self, AuthStep, ConnackOverrides, ConnectOutcome, ConnectRequest, ConnectionInfo, Cursor, Transport, WillRequest,
+};
 
 /// A decision against a client.
 pub(super) struct Refusal {
@@ -34,7 +36,7 @@ pub(super) fn handler_failed() -> Refusal {
 impl Core {
     pub(super) fn on_connect(&mut self, slot: u32, connect: &Connect<'_>) -> Next {
         self.note_capabilities(slot, connect);
-        let decided = self.check_connect(connect).and_then(|()| self.ask_about(slot, connect));
+        let decided = self.check_connect(slot, connect).and_then(|()| self.ask_about(slot, connect));
         self.settle(slot, decided)
     }
 
@@ -53,7 +55,11 @@ impl Core {
     }
 
     /// What is refused before handlers are asked, whoever the client is.
-    fn check_connect(&self, connect: &Connect<'_>) -> Result<(), Refusal> {
+    fn check_connect(&self, slot: u32, connect: &Connect<'_>) -> Result<(), Refusal> {
+        let connection = &self.connections[slot as usize];
+        if connection.listener.profile.username_from.is_some() && username(connection, connect).is_none() {
+            return Err(ReasonCode::BAD_USER_NAME_OR_PASSWORD.into());
+        }
         let limits = &self.shared.limits;
         if !self.shared.admission.may_connect(limits, self.now) {
             self.counters().connects_refused.add(1);
@@ -89,13 +95,14 @@ impl Core {
     fn ask_about(&mut self, slot: u32, connect: &Connect<'_>) -> Result<Option<Box<PendingConnect>>, Refusal> {
         let pending = self.pending(slot, connect)?;
         let connection = &mut self.connections[slot as usize];
-        let info = ConnectionInfo {
-            connection: connection.id,
-            peer: connection.peer.addr(),
-            listener: &connection.listener.profile.name,
-        };
-        let mut handlers = self.plan.new_connection(&info).map_err(|_| handler_failed())?;
-        let outcome = self.shared.chain.connect(&mut handlers, &request(connection, &pending, connect));
+        let (chain, plan) = (&self.shared.chain, &self.plan);
+        let (id, peer, listener) = (connection.id, connection.peer.addr(), &connection.listener.profile.name);
+        let (handlers, outcome) = plugin::show(connection.details(), |transport| {
+            let info = ConnectionInfo { connection: id, peer, listener, transport };
+            let mut handlers = plan.new_connection(&info).map_err(|_| handler_failed())?;
+            let outcome = chain.connect(&mut handlers, &request(connection, &pending, connect, transport));
+            Ok::<_, Refusal>((handlers, outcome))
+        })?;
         connection.handlers = Some(handlers);
         self.decide_connect(slot, pending, connect, outcome)
     }
@@ -112,8 +119,10 @@ impl Core {
         let connection = &mut self.connections[slot as usize];
         let outcome = match (came, connection.handlers.take()) {
             (Came::Answer(answered), Some(mut handlers)) => {
-                let request = request(connection, &pending, connect);
-                let outcome = self.shared.chain.resume_connect(&mut handlers, &request, cursor, *answered);
+                let outcome = plugin::show(connection.details(), |transport| {
+                    let request = request(connection, &pending, connect, transport);
+                    self.shared.chain.resume_connect(&mut handlers, &request, cursor, *answered)
+                });
                 connection.handlers = Some(handlers);
                 outcome
             }
@@ -220,11 +229,13 @@ impl Core {
         Next::Stop
     }
 
-    /// Where no plugin has an opinion, clients of this machine are welcome, others only if the operator says so.
+    /// Where no plugin has an opinion, clients of this machine are welcome, and those with a certificate of the authority that
+    /// the operator has chosen; others only if the operator says so.
     fn check_anonymous(&self, slot: u32, pending: &PendingConnect) -> Result<(), Refusal> {
         let connection = &self.connections[slot as usize];
         let peer = connection.peer.addr().ip().to_canonical();
-        if pending.accepted || connection.listener.profile.allow_anonymous || peer.is_loopback() {
+        let is_known = connection.details().is_some_and(|details| details.certificate().is_some());
+        if pending.accepted || is_known || connection.listener.profile.allow_anonymous || peer.is_loopback() {
             Ok(())
         } else {
             Err(ReasonCode::NOT_AUTHORIZED.into())
@@ -254,18 +265,20 @@ fn request<'a>(
     connection: &'a Connection,
     pending: &'a PendingConnect,
     connect: &'a Connect<'a>,
+    transport: Transport<'a>,
 ) -> ConnectRequest<'a> {
     ConnectRequest {
         connection: connection.id,
         client_id: &pending.client_id,
         assigned: pending.assigned,
-        username: connect.username,
+        username: username(connection, connect),
         password: connect.password,
         version: connect.version as u8,
         keep_alive: connect.keep_alive,
         clean_start: connect.clean_start,
         peer: connection.peer.addr(),
         listener: &connection.listener.profile.name,
+        transport,
         will: connect.will.as_ref().map(|will| WillRequest {
             topic: will.topic,
             payload: will.payload,
@@ -274,6 +287,14 @@ fn request<'a>(
             properties: will.properties.as_bytes(),
         }),
         properties: connect.properties.as_bytes(),
+    }
+}
+
+/// The User Name of a client: what it says, or what its certificate says where that takes its place.
+fn username<'a>(connection: &'a Connection, connect: &Connect<'a>) -> Option<&'a str> {
+    match connection.listener.profile.username_from {
+        None => connect.username,
+        Some(from) => from.find(connection.details()?.certificate()?),
     }
 }
 

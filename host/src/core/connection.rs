@@ -253,6 +253,22 @@ impl Connection {
         }
     }
 
+    /// What is known of the peer besides its address.
+    pub(super) fn details(&self) -> Option<&PeerDetails> {
+        self.extra.as_ref()?.details.as_deref()
+    }
+
+    /// Drops what nobody can ask for any more once CONNECT has been answered. The rest is for the instance that takes the
+    /// connection over in a swap.
+    pub(super) fn forget_details(&mut self, can_be_asked_for: bool) {
+        if let Some(extra) = &mut self.extra {
+            extra.details = extra.details.take().filter(|_| can_be_asked_for);
+            if let Some(details) = &mut extra.details {
+                details.http = None;
+            }
+        }
+    }
+
     pub(super) fn auth(&self) -> Option<&Auth> {
         self.extra.as_ref()?.auth.as_ref()
     }

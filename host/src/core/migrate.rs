@@ -4,7 +4,7 @@ use plugin_api::{DisconnectKind, ReasonCode};
 
 use super::connection::{Closing, Phase};
 use super::{Core, Subject, slot_of};
-use crate::plugin::{Conformed, ConnectionInfo, Handlers, SwapRequest};
+use crate::plugin::{self, Conformed, ConnectionInfo, Handlers, SwapRequest};
 
 /// Connections that the sweep moves in one turn, and places that it looks at.
 const MOVES_A_TURN: usize = if cfg!(any(test, fuzzing)) { 2 } else { 128 };
@@ -76,17 +76,18 @@ impl Core {
             .sessions
             .get(connection.session as usize)
             .map_or_else(|| "".into(), |session| session.client_id.clone());
-        let request = SwapRequest {
-            info: ConnectionInfo {
-                connection: connection.id,
-                peer: connection.peer.addr(),
-                listener: &connection.listener.profile.name,
-            },
-            client_id: &who,
-            keep_alive: connection.keep_alive_secs,
-            version: connection.version as u8,
-        };
-        match handlers.conform(&self.plan, &request) {
+        let details = connection.extra.as_ref().and_then(|extra| extra.details.as_deref());
+        let (id, peer, listener) = (connection.id, connection.peer.addr(), &connection.listener.profile.name);
+        let conformed = plugin::show(details, |transport| {
+            let request = SwapRequest {
+                info: ConnectionInfo { connection: id, peer, listener, transport },
+                client_id: &who,
+                keep_alive: connection.keep_alive_secs,
+                version: connection.version as u8,
+            };
+            handlers.conform(&self.plan, &request)
+        });
+        match conformed {
             Conformed::Yes | Conformed::Later => None,
             Conformed::Failed => Some(Closing::failed()),
             Conformed::Disconnect => {

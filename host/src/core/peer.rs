@@ -67,7 +67,7 @@ pub struct ClientCertificate {
     /// Its serial number, as bytes, the most significant one first.
     pub serial: Box<[u8]>,
     /// When it expires, in seconds since 1970, UTC.
-    pub not_after_secs: i64,
+    pub not_after_secs: u64,
 }
 
 /// A subject alternative name.

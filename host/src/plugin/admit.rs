@@ -30,8 +30,8 @@ impl Chain {
         answered: Answered,
     ) -> ConnectOutcome {
         let taken = handlers.take_back(&cursor, Callback::Connect, request.client_id, answered);
-        let (peer, listener) = (request.peer, request.listener);
-        let info = ConnectionInfo { connection: request.connection, peer, listener };
+        let ConnectRequest { connection, peer, listener, transport, .. } = *request;
+        let info = ConnectionInfo { connection, peer, listener, transport };
         let may_ask_again = taken.is_err() && handlers.may_ask_again(&cursor, Callback::Connect, Some(&info));
         let Cursor { index, asked, so_far: SoFar::Connect(mut overrides), .. } = cursor else {
             return ConnectOutcome::Failed;

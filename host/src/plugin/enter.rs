@@ -17,6 +17,7 @@ use super::owned::Own;
 use super::request::ConnectionInfo;
 use super::services::{self, Left};
 use super::stats::{Detour, Entry};
+use super::transport::Transport;
 
 impl Handlers {
     /// Asks one plugin with its instance and its state.
@@ -304,7 +305,8 @@ impl Handlers {
     ) -> Result<Verdict, Failed> {
         let outcome = self.ask(index, who, answer, view);
         let (peer, listener) = (view.peer.into(), view.listener.as_str());
-        let info = ConnectionInfo { connection: view.connection, peer, listener };
+        let transport = Transport::of(view);
+        let info = ConnectionInfo { connection: view.connection, peer, listener, transport };
         if outcome.is_ok() || !self.begin_again(index, &info) {
             return outcome;
         }

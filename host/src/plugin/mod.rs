@@ -8,6 +8,7 @@
 //! - `loader.rs` maps a library and trusts its table of functions, after the checks that are described there;
 //! - `instance.rs` and `call.rs` call those functions; `enter.rs` calls those that get the state of a connection, and pairs it
 //!   with the instance that made it; `handover.rs` calls those that hand state over;
+//! - `transport.rs` finds what it has shown again;
 //! - `answer.rs`, `services.rs` and `services/` are called by plugins, and turn the pointers that they get back into references.
 //!
 //! **A plugin that cannot answer refuses.** A panic, a state that panicked before, an answer that cannot be read: the
@@ -44,6 +45,7 @@ mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod tickets;
+mod transport;
 mod watch;
 
 pub(crate) use call::Unable;
@@ -69,4 +71,5 @@ pub use request::{
 pub use services::{Asker, MetricSample, MetricValue, Pieces, Services};
 pub use stats::{CallbackStats, PluginStats};
 pub use tickets::Answered;
+pub use transport::{Transport, show};
 pub use watch::Watch;

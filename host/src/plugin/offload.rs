@@ -94,16 +94,16 @@ impl Plugin {
         if self.detour(Entry::NEW_CONNECTION) != Some(Detour::Pool) {
             return self.new_state(info);
         }
-        self.begin_pooled(OwnedInfo::from(&info.raw()), info.connection).map(State::Pooled)
+        self.begin_pooled(OwnedInfo::from(info), info.connection).map(State::Pooled)
     }
 
     /// Has the pool make the state of a connection that comes from another instance, and tell the plugin of it, if that is
     /// where it makes states.
     pub(super) fn begin_swapped(self: &Arc<Self>, request: &SwapRequest<'_>, from: &Self) -> Option<State> {
-        let raw = request.raw(from.version(), self.generation() < from.generation());
-        let cell = self.begin_pooled(OwnedInfo::from(&raw.info), request.info.connection)?;
+        let cell = self.begin_pooled(OwnedInfo::from(&request.info), request.info.connection)?;
         if self.callbacks().contains(Callback::Swapped) {
-            let request = Request::Swapped(Box::new(OwnedSwapped::from(&raw)));
+            let raw = request.raw(from.version(), self.generation() < from.generation());
+            let request = Request::Swapped(Box::new(OwnedSwapped::new(&request.info, &raw)));
             let call = Call::new(raw.client_id.as_str(), request);
             if self.pool().push(&cell, Job::Tell(call)) == Err(Full) {
                 self.count_full(Entry::of(Callback::Swapped));
@@ -165,10 +165,8 @@ impl Plugin {
     pub(super) fn work(&self, connection: u64, state: &mut State, job: Job) -> Option<(u64, Answered)> {
         match job {
             Job::New(info) => {
-                let info = info.raw();
-                let peer = std::net::SocketAddr::from(info.peer);
-                let listener = info.listener.as_str();
-                *state = self.new_state(&ConnectionInfo { connection, peer, listener }).unwrap_or(State::None);
+                let made = info.with(|info| self.new_state(info));
+                *state = made.unwrap_or(State::None);
             }
             Job::Ask(ticket, call) => {
                 // Its deadline has passed, or the connection has ended, while it waited.

@@ -1,13 +1,17 @@
 //! Requests that outlive the packet that they are about: copies of views, for calls on other threads.
 
+use std::net::SocketAddr;
+
 use abi_stable::std_types::RStr;
 use plugin_api::Callback;
 use plugin_api::abi::{
-    RawAck, RawAuth, RawConnect, RawConnected, RawConnectionInfo, RawDeliver, RawDisconnect, RawInfo, RawMessageNotice,
-    RawPeer, RawPublish, RawRetained, RawState, RawSubscribe, RawSubscription, RawSwapped, RawUnsubscribe,
+    RawAck, RawAuth, RawConnect, RawConnected, RawDeliver, RawDisconnect, RawInfo, RawMessageNotice, RawPeer,
+    RawPublish, RawRetained, RawState, RawSubscribe, RawSubscription, RawSwapped, RawUnsubscribe,
 };
 
-use super::request::NO_EXTENSION;
+use super::request::{ConnectionInfo, NO_EXTENSION};
+use super::transport::{Transport, show};
+use crate::core::peer::PeerDetails;
 
 /// Makes the owned counterpart of a view from its fields: text, bytes, and what is copied as it is.
 macro_rules! owned {
@@ -47,7 +51,6 @@ macro_rules! owned {
 }
 
 owned! {
-    OwnedInfo: RawConnectionInfo { text: listener; bytes: ; copied: connection: u64 peer: RawPeer; }
     OwnedAuth: RawAuth { text: method; bytes: data properties; copied: step: u8 flags: u8; }
     OwnedPublish: RawPublish { text: topic; bytes: payload properties; copied: packet_id: u16 qos: u8 flags: u8; }
     OwnedSubscription: RawSubscription {
@@ -65,6 +68,28 @@ owned! {
     OwnedRetained: RawRetained { text: topic; bytes: payload properties; copied: qos: u8 change: u8; }
 }
 
+/// A connection that has just been accepted.
+pub(super) struct OwnedInfo {
+    connection: u64,
+    peer: SocketAddr,
+    listener: Box<str>,
+    details: Option<Box<PeerDetails>>,
+}
+
+impl From<&ConnectionInfo<'_>> for OwnedInfo {
+    fn from(info: &ConnectionInfo<'_>) -> Self {
+        let &ConnectionInfo { connection, peer, listener, transport } = info;
+        Self { connection, peer, listener: listener.into(), details: transport.to_details() }
+    }
+}
+
+impl OwnedInfo {
+    pub(super) fn with<T>(&self, see: impl FnOnce(&ConnectionInfo<'_>) -> T) -> T {
+        let Self { connection, peer, ref listener, ref details } = *self;
+        show(details.as_deref(), |transport| see(&ConnectionInfo { connection, peer, listener, transport }))
+    }
+}
+
 pub(super) struct OwnedConnect {
     client_id: Box<str>,
     username: Box<str>,
@@ -74,6 +99,7 @@ pub(super) struct OwnedConnect {
     listener: Box<str>,
     connection: u64,
     peer: RawPeer,
+    details: Option<Box<PeerDetails>>,
     keep_alive: u16,
     protocol_version: u8,
     flags: u8,
@@ -89,10 +115,10 @@ pub(super) struct OwnedSwapped {
     flags: u8,
 }
 
-impl From<&RawSwapped<'_>> for OwnedSwapped {
-    fn from(raw: &RawSwapped<'_>) -> Self {
+impl OwnedSwapped {
+    pub(super) fn new(info: &ConnectionInfo<'_>, raw: &RawSwapped<'_>) -> Self {
         Self {
-            info: (&raw.info).into(),
+            info: info.into(),
             client_id: raw.client_id.as_str().into(),
             from_version: raw.from_version.as_str().into(),
             keep_alive: raw.keep_alive,
@@ -100,18 +126,18 @@ impl From<&RawSwapped<'_>> for OwnedSwapped {
             flags: raw.flags,
         }
     }
-}
 
-impl OwnedSwapped {
-    pub(super) fn with<T>(&self, show: impl FnOnce(&RawSwapped<'_>) -> T) -> T {
-        show(&RawSwapped {
-            info: self.info.raw(),
-            client_id: (&*self.client_id).into(),
-            from_version: (&*self.from_version).into(),
-            keep_alive: self.keep_alive,
-            protocol_version: self.protocol_version,
-            flags: self.flags,
-            extension: NO_EXTENSION,
+    pub(super) fn with<T>(&self, see: impl FnOnce(&RawSwapped<'_>) -> T) -> T {
+        self.info.with(|info| {
+            see(&RawSwapped {
+                info: info.raw(),
+                client_id: (&*self.client_id).into(),
+                from_version: (&*self.from_version).into(),
+                keep_alive: self.keep_alive,
+                protocol_version: self.protocol_version,
+                flags: self.flags,
+                extension: NO_EXTENSION,
+            })
         })
     }
 }
@@ -168,7 +194,9 @@ impl Request {
             Self::Info(info) | Self::Event(info) => info.bytes(),
             Self::Disconnect(reason) => reason.bytes(),
             Self::Connected(connected) => connected.bytes(),
-            Self::Swapped(swapped) => swapped.info.bytes() + swapped.client_id.len() + swapped.from_version.len(),
+            Self::Swapped(swapped) => {
+                swapped.info.listener.len() + swapped.client_id.len() + swapped.from_version.len()
+            }
             Self::SessionExpired { client_id, state } => {
                 client_id.len() + state.as_ref().map_or(0, |(_, bytes)| bytes.len())
             }
@@ -199,21 +227,23 @@ impl Request {
 
 impl OwnedConnect {
     /// Shows it: a view of a Will Message is part of it.
-    pub(super) fn with<T>(&self, show: impl FnOnce(&RawConnect<'_>) -> T) -> T {
+    pub(super) fn with<T>(&self, see: impl FnOnce(&RawConnect<'_>) -> T) -> T {
         let will = self.will.as_ref().map(OwnedPublish::raw);
-        show(&RawConnect {
-            client_id: (&*self.client_id).into(),
-            username: (&*self.username).into(),
-            password: (&*self.password).into(),
-            properties: (&*self.properties).into(),
-            will: will.as_ref(),
-            listener: (&*self.listener).into(),
-            connection: self.connection,
-            peer: self.peer,
-            keep_alive: self.keep_alive,
-            protocol_version: self.protocol_version,
-            flags: self.flags,
-            extension: NO_EXTENSION,
+        show(self.details.as_deref(), |transport| {
+            see(&RawConnect {
+                client_id: (&*self.client_id).into(),
+                username: (&*self.username).into(),
+                password: (&*self.password).into(),
+                properties: (&*self.properties).into(),
+                will: will.as_ref(),
+                listener: (&*self.listener).into(),
+                connection: self.connection,
+                peer: self.peer,
+                keep_alive: self.keep_alive,
+                protocol_version: self.protocol_version,
+                flags: self.flags,
+                extension: transport.extension(),
+            })
         })
     }
 }
@@ -262,6 +292,7 @@ impl Own for RawConnect<'_> {
             listener: self.listener.as_str().into(),
             connection: self.connection,
             peer: self.peer,
+            details: Transport::of(self).to_details(),
             keep_alive: self.keep_alive,
             protocol_version: self.protocol_version,
             flags: self.flags,

@@ -9,6 +9,7 @@ use plugin_api::abi::{
 use plugin_api::{AuthStep, DisconnectKind, InfoSender, QoS, ReasonCode};
 
 use super::outcome::OwnedMessage;
+use super::transport::Transport;
 use crate::codec::SubscribeOptions;
 
 /// No extension: see `plugin_api::abi`.
@@ -23,6 +24,8 @@ pub struct ConnectionInfo<'a> {
     pub peer: SocketAddr,
     /// Name of the listener.
     pub listener: &'a str,
+    /// What else is known of the peer; see [`show`](super::show).
+    pub transport: Transport<'a>,
 }
 
 impl ConnectionInfo<'_> {
@@ -31,7 +34,7 @@ impl ConnectionInfo<'_> {
             listener: self.listener.into(),
             connection: self.connection,
             peer: self.peer.into(),
-            extension: NO_EXTENSION,
+            extension: self.transport.extension(),
         }
     }
 }
@@ -86,6 +89,8 @@ pub struct ConnectRequest<'a> {
     pub peer: SocketAddr,
     /// Name of the listener.
     pub listener: &'a str,
+    /// What else is known of the peer; see [`show`](super::show).
+    pub transport: Transport<'a>,
     /// Will Message.
     pub will: Option<WillRequest<'a>>,
     /// Encoded properties.
@@ -115,7 +120,7 @@ impl<'a> ConnectRequest<'a> {
             keep_alive: self.keep_alive,
             protocol_version: self.version,
             flags: bits(&flags),
-            extension: NO_EXTENSION,
+            extension: self.transport.extension(),
         }
     }
 }

@@ -292,6 +292,7 @@ const INFO: ConnectionInfo<'_> = ConnectionInfo {
     connection: 7,
     peer: std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1),
     listener: "tcp",
+    transport: Transport::PLAIN,
 };
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -332,6 +333,7 @@ fn connect(chain: &Chain, handlers: &mut Handlers) -> ConnectOutcome {
         clean_start: true,
         peer: ([127, 0, 0, 1], 1).into(),
         listener: "tcp",
+        transport: Transport::PLAIN,
         will: None,
         properties: &[],
     };

@@ -56,7 +56,7 @@ pub struct RawConnectionInfo<'a> {
     pub connection: u64,
     /// Who connected.
     pub peer: RawPeer,
-    /// Null; see the module documentation.
+    /// Null, or a [`RawTransport`](super::RawTransport).
     pub extension: *const c_void,
 }
 
@@ -86,7 +86,7 @@ pub struct RawConnect<'a> {
     pub protocol_version: u8,
     /// The bits below.
     pub flags: u8,
-    /// Null; see the module documentation.
+    /// Null, or a [`RawTransport`](super::RawTransport).
     pub extension: *const c_void,
 }
 

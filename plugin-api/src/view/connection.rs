@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use super::Publish;
+use super::{Publish, Transport};
 use crate::abi::{RawAuth, RawConnect, RawConnectionInfo, RawDisconnect};
 use crate::{Properties, ReasonCode};
 
@@ -46,6 +46,13 @@ impl<'a> ConnectionInfo<'a> {
     #[must_use]
     pub fn listener(&self) -> &'a str {
         self.raw.listener.as_str()
+    }
+
+    /// How the connection comes, and what is known of the peer besides its address: TLS, the request of a WebSocket, Unix
+    /// credentials.
+    #[must_use]
+    pub fn transport(&self) -> Transport<'a> {
+        Transport::new(self.raw.transport())
     }
 }
 
@@ -133,6 +140,13 @@ impl<'a> Connect<'a> {
     #[must_use]
     pub fn listener(&self) -> &'a str {
         self.raw.listener.as_str()
+    }
+
+    /// How the connection comes, and what is known of the peer besides its address: TLS, the request of a WebSocket, Unix
+    /// credentials. With hosts before 1.1 it is plain TCP, whatever it is.
+    #[must_use]
+    pub fn transport(&self) -> Transport<'a> {
+        Transport::new(self.raw.transport())
     }
 
     /// The Will Message. Whether it may be published is asked again, in `handle_publish`, when it is due.

@@ -50,6 +50,10 @@ extern const mqtt_plugin MQTT_PLUGIN_SYMBOL;
 #define MQTT_HAS_SERVICE(host, entry) \
     ((host).services->size >= offsetof(mqtt_services, entry) + sizeof((host).services->entry))
 
+/* Whether a struct that begins with its `size` has a field: those of older hosts end earlier. `type` is that of the struct. */
+#define MQTT_HAS_FIELD(type, pointer, field) \
+    ((pointer)->size >= offsetof(type, field) + sizeof((pointer)->field))
+
 #ifdef __cplusplus
 }
 #endif

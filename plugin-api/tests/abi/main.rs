@@ -79,6 +79,9 @@ fn only_appending_passes() {
         "",
         "struct RawPublish",
     );
+    let last = "  88 serial: RSlice<'a, u8>\n  104 not_after: u64\n";
+    assert_eq!(change(last, &format!("{last}  112 later: u64\n")), "");
+    fails(last, "  88 not_after: u64\n  96 serial: RSlice<'a, u8>\n", "prefix RawCertificate");
     fails("struct RawPeer size 24 align 4", "struct RawPeer size 28 align 4", "RawPeer");
     fails("  22 family: u8\n", "  22 family: u8\n  23 more: u8\n", "has another field");
 }

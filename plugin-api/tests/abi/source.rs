@@ -7,16 +7,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files that have structs and constants of the boundary, in the order in which C needs them.
-const FILES: [&str; 4] = ["abi.rs", "abi/views.rs", "abi/host.rs", "abi/plugin.rs"];
+const FILES: [&str; 5] = ["abi.rs", "abi/views.rs", "abi/transport.rs", "abi/host.rs", "abi/plugin.rs"];
 
 /// Files that have numbers which cross, as an enumeration of the API.
-const ENUMS: [(&str, &str); 6] = [
+const ENUMS: [(&str, &str); 8] = [
     ("callbacks.rs", "Callback"),
     ("view/connection.rs", "AuthStep"),
     ("view/connection.rs", "DisconnectKind"),
     ("view/message.rs", "AckKind"),
     ("view/notice.rs", "DropReason"),
     ("view/subscription.rs", "RetainHandling"),
+    ("view/transport.rs", "TransportKind"),
+    ("view/transport.rs", "NameKind"),
 ];
 
 /// Everything that crosses.

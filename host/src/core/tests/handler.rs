@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use plugin_api::{
     Ack, Auth, AuthVerdict, Callback, Connect, ConnectVerdict, ConnectionInfo, DisconnectReason, Error, Handler, Host,
-    Info, InfoAction, Publish, PublishVerdict, State, StateView, Subscribe, SubscribeVerdict, Swapped, Unsubscribe,
-    UnsubscribeVerdict, handler,
+    Info, InfoAction, Publish, PublishVerdict, State, StateView, Subscribe, SubscribeVerdict, Swapped, Transport,
+    TransportKind, Unsubscribe, UnsubscribeVerdict, handler,
 };
 
 use super::judge::Judges;
@@ -141,6 +141,16 @@ impl Puppet {
         Asked { connection: None, line, message: None, data: None, host: self.host.clone() }
     }
 
+    /// Notes what is known of a peer besides its address, if anything is.
+    fn note_transport(&self, when: &str, transport: &Transport<'_>) {
+        if transport.kind() != TransportKind::Tcp {
+            let agent = transport.http().and_then(|http| http.header("user-agent")).map(String::from_utf8_lossy);
+            let names = transport.certificate().map(|certificate| certificate.alternative_names().collect::<Vec<_>>());
+            let (names, agent) = (names.unwrap_or_default(), agent.unwrap_or_default());
+            lock(&self.script).calls.push(format!("{when} {transport:?} {names:?} {agent}"));
+        }
+    }
+
     /// Notes a call, and answers it as it is scripted.
     fn answer<V>(
         &self,
@@ -171,6 +181,7 @@ impl Handler for Puppet {
 
     fn new_connection(&self, info: &ConnectionInfo<'_>) -> Strings {
         let asked = self.asked(info.listener().to_owned());
+        self.note_transport("new", &info.transport());
         let mut script = lock(&self.script);
         if let Some(answer) = &mut script.new_connection {
             answer(&asked);
@@ -181,6 +192,7 @@ impl Handler for Puppet {
 
     fn handle_connect(&self, state: &mut Strings, connect: &Connect<'_>) -> Result<ConnectVerdict, Error> {
         state.client = connect.client_id().to_owned();
+        self.note_transport("asked", &connect.transport());
         let line = format!(
             "connect {} v{} keep_alive={} clean={} user={:?} password={:?} will={}",
             state.client,
@@ -275,6 +287,7 @@ impl Handler for Puppet {
         let (published, client) = text.split_once(' ').ok_or("no state of ours")?;
         assert!(swapped.client_id().ends_with(client), "{swapped:?}: {client}");
         let (from, back) = (swapped.from_version(), if swapped.is_rollback() { " back" } else { "" });
+        self.note_transport("swapped", &swapped.info().transport());
         let line = format!("import {client} {published} from {from}{back}");
         self.answer(line, |_| {}, |script| &mut script.import).transpose()?;
         lock(&self.script).live += 1;

@@ -19,6 +19,7 @@ mod deferred;
 mod deliver;
 mod failures;
 mod fresh;
+mod identity;
 mod inbound;
 #[cfg(feature = "loom")]
 mod interleavings;
