@@ -44,6 +44,11 @@ impl LowBench {
         if let What::Traffic(traffic) = &what {
             traffic.check().map_err(usage)?;
         }
+        if let What::Course(Course::Handshakes { .. }) = &what
+            && !target.url.as_deref().is_some_and(|url| BrokerUrl::parse(url).is_ok_and(|url| url.is_tls()))
+        {
+            return Err(usage("handshakes are those of TLS: give --url tls://HOST or wss://HOST".to_owned()));
+        }
         if let What::Course(Course::Offline { sessions, messages, .. }) = &what
             && sessions.checked_mul(*messages).is_none_or(|all| all > MESSAGES_MAX)
         {
@@ -70,7 +75,11 @@ impl LowTarget {
             BrokerUrl::Net { tls, websocket, host, port } => {
                 let tls = if tls { Some(self.tls.load(&host, websocket.is_none()).map_err(usage)?) } else { None };
                 let name = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-                (Address::Tcp(resolve(&host, port)?), tls, websocket.map(|path| WebSocket { host: name, path }))
+                (
+                    Address::Tcp(resolve(&host, port).map_err(usage)?),
+                    tls,
+                    websocket.map(|path| WebSocket { host: name, path }),
+                )
             }
         };
         if let Some(option) = self.tls.given().filter(|_| tls.is_none()) {
@@ -94,10 +103,19 @@ impl LowTarget {
     }
 }
 
-fn resolve(host: &str, port: u16) -> Result<SocketAddr, clap::Error> {
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
     let found = (host, port).to_socket_addrs();
     let addr = found.map_err(|error| error.to_string()).and_then(|mut addrs| addrs.next().ok_or_else(String::new));
-    addr.map_err(|error| usage(format!("cannot find the broker's machine `{host}`: {error}")))
+    addr.map_err(|error| format!("cannot find the broker's machine `{host}`: {error}"))
+}
+
+/// Where MQTT is spoken with nothing below it.
+fn plain_url(url: &str) -> Result<Address, String> {
+    match BrokerUrl::parse(url)? {
+        BrokerUrl::Unix(path) => Ok(Address::Unix(path)),
+        BrokerUrl::Net { tls: false, websocket: None, host, port } => Ok(Address::Tcp(resolve(&host, port)?)),
+        BrokerUrl::Net { .. } => Err("expected mqtt://HOST:PORT or unix:PATH".to_owned()),
+    }
 }
 
 impl LowTls {

@@ -16,11 +16,11 @@ use super::traffic;
 
 /// The numbers of the connections, so that no two have the same: the fan-out has the first ones, as many of them come from
 /// several addresses.
-const ALONE: usize = 2_000_000;
+pub(super) const ALONE: usize = 2_000_000;
 const BESIDE: usize = 4_000_000;
 const STORM: usize = 6_000_000;
 /// A load that disturbs gives way to the one that is measured, where they have to share a core.
-const NICE: i32 = 10;
+pub(super) const NICE: i32 = 10;
 /// How often it is looked whether the pairs are done.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -73,7 +73,7 @@ fn settings(pairs: &Traffic, disturbance: Disturbance) -> serde_json::Value {
 }
 
 /// The pairs once, as a step.
-fn run_pairs(
+pub(super) fn run_pairs(
     name: &'static str,
     first: usize,
     target: &Target,

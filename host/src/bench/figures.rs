@@ -27,6 +27,21 @@ impl Window {
     pub(super) fn secs(&self) -> f64 {
         self.time.as_secs_f64().max(1e-9)
     }
+
+    /// Both together.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            time: self.time + other.time,
+            published: self.published + other.published,
+            delivered: self.delivered + other.delivered,
+            idle: self.idle + other.idle,
+            broker: self.broker.or(other.broker).map(|one| match (self.broker, other.broker) {
+                (Some(one), Some(other)) => one.and(other),
+                _ => one,
+            }),
+            load: self.load.and(other.load),
+        }
+    }
 }
 
 /// How busy those were who made the load.

@@ -16,6 +16,7 @@ mod disturbed;
 mod engine;
 mod error;
 mod figures;
+mod handshakes;
 mod idle;
 mod inbound;
 mod link;

@@ -10,10 +10,11 @@ use super::churn;
 use super::dial::{self, Accepted, Manner};
 use super::disturbed;
 use super::error::Error;
+use super::handshakes;
 use super::idle;
 use super::link::Link;
 use super::packets::{Template, clear_retained};
-use super::plan::{Disturbance, Options, Pace, Target, Traffic, wildcard_filter};
+use super::plan::{Address, Disturbance, Options, Pace, Target, Traffic, wildcard_filter};
 use super::publisher::{Publisher, Schedule};
 use super::report::Progress;
 use super::shared::{Phase, Totals};
@@ -91,6 +92,18 @@ pub enum Course {
         /// The QoS of the subscriptions; the messages are published with QoS 1.
         qos: u8,
     },
+    /// A canary, which is pairs at a fixed rate over plain TCP, beside very many TLS handshakes; and beside a thread that spins
+    /// for as long.
+    Handshakes {
+        /// The pairs, with [`Pace::Rate`]; its time is that of the canary alone.
+        canary: Traffic,
+        /// Where the canary's clients connect to, the same broker.
+        canary_addr: Address,
+        /// How many handshakes come at once.
+        handshakes: usize,
+        /// How often.
+        rounds: u32,
+    },
     /// Pairs at a fixed rate, first alone and then beside something.
     Disturbed {
         /// The pairs, with [`Pace::Rate`].
@@ -127,6 +140,9 @@ pub(super) fn run(
         }
         Course::Retained { messages, subscribers, payload_bytes, qos } => {
             run.retained(messages, subscribers, payload_bytes, qos, progress)
+        }
+        Course::Handshakes { canary, canary_addr, handshakes, rounds } => {
+            handshakes::run(target, options, &canary, &canary_addr, handshakes, rounds, progress)
         }
         Course::Disturbed { pairs, by } => disturbed::run(target, &pairs, by, options, progress),
     }

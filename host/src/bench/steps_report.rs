@@ -164,6 +164,11 @@ impl StepsReport {
         self.resident_bytes = self.options.pid.map(resident_bytes);
     }
 
+    /// Says something more of the whole, under a name of its own.
+    pub(super) fn say(&mut self, name: &str, value: Value) {
+        self.settings[name] = value;
+    }
+
     /// The same of answers that were waited for.
     pub(super) fn count_answers(&mut self, expected: u64, came: u64) {
         self.expected += expected;

@@ -24,6 +24,20 @@ pub(super) struct Used {
     pub(super) user_share: f64,
 }
 
+impl Used {
+    /// Both together.
+    pub(super) fn and(self, other: Self) -> Self {
+        let cpu_ns = self.cpu_ns + other.cpu_ns;
+        let user_ns = self.user_share * self.cpu_ns as f64 + other.user_share * other.cpu_ns as f64;
+        Self {
+            cpu_ns,
+            busiest_ns: self.busiest_ns + other.busiest_ns,
+            waited_ns: self.waited_ns + other.waited_ns,
+            user_share: user_ns / (cpu_ns as f64).max(1.0),
+        }
+    }
+}
+
 impl Usage {
     /// All threads of a process. An error says what is wrong with its number.
     pub(super) fn of(pid: u32) -> Result<Self, String> {

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use host::bench::{Course, Disturbance, Pace, Shape, Traffic};
+use host::bench::{Address, Course, Disturbance, Pace, Shape, Traffic};
 use host::codec::ProtocolVersion;
 
 use super::What;
+use super::plain_url;
 use super::values::{
     at_once, connections, messages, name, payload_bytes, positive_time, rate, secs, secs_or_none, version,
 };
@@ -40,6 +41,8 @@ pub(super) enum LowWhich {
     Storm(LowStorm),
     /// Pairs at a fixed rate, alone and then beside messages that go to very many.
     Beside(LowBeside),
+    /// TLS handshakes that come all at once, beside a canary: pairs at a fixed rate over plain TCP.
+    Handshakes(LowHandshakes),
     /// Clients that come and go.
     Connect(LowConnect),
     /// Clients that come and stay, and do nothing: memory for each.
@@ -317,6 +320,23 @@ pub(super) struct LowBeside {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct LowHandshakes {
+    /// Where the canary's clients connect to, the same broker: mqtt://HOST:PORT or unix:PATH.
+    #[arg(long, value_name = "URL", value_parser = plain_url)]
+    canary: Address,
+    /// Handshakes that come at once, each followed by CONNECT.
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = at_once)]
+    handshakes: usize,
+    /// How often; after each time, a thread spins for as long.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    #[command(flatten)]
+    pairs: LowPairsBeside,
+    #[command(flatten)]
+    target: LowTarget,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct LowConnect {
     /// Connections that each thread opens before it waits for the first of their answers.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_once)]
@@ -446,6 +466,10 @@ impl LowWhich {
             Self::Beside(LowBeside { pairs, subscribers, fan_out_rate, fan_out_payload, target }) => {
                 let by = Disturbance::FanOut { subscribers, rate: fan_out_rate, payload_bytes: fan_out_payload };
                 course(Course::Disturbed { pairs: pairs.traffic("beside"), by }, target)
+            }
+            Self::Handshakes(LowHandshakes { canary: canary_addr, handshakes, rounds, pairs, target }) => {
+                let canary = pairs.traffic("handshakes");
+                course(Course::Handshakes { canary, canary_addr, handshakes, rounds }, target)
             }
             Self::Connect(LowConnect { at_once, secs, target }) => {
                 course(Course::Connect { at_once, time: secs }, target)

@@ -24,6 +24,10 @@ pub(super) enum BrokerUrl {
 }
 
 impl BrokerUrl {
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self, Self::Net { tls: true, .. })
+    }
+
     /// Plain TCP.
     pub(super) fn tcp(host: String, port: u16) -> Self {
         Self::Net { tls: false, websocket: None, host, port }

@@ -338,6 +338,11 @@ fn mistakes_are_explained_and_nothing_is_measured() {
         (&["fan-out", "--broker", "wss://localhost", "--ca", "/no/such/file"], "/no/such/file"),
         (&["fan-out", "--url", "ws://localhost", "--insecure"], "--insecure is about TLS"),
         (&["fan-out", "--url", "tls://localhost", "--insecure", "--certificate", "x"], "--private-key"),
+        (&["handshakes", "--canary", "mqtt://127.0.0.1"], "give --url tls://"),
+        (
+            &["handshakes", "--canary", "ws://127.0.0.1", "--url", "tls://127.0.0.1"],
+            "expected mqtt://HOST:PORT or unix:PATH",
+        ),
         (&["fan-out", "--url", "unix:/no/such/socket"], "there is no such socket"),
         (&["fan-out", "--url", "unix:/no/such/socket", "--source", "127.0.0.1"], "cannot go to unix:/no/such/socket"),
         (&["fan-out", "--payload", "15"], "expected a number of bytes from 16"),

@@ -123,12 +123,12 @@ impl Layers {
             }
             (Some(tls), Some(websocket)) => {
                 frames.clear();
-                let used = tls.open(wire, frames, answer);
+                let (end, used) = (wire.len(), tls.open(wire, frames, answer));
                 let mut answered = Vec::new();
                 // What came before TLS ended has come all the same.
                 websocket.open(frames, plain, &mut answered)?;
                 if !answered.is_empty() {
-                    tls.seal(&answered, answer)?;
+                    tls.seal(&answered, &mut wire[*used.as_ref().unwrap_or(&end)..], answer)?;
                 }
                 used?
             }
@@ -138,7 +138,7 @@ impl Layers {
             let request = std::mem::take(&mut self.request);
             match &mut self.tls {
                 None => answer.extend(request),
-                Some(tls) if tls.is_ready => tls.seal(&request, answer)?,
+                Some(tls) if tls.is_ready => tls.seal(&request, &mut wire[used..], answer)?,
                 Some(_) => self.request = request,
             }
         }
@@ -148,7 +148,7 @@ impl Layers {
     /// Appends what carries these packets.
     pub(in super::super) fn seal(&mut self, packets: &[u8], wire: &mut Vec<u8>) -> Result<(), String> {
         match (&mut self.tls, &mut self.websocket) {
-            (Some(tls), None) => tls.seal(packets, wire),
+            (Some(tls), None) => tls.seal(packets, &mut self.part, wire),
             (None, Some(websocket)) => {
                 websocket.seal(packets, wire);
                 Ok(())
@@ -156,7 +156,7 @@ impl Layers {
             (Some(tls), Some(websocket)) => {
                 let mut frames = Vec::with_capacity(packets.len() + packets.len() / 2 + 16);
                 websocket.seal(packets, &mut frames);
-                tls.seal(&frames, wire)
+                tls.seal(&frames, &mut self.part, wire)
             }
             (None, None) => unreachable!("there are no layers without a layer"),
         }
@@ -170,7 +170,7 @@ impl Layers {
         match &mut self.tls {
             None => wire.extend(frame),
             // Whoever has ended TLS already needs no other end.
-            Some(tls) => drop(tls.seal(&frame, wire)),
+            Some(tls) => drop(tls.seal(&frame, &mut self.part, wire)),
         }
     }
 }

@@ -203,9 +203,9 @@ impl TlsLayer {
         }
     }
 
-    /// Appends records with these bytes.
-    pub(super) fn seal(&mut self, plain: &[u8], wire: &mut Vec<u8>) -> Result<(), String> {
-        let UnbufferedStatus { state, .. } = self.state.process_tls_records(&mut []);
+    /// Appends records with these bytes. `unread`: what [`Self::open`] has left of what came, which it knows places in.
+    pub(super) fn seal(&mut self, plain: &[u8], unread: &mut [u8], wire: &mut Vec<u8>) -> Result<(), String> {
+        let UnbufferedStatus { state, .. } = self.state.process_tls_records(unread);
         let Ok(ConnectionState::WriteTraffic(mut traffic)) = state else {
             return Err("TLS: there is no session, or it has ended".to_owned());
         };
@@ -286,7 +286,7 @@ mod tests {
             assert_eq!((client.is_ready, server.protocol_version()), (true, Some(version)));
             let sent: Vec<u8> = (0..40_000_u32).map(|number| number as u8).collect();
             let mut wire = Vec::new();
-            client.seal(&sent, &mut wire).unwrap();
+            client.seal(&sent, &mut [], &mut wire).unwrap();
             let (mut rest, mut got) = (&wire[..], Vec::new());
             while !rest.is_empty() {
                 server.read_tls(&mut rest).unwrap();
