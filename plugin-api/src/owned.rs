@@ -7,6 +7,8 @@ mod transport;
 use std::fmt;
 use std::net::SocketAddr;
 
+use zeroize::Zeroize;
+
 use crate::{AuthStep, ConnectionId, Message, Properties, PropertiesBuf, QoS, ReasonCode, RetainHandling, topic};
 
 pub use self::transport::{Certificate, HttpRequest, Tls, Transport};
@@ -129,6 +131,19 @@ impl Connect {
     }
 }
 
+/// Nothing of the password is left behind in memory that is given back.
+impl Drop for Connect {
+    fn drop(&mut self) {
+        self.password.zeroize();
+        clear(&mut self.properties);
+    }
+}
+
+/// Clears properties that may contain Authentication Data.
+fn clear(properties: &mut PropertiesBuf) {
+    std::mem::take(properties).into_bytes().zeroize();
+}
+
 /// Leaves the password out, so that nobody logs it by mistake.
 impl fmt::Debug for Connect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -185,6 +200,14 @@ impl Auth {
     #[must_use]
     pub fn properties(&self) -> Properties<'_> {
         self.properties.as_properties()
+    }
+}
+
+/// Nothing of the data is left behind in memory that is given back.
+impl Drop for Auth {
+    fn drop(&mut self) {
+        self.data.zeroize();
+        clear(&mut self.properties);
     }
 }
 

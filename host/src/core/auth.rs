@@ -129,6 +129,7 @@ impl Core {
 
     /// AUTH from the client: the next step of the exchange at CONNECT, or a re-authentication.
     pub(super) fn on_auth(&mut self, slot: u32, auth: &codec::Auth<'_>) -> Result<Next, DecodeError> {
+        self.has_read_secrets = true;
         let connection = &mut self.connections[slot as usize];
         let known = connection.auth().map(|auth| (auth.method.clone(), auth.again_until.is_some()));
         let Some((method, again)) = known else {

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 
 use super::Core;
 use super::connection::Extra;
+use super::kept::KeptBytes;
 use super::sent::Buffers;
 use crate::codec::DecodeError;
 use crate::message::{Message, MessageParts};
@@ -319,16 +320,17 @@ impl Core {
     }
 
     /// Keeps the start of a packet, or packets that wait for the next turn.
-    pub(super) fn keep_partial(&mut self, slot: u32, partial: Vec<u8>) {
+    pub(super) fn keep_partial(&mut self, slot: u32, partial: KeptBytes) {
         if partial.is_empty() {
             return;
         }
+        self.has_read_secrets |= partial.has_secrets();
         self.account.add(partial.capacity());
         self.connections[slot as usize].partial = Some(Box::new(partial));
     }
 
     /// Takes them away again.
-    pub(super) fn take_partial(&mut self, slot: u32) -> Vec<u8> {
+    pub(super) fn take_partial(&mut self, slot: u32) -> KeptBytes {
         let partial = self.connections[slot as usize].partial.take().map(|partial| *partial).unwrap_or_default();
         self.account.sub(partial.capacity());
         partial

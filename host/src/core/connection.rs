@@ -7,6 +7,7 @@ use plugin_api::{PropertiesBuf, QoS, ReasonCode};
 
 use super::aliases::OutboundAliases;
 use super::deferred::Waiting;
+use super::kept::KeptBytes;
 use super::lanes::Place;
 use super::peer::PeerDetails;
 use super::profile::Listener;
@@ -78,8 +79,7 @@ pub(super) struct Connection {
     /// Its entry among the timers.
     pub(super) armed: Armed,
     /// Start of a packet that has not come completely, or packets that wait; not empty.
-    #[allow(clippy::box_collection)] // One word for each connection, rather than three.
-    pub(super) partial: Option<Box<Vec<u8>>>,
+    pub(super) partial: Option<Box<KeptBytes>>,
     /// The states that the plugins keep for this connection; `None` before CONNECT and after `handle_disconnect`.
     pub(super) handlers: Option<Handlers>,
     /// Unique in the server's life, over all workers.

@@ -13,6 +13,7 @@ use plugin_api::{AuthStep, Callback, ReasonCode};
 use super::Core;
 use super::connection::{Connection, PendingConnect, Phase};
 use super::inbound::CONNECT;
+use super::kept::KeptBytes;
 use super::mail::InfoMail;
 use super::poll::Reauthorised;
 use super::reauthorise::Again;
@@ -29,7 +30,7 @@ pub(super) struct Waiting {
     cursor: Box<Cursor>,
     question: Question,
     /// The packet that it is about; empty if it is about none.
-    packet: Vec<u8>,
+    packet: KeptBytes,
     header_bytes: usize,
     since: Millis,
     deadline: Millis,
@@ -138,7 +139,7 @@ impl Core {
         let handlers = connection.handlers.as_ref().expect("one of them was asked");
         let came = self.shared.chain.wait(handlers, &cursor, self.worker).map(Came::Answer);
         let is_there = came.is_some();
-        let (packet, infos) = (Vec::new(), VecDeque::new());
+        let (packet, infos) = (KeptBytes::default(), VecDeque::new());
         let waiting = Waiting { cursor, question, packet, header_bytes: 0, since: self.now, deadline, came, infos };
         connection.is_waiting = true;
         connection.is_held = true;
@@ -170,7 +171,7 @@ impl Core {
     /// Keeps the packet that the open question is about.
     fn keep_question(&mut self, slot: u32, packet: &[u8], header_bytes: usize) {
         if let Some(waiting) = self.waiting(slot).filter(|waiting| waiting.question.has_packet()) {
-            waiting.packet = packet.to_vec();
+            waiting.packet = KeptBytes::new(packet, false);
             waiting.header_bytes = header_bytes;
             self.count_extra(slot);
         }

@@ -3,6 +3,7 @@
 use plugin_api::{DisconnectKind, Properties, QoS, ReasonCode};
 
 use super::connection::{Closing, Phase};
+use super::kept::KeptBytes;
 use super::{Core, NONE, acks};
 use crate::clock::Millis;
 use crate::codec::{self, Ack, Connack, DecodeError, Frame, Packet, ProtocolVersion};
@@ -11,7 +12,7 @@ use crate::codec::{self, Ack, Connack, DecodeError, Frame, Packet, ProtocolVersi
 pub(super) const CONNECT: u8 = 1;
 const PUBLISH: u8 = 3;
 const DISCONNECT: u8 = 14;
-const AUTH: u8 = 15;
+pub(super) const AUTH: u8 = 15;
 
 /// What is to be done with the bytes behind a packet.
 pub(super) enum Next {
@@ -45,7 +46,7 @@ impl Core {
             }
             if connection.is_held {
                 let mut partial = self.take_partial(slot);
-                partial.extend_from_slice(rest);
+                partial.extend(rest, 2 * partial.capacity());
                 return self.keep_partial(slot, partial);
             }
             if connection.partial.is_none() {
@@ -54,7 +55,10 @@ impl Core {
                 if self.connections[slot as usize].phase == Phase::Leaving {
                     return self.feed_leaving(slot, rest);
                 }
-                return self.keep_partial(slot, rest.to_vec());
+                if !rest.is_empty() {
+                    self.keep_partial(slot, KeptBytes::new(rest, self.may_send_secrets(slot)));
+                }
+                return;
             }
             // Only what its packet lacks is added to a partial one; the packets behind it need not be copied.
             let mut partial = self.take_partial(slot);
@@ -64,8 +68,8 @@ impl Core {
                 _ => partial.len() + 1,
             };
             let (more, behind) = rest.split_at((total_bytes - partial.len()).min(rest.len()));
-            make_room(&mut partial, more.len(), total_bytes);
-            partial.extend_from_slice(more);
+            // Twice as much room as there is, so that it is seldom moved, but never more than it will need.
+            partial.extend(more, total_bytes.min(2 * partial.capacity()));
             rest = behind;
             if self.packets(slot, &partial) == 0 {
                 self.keep_partial(slot, partial);
@@ -78,6 +82,17 @@ impl Core {
         let leaving = self.handovers.iter_mut().find(|(leaving, ..)| *leaving == slot);
         let (_, _, handover) = leaving.expect("it is on the list until its slot is free");
         handover.unread.extend_from_slice(bytes);
+    }
+
+    /// Whether a connection's packets may have passwords or Authentication Data.
+    fn may_send_secrets(&self, slot: u32) -> bool {
+        let connection = &self.connections[slot as usize];
+        connection.phase != Phase::Connected || connection.auth().is_some()
+    }
+
+    /// Whether there were passwords or Authentication Data among the bytes that were fed since the last time: clear them.
+    pub fn take_has_read_secrets(&mut self) -> bool {
+        std::mem::take(&mut self.has_read_secrets)
     }
 
     /// Handles the whole packets at the start of `bytes`. Returns how many bytes are done with.
@@ -211,6 +226,7 @@ impl Core {
                 if packet[0] >> 4 != CONNECT {
                     return Err(not_connect()); // [MQTT-3.1.0-1]
                 }
+                self.has_read_secrets = true;
                 let connect = codec::decode_connect(packet, header_bytes)?;
                 Ok(self.on_connect(slot, &connect))
             }
@@ -329,15 +345,6 @@ impl Core {
     /// The QoS that is granted for what was asked.
     pub(super) fn granted(&self, asked: QoS) -> QoS {
         asked.min(self.shared.limits.maximum_qos)
-    }
-}
-
-/// Makes room for `more` bytes of a packet: twice as much as there is, so that it is seldom moved, but never more than it
-/// will need.
-fn make_room(partial: &mut Vec<u8>, more: usize, total_bytes: usize) {
-    if partial.capacity() - partial.len() < more {
-        let capacity = total_bytes.min(2 * partial.capacity()).max(partial.len() + more);
-        partial.reserve_exact(capacity - partial.len());
     }
 }
 

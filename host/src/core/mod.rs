@@ -32,6 +32,7 @@ mod handover;
 mod in_flight;
 mod inbound;
 mod index;
+mod kept;
 mod lanes;
 pub mod mail;
 pub mod mailbox;
@@ -290,6 +291,8 @@ pub struct Core {
     next_connection: u64,
     next_serial: u32,
     stopping: bool,
+    /// See [`Core::take_has_read_secrets`].
+    has_read_secrets: bool,
 }
 
 /// Time until a connection is looked at again whose time is over, but that has sent what could not be looked at, in
@@ -365,6 +368,7 @@ impl Core {
             next_connection: (worker as u64) << CONNECTION_ID_WORKER_SHIFT | 1,
             next_serial: 1,
             stopping: false,
+            has_read_secrets: false,
         }
     }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags};
+use zeroize::Zeroize;
 
 use super::anteroom::Arrived;
 use super::listener::{Accepted, Entrance};
@@ -321,6 +322,9 @@ impl Driver {
                 }
                 if socket.stage == Stage::Open {
                     self.core.feed(conn, &self.scratch[..bytes], now);
+                    if self.core.take_has_read_secrets() {
+                        self.scratch[..bytes].zeroize();
+                    }
                     // At once: what handlers have asked for is on its way, and the other worker keeps it for a short time.
                     self.give_away();
                 } else {

@@ -9,6 +9,8 @@ use plugin_api::abi::{
     RawPublish, RawRetained, RawState, RawSubscribe, RawSubscription, RawSwapped, RawUnsubscribe,
 };
 
+use zeroize::Zeroize;
+
 use super::request::{ConnectionInfo, NO_EXTENSION};
 use super::transport::{Transport, show};
 use crate::core::peer::PeerDetails;
@@ -113,6 +115,21 @@ pub(super) struct OwnedSwapped {
     keep_alive: u16,
     protocol_version: u8,
     flags: u8,
+}
+
+/// Nothing of a password or of Authentication Data is left behind in memory that is given back.
+impl Drop for OwnedConnect {
+    fn drop(&mut self) {
+        self.password.zeroize();
+        self.properties.zeroize();
+    }
+}
+
+impl Drop for OwnedAuth {
+    fn drop(&mut self) {
+        self.data.zeroize();
+        self.properties.zeroize();
+    }
 }
 
 impl OwnedSwapped {

@@ -26,6 +26,7 @@ mod pool;
 mod protocol;
 mod pump;
 mod restart;
+mod secrets;
 mod security;
 mod services;
 mod sessions;

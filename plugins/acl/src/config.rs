@@ -135,8 +135,13 @@ impl Config {
             return Err(ConfigError::new(".", "expected a JSON object, such as {\"users\": […], \"rules\": […]}"));
         }
         let mut deserializer = serde_json::Deserializer::from_str(json);
-        let raw: RawConfig = serde_path_to_error::deserialize(&mut deserializer)
-            .map_err(|error| ConfigError::new(error.path().to_string(), error.inner().to_string()))?;
+        let raw: RawConfig = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+            let path = error.path().to_string();
+            // Not what stands there, which may be a password.
+            let is_secret = path.ends_with("password_hash") && error.inner().is_data();
+            let problem = if is_secret { "expected a text".to_owned() } else { error.inner().to_string() };
+            ConfigError::new(path, problem)
+        })?;
         deserializer.end().map_err(|error| ConfigError::new(".", error.to_string()))?;
         let users = each("users", raw.users, RawUser::check)?;
         let rules = each("rules", raw.rules, RawRule::check)?;
