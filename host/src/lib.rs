@@ -58,6 +58,7 @@ mod unix_socket;
 pub mod ws;
 
 pub use error::Error;
+pub use io::passed::PassedSocket;
 pub use limits::Limits;
 pub use listener::ListenerConfig;
 pub use plugin::{MetricSample, MetricValue};

@@ -1,10 +1,12 @@
 //! The `host` program: a thin shell over the library.
 
+mod activation;
 mod bench_command;
 mod cli;
 mod commands;
 mod config;
 mod log;
+mod notify;
 mod show;
 
 use std::io::Write;
@@ -45,10 +47,15 @@ fn main() -> ExitCode {
 /// Serves until a signal comes, or the server fails.
 fn run(config: RunConfig) -> Result<(), Error> {
     let system = |what| move |source| Error::System { what, source };
+    let passed = activation::take()?;
     log::start(&config.log, config.log_format).map_err(system("start a thread for the log"))?;
     let mut builder = Server::builder().allow_anonymous(config.allow_anonymous).limits(config.limits);
     for url in config.listen {
         builder = builder.listener(ListenerConfig::new(url));
+    }
+    for socket in passed {
+        tracing::info!("a listening socket was passed: {socket}");
+        builder = builder.socket(socket);
     }
     for plugin in config.plugins {
         builder = builder.plugin(plugin.path, plugin.config);
@@ -72,11 +79,13 @@ fn run(config: RunConfig) -> Result<(), Error> {
         let control = Control::bind(&config.control)?;
         let server = Arc::new(builder.start()?);
         let _served = control.serve(&server)?;
+        notify::tell(notify::READY);
         tokio::spawn(swap_at(hang_up, Arc::clone(&server)));
         tokio::select! {
             name = signals.next() => tracing::info!("{name}: stopping; once more to leave at once"),
             failed = on_thread(&server, ServerHandle::wait) => return failed,
         }
+        notify::tell(notify::STOPPING);
         tokio::select! {
             biased;
             name = signals.next() => {

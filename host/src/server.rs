@@ -18,6 +18,7 @@ use crate::core::{Counters, ListenerProfile, Shared};
 use crate::error::Error;
 use crate::io::anteroom::{self, Places};
 use crate::io::listener::{Bound, Listener};
+use crate::io::passed::{PassedSocket, deal_out};
 use crate::io::worker::{self, Seed, Workers};
 use crate::limits::Limits;
 use crate::listener::{ListenerConfig, ListenerUrl, UrlError};
@@ -59,6 +60,7 @@ impl Server {
         Builder {
             name: "host".to_owned(),
             listeners: Vec::new(),
+            passed: Vec::new(),
             workers: None,
             plugins: Vec::new(),
             limits: Limits::default(),
@@ -74,6 +76,7 @@ pub struct Builder {
     name: String,
     /// In order; a URL that is none is told at the start.
     listeners: Vec<Result<ListenerConfig, UrlError>>,
+    passed: Vec<PassedSocket>,
     workers: Option<usize>,
     plugins: Vec<Source>,
     limits: Limits,
@@ -106,6 +109,12 @@ impl Builder {
     /// The same, with settings.
     pub fn listener(mut self, config: ListenerConfig) -> Self {
         self.listeners.push(Ok(config));
+        self
+    }
+
+    /// Takes a listening socket that was opened before, in place of one that a listener would open; see [`PassedSocket`].
+    pub fn socket(mut self, socket: PassedSocket) -> Self {
+        self.passed.push(socket);
         self
     }
 
@@ -168,7 +177,7 @@ impl Builder {
             return Err(Error::Workers { got: count });
         }
         self.limits.check()?;
-        let bound = bind_all(self.listeners)?;
+        let bound = bind_all(self.listeners, self.passed)?;
         if let Some(name) = &self.user {
             privileges::become_user(name)?;
         }
@@ -227,13 +236,17 @@ fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(*Server::WORKERS.end())
 }
 
-fn bind_all(configs: Vec<Result<ListenerConfig, UrlError>>) -> Result<Vec<(ListenerConfig, Bound)>, Error> {
+fn bind_all(
+    configs: Vec<Result<ListenerConfig, UrlError>>,
+    passed: Vec<PassedSocket>,
+) -> Result<Vec<(ListenerConfig, Bound)>, Error> {
     let mut configs = configs.into_iter().collect::<Result<Vec<_>, _>>()?;
-    if configs.is_empty() {
+    if configs.is_empty() && passed.is_empty() {
         let addr = (Ipv4Addr::LOCALHOST, Server::DEFAULT_PORT).into();
         configs.push(ListenerConfig::new(ListenerUrl::tcp(addr)));
     }
-    configs.into_iter().map(|config| Bound::open(&config).map(|bound| (config, bound))).collect()
+    let open = |(config, socket)| Bound::open(&config, socket).map(|bound| (config, bound));
+    deal_out(configs, passed)?.into_iter().map(open).collect()
 }
 
 /// What holds for the clients of a listener that is bound there.

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{self, SocketFlags};
 
 use super::bind;
+use super::passed::PassedSocket;
 use super::poller::Poller;
 use super::tls::Acceptor;
 use crate::clock::Millis;
@@ -53,12 +54,14 @@ struct Inner {
 enum Socket {
     Tcp(OwnedFd),
     Unix(UnixSocket),
+    /// A Unix socket whose file is somebody else's.
+    PassedUnix(OwnedFd),
 }
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Tcp(fd) => fd.as_fd(),
+            Self::Tcp(fd) | Self::PassedUnix(fd) => fd.as_fd(),
             Self::Unix(socket) => socket.as_fd(),
         }
     }
@@ -80,21 +83,28 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    /// Binds and listens; port 0 takes a free one.
+    /// Binds and listens; port 0 takes a free one. Where a socket was passed, it takes the place of one that would be bound.
     ///
     /// # Errors
     /// The settings do not fit together, a file that they name is of no use, or the operating system refuses the place.
-    pub(crate) fn open(config: &ListenerConfig) -> Result<Self, Error> {
+    pub(crate) fn open(config: &ListenerConfig, passed: Option<PassedSocket>) -> Result<Self, Error> {
         let wrong = |what| Error::Listener { name: config.name(), what };
         // Before the port is taken: whoever connects finds somebody who can answer.
         let doors = Doors::of(config).map_err(wrong)?;
-        let (socket, place) = match &config.url.place {
-            &Place::Address(addr) => {
+        let (socket, place) = match (passed, &config.url.place) {
+            (Some(PassedSocket { fd, place, .. }), _) => match place {
+                Place::Address(addr) => {
+                    bind::prepare(&fd, &config.tcp).map_err(|source| Error::Listen { addr, source })?;
+                    (Socket::Tcp(fd), place)
+                }
+                Place::Path(_) => (Socket::PassedUnix(fd), place),
+            },
+            (None, &Place::Address(addr)) => {
                 config.tcp.check(addr).map_err(wrong)?;
                 let (fd, addr) = bind_tcp(addr, &config.tcp).map_err(|source| Error::Listen { addr, source })?;
                 (Socket::Tcp(fd), Place::Address(addr))
             }
-            Place::Path(path) => (
+            (None, Place::Path(path)) => (
                 Socket::Unix(bind_unix(path, config.unix_mode, &config.tcp).map_err(wrong)?),
                 Place::Path(path.clone()),
             ),
@@ -148,7 +158,7 @@ impl Listener {
                 let peer = peer.ok_or_else(|| io::Error::other("its peer has no address"))?;
                 (fd, bind::canonical(SocketAddr::try_from(peer)?))
             }
-            Socket::Unix(socket) => (net::accept_with(socket, flags)?, LOCAL_PEER),
+            Socket::Unix(_) | Socket::PassedUnix(_) => (net::accept_with(&self.0.bound.socket, flags)?, LOCAL_PEER),
         };
         Ok(Accepted { fd, peer, listener: self.clone() })
     }
@@ -330,7 +340,7 @@ mod tests {
     fn listener_with(addr: &str, tcp: &TcpConfig) -> Listener {
         let mut config = ListenerConfig::new(addr.parse().unwrap());
         config.tcp = tcp.clone();
-        let bound = Bound::open(&config).unwrap();
+        let bound = Bound::open(&config, None).unwrap();
         let name = bound.url().addr().unwrap().to_string();
         bound.with(ListenerProfile::new(name, Limits::default()))
     }

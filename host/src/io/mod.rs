@@ -9,6 +9,7 @@ pub(crate) mod anteroom;
 mod bind;
 mod driver;
 pub(crate) mod listener;
+pub(crate) mod passed;
 mod poller;
 mod sockets;
 mod tls;

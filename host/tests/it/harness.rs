@@ -75,7 +75,12 @@ impl Process {
 
     /// Starts a prepared command.
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("host can be run");
+        Self::spawn_with_stdin(command.stdin(Stdio::null()))
+    }
+
+    /// The same, with the standard input that the command has.
+    pub(crate) fn spawn_with_stdin(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("host can be run");
         let stderr = child.stderr.take().expect("it is a pipe");
         let log = Arc::new(Log::default());
         let writer = Arc::clone(&log);

@@ -4,6 +4,7 @@
 //! worker and with three, where that can make a difference. Nothing waits by sleeping: conditions have deadlines.
 
 mod acl;
+mod activation;
 mod asynchronous;
 mod bench;
 mod c;

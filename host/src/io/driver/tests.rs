@@ -101,7 +101,7 @@ impl Net {
             let poller = Poller::new(workers.epoll(worker).unwrap());
             Driver::new(worker, core, poller, Entrance::new(Vec::new()), Arc::clone(&workers), clock)
         };
-        let bound = Bound::open(&ListenerConfig::new("127.0.0.1:0".parse().unwrap())).unwrap();
+        let bound = Bound::open(&ListenerConfig::new("127.0.0.1:0".parse().unwrap()), None).unwrap();
         let listener = bound.with(ListenerProfile::new("test", Limits::default()));
         Self { drivers: (0..count).map(driver).collect(), workers: Arc::clone(&workers), mailboxes, listener }
     }
