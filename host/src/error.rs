@@ -32,7 +32,9 @@ pub enum Error {
     },
     /// A listener would be reached from other machines, and nobody decides who may connect.
     NobodyDecides {
-        /// The listener's address.
+        /// The listener's name.
+        name: String,
+        /// Its address.
         addr: SocketAddr,
     },
     /// The server cannot go on as the user that was named.
@@ -105,9 +107,9 @@ impl fmt::Display for Error {
             Self::Listen { addr, source } => {
                 write!(f, "cannot listen on {addr}: {source}. {}", listen_hint(*addr, source))
             }
-            Self::NobodyDecides { addr } => write!(
+            Self::NobodyDecides { name, addr } => write!(
                 f,
-                "will not listen on {addr}: other machines can reach it, and no plugin decides who may connect. \
+                "will not listen at {name}: other machines can reach it, and no plugin decides who may connect. \
                  Load a plugin with handle_connect or handle_auth, listen on 127.0.0.1:{port} or [::1]:{port}, \
                  or allow everybody with --allow-anonymous",
                 port = addr.port()

@@ -60,7 +60,7 @@ pub mod ws;
 pub use error::Error;
 pub use io::passed::PassedSocket;
 pub use limits::Limits;
-pub use listener::ListenerConfig;
+pub use listener::{ClientRules, ListenerConfig};
 pub use plugin::{MetricSample, MetricValue};
 pub use server::{Builder, Server, ServerHandle};
 pub use swap::{InstanceStatus, PluginStatus, Role, Status, SwapError, SwapReport, SwapRequest, SwapStep};

@@ -3,12 +3,15 @@
 //! These are plain settings, as the command line or a configuration file gives them. What becomes of them is the business of
 //! `io` (sockets, TLS, WebSocket) and of the core (what holds for the clients of one listener).
 
+mod rules;
 mod tcp;
 mod url;
 
 use std::fmt;
 use std::path::PathBuf;
 
+pub use self::rules::ClientRules;
+pub(crate) use self::rules::Common;
 pub use self::tcp::{TcpConfig, TcpKeepAlive};
 pub use self::url::{ListenerUrl, Place, Scheme, UrlError};
 
@@ -31,6 +34,8 @@ pub struct ListenerConfig {
     pub tcp: TcpConfig,
     /// Permissions of the socket's file, for `unix:`. Who may write to it may connect. Default: 0660, the user and the group.
     pub unix_mode: u32,
+    /// What holds for its clients alone.
+    pub rules: ClientRules,
 }
 
 impl ListenerConfig {
@@ -38,7 +43,7 @@ impl ListenerConfig {
     #[must_use]
     pub fn new(url: ListenerUrl) -> Self {
         let (tls, tcp) = (TlsConfig::default(), TcpConfig::default());
-        Self { url, name: None, tls, tcp, unix_mode: 0o660 }
+        Self { url, name: None, tls, tcp, unix_mode: 0o660, rules: ClientRules::default() }
     }
 
     /// Its name, as the log and handlers have it.

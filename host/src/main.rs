@@ -19,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use cli::{CheckConfig, Config, PluginConfig, RunConfig};
 use host::control::Control;
 use host::limits::{Limits, SETTINGS};
-use host::plugin::{Callback, Chain, Plugin, Services};
+use host::plugin::{Callback, Chain, Plugin, PluginSet, Services};
 use host::privileges::is_root;
 use host::{Error, ListenerConfig, Server, ServerHandle};
 
@@ -173,7 +173,7 @@ fn check(CheckConfig { plugins: configs, file, log }: &CheckConfig) -> Result<()
         }
     }
     println!("chain: {}", chain.plugins().iter().map(|plugin| plugin.name()).collect::<Vec<_>>().join(" -> "));
-    println!("decides on connections: {}", if chain.decides_on_connections() { "yes" } else { "no" });
+    println!("decides on connections: {}", if chain.decides_on_connections(PluginSet::ALL) { "yes" } else { "no" });
     chain.stop();
     Ok(())
 }

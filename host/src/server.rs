@@ -14,14 +14,14 @@ use plugin_api::{ConnectionId, Handler, PropertiesBuf, ReasonCode};
 use crate::clock::Clock;
 use crate::core::mail::Mail;
 use crate::core::mailbox::Mailboxes;
-use crate::core::{Counters, ListenerProfile, Shared};
+use crate::core::{Counters, Shared};
 use crate::error::Error;
 use crate::io::anteroom::{self, Places};
 use crate::io::listener::{Bound, Listener};
 use crate::io::passed::{PassedSocket, deal_out};
 use crate::io::worker::{self, Seed, Workers};
 use crate::limits::Limits;
-use crate::listener::{ListenerConfig, ListenerUrl, UrlError};
+use crate::listener::{Common, ListenerConfig, ListenerUrl, UrlError};
 use crate::plugin::{Busy, Chain, LoadError, MetricSample, Plugin, Services, Watch};
 use crate::privileges;
 use crate::report::{self, Reporter, Tally};
@@ -191,20 +191,18 @@ impl Builder {
             .with_tickets_max(self.limits.tickets_max)
             .bounded_by(&self.limits);
         let chain = load_all(self.plugins, &services)?;
-        let exposed =
-            bound.iter().map(|(_, bound)| bound.url()).filter(|url| !url.is_local()).find_map(ListenerUrl::addr);
-        if let Some(addr) = exposed.filter(|_| !self.allow_anonymous && !chain.decides_on_connections()) {
-            // That a plugin does not return is in the log; why there is no server is what counts.
-            let _ = let_go(chain, None);
-            return Err(Error::NobodyDecides { addr });
-        }
-        let listeners: Vec<Listener> = bound
-            .into_iter()
-            .map(|(config, bound)| {
-                let profile = profile(&config, bound.url(), &self.limits, self.allow_anonymous);
-                bound.with(profile)
-            })
-            .collect();
+        let common = Common { limits: &self.limits, allow_anonymous: self.allow_anonymous, chain: &chain };
+        let with_profile = |(config, bound): (ListenerConfig, Bound)| {
+            config.profile(bound.url(), common).map(|profile| bound.with(profile))
+        };
+        let listeners = match bound.into_iter().map(with_profile).collect::<Result<Vec<Listener>, _>>() {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                // That a plugin does not return is in the log; why there is no server is what counts.
+                let _ = let_go(chain, None);
+                return Err(error);
+            }
+        };
         let shared = Arc::new(Shared::new(self.limits, chain.clone(), mailboxes.clone()));
         // From here on, dropping the handle stops what has been started.
         let names = chain.plugins().iter().map(|plugin| plugin.name()).collect::<Vec<_>>().join(", ");
@@ -247,15 +245,6 @@ fn bind_all(
     }
     let open = |(config, socket)| Bound::open(&config, socket).map(|bound| (config, bound));
     deal_out(configs, passed)?.into_iter().map(open).collect()
-}
-
-/// What holds for the clients of a listener that is bound there.
-fn profile(config: &ListenerConfig, url: &ListenerUrl, limits: &Limits, allow_anonymous: bool) -> ListenerProfile {
-    // With the port that it really has.
-    let name = ListenerConfig { url: url.clone(), ..config.clone() }.name();
-    let mut profile = ListenerProfile::new(name, limits.clone());
-    profile.allow_anonymous = allow_anonymous;
-    profile
 }
 
 /// Loads the plugins in order. If one cannot be loaded, those before it are let go.

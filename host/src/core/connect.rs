@@ -96,10 +96,10 @@ impl Core {
         let pending = self.pending(slot, connect)?;
         let connection = &mut self.connections[slot as usize];
         let (chain, plan) = (&self.shared.chain, &self.plan);
-        let (id, peer, listener) = (connection.id, connection.peer.addr(), &connection.listener.profile.name);
+        let (id, peer, profile) = (connection.id, connection.peer.addr(), &connection.listener.profile);
         let (handlers, outcome) = plugin::show(connection.details(), |transport| {
-            let info = ConnectionInfo { connection: id, peer, listener, transport };
-            let mut handlers = plan.new_connection(&info).map_err(|_| handler_failed())?;
+            let info = ConnectionInfo { connection: id, peer, listener: &profile.name, transport };
+            let mut handlers = plan.new_connection(profile.plugins, &info).map_err(|_| handler_failed())?;
             let outcome = chain.connect(&mut handlers, &request(connection, &pending, connect, transport));
             Ok::<_, Refusal>((handlers, outcome))
         })?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::peer::{ClientCertificate, NameKind};
 use crate::limits::Limits;
+use crate::plugin::PluginSet;
 
 /// What all connections of one listener have in common. It does not change: a listener that is configured anew gets
 /// another one, which holds for the connections that come then.
@@ -15,6 +16,8 @@ pub struct ListenerProfile {
     pub name: Box<str>,
     /// Bounds: the server's, with the listener's own in their place.
     pub limits: Limits,
+    /// The plugins of the chain that decide about its connections, in the order of the chain.
+    pub plugins: PluginSet,
     /// Accept clients from other machines when no plugin has an opinion about them.
     pub allow_anonymous: bool,
     /// What of the client's certificate takes the place of its User Name.
@@ -36,7 +39,7 @@ impl ListenerProfile {
     /// A listener with these bounds, and with the default for all else.
     #[must_use]
     pub fn new(name: impl Into<Box<str>>, limits: Limits) -> Self {
-        Self { name: name.into(), limits, allow_anonymous: false, username_from: None }
+        Self { name: name.into(), limits, plugins: PluginSet::ALL, allow_anonymous: false, username_from: None }
     }
 }
 

@@ -18,7 +18,7 @@ use super::answer::Answer;
 use super::cursor::Cursor;
 use super::error::LoadError;
 use super::generation::{Cell, Plan};
-use super::handlers::Handlers;
+use super::handlers::{Handlers, PluginSet};
 use super::instance::Plugin;
 use super::outcome::Failed;
 use super::request::{ConnectionInfo, DisconnectReason, InfoRequest, NO_EXTENSION};
@@ -67,10 +67,21 @@ impl Chain {
         self.plan().implements(callback)
     }
 
-    /// Whether at least one plugin decides who may connect.
+    /// Whether at least one of these plugins decides who may connect.
     #[must_use]
-    pub fn decides_on_connections(&self) -> bool {
-        self.implements(Callback::Connect) || self.implements(Callback::Auth)
+    pub fn decides_on_connections(&self, set: PluginSet) -> bool {
+        let plan = self.plan();
+        plan.some_implement(Callback::Connect, set) || plan.some_implement(Callback::Auth, set)
+    }
+
+    /// The plugins with these names.
+    ///
+    /// # Errors
+    /// The first name that none of them has.
+    pub fn named<'a>(&self, names: &'a [String]) -> Result<PluginSet, &'a str> {
+        let plugins = self.plugins();
+        let place = |name: &'a String| plugins.iter().position(|plugin| plugin.name() == name).ok_or(name.as_str());
+        names.iter().map(place).collect::<Result<Vec<_>, _>>().map(PluginSet::of)
     }
 
     /// Makes the states of a connection.
@@ -78,7 +89,7 @@ impl Chain {
     /// # Errors
     /// A plugin could not. Those before it have been told with `handle_disconnect` that the connection has ended.
     pub fn new_connection(&self, info: &ConnectionInfo<'_>) -> Result<Handlers, Failed> {
-        self.plan().new_connection(info)
+        self.plan().new_connection(PluginSet::ALL, info)
     }
 
     /// From now on `worker` waits for the answer that a cursor is about, unless it is there already.
@@ -138,12 +149,12 @@ impl Plan {
         }
     }
 
-    /// See [`Chain::new_connection`].
+    /// See [`Chain::new_connection`]: the states of those of the plugins that decide about the connection.
     ///
     /// # Errors
     /// See there.
-    pub fn new_connection(&self, info: &ConnectionInfo<'_>) -> Result<Handlers, Failed> {
-        Handlers::new(self, info).map_err(|mut made| {
+    pub fn new_connection(&self, set: PluginSet, info: &ConnectionInfo<'_>) -> Result<Handlers, Failed> {
+        Handlers::new(self, set, info).map_err(|mut made| {
             let reason = DisconnectReason {
                 kind: DisconnectKind::HandlerFailed,
                 reason_code: ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,

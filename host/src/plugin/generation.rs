@@ -14,7 +14,7 @@ use foldhash::fast::FixedState;
 use plugin_api::{Callback, Callbacks};
 
 use super::chain::Chain;
-use super::handlers::Plugins;
+use super::handlers::{PluginSet, Plugins};
 use super::instance::Plugin;
 
 /// All connections, in the unit of [`Trial::per_mille`].
@@ -55,16 +55,22 @@ impl Plan {
     /// Whether at least one plugin implements a callback.
     #[must_use]
     pub fn implements(&self, callback: Callback) -> bool {
+        self.some_implement(callback, PluginSet::ALL)
+    }
+
+    /// Whether at least one of these plugins implements a callback.
+    pub(super) fn some_implement(&self, callback: Callback, set: PluginSet) -> bool {
         let all = [Some(&self.base), self.candidate.as_ref().map(|(plugins, _)| plugins)];
-        all.into_iter().flatten().any(|plugins| plugins.implementing(callback) != 0)
+        all.into_iter().flatten().any(|plugins| plugins.only(set).implementing(callback) != 0)
     }
 
     /// The plugins that decide about one connection. The same as long as the plan is the same.
-    pub(super) fn plugins_for(&self, connection: u64) -> &Arc<Plugins> {
-        match &self.candidate {
+    pub(super) fn plugins_for(&self, connection: u64, set: PluginSet) -> Arc<Plugins> {
+        let all = match &self.candidate {
             Some((plugins, share)) if is_drawn(connection, *share) => plugins,
             _ => &self.base,
-        }
+        };
+        all.only(set)
     }
 }
 

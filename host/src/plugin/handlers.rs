@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // A state goes from thread to thread.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use plugin_api::abi::{Opaque, Verdict};
 use plugin_api::{Callback, Callbacks};
@@ -17,28 +17,86 @@ use super::request::ConnectionInfo;
 use super::stats::{Detour, Entry};
 use super::tickets::Answered;
 
+/// Some plugins of a chain, by their places in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PluginSet(u64);
+
+impl PluginSet {
+    /// All that there are.
+    pub const ALL: Self = Self(u64::MAX);
+
+    /// Those at these places, which are less than 64.
+    pub(super) fn of(places: impl IntoIterator<Item = usize>) -> Self {
+        Self(places.into_iter().fold(0, |set, place| set | 1 << place))
+    }
+
+    fn contains(self, place: usize) -> bool {
+        self.0 & 1 << place != 0
+    }
+}
+
+impl Default for PluginSet {
+    fn default() -> Self {
+        Self::ALL
+    }
+}
+
 /// Plugins in their order, at most 64. It does not change: a swap makes a new one.
 #[derive(Default)]
 pub(super) struct Plugins {
     pub(super) list: Box<[Arc<Plugin>]>,
-    /// For each callback the plugins that implement it, as a set of bits.
+    /// Those of them that decide.
+    set: PluginSet,
+    /// For each callback those of them that implement it, as a set of bits.
     implementing: [u64; Callback::ALL.len()],
+    /// The same where only some of them decide, for the listeners that want that.
+    parts: Mutex<Vec<Arc<Self>>>,
 }
 
 impl Plugins {
     pub(super) fn new(list: Vec<Arc<Plugin>>) -> Self {
+        Self::part(list, PluginSet::ALL)
+    }
+
+    fn part(list: Vec<Arc<Plugin>>, deciding: PluginSet) -> Self {
         let implements = |plugin: &Plugin, callback| u64::from(plugin.callbacks.contains(callback));
         let set = |callback| {
-            list.iter().enumerate().fold(0, |set, (index, plugin)| set | implements(plugin, callback) << index)
+            let all =
+                list.iter().enumerate().fold(0, |set, (index, plugin)| set | implements(plugin, callback) << index);
+            all & deciding.0
         };
-        Self { implementing: Callback::ALL.map(set), list: list.into() }
+        Self { implementing: Callback::ALL.map(set), list: list.into(), set: deciding, parts: Mutex::default() }
+    }
+
+    /// The same with some of them only. There are as many of these as listeners that want other ones.
+    pub(super) fn only(self: &Arc<Self>, set: PluginSet) -> Arc<Self> {
+        if (0..self.list.len()).all(|place| set.contains(place)) {
+            return Arc::clone(self);
+        }
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(part) = parts.iter().find(|part| part.set == set) {
+            return Arc::clone(part);
+        }
+        let part = Arc::new(Self::part(self.list.to_vec(), set));
+        parts.push(Arc::clone(&part));
+        part
+    }
+
+    /// Those of them that decide.
+    pub(super) fn set(&self) -> PluginSet {
+        self.set
+    }
+
+    /// Those of them that decide, with their places.
+    pub(super) fn deciding(&self) -> impl Iterator<Item = (usize, &Arc<Plugin>)> {
+        self.list.iter().enumerate().filter(|(place, _)| self.set.contains(*place))
     }
 
     /// The same with another plugin in one place.
     pub(super) fn with(&self, index: usize, plugin: &Arc<Plugin>) -> Arc<Self> {
         let mut list = self.list.to_vec();
         list[index] = Arc::clone(plugin);
-        Arc::new(Self::new(list))
+        Arc::new(Self::part(list, self.set))
     }
 
     /// The plugins that implement a callback, as a set of bits.
@@ -107,10 +165,10 @@ pub struct Handlers {
 impl Handlers {
     /// Makes the states. If one plugin cannot, those that are made already are returned: their plugins have to hear that
     /// the connection ends.
-    pub(super) fn new(plan: &Plan, info: &ConnectionInfo<'_>) -> Result<Self, Self> {
-        let plugins = plan.plugins_for(info.connection);
+    pub(super) fn new(plan: &Plan, set: PluginSet, info: &ConnectionInfo<'_>) -> Result<Self, Self> {
+        let plugins = plan.plugins_for(info.connection, set);
         let mut handlers = Self {
-            plugins: Arc::clone(plugins),
+            plugins: Arc::clone(&plugins),
             connection: info.connection,
             states: match plugins.list.len() {
                 1 => States::One(State::NONE),
@@ -119,7 +177,7 @@ impl Handlers {
             epoch: plan.epoch(),
             kept: None,
         };
-        for (index, plugin) in plugins.list.iter().enumerate() {
+        for (index, plugin) in plugins.deciding() {
             match plugin.detour(Entry::NEW_CONNECTION) {
                 Some(Detour::Refuse) => return Err(handlers),
                 Some(Detour::Skip) => continue,
@@ -180,7 +238,11 @@ impl Handlers {
     #[must_use]
     pub fn callbacks(&self) -> Callbacks {
         let kept = self.kept.iter().flat_map(|kept| &**kept).map(|kept| &kept.plugin);
-        self.plugins.list.iter().chain(kept).fold(Callbacks::NONE, |all, plugin| all.union(plugin.callbacks))
+        self.plugins
+            .deciding()
+            .map(|(_, plugin)| plugin)
+            .chain(kept)
+            .fold(Callbacks::NONE, |all, plugin| all.union(plugin.callbacks))
     }
 
     /// Whether a plugin still has its state.
@@ -200,8 +262,8 @@ impl Handlers {
     }
 
     /// Uses the shared list of the plan instead of an equal one of its own.
-    pub(super) fn share(&mut self, plugins: &Arc<Plugins>) {
-        self.plugins = Arc::clone(plugins);
+    pub(super) fn share(&mut self, plugins: Arc<Plugins>) {
+        self.plugins = plugins;
     }
 
     /// The kept state of a place is taken out, if there is one.

@@ -39,10 +39,10 @@ impl Handlers {
     ///
     /// If the connection has to end, its handlers are as they were, in those places that had not gone over.
     pub fn conform(&mut self, plan: &Plan, request: &SwapRequest<'_>) -> Conformed {
-        let target = plan.plugins_for(request.info.connection);
-        if !Arc::ptr_eq(self.plugins(), target) || self.has_kept() {
+        let target = plan.plugins_for(request.info.connection, self.plugins().set());
+        if !Arc::ptr_eq(self.plugins(), &target) || self.has_kept() {
             let mut all = true;
-            for (index, new) in target.list.iter().enumerate() {
+            for (index, new) in target.deciding() {
                 if Arc::ptr_eq(&self.plugins().list[index], new) {
                     if !new.is_on_probation() {
                         self.drop_kept(index, request.client_id);

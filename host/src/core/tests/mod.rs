@@ -25,6 +25,7 @@ mod inbound;
 mod interleavings;
 mod lanes;
 mod limits;
+mod listeners;
 mod members;
 mod notices;
 mod offered;

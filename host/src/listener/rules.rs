@@ -1,0 +1,61 @@
+//! What holds for the clients of one listener, and what becomes of it: the [`ListenerProfile`] that the core goes by.
+
+use super::{ListenerConfig, ListenerUrl};
+use crate::core::{ListenerProfile, UsernameFrom};
+use crate::error::Error;
+use crate::limits::Limits;
+use crate::plugin::{Chain, PluginSet};
+
+/// What holds for the clients of one listener alone. The default is what holds for all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClientRules {
+    /// The names of the plugins that decide about them, in whatever order: they are asked in that of the chain. Default: all.
+    pub plugins: Option<Vec<String>>,
+    /// Whether clients from other machines get in where none of these plugins decides on connections. Default: as
+    /// [`Builder::allow_anonymous`](crate::Builder::allow_anonymous) says.
+    pub allow_anonymous: Option<bool>,
+    /// What of a client's certificate takes the place of its User Name. Default: nothing.
+    pub username_from: Option<UsernameFrom>,
+}
+
+/// What holds for all clients, unless their listener has rules of its own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Common<'a> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) allow_anonymous: bool,
+    pub(crate) chain: &'a Chain,
+}
+
+impl ListenerConfig {
+    /// What holds for the clients of this listener, which is open at `url`.
+    ///
+    /// # Errors
+    /// A plugin that is named is not there. Other machines could connect, and nobody decides whether they may.
+    pub(crate) fn profile(&self, url: &ListenerUrl, common: Common<'_>) -> Result<ListenerProfile, Error> {
+        // With the port that it really has.
+        let name = Self { url: url.clone(), ..self.clone() }.name();
+        let Common { limits, allow_anonymous, chain } = common;
+        let mut profile = ListenerProfile::new(name.as_str(), limits.clone());
+        profile.plugins = self.plugins(&name, chain)?;
+        profile.allow_anonymous = self.rules.allow_anonymous.unwrap_or(allow_anonymous);
+        profile.username_from = self.rules.username_from;
+        let addr = url.addr().filter(|_| !url.is_local());
+        if let Some(addr) = addr.filter(|_| !profile.allow_anonymous && !chain.decides_on_connections(profile.plugins))
+        {
+            return Err(Error::NobodyDecides { name, addr });
+        }
+        Ok(profile)
+    }
+
+    fn plugins(&self, name: &str, chain: &Chain) -> Result<PluginSet, Error> {
+        let Some(names) = &self.rules.plugins else { return Ok(PluginSet::ALL) };
+        chain.named(names).map_err(|unknown| {
+            let plugins = chain.plugins();
+            let known: Vec<&str> = plugins.iter().map(|plugin| plugin.name()).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let what = format!("its plugin `{unknown}` is not loaded; those that are: {known}");
+            Error::Listener { name: name.to_owned(), what }
+        })
+    }
+}
