@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::codec::ProtocolVersion;
+
 use super::check::{Check, InOrder};
 use super::churn;
 use super::dial::{self, Accepted, Manner};
@@ -325,7 +327,10 @@ impl Run<'_> {
     ) -> Result<(Step, Played), Error> {
         let (start, threads) = (self.before_threads()?, self.options.threads);
         let ready = dial::connect_all(self.target, 0..sessions as usize, kept, progress, |_| None)?;
-        if let Some(missing) = ready.iter().position(|(_, accepted)| !accepted.session_present) {
+        // CONNACK of MQTT 3.1 does not say it.
+        let says_it = self.target.version != ProtocolVersion::V3_1;
+        let missing = ready.iter().position(|(_, accepted)| !accepted.session_present);
+        if let Some(missing) = missing.filter(|_| says_it) {
             return Err(Error::Lost(format!("the broker has not kept the session of client {missing}")));
         }
         let check = |session| if one_topic { InOrder::new(0..1, 0, 1) } else { InOrder::new(0..1, session, sessions) };

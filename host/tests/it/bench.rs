@@ -8,14 +8,19 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Process, host_command, host_output, output_within};
+use crate::certificates::{Authority, tls_listener};
+use crate::harness::{Process, TempDir, host_command, host_output, output_within, start};
 use crate::mqtt::packet;
 
 /// Runs a benchmark for a moment against a broker, and returns what it says.
 #[track_caller]
-fn bench(addr: SocketAddr, args: &str) -> (Value, Output) {
+fn bench(addr: impl Into<Option<SocketAddr>>, args: &str) -> (Value, Output) {
     let mut command = host_command();
-    command.arg("bench").args(args.split_whitespace()).args(["--json", "--port", &addr.port().to_string()]);
+    command.arg("bench").args(args.split_whitespace()).arg("--json");
+    // Otherwise they say it themselves.
+    if let Some(addr) = addr.into() {
+        command.args(["--port", &addr.port().to_string()]);
+    }
     let output = output_within(&mut command, Duration::from_secs(120));
     let text = String::from_utf8_lossy(&output.stdout);
     let report = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args}: {error}: `{text}`, {output:?}"));
@@ -25,7 +30,8 @@ fn bench(addr: SocketAddr, args: &str) -> (Value, Output) {
 /// The same again and again until it has done enough: where the machine is busy, the time may be over before anything has
 /// begun, or what was due at its end may not have been sent.
 #[track_caller]
-fn bench_until(addr: SocketAddr, args: &str, enough: impl Fn(&Value) -> bool) -> (Value, Output) {
+fn bench_until(addr: impl Into<Option<SocketAddr>>, args: &str, enough: impl Fn(&Value) -> bool) -> (Value, Output) {
+    let addr = addr.into();
     for _ in 0..10 {
         let (report, output) = bench(addr, args);
         if enough(&report) {
@@ -38,13 +44,13 @@ fn bench_until(addr: SocketAddr, args: &str, enough: impl Fn(&Value) -> bool) ->
 
 /// Once, where everything has to go well.
 #[track_caller]
-fn bench_ok(addr: SocketAddr, args: &str) -> Value {
+fn bench_ok(addr: impl Into<Option<SocketAddr>>, args: &str) -> Value {
     bench_ok_until(addr, args, |_| true)
 }
 
 /// Until it has done enough; everything has to go well each time.
 #[track_caller]
-fn bench_ok_until(addr: SocketAddr, args: &str, enough: impl Fn(&Value) -> bool) -> Value {
+fn bench_ok_until(addr: impl Into<Option<SocketAddr>>, args: &str, enough: impl Fn(&Value) -> bool) -> Value {
     let is_ok = |report: &Value| report["ok"] == true;
     let (report, output) = bench_until(addr, args, |report| !is_ok(report) || enough(report));
     assert_eq!((output.status.code(), &report["ok"]), (Some(0), &Value::Bool(true)), "{args}: {report:#}");
@@ -146,6 +152,56 @@ fn each_step_does_what_it_counts() {
         }
     }
     host.stop();
+}
+
+#[test]
+fn loads_come_by_whatever_a_broker_listens_with() {
+    let authority = Authority::new("authority");
+    let issued = authority.server(&["localhost", "127.0.0.1"]);
+    let dir = TempDir::new("bench-unix");
+    let unix = format!("unix:{}", dir.path().join("mqtt.sock").display());
+    let server = start(2, |builder| builder.listen(unix).listener(tls_listener(&issued)));
+    let urls: Vec<String> = server.local_urls().iter().map(ToString::to_string).collect();
+    let ca = dir.file("ca.pem", &authority.pem());
+    for (url, mqtt) in urls.iter().zip(["3.1.1", "3.1", "5"]) {
+        let trust = if url.starts_with("tls") { format!("--ca {}", ca.display()) } else { String::new() };
+        let messages = |report: &Value| published(report) > 0;
+        let steps = |report: &Value| steps_of(report).iter().all(|step| number(&step["operations"]) > 0);
+        let reach = format!("--url {url} {trust} --mqtt {mqtt}");
+        let moment = format!("--secs 0.1 --warm-up 0.05 {reach}");
+        for args in ["pairs --pairs 5 --qos 2 --threads 2", "fan-out --subscribers 7 --payload 40000 --window 2"] {
+            let report = bench_ok_until(None, &format!("{args} {moment}"), messages);
+            assert_eq!(report["transport"], url.split(':').next().unwrap());
+        }
+        bench_ok_until(None, &format!("ping --spin {moment}"), steps);
+        bench_ok_until(None, &format!("connect --at-once 2 --secs 0.3 --spin {reach}"), steps);
+        bench_ok_until(None, &format!("idle --connections 30 --secs 0.05 --keep-alive 4 {reach}"), steps);
+        bench_ok_until(None, &format!("retained --messages 100 --subscribers 3 {reach}"), steps);
+        bench_ok_until(None, &format!("offline --sessions 3 --messages 30 {reach}"), steps);
+    }
+    for more in ["--resume", "--tls 1.2", "--tls 1.2 --resume"] {
+        let args = format!("connect --at-once 2 --secs 0.3 --url {} --insecure {more}", urls[2]);
+        bench_ok_until(None, &args, |report| number(&steps_of(report)[0]["operations"]) > 0);
+    }
+    // A canary beside handshakes, of which each is one more answer.
+    let args = format!("handshakes --handshakes 30 --rounds 2 --canary {} --url {} --insecure", urls[0], urls[2]);
+    let report = bench_ok_until(None, &format!("{args} --rate 200 --secs 0.2 --warm-up 0.05"), |report| {
+        steps_of(report).iter().all(|step| number(&step["operations"]) > 0)
+    });
+    let names: Vec<&Value> = steps_of(&report).iter().map(|step| &step["step"]).collect();
+    assert_eq!(names, ["alone", "spinning", "shaking", "handshakes"]);
+    assert_eq!(
+        (number(&steps_of(&report)[3]["operations"]), report["p99_ratio"].is_number()),
+        (60, true),
+        "{report:#}"
+    );
+    // Whoever is not trusted is not spoken to.
+    let args = format!("bench ping --url {} --ca {}", urls[2], issued.certificate.display());
+    let output = host_output(args.split(' '));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("invalid peer certificate"), "{text}");
+    server.stop().expect("it stops");
 }
 
 #[test]

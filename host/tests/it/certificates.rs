@@ -18,6 +18,7 @@ pub(crate) struct Authority {
     dir: TempDir,
     issuer: Issuer<'static, KeyPair>,
     der: CertificateDer<'static>,
+    pem: String,
 }
 
 /// A certificate with its key, as files in PEM.
@@ -36,7 +37,7 @@ impl Authority {
         params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().expect("a key");
         let certificate = params.self_signed(&key).expect("a certificate");
-        Self { dir, issuer: Issuer::new(params, key), der: certificate.der().clone() }
+        Self { dir, issuer: Issuer::new(params, key), der: certificate.der().clone(), pem: certificate.pem() }
     }
 
     /// A certificate for a server with these names and addresses.
@@ -53,6 +54,11 @@ impl Authority {
             certificate: self.dir.file(&format!("{file}.pem"), &certificate.pem()),
             private_key: self.dir.file(&format!("{file}.key"), &key.serialize_pem()),
         }
+    }
+
+    /// Its own certificate, as PEM.
+    pub(crate) fn pem(&self) -> String {
+        self.pem.clone()
     }
 
     /// What a client needs that trusts this authority.
