@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use crate::control::ControlError;
 use crate::limits::LimitError;
-use crate::listener::UrlError;
+use crate::listener::{ListenerUrl, UrlError};
 use crate::plugin::LoadError;
 use crate::privileges::PrivilegesError;
 
@@ -34,8 +34,8 @@ pub enum Error {
     NobodyDecides {
         /// The listener's name.
         name: String,
-        /// Its address.
-        addr: SocketAddr,
+        /// Where it listens. If only this machine reaches that, a proxy on it passes others on.
+        url: ListenerUrl,
     },
     /// The server cannot go on as the user that was named.
     Privileges(PrivilegesError),
@@ -107,13 +107,7 @@ impl fmt::Display for Error {
             Self::Listen { addr, source } => {
                 write!(f, "cannot listen on {addr}: {source}. {}", listen_hint(*addr, source))
             }
-            Self::NobodyDecides { name, addr } => write!(
-                f,
-                "will not listen at {name}: other machines can reach it, and no plugin decides who may connect. \
-                 Load a plugin with handle_connect or handle_auth, listen on 127.0.0.1:{port} or [::1]:{port}, \
-                 or allow everybody with --allow-anonymous",
-                port = addr.port()
-            ),
+            Self::NobodyDecides { name, url } => nobody_decides(f, name, url),
             Self::Privileges(error) => write!(f, "cannot go on as another user: {error}"),
             Self::Workers { got } => {
                 let range = crate::Server::WORKERS;
@@ -130,6 +124,23 @@ impl fmt::Display for Error {
                  `stop` or its `Drop`"
             ),
         }
+    }
+}
+
+fn nobody_decides(f: &mut fmt::Formatter<'_>, name: &str, url: &ListenerUrl) -> fmt::Result {
+    const LOAD: &str = "and no plugin decides who may connect. Load a plugin with handle_connect or handle_auth";
+    match url.addr().filter(|_| !url.is_local()) {
+        Some(addr) => write!(
+            f,
+            "will not listen at {name}: other machines can reach it, {LOAD}, listen on 127.0.0.1:{port} or [::1]:{port}, or \
+             allow everybody with --allow-anonymous",
+            port = addr.port()
+        ),
+        None => write!(
+            f,
+            "will not listen at {name}: other machines can reach it through the proxies of its proxy_from, {LOAD}, or allow \
+             everybody with --allow-anonymous"
+        ),
     }
 }
 

@@ -14,6 +14,7 @@ pub use self::rules::ClientRules;
 pub(crate) use self::rules::Common;
 pub use self::tcp::{TcpConfig, TcpKeepAlive};
 pub use self::url::{ListenerUrl, Place, Scheme, UrlError};
+use crate::proxy::Networks;
 
 /// The settings of one listener.
 ///
@@ -32,6 +33,9 @@ pub struct ListenerConfig {
     pub tls: TlsConfig,
     /// How its sockets behave.
     pub tcp: TcpConfig,
+    /// Whose PROXY protocol headers are believed. Not empty: each connection has to begin with such a header, and whoever is
+    /// not in these networks is closed at once. Default: none, and nobody says more than its own address.
+    pub proxy_from: Networks,
     /// Permissions of the socket's file, for `unix:`. Who may write to it may connect. Default: 0660, the user and the group.
     pub unix_mode: u32,
     /// What holds for its clients alone.
@@ -43,7 +47,8 @@ impl ListenerConfig {
     #[must_use]
     pub fn new(url: ListenerUrl) -> Self {
         let (tls, tcp) = (TlsConfig::default(), TcpConfig::default());
-        Self { url, name: None, tls, tcp, unix_mode: 0o660, rules: ClientRules::default() }
+        let (proxy_from, rules) = (Networks::default(), ClientRules::default());
+        Self { url, name: None, tls, tcp, proxy_from, unix_mode: 0o660, rules }
     }
 
     /// Its name, as the log and handlers have it.

@@ -7,6 +7,7 @@
 //! [`handshake_timeout`](Limits::handshake_timeout), and while there is no room, who comes waits in the kernel's queue.
 
 mod guest;
+mod proxied;
 #[cfg(test)]
 mod tests;
 
@@ -239,6 +240,10 @@ impl Anteroom {
     }
 
     fn take_in(&mut self, accepted: Accepted, now: Millis) {
+        if !accepted.may_say_who_it_is() {
+            let Accepted { peer, listener, .. } = accepted;
+            return tracing::debug!(listener = listener.name(), %peer, "a connection is refused: it is not in proxy_from");
+        }
         let mut guest = match Guest::new(accepted, self.places.take()) {
             Ok(guest) => guest,
             Err(error) => return tracing::warn!(%error, "a connection was not accepted"),

@@ -18,6 +18,7 @@ use crate::clock::Millis;
 use crate::core::ListenerProfile;
 use crate::error::Error;
 use crate::listener::{ListenerConfig, ListenerUrl, Place, Scheme, TcpConfig};
+use crate::proxy::Networks;
 use crate::unix_socket::{BindError, UnixSocket};
 
 /// First and longest pause after the process or the system has run out of something, in milliseconds.
@@ -35,6 +36,15 @@ pub(super) struct Accepted {
     pub(super) fd: OwnedFd,
     pub(super) peer: SocketAddr,
     pub(super) listener: Listener,
+}
+
+impl Accepted {
+    /// Whether it comes from where a header of the PROXY protocol is believed, if it has to begin with one.
+    pub(super) fn may_say_who_it_is(&self) -> bool {
+        let proxies = &self.listener.doors().proxies;
+        let peer = (self.listener.url().scheme != Scheme::Unix).then(|| self.peer.ip());
+        proxies.is_empty() || proxies.contains(peer)
+    }
 }
 
 /// A listening socket. Its clones accept from the same queue, so that each thread has one; with the last one it is closed.
@@ -70,6 +80,8 @@ impl AsFd for Socket {
 /// What a connection goes through before there is MQTT.
 #[derive(Debug, Default)]
 pub(super) struct Doors {
+    /// Where proxies are, if connections come through one.
+    pub(super) proxies: Networks,
     pub(super) tls: Option<Acceptor>,
 }
 
@@ -192,12 +204,12 @@ impl Doors {
             return Err(format!("there are no {} listeners yet", scheme.name()));
         }
         let tls = scheme.has_tls().then(|| Acceptor::new(&config.tls)).transpose()?;
-        Ok(Self { tls })
+        Ok(Self { proxies: config.proxy_from.clone(), tls })
     }
 
     /// Whether there is nothing to go through.
     fn are_open(&self) -> bool {
-        self.tls.is_none()
+        self.proxies.is_empty() && self.tls.is_none()
     }
 }
 

@@ -190,7 +190,7 @@ mod tests {
         let table: [(OwnedFd, &str); 3] = [
             (UdpSocket::bind("127.0.0.1:0").unwrap().into(), "passed as x: it takes datagrams"),
             (unbound, "it does not listen"),
-            (std::fs::File::open("/dev/null").unwrap().into(), "expected a listening socket"),
+            (std::fs::File::open("/dev/null").unwrap().into(), "Expected a listening socket"),
         ];
         for (fd, expected) in table {
             let error = PassedSocket::new(fd, Some("x".to_owned())).unwrap_err().to_string();

@@ -40,10 +40,10 @@ impl ListenerConfig {
         profile.plugins = self.plugins(&name, chain)?;
         profile.allow_anonymous = self.rules.allow_anonymous.unwrap_or(allow_anonymous);
         profile.username_from = self.rules.username_from;
-        let addr = url.addr().filter(|_| !url.is_local());
-        if let Some(addr) = addr.filter(|_| !profile.allow_anonymous && !chain.decides_on_connections(profile.plugins))
-        {
-            return Err(Error::NobodyDecides { name, addr });
+        // A proxy on this machine passes others on.
+        let is_local = url.is_local() && self.proxy_from.is_empty();
+        if !is_local && !profile.allow_anonymous && !chain.decides_on_connections(profile.plugins) {
+            return Err(Error::NobodyDecides { name, url: url.clone() });
         }
         Ok(profile)
     }

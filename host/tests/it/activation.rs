@@ -89,7 +89,7 @@ fn socket_that_is_for_no_listener_is_an_error() {
 fn passed_socket_that_other_machines_reach_needs_somebody_who_decides() {
     let open = TcpListener::bind("0.0.0.0:0").unwrap();
     let mut process = Process::spawn_with_stdin(&mut with_sockets([&open, &socket().0], &[]));
-    process.wait_log_of(&["will not listen on 0.0.0.0:", "no plugin decides who may connect"]);
+    process.wait_log_of(&["will not listen at 0.0.0.0:", "no plugin decides who may connect"]);
     assert_eq!(process.wait().code(), Some(2));
 }
 

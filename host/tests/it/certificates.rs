@@ -101,7 +101,11 @@ impl Wire for TlsWire {
 
 /// A client over TLS, its handshake not begun.
 pub(crate) fn tls_open(addr: SocketAddr, config: impl Into<Arc<ClientConfig>>, version: u8) -> Client<TlsWire> {
-    let socket = TcpStream::connect(addr).expect("the server accepts");
+    tls_over(TcpStream::connect(addr).expect("the server accepts"), config, version)
+}
+
+/// The same over a connection that there is already.
+pub(crate) fn tls_over(socket: TcpStream, config: impl Into<Arc<ClientConfig>>, version: u8) -> Client<TlsWire> {
     socket.set_nodelay(true).unwrap();
     let name = ServerName::try_from("localhost").expect("a name");
     let connection = ClientConnection::new(config.into(), name).expect("a configuration");

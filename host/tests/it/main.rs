@@ -25,6 +25,7 @@ mod mqtt;
 mod plugins;
 mod pool;
 mod protocol;
+mod proxied;
 mod pump;
 mod restart;
 mod secrets;

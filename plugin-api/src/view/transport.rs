@@ -205,7 +205,7 @@ impl<'a> Certificate<'a> {
         self.raw.alternative_names.as_slice().iter().map(|name| (NameKind::from_number(name.kind), name.name.as_str()))
     }
 
-    /// SHA-256 of its encoding.
+    /// SHA-256 of its encoding; zeros only if a proxy has verified it, and has told its common name and nothing more.
     #[must_use]
     pub fn sha256(&self) -> &'a [u8; 32] {
         &self.raw.sha256

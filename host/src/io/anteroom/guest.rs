@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags, sockopt};
 
-use super::{Arrived, Place};
+use super::{Arrived, Place, proxied};
 use crate::core::peer::{PeerDetails, TransportKind, UnixCredentials};
 use crate::io::listener::{Accepted, Listener};
 use crate::io::tls::{Handshake, Records};
@@ -32,6 +32,8 @@ pub(super) enum Step {
 /// The door that a guest stands at.
 #[derive(Debug)]
 enum Door {
+    /// A proxy says first whose connection it is.
+    Proxy,
     Tls(Box<Records>),
     /// None any more.
     Through(Option<Box<Transform>>),
@@ -57,13 +59,20 @@ pub(super) struct Guest {
     place: Place,
 }
 
+impl Door {
+    /// The first one that is not for proxies.
+    fn behind_proxy(listener: &Listener) -> Result<Self, rustls::Error> {
+        Ok(match &listener.doors().tls {
+            Some(acceptor) => Self::Tls(Box::new(acceptor.accept()?)),
+            None => Self::Through(None),
+        })
+    }
+}
+
 impl Guest {
     pub(super) fn new(accepted: Accepted, place: Place) -> Result<Self, rustls::Error> {
         let Accepted { fd, peer, listener } = accepted;
-        let door = match &listener.doors().tls {
-            Some(acceptor) => Door::Tls(Box::new(acceptor.accept()?)),
-            None => Door::Through(None),
-        };
+        let door = if listener.doors().proxies.is_empty() { Door::behind_proxy(&listener)? } else { Door::Proxy };
         let details = PeerDetails { transport: kind(listener.url().scheme), ..PeerDetails::default() };
         Ok(Self {
             fd,
@@ -99,7 +108,7 @@ impl Guest {
         }
         let transform = match door {
             Door::Through(transform) => transform,
-            Door::Tls(_) => None,
+            Door::Proxy | Door::Tls(_) => None,
         };
         let details = Some(Box::new(details));
         Arrived { fd, peer, listener, details, transform, unread, flow, _place: place }
@@ -137,6 +146,14 @@ impl Guest {
 
     /// Goes through as many doors as what was read opens. The error says what the peer has done wrong.
     fn go_on(&mut self, buffers: &mut Buffers) -> Result<(), String> {
+        if matches!(self.door, Door::Proxy) {
+            let tls_ended = self.listener.doors().tls.is_none();
+            let read = proxied::read(&mut self.unread, &mut self.peer, &mut self.details, tls_ended);
+            if !read.map_err(|error| format!("is refused: {error}"))? {
+                return Ok(());
+            }
+            self.door = Door::behind_proxy(&self.listener).map_err(|error| error.to_string())?;
+        }
         if let Door::Tls(records) = &mut self.door {
             let mut at = 0;
             let state = records.shake_hands(&mut self.unread, &mut at, &mut self.unsent);
