@@ -5,15 +5,13 @@ use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
-use host::Limits;
-use host::control::Place;
-use host::limits::{SETTINGS, Setting, Value};
+use host::ListenerConfig;
+use host::config::{self, Given, LOG_KEYS, Layer, LogFilter, PluginConfig, SERVER_KEYS, option_of};
+use host::limits::{Kind, SETTINGS, Setting, Value};
 use host::listener::ListenerUrl;
 
 use crate::bench_command::{BenchConfig, LowBench};
 use crate::commands::{self, CommandConfig, Usage};
-use crate::config;
-use crate::log::{LogFilter, LogFormat};
 
 const LONG_ABOUT: &str = "\
 An MQTT broker (3.1, 3.1.1 and 5.0) whose logic is in handlers: shared libraries that decide who may connect, publish \
@@ -34,8 +32,8 @@ Examples:
       Two handlers, the first with its configuration from a file; serve other machines.
   host --listen 127.0.0.1:1883 --listen '[::1]:1883' --workers 2 --log debug
       Two listeners, two threads, more to read.
-  host --config host.toml --connections-max 5000 --packet-bytes-max 256KiB
-      Bounds from the table [limits] of a file, two of them from the command line, which wins.
+  host --config host.toml --connections-max 5000
+      All from a file (`host config default` prints one), but for a bound from the command line, which wins.
   host check ./libacl.so --plugin-config @acl.json --config host.toml
       Load and validate, print what it is and what it decides, and leave.
   host swap --plugin ./libacl.so --canary 10%
@@ -47,7 +45,12 @@ Examples:
 Signals:
   SIGINT, SIGTERM   Stop: accept nobody, tell the clients, send what is to be sent (3 s at most),
                     let the plugins end (3 s at most). Once more: leave at once.
-  SIGHUP            Swap each plugin whose file has changed, as `host swap` does.
+  SIGHUP            Read the configuration anew, and swap each plugin whose file has changed, as
+                    `host reload` does.
+
+Environment:
+  HOST_…            Each option can be given as a variable: HOST_WORKERS=2 is --workers 2. What is on the
+                    command line counts before the environment, and that before the file.
 
 Exit codes:
   0   Stopped as asked, or everything checked is in order.
@@ -84,6 +87,9 @@ enum LowCommand {
     /// otherwise. A plugin's `init` and `stop` run, so that its configuration is really checked, but no listener is opened.
     #[command(override_usage = "host check [OPTIONS] <PLUGIN>...\n       host check [OPTIONS] --config <FILE>")]
     Check(LowCheck),
+    /// Look for mistakes in a configuration file, or print one with everything that it may say.
+    #[command(subcommand, arg_required_else_help = true)]
+    Config(LowConfig),
     /// Put a load on an MQTT broker, this one or any other, and measure it.
     ///
     /// Everything that comes is checked: its number, its order, and that it came once. With --pid, the broker's CPU time and
@@ -113,39 +119,12 @@ struct LowRun {
     /// [default: tcp://127.0.0.1:1883]
     #[arg(long, value_name = "URL")]
     listen: Vec<ListenerUrl>,
-    /// Configuration as TOML: a table [limits], with the bounds below as keys (packet_bytes_max = "1MiB").
+    /// Configuration as TOML: `host config default` prints one with all that it may say.
     ///
-    /// What is on the command line counts before what is in the file.
+    /// What is on the command line counts before the environment (HOST_WORKERS=2), and that before the file. Where one of
+    /// them names plugins or listeners, those of what counts less do not count at all.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Threads that serve clients, from 1 to 64. [default: one per core]
-    #[arg(long, value_name = "N", value_parser = worker_count)]
-    workers: Option<usize>,
-    /// What to log, to stderr: off, error, warn, info, debug or trace.
-    ///
-    /// Or a list of targets with their levels, such as `info,host::plugin=debug`; what stands alone is for all others.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    log: LogFilter,
-    /// One line for people, or one JSON object a line for programs.
-    #[arg(long, value_name = "FORMAT", value_enum, default_value = "human")]
-    log_format: LogFormat,
-    /// Where commands (`host swap`, `host plugins` and others) reach this host: the path of a socket, or none.
-    ///
-    /// Only this user and root may use it. Where the default is taken by another host of this user, there is none, which the
-    /// log says; a path that is taken is an error.
-    ///
-    /// [default: $XDG_RUNTIME_DIR/host.sock, or /tmp/host-UID/control.sock where there is no such directory]
-    #[arg(long, value_name = "PATH|none")]
-    control: Option<Place>,
-    /// Let everybody connect, from everywhere, where no plugin decides on connections.
-    #[arg(long)]
-    allow_anonymous: bool,
-    /// The user that host goes on as once it listens and has read certificates and keys; for a host that is started as root.
-    ///
-    /// Plugins are loaded as that user, and what is read anew later (certificates, keys, this configuration) has to be
-    /// readable for it. Ports below 1024 cannot be opened any more.
-    #[arg(long, value_name = "NAME")]
-    user: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -167,17 +146,39 @@ struct LowCheck {
     log: LogFilter,
 }
 
+#[derive(Debug, Subcommand)]
+enum LowConfig {
+    /// Look for mistakes: in the file, the environment and the files that they name. Prints what differs from the defaults.
+    ///
+    /// Plugins are loaded with their configurations, and certificates and keys are read, but no listener is opened. Exits with
+    /// 0 if all is in order, and with 2 otherwise.
+    Check {
+        /// The file. [default: HOST_CONFIG, or none]
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// What to log, to stderr, of what the plugins say: off, error, warn, info, debug or trace.
+        #[arg(long, value_name = "LEVEL", default_value = "warn")]
+        log: LogFilter,
+    },
+    /// Print a configuration file with every key, its meaning, its unit and its default, all as comments.
+    Default,
+}
+
 /// What is to be done, valid and complete.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Config {
     /// Serve.
-    Run(RunConfig),
+    Run(Box<RunConfig>),
     /// Load, print and leave.
-    Check(CheckConfig),
+    Check(Box<CheckConfig>),
+    /// Look at all that a server would be told.
+    CheckAll(Box<RunConfig>, LogFilter),
+    /// Print a configuration file.
+    PrintDefault,
     /// Ask a host that runs.
     Command(CommandConfig),
     /// Put a load on a broker.
-    Bench(BenchConfig),
+    Bench(Box<BenchConfig>),
 }
 
 /// Plugins and a configuration file to look at.
@@ -185,38 +186,29 @@ pub(crate) enum Config {
 pub(crate) struct CheckConfig {
     pub(crate) plugins: Vec<PluginConfig>,
     /// The file and what it says; `None` if there is none to be looked at.
-    pub(crate) file: Option<(PathBuf, Limits)>,
+    pub(crate) file: Option<(PathBuf, config::Config)>,
     pub(crate) log: LogFilter,
 }
 
 /// A server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RunConfig {
-    pub(crate) plugins: Vec<PluginConfig>,
-    /// Where to listen; empty for the default.
-    pub(crate) listen: Vec<ListenerUrl>,
-    /// Number of workers; `None` for the default.
-    pub(crate) workers: Option<usize>,
-    pub(crate) log: LogFilter,
-    pub(crate) log_format: LogFormat,
-    pub(crate) allow_anonymous: bool,
-    pub(crate) user: Option<String>,
-    pub(crate) control: Place,
-    pub(crate) limits: Limits,
+    pub(crate) config: config::Config,
+    /// The file that was read.
+    pub(crate) file: Option<PathBuf>,
+    /// Sentences about what looks like a mistake in the environment.
+    pub(crate) doubts: Vec<String>,
 }
 
-/// A plugin and the text of its configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PluginConfig {
-    pub(crate) path: PathBuf,
-    pub(crate) config: String,
-    /// Where the text comes from, in words.
-    pub(crate) source: String,
-}
+/// The variables of a process.
+pub(crate) type Variables = Vec<(OsString, OsString)>;
 
 /// Reads the command line. `--help`, `--version` and errors are printed by [`clap::Error::exit`], which ends the process
 /// with 0 or 2.
-pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Config, Usage> {
+pub(crate) fn parse(
+    typed: impl IntoIterator<Item = OsString>,
+    variables: impl FnOnce() -> Variables,
+) -> Result<Config, Usage> {
     let matches = command().try_get_matches_from(typed)?;
     let LowArgs { command, run } = LowArgs::from_arg_matches(&matches)?;
     match command {
@@ -227,68 +219,92 @@ pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Config,
                 false => ("as_served", "--plugin", check.as_served),
             };
             let plugins = join_plugins(matches, id, what, paths, check.plugin_config)?;
-            let file = match check.config {
-                Some(file) => Some((file.clone(), limits(Some(&file), None)?)),
-                None => None,
+            let read = |file: PathBuf| Ok((file.clone(), put_together(&[read_file(&file)?])?));
+            let file = check.config.map(read).transpose().map_err(usage)?;
+            Ok(Config::Check(Box::new(CheckConfig { plugins, file, log: check.log })))
+        }
+        Some(LowCommand::Config(LowConfig::Check { file, log })) => {
+            let run = complete(file, variables(), Layer::default()).map_err(usage)?;
+            Ok(Config::CheckAll(Box::new(run), log))
+        }
+        Some(LowCommand::Config(LowConfig::Default)) => Ok(Config::PrintDefault),
+        Some(LowCommand::Bench(bench)) => Ok(Config::Bench(Box::new(bench.into_config()?))),
+        Some(LowCommand::Running(command)) => command.into_config().map(Config::Command),
+        None => {
+            let plugins = join_plugins(&matches, "plugin", "--plugin", run.plugin, run.plugin_config)?;
+            let listeners: Vec<_> = run.listen.into_iter().map(ListenerConfig::new).collect();
+            let typed = Layer {
+                server: given(&matches, "", SERVER_KEYS),
+                log: given(&matches, "log", LOG_KEYS),
+                limits: given(&matches, "limits", SETTINGS),
+                listeners: Some(listeners).filter(|all| !all.is_empty()),
+                plugins: Some(plugins).filter(|all| !all.is_empty()),
             };
-            return Ok(Config::Check(CheckConfig { plugins, file, log: check.log }));
+            Ok(Config::Run(Box::new(complete(run.config, variables(), typed).map_err(usage)?)))
         }
-        Some(LowCommand::Bench(bench)) => return Ok(Config::Bench(bench.into_config()?)),
-        Some(LowCommand::Running(command)) => return command.into_config().map(Config::Command),
-        None => {}
     }
-    Ok(Config::Run(RunConfig {
-        plugins: join_plugins(&matches, "plugin", "--plugin", run.plugin, run.plugin_config)?,
-        listen: run.listen,
-        workers: run.workers,
-        log: run.log,
-        log_format: run.log_format,
-        allow_anonymous: run.allow_anonymous,
-        user: run.user,
-        control: run.control.unwrap_or_default(),
-        limits: limits(run.config.as_deref(), Some(&matches))?,
-    }))
 }
 
-/// The command line: what [`LowArgs`] says, and an option for each bound, which the short help leaves out.
+/// Puts the file, the environment and what was typed together.
+fn complete(file: Option<PathBuf>, variables: Variables, typed: Layer) -> Result<RunConfig, String> {
+    let named =
+        |(name, value): &(OsString, OsString)| (name == "HOST_CONFIG" && !value.is_empty()).then(|| value.into());
+    let file = file.or_else(|| variables.iter().find_map(named));
+    let (environment, doubts) = Layer::of_environment(variables)?;
+    let read = file.as_deref().map(read_file).transpose()?.unwrap_or_default();
+    Ok(RunConfig { config: put_together(&[read, environment, typed])?, file, doubts })
+}
+
+fn read_file(file: &Path) -> Result<Layer, String> {
+    Layer::read(file)
+}
+
+fn put_together(layers: &[Layer]) -> Result<config::Config, String> {
+    config::Config::of(layers)
+}
+
+/// The command line: what [`LowArgs`] says, and an option for each key of the server and the log and for each bound; these
+/// the short help leaves out.
 fn command() -> Command {
-    LowArgs::command().args(SETTINGS.iter().map(option))
+    LowArgs::command()
+        .args(SERVER_KEYS.iter().filter_map(|setting| option("", setting, &Default::default())))
+        .args(LOG_KEYS.iter().filter_map(|setting| option("log", setting, &Default::default())))
+        .args(SETTINGS.iter().filter_map(|setting| option("limits", setting, &Default::default())))
 }
 
-fn option(setting: &'static Setting) -> Arg {
-    let default = Some(setting.show(&Limits::default())).filter(|text| !text.is_empty());
-    let default = default.unwrap_or_else(|| "none".to_owned());
+fn option<T>(table: &str, setting: &'static Setting<T>, defaults: &T) -> Option<Arg> {
+    let option = option_of(table, setting.name)?;
+    let about = setting.about.trim();
+    let default = Some(setting.show(defaults)).filter(|text| !text.is_empty());
+    let default = default.unwrap_or_else(|| setting.unset.to_owned());
     let past = if setting.beyond.starts_with("if ") { "" } else { "past it: " };
-    Arg::new(setting.name)
-        .long(setting.flag())
+    let arg = Arg::new(option.clone())
+        .long(option)
         .value_name(setting.kind.placeholder())
-        .value_parser(move |text: &str| setting.parse(text).map_err(|expected| format!("expected {expected}")))
-        .help_heading(format!("Limits: {}", setting.heading.to_lowercase()))
-        .hide_short_help(true)
-        .help(format!("{} [default: {default}] [{past}{}]", setting.about.trim(), setting.beyond))
+        .value_parser(move |text: &str| setting.parse(text));
+    if table == "limits" {
+        let arg = arg.help_heading(format!("Limits: {}", setting.heading.to_lowercase())).hide_short_help(true);
+        return Some(arg.help(format!("{about} [default: {default}] [{past}{}]", setting.beyond)));
+    }
+    let first = about.split_once([';', '.', ':']).map_or(about, |(first, _)| first).to_owned();
+    // What is to be switched on needs no value.
+    Some(match setting.kind {
+        Kind::Flag => {
+            let arg = arg.num_args(0..=1).require_equals(true).default_missing_value("true");
+            arg.help(first).long_help(about)
+        }
+        _ => arg.help(first).long_help(format!("{about} [default: {default}]")),
+    })
 }
 
-/// The defaults, in their place what the file says, and in its place what was typed.
-fn limits(file: Option<&Path>, typed: Option<&ArgMatches>) -> Result<Limits, clap::Error> {
-    let mut limits = Limits::default();
-    if let Some(file) = file {
-        config::read(file).map_err(usage)?.apply(&mut limits);
-    }
-    let typed = |setting: &Setting| typed.and_then(|matches| matches.get_one::<Value>(setting.name));
-    for setting in SETTINGS {
-        if let Some(value) = typed(setting) {
-            setting.apply(&mut limits, value);
-        }
-    }
-    limits.check().map_err(|error| {
-        let option = Setting::find(error.name).filter(|setting| typed(setting).is_some());
-        usage(match (option, file) {
-            (Some(setting), _) => format!("{error} (--{})", setting.flag()),
-            (None, Some(file)) => format!("{}: {error}", file.display()),
-            (None, None) => error.to_string(),
-        })
-    })?;
-    Ok(limits)
+/// What was typed of the keys of a table.
+fn given<T>(matches: &ArgMatches, table: &str, settings: &'static [Setting<T>]) -> Vec<Given<T>> {
+    let given = |setting: &'static Setting<T>| {
+        let option = option_of(table, setting.name)?;
+        let value = matches.get_one::<Value>(&option)?.clone();
+        Some(Given { setting, value, place: format!("--{option}") })
+    };
+    settings.iter().filter_map(given).collect()
 }
 
 /// Gives each configuration to the plugin that stands before it.
@@ -348,13 +364,6 @@ pub(crate) fn usage(message: String) -> clap::Error {
     clap::Error::raw(ErrorKind::ValueValidation, message + "\n")
 }
 
-fn worker_count(typed: &str) -> Result<usize, String> {
-    let count = typed.parse().ok().filter(|count| host::Server::WORKERS.contains(count));
-    count.ok_or_else(|| {
-        format!("expected a number from {} to {}", host::Server::WORKERS.start(), host::Server::WORKERS.end())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use host::control::protocol::{Request, Swap};
@@ -363,12 +372,12 @@ mod tests {
 
     fn parse_line(line: &str) -> Result<Config, String> {
         let typed = std::iter::once("host").chain(line.split_whitespace());
-        parse(typed.map(OsString::from)).map_err(|error| error.to_string())
+        parse(typed.map(OsString::from), Vec::new).map_err(|error| error.to_string())
     }
 
     fn plugins(line: &str) -> Vec<(String, String)> {
         let plugins = match parse_line(line).unwrap() {
-            Config::Run(run) => run.plugins,
+            Config::Run(run) => run.config.plugins,
             Config::Check(check) => check.plugins,
             other => panic!("{other:?} has no plugins"),
         };
@@ -383,10 +392,7 @@ mod tests {
     #[test]
     fn nothing_typed_is_a_server_with_defaults() {
         let Config::Run(run) = parse_line("").unwrap() else { panic!("not a server") };
-        assert_eq!((run.plugins.len(), run.listen.len(), run.workers), (0, 0, None));
-        assert!(!run.allow_anonymous);
-        assert_eq!(run.control, Place::Default);
-        assert_eq!(run.limits, Limits::default());
+        assert_eq!(run.config, config::Config::default());
     }
 
     #[test]
@@ -394,22 +400,56 @@ mod tests {
         let line = "--packet-bytes-max 1MiB --connect-timeout 1500ms --session-expiry-secs-max never --receive-maximum=7 \
                     --retain-available false --queue-full drop-oldest --server-reference b.example --maximum-qos 1";
         let Config::Run(run) = parse_line(line).unwrap() else { panic!("not a server") };
-        assert_eq!(run.limits.packet_bytes_max, 1 << 20);
-        assert_eq!(run.limits.connect_timeout, std::time::Duration::from_millis(1500));
-        assert_eq!(run.limits.session_expiry_secs_max, u32::MAX);
-        assert_eq!(run.limits.receive_maximum, 7);
-        assert!(!run.limits.retain_available);
-        assert_eq!(run.limits.queue_full, host::limits::QueueFull::DropOldest);
-        assert_eq!(run.limits.server_reference.as_deref(), Some("b.example"));
-        assert_eq!(run.limits.maximum_qos as u8, 1);
+        let limits = run.config.limits;
+        assert_eq!(limits.packet_bytes_max, 1 << 20);
+        assert_eq!(limits.connect_timeout, std::time::Duration::from_millis(1500));
+        assert_eq!(limits.session_expiry_secs_max, u32::MAX);
+        assert_eq!(limits.receive_maximum, 7);
+        assert!(!limits.retain_available);
+        assert_eq!(limits.queue_full, host::limits::QueueFull::DropOldest);
+        assert_eq!(limits.server_reference.as_deref(), Some("b.example"));
+        assert_eq!(limits.maximum_qos as u8, 1);
+    }
+
+    #[test]
+    fn command_line_counts_before_the_environment_and_that_before_the_file() {
+        let file = std::env::temp_dir().join(format!("host-cli-{}.toml", std::process::id()));
+        let text = "workers = 2\n[limits]\nreceive_maximum = 1\ntopic_alias_max = 1\nin_flight_max = 1\n\
+                    [[listener]]\nurl = \"127.0.0.1:1\"\n[[plugin]]\npath = \"a.so\"\n";
+        std::fs::write(&file, text).unwrap();
+        let variables = [
+            ("HOST_CONFIG", file.to_str().unwrap()),
+            ("HOST_TOPIC_ALIAS_MAX", "2"),
+            ("HOST_IN_FLIGHT_MAX", "2"),
+            ("HOST_PLUGIN", "b.so"),
+            ("HOST_PLUGINS", "c.so"),
+        ];
+        let variables = || variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let typed = ["host", "--in-flight-max", "3", "--allow-anonymous", "--listen", "127.0.0.1:2"];
+        let parsed = parse(typed.into_iter().map(OsString::from), variables);
+        std::fs::remove_file(&file).unwrap();
+        let Config::Run(run) = parsed.unwrap() else { panic!("not a server") };
+        let RunConfig { config, doubts, .. } = *run;
+        assert_eq!(config.server.workers, Some(2));
+        let limits = config.limits;
+        assert_eq!((limits.receive_maximum, limits.topic_alias_max, limits.in_flight_max), (1, 2, 3));
+        assert!(config.server.allow_anonymous);
+        assert_eq!(config.plugins.iter().map(|one| one.path.as_path()).collect::<Vec<_>>(), [Path::new("b.so")]);
+        assert_eq!(config.listeners, [ListenerConfig::new("127.0.0.1:2".parse().unwrap())]);
+        assert_eq!(doubts.len(), 1, "{doubts:?}");
+        let places: Vec<_> = config.said.iter().map(|said| said.place.rsplit('/').next().unwrap()).collect();
+        let in_file = |line| format!("{}:{line}", file.file_name().unwrap().to_str().unwrap());
+        let expected = [&in_file(1), "--allow-anonymous", &in_file(3), "HOST_TOPIC_ALIAS_MAX", "--in-flight-max"];
+        assert_eq!(places, expected);
     }
 
     #[test]
     fn short_help_stays_short() {
         let (short, long) = (command().render_help().to_string(), command().render_long_help().to_string());
-        assert!(short.lines().count() < 40, "{short}");
+        assert!(short.lines().count() < 45, "{short}");
         for setting in SETTINGS {
-            let option = format!("--{} <{}>", setting.flag(), setting.kind.placeholder());
+            let option = option_of("limits", setting.name).expect("it has one");
+            let option = format!("--{option} <{}>", setting.kind.placeholder());
             assert!(long.contains(&option) && !short.contains(&option), "{option}");
         }
     }
@@ -479,15 +519,22 @@ mod tests {
             ("--workers 0", "expected a number from 1 to 64"),
             ("--workers many", "expected a number from 1 to 64"),
             ("--log loud", "expected off, error, warn, info, debug or trace"),
-            ("--log-format xml", "human, json"),
+            ("--log-format xml", "expected human or json"),
             ("--receive-maximum 0", "'--receive-maximum <N>': expected a number from 1 to 65535"),
             ("--packet-bytes-max 16MB", "expected a size from 20 to 255MiB, such as 65536, 64KiB"),
+            ("--allow-anonymous=maybe", "expected true or false"),
             ("--idle-max 10", "expected a time from 0s to 365d, such as 500ms"),
             ("--queue-full oldest", "expected drop-newest or drop-oldest"),
             ("--check-payload-format", "a value is required"),
-            ("--keep-alive-secs-min 60 --keep-alive-secs-max 30", "which is 30s (--keep-alive-secs-min)"),
+            (
+                "--keep-alive-secs-min 60 --keep-alive-secs-max 30",
+                "--keep-alive-secs-min: the limit keep_alive_secs_min is 60s",
+            ),
             ("--config /no/such.toml", "cannot read the configuration /no/such.toml"),
             ("--idle-max 1s check a.so", "cannot be used with"),
+            ("config check /no/such.toml", "cannot read the configuration /no/such.toml"),
+            ("config", "Usage: host config"),
+            ("--workers 1 config default", "cannot be used with"),
             ("check", "<PLUGIN>"),
             ("check --plugin a.so b.so", "cannot be used with"),
             ("check --plugin-config {} --plugin a.so", "belongs to the --plugin before it"),

@@ -39,6 +39,7 @@
 pub mod bench;
 pub mod clock;
 pub mod codec;
+pub mod config;
 pub mod control;
 pub mod core;
 mod error;

@@ -2,13 +2,15 @@
 //! line, the keys of the configuration file and the rows of `host/LIMITS.md`.
 
 mod setting;
+pub(crate) mod value;
 
 use std::time::Duration;
 
 use plugin_api::{Callback, QoS};
 
-use self::setting::Field;
-pub use self::setting::{Kind, Setting, Value, parse_time};
+pub use self::setting::{Reload, Setting};
+use self::value::Field;
+pub use self::value::{Kind, Value, Word, parse_time};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -28,12 +30,22 @@ const SMALLEST_PACKETS: u64 = 20;
 /// MQTT can express Control Packets of 268,435,460 bytes; this leaves room for what a PUBLISH gets on its way, in bytes.
 const LARGEST_PACKET: u64 = 255 << 20;
 
+/// When a bound that is changed counts: as its row says, or, where that says nothing, when the server is started anew.
+macro_rules! reload {
+    () => {
+        Reload::Restart
+    };
+    ($reload:ident) => {
+        Reload::$reload
+    };
+}
+
 /// Makes [`Limits`], its default and [`SETTINGS`] from one table. A row is what the bound is for, its name, type, default
-/// and unit, what it may be, and what happens past it.
+/// and unit, what it may be, what happens past it, and when another one counts, if not only after a restart.
 macro_rules! limits {
     ($($heading:literal { $(
         $(#[doc = $about:literal])+
-        $name:ident: $type:ty = $default:expr, $kind:expr, $range:expr, $beyond:literal;
+        $name:ident: $type:ty = $default:expr, $kind:expr, $range:expr, $beyond:literal $(, $reload:ident)?;
     )+ })+) => {
         /// What one peer, one session or the whole server may use.
         ///
@@ -67,6 +79,8 @@ macro_rules! limits {
                 beyond: $beyond,
                 kind: $kind,
                 range: $range,
+                unset: "none",
+                reload: reload!($($reload)?),
                 get: |limits| limits.$name.get(),
                 set: |limits, value| limits.$name.set(value),
             },
@@ -482,14 +496,14 @@ mod tests {
             assert_eq!(limits, Limits::default(), "{}", setting.name);
             let other = match setting.kind {
                 Kind::Text => Value::Text("x".into()),
-                _ => Value::Number(if (setting.get)(&limits) == Value::Number(*setting.range.end()) {
+                _ => Value::Number(if setting.get(&limits) == Value::Number(*setting.range.end()) {
                     *setting.range.start()
                 } else {
                     *setting.range.end()
                 }),
             };
             setting.apply(&mut limits, &other);
-            assert_eq!((setting.get)(&limits), other, "{}", setting.name);
+            assert_eq!(setting.get(&limits), other, "{}", setting.name);
             assert_ne!(limits, Limits::default(), "{}", setting.name);
             assert_eq!(limits.check(), Ok(()), "{}", setting.name);
         }

@@ -1,8 +1,10 @@
 //! What a listener is asked to be: where it listens, what its clients speak there, and what holds for them alone.
 //!
 //! These are plain settings, as the command line or a configuration file gives them. What becomes of them is the business of
-//! `io` (sockets, TLS, WebSocket) and of the core (what holds for the clients of one listener).
+//! `io` (sockets, TLS, WebSocket) and of the core (what holds for the clients of one listener). Each field has a row in
+//! `listener/keys.rs`, which is its key in the file and its documentation.
 
+mod keys;
 mod rules;
 mod tcp;
 mod url;
@@ -10,6 +12,7 @@ mod url;
 use std::fmt;
 use std::path::PathBuf;
 
+pub use self::keys::LISTENER_KEYS;
 pub use self::rules::ClientRules;
 pub(crate) use self::rules::Common;
 pub use self::tcp::{TcpConfig, TcpKeepAlive};

@@ -2,34 +2,37 @@
 
 mod activation;
 mod bench_command;
+mod check;
 mod cli;
 mod commands;
-mod config;
 mod log;
 mod notify;
 mod show;
 
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use cli::{CheckConfig, Config, PluginConfig, RunConfig};
+use cli::{Config, RunConfig};
 use host::control::Control;
-use host::limits::{Limits, SETTINGS};
-use host::plugin::{Callback, Chain, Plugin, PluginSet, Services};
 use host::privileges::is_root;
-use host::{Error, ListenerConfig, Server, ServerHandle};
+use host::{Builder, Error, Server, ServerHandle};
 
 /// Exit code after a second signal: the way shells report a program that a signal has ended.
 const EXIT_INTERRUPTED: i32 = 128 + 2;
 
 fn main() -> ExitCode {
-    let outcome = match cli::parse(std::env::args_os()).unwrap_or_else(|usage| usage.exit()) {
-        Config::Run(config) => run(config),
-        Config::Check(config) => check(&config),
+    let variables = || std::env::vars_os().collect();
+    let outcome = match cli::parse(std::env::args_os(), variables).unwrap_or_else(|usage| usage.exit()) {
+        Config::Run(config) => run(*config),
+        Config::Check(config) => check::check(&config),
+        Config::CheckAll(config, log) => check::check_all(&config, &log),
+        Config::PrintDefault => {
+            show::print(&host::config::reference::default_file());
+            return ExitCode::SUCCESS;
+        }
         Config::Command(config) => return commands::run(&config),
         Config::Bench(config) => return bench_command::run(&config),
     };
@@ -45,30 +48,22 @@ fn main() -> ExitCode {
 }
 
 /// Serves until a signal comes, or the server fails.
-fn run(config: RunConfig) -> Result<(), Error> {
+fn run(RunConfig { config, doubts, .. }: RunConfig) -> Result<(), Error> {
     let system = |what| move |source| Error::System { what, source };
     let passed = activation::take()?;
-    log::start(&config.log, config.log_format).map_err(system("start a thread for the log"))?;
-    let mut builder = Server::builder().allow_anonymous(config.allow_anonymous).limits(config.limits);
-    for url in config.listen {
-        builder = builder.listener(ListenerConfig::new(url));
+    log::start(&config.log).map_err(system("start a thread for the log"))?;
+    for doubt in doubts {
+        tracing::warn!("{doubt}");
     }
-    for socket in passed {
-        tracing::info!("a listening socket was passed: {socket}");
-        builder = builder.socket(socket);
-    }
-    for plugin in config.plugins {
-        builder = builder.plugin(plugin.path, plugin.config);
-    }
-    if let Some(user) = &config.user {
-        builder = builder.user(user);
-    } else if is_root() {
+    if config.server.user.is_none() && is_root() {
         tracing::warn!(
             "host runs as root, and so do its plugins: with --user NAME it goes on as another user once it listens"
         );
     }
-    if let Some(workers) = config.workers {
-        builder = builder.workers(workers);
+    let mut builder = builder(&config);
+    for socket in passed {
+        tracing::info!("a listening socket was passed: {socket}");
+        builder = builder.socket(socket);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
     let runtime = runtime.map_err(system("start a runtime for signals"))?;
@@ -76,7 +71,7 @@ fn run(config: RunConfig) -> Result<(), Error> {
         // Before anything starts, so that no signal is missed.
         let mut signals = Signals::catch().map_err(system("wait for signals"))?;
         let hang_up = signal(SignalKind::hangup()).map_err(system("wait for signals"))?;
-        let control = Control::bind(&config.control)?;
+        let control = Control::bind(&config.server.control)?;
         let server = Arc::new(builder.start()?);
         let _served = control.serve(&server)?;
         notify::tell(notify::READY);
@@ -99,6 +94,24 @@ fn run(config: RunConfig) -> Result<(), Error> {
     // A plugin that does not return from a callback must not keep the program from ending.
     runtime.shutdown_background();
     outcome
+}
+
+/// A server as it is asked for.
+fn builder(config: &host::config::Config) -> Builder {
+    let mut builder = Server::builder().allow_anonymous(config.server.allow_anonymous).limits(config.limits.clone());
+    for listener in &config.listeners {
+        builder = builder.listener(listener.clone());
+    }
+    for plugin in &config.plugins {
+        builder = builder.plugin(&plugin.path, &plugin.config);
+    }
+    if let Some(user) = &config.server.user {
+        builder = builder.user(user);
+    }
+    if let Some(workers) = config.server.workers {
+        builder = builder.workers(workers);
+    }
+    builder
 }
 
 /// Waits on another thread, so that signals are still noticed.
@@ -142,52 +155,6 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
-        }
-    }
-}
-
-/// Loads the plugins as a server would, and prints what they are, and what the configuration file says.
-fn check(CheckConfig { plugins: configs, file, log }: &CheckConfig) -> Result<(), Error> {
-    let no_thread = |source| Error::System { what: "start a thread for the log", source };
-    log::start(log, log::LogFormat::Human).map_err(no_thread)?;
-    if let Some((file, limits)) = file {
-        print_limits(file, limits);
-    }
-    if configs.is_empty() {
-        return Ok(());
-    }
-    let services = Services::detached();
-    let load = |config: &PluginConfig| Plugin::load(&config.path, &config.config, &services);
-    let plugins = configs.iter().map(load).collect::<Result<Vec<_>, _>>()?;
-    let chain = Chain::new(plugins)?;
-    let join = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    for (plugin, config) in chain.plugins().iter().zip(configs) {
-        println!("{} {}", plugin.name(), plugin.version());
-        println!("  file        {}", config.path.display());
-        println!("  config      {}", config.source);
-        println!("  plugin-api  {}", plugin.api_version());
-        println!("  callbacks   {}", join(plugin.callbacks().iter().map(Callback::name).collect()));
-        let pooled: Vec<_> = plugin.callbacks().iter().filter(|callback| plugin.is_pooled(*callback)).collect();
-        if !pooled.is_empty() {
-            println!("  may block   {}", join(pooled.into_iter().map(Callback::name).collect()));
-        }
-    }
-    println!("chain: {}", chain.plugins().iter().map(|plugin| plugin.name()).collect::<Vec<_>>().join(" -> "));
-    println!("decides on connections: {}", if chain.decides_on_connections(PluginSet::ALL) { "yes" } else { "no" });
-    chain.stop();
-    Ok(())
-}
-
-/// Prints the bounds that a configuration file changes.
-fn print_limits(file: &Path, limits: &Limits) {
-    println!("{}", file.display());
-    if *limits == Limits::default() {
-        println!("  changes nothing");
-    }
-    for setting in SETTINGS {
-        let (value, default) = (setting.show(limits), setting.show(&Limits::default()));
-        if value != default {
-            println!("  {} = {value} (default {})", setting.name, if default.is_empty() { "none" } else { &default });
         }
     }
 }

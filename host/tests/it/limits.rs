@@ -21,13 +21,17 @@ fn table() -> String {
     for setting in SETTINGS {
         if setting.heading != heading {
             heading = setting.heading;
-            let _ = write!(text, "\n## {heading}\n\n| name | unit | default | what | Reason Code or action |\n");
-            text.push_str("| --- | --- | --- | --- | --- |\n");
+            let _ = write!(
+                text,
+                "\n## {heading}\n\n| name | unit | default | what | Reason Code or action | a change counts |\n"
+            );
+            text.push_str("| --- | --- | --- | --- | --- | --- |\n");
         }
         let default = setting.show(&Limits::default());
         let default = if default.is_empty() { "none".to_owned() } else { format!("`{default}`") };
         let (name, kind, about, beyond) = (setting.name, setting.kind, setting.about.trim(), setting.beyond);
-        let _ = writeln!(text, "| `{name}` | {kind} | {default} | {about} | {beyond} |");
+        let reload = setting.reload.name();
+        let _ = writeln!(text, "| `{name}` | {kind} | {default} | {about} | {beyond} | {reload} |");
     }
     text.push('\n');
     text
@@ -71,7 +75,7 @@ fn file_that_is_wrong_keeps_it_from_starting() {
         ("[limits]\n\nidle_max = 10\n", ":3: idle_max is 10: expected a time from 0s to 365d"),
         (
             "[limits]\nkeep_alive_secs_min = 60\nkeep_alive_secs_max = 30\n",
-            "host.toml: the limit keep_alive_secs_min is 60s, and has to be",
+            "host.toml:2: the limit keep_alive_secs_min is 60s, and has to be",
         ),
     ];
     for (text, expected) in table {
@@ -94,9 +98,10 @@ fn file_is_checked_without_a_server() {
         dir.file("host.toml", "[limits]\npacket_bytes_max = 65536\nserver_reference = \"b\"\nqueue_qos0 = false\n");
     let output = host_output(["check", "--config", file.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0));
+    let name = file.display();
     let expected = format!(
-        "{}\n  server_reference = b (default none)\n  packet_bytes_max = 64KiB (default 16MiB)\n",
-        file.display()
+        "{name}\n  limits.server_reference = b (default none; {name}:3)\n  limits.packet_bytes_max = 64KiB (default \
+         16MiB; {name}:2)\n"
     );
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
     let file = dir.file("same.toml", "[limits]\nmaximum_qos = 2\n");

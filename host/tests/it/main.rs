@@ -11,6 +11,7 @@ mod c;
 mod certificates;
 mod cli;
 mod clients;
+mod config;
 mod conformance;
 mod control;
 mod deferred;

@@ -1,0 +1,85 @@
+//! `host check` and `host config check`: all as for a server, but nobody is served.
+
+use std::io::Write as _;
+
+use host::config::{Config, LISTENER_KEYS, LogFilter, PluginConfig};
+use host::plugin::{Callback, Chain, Plugin, PluginSet, Services};
+use host::{Error, ListenerConfig};
+
+use crate::cli::{CheckConfig, RunConfig};
+use crate::log;
+
+/// Loads the plugins as a server would, and prints what they are, and what the configuration file says.
+pub(crate) fn check(CheckConfig { plugins: configs, file, log }: &CheckConfig) -> Result<(), Error> {
+    start_log(log)?;
+    if let Some((file, config)) = file {
+        println!("{}", file.display());
+        print_differences(config);
+    }
+    check_plugins(configs)
+}
+
+/// Looks at all that a server would be told, and prints what is not as by default.
+pub(crate) fn check_all(RunConfig { config, file, doubts }: &RunConfig, log: &LogFilter) -> Result<(), Error> {
+    start_log(log)?;
+    for doubt in doubts {
+        // Nothing can be done where it cannot be written.
+        let _ = writeln!(std::io::stderr(), "host: {doubt}");
+    }
+    match file {
+        Some(file) => println!("{}", file.display()),
+        None => println!("no file"),
+    }
+    print_differences(config);
+    for listener in &config.listeners {
+        println!("listener {}", listener.name());
+        let plain = ListenerConfig::new(listener.url.clone());
+        for setting in LISTENER_KEYS.iter().filter(|key| key.name == "url" || key.get(listener) != key.get(&plain)) {
+            println!("  {} = {}", setting.name, setting.show(listener));
+        }
+    }
+    check_plugins(&config.plugins)?;
+    println!("in order");
+    Ok(())
+}
+
+fn start_log(level: &LogFilter) -> Result<(), Error> {
+    let keys = log::keys_with(level);
+    log::start(&keys).map_err(|source| Error::System { what: "start a thread for the log", source })
+}
+
+fn check_plugins(configs: &[PluginConfig]) -> Result<(), Error> {
+    if configs.is_empty() {
+        return Ok(());
+    }
+    let services = Services::detached();
+    let load = |config: &PluginConfig| Plugin::load(&config.path, &config.config, &services);
+    let plugins = configs.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+    let chain = Chain::new(plugins)?;
+    let join = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    for (plugin, config) in chain.plugins().iter().zip(configs) {
+        println!("{} {}", plugin.name(), plugin.version());
+        println!("  file        {}", config.path.display());
+        println!("  config      {}", config.source);
+        println!("  plugin-api  {}", plugin.api_version());
+        println!("  callbacks   {}", join(plugin.callbacks().iter().map(Callback::name).collect()));
+        let pooled: Vec<_> = plugin.callbacks().iter().filter(|callback| plugin.is_pooled(*callback)).collect();
+        if !pooled.is_empty() {
+            println!("  may block   {}", join(pooled.into_iter().map(Callback::name).collect()));
+        }
+    }
+    println!("chain: {}", chain.plugins().iter().map(|plugin| plugin.name()).collect::<Vec<_>>().join(" -> "));
+    println!("decides on connections: {}", if chain.decides_on_connections(PluginSet::ALL) { "yes" } else { "no" });
+    chain.stop();
+    Ok(())
+}
+
+/// Prints what a configuration changes, with its place.
+fn print_differences(config: &Config) {
+    if config.said.is_empty() {
+        println!("  changes nothing");
+    }
+    for said in &config.said {
+        println!("  {} = {} (default {}; {})", said.key, said.value, said.default, said.place);
+    }
+}

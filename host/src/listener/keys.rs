@@ -1,0 +1,185 @@
+//! The keys of a `[[listener]]` in the configuration file. Each field of [`ListenerConfig`] has a row here, from which come
+//! its key, its row in `host/CONFIG.md` and its line in what `host config default` prints.
+
+use std::time::Duration;
+
+use super::{ListenerConfig, ListenerUrl, TcpKeepAlive};
+use crate::core::UsernameFrom;
+use crate::core::peer::NameKind;
+use crate::limits::value::Field;
+use crate::limits::{Kind, Reload, Setting, Value, Word};
+
+/// How a field is read and written: it stands for itself, or two functions do it.
+macro_rules! access {
+    (get ($get:expr, $set:expr)) => { $get };
+    (set ($get:expr, $set:expr)) => { $set };
+    (get $($field:ident).+) => { |listener| listener.$($field).+.get() };
+    (set $($field:ident).+) => { |listener, value| listener.$($field).+.set(value) };
+}
+
+/// Makes the table. A row is what the key is for, its name and its field, its unit and what it may be (see
+/// [`Setting::range`]), what it means where it is not given (for fields that can be `None` or empty), and when another value
+/// counts.
+macro_rules! keys {
+    ($($heading:literal { $(
+        $(#[doc = $about:literal])+
+        $name:ident: $field:tt $(. $part:ident)*, $kind:expr, $range:expr, $unset:literal, $reload:ident;
+    )+ })+) => {
+        /// Every key of a listener, in the order of the reference.
+        pub static LISTENER_KEYS: &[Setting<ListenerConfig>] = &[$($(
+            Setting {
+                name: stringify!($name),
+                heading: $heading,
+                about: concat!($($about),+),
+                beyond: "",
+                kind: $kind,
+                range: $range,
+                unset: $unset,
+                reload: Reload::$reload,
+                get: access!(get $field $(. $part)*),
+                set: access!(set $field $(. $part)*),
+            },
+        )+)+];
+    };
+}
+
+keys! {
+    "Every listener" {
+        /// Where it listens, and what its clients speak there: `tcp://`, `tls://`, `ws://` or `wss://` with an address and a
+        /// port (0 takes a free one), or `unix:` with a path. It has to be given. Another URL is another listener.
+        url: url, Kind::Word(&URL), 0..=0, "none: it has to be given", AtOnce;
+        /// What the log and handlers call it.
+        name: name, Kind::Text, 0..=0, "the address of a `tcp://` listener, the URL of any other", NewConnections;
+    }
+    "Its clients" {
+        /// The names of the plugins that decide about its clients, in whatever order: they are asked in that of the chain.
+        plugins: rules.plugins, Kind::Texts, 0..=0, "all", NewConnections;
+        /// Whether its clients from other machines get in where none of these plugins decides on connections.
+        allow_anonymous: rules.allow_anonymous, Kind::Flag, 0..=1, "as `allow_anonymous` of the server says", NewConnections;
+        /// What of a client's certificate takes the place of its User Name: the common name, the subject as text, or the first
+        /// alternative name of a kind. Who has shown no certificate, or one without such a name, is refused.
+        username_from: rules.username_from, Kind::Choice(&USERNAME_FROM), 0..=5, "none: its User Name is its own", NewConnections;
+    }
+    "Unix sockets" {
+        /// Permissions of the socket's file, for `unix:`. Who may write to it may connect.
+        unix_mode: unix_mode, Kind::Mode, 0..=0o777, "", Restart;
+    }
+    "TCP" {
+        /// Connections that the kernel keeps until they are accepted, unless the system allows fewer (`net.core.somaxconn`).
+        backlog: tcp.backlog, Kind::Count, 1..=65_535, "", Restart;
+        /// Silence after which the kernel asks the peer whether it is still there, in whole seconds. MQTT has a Keep Alive of
+        /// its own, and this one wakes devices that sleep.
+        tcp_keep_alive: tcp.keep_alive, Kind::Time, 1000..=32_767_000, "it is not asked", Restart;
+        /// Time until the kernel asks once more, in whole seconds. Only with tcp_keep_alive.
+        tcp_keep_alive_interval: (
+            |listener| listener.tcp.keep_alive.as_ref().map_or(Value::Unset, |alive| alive.interval.get()),
+            |listener, value| if let Some(alive) = &mut listener.tcp.keep_alive { alive.interval.set(value) }
+        ), Kind::Time, 1000..=32_767_000, "15s", Restart;
+        /// Questions without an answer after which the connection is lost. Only with tcp_keep_alive.
+        tcp_keep_alive_probes: (
+            |listener| listener.tcp.keep_alive.as_ref().map_or(Value::Unset, |alive| alive.probes.get()),
+            |listener, value| if let Some(alive) = &mut listener.tcp.keep_alive { alive.probes.set(value) }
+        ), Kind::Count, 1..=127, "4", Restart;
+        /// Whether other processes of the same user may listen at the same address (`SO_REUSEPORT`): connections are shared
+        /// out between them, so that a new version can be started before the old one is stopped.
+        reuse_port: tcp.reuse_port, Kind::Flag, 0..=1, "", Restart;
+        /// Whether a listener at `[::]` takes IPv4 connections as well; nobody else can listen at `0.0.0.0` with the same port
+        /// then.
+        dual_stack: tcp.dual_stack, Kind::Flag, 0..=1, "", Restart;
+    }
+    "TLS" {
+        /// The server's certificate, followed by those between it and the authority, as PEM.
+        certificate: tls.certificate, Kind::Path, 0..=0, "none: `tls://` and `wss://` need it", NewConnections;
+        /// The private key of the first certificate in that file, as PEM.
+        private_key: tls.private_key, Kind::Path, 0..=0, "none: `tls://` and `wss://` need it", NewConnections;
+    }
+}
+
+static URL: Word = Word {
+    unit: "URL",
+    placeholder: "URL",
+    expected: "an address and a port, such as 127.0.0.1:1883, tls://0.0.0.0:8883, ws://[::1]:8083/mqtt, or \
+               unix:/run/host/mqtt.sock",
+    example: "tcp://127.0.0.1:1883",
+    check: |text| text.parse::<ListenerUrl>().map(drop).map_err(|error| error.to_string()),
+};
+
+/// The words for what a User Name is taken from, in the order of [`username_sources`].
+const USERNAME_FROM: [&str; 6] = ["common-name", "subject", "dns", "email", "uri", "ip"];
+
+fn username_sources() -> [UsernameFrom; USERNAME_FROM.len()] {
+    use UsernameFrom::{AlternativeName, CommonName, Subject};
+    let [dns, email, uri, ip] = [NameKind::Dns, NameKind::Email, NameKind::Uri, NameKind::Ip].map(AlternativeName);
+    [CommonName, Subject, dns, email, uri, ip]
+}
+
+impl Field for Option<UsernameFrom> {
+    fn get(&self) -> Value {
+        let place = username_sources().iter().position(|one| Some(*one) == *self);
+        place.map_or(Value::Unset, |place| Value::Number(place as u64))
+    }
+    fn set(&mut self, value: &Value) {
+        *self = match value {
+            Value::Number(place) => username_sources().get(*place as usize).copied(),
+            _ => None,
+        };
+    }
+}
+
+impl Field for Option<TcpKeepAlive> {
+    fn get(&self) -> Value {
+        self.as_ref().map_or(Value::Unset, |alive| alive.idle.get())
+    }
+    fn set(&mut self, value: &Value) {
+        let mut idle = Duration::ZERO;
+        idle.set(value);
+        *self = (*value != Value::Unset).then(|| TcpKeepAlive::after(idle));
+    }
+}
+
+impl Field for ListenerUrl {
+    fn get(&self) -> Value {
+        Value::Text(self.to_string())
+    }
+    fn set(&mut self, value: &Value) {
+        if let Value::Text(text) = value
+            && let Ok(url) = text.parse()
+        {
+            *self = url;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is set is what is shown, and each key has a field of its own.
+    #[test]
+    fn keys_reach_their_fields() {
+        let mut unset = ListenerConfig::new("tcp://127.0.0.1:1883".parse().unwrap());
+        for setting in LISTENER_KEYS {
+            let (before, name) = (setting.get(&unset), setting.name);
+            // The two behind it are parts of it.
+            if name == "tcp_keep_alive_interval" {
+                unset.tcp.keep_alive = Some(TcpKeepAlive::after(Duration::from_secs(7)));
+            }
+            let other = match setting.kind {
+                Kind::Text | Kind::Path => Value::Text("/x".to_owned()),
+                Kind::Paths | Kind::Texts => Value::Texts(vec!["/x".to_owned(), "/y".to_owned()]),
+                // A word has a form that is not known here.
+                Kind::Word(_) | Kind::Words(_) | Kind::Table => continue,
+                _ if before == Value::Number(*setting.range.end()) => Value::Number(*setting.range.start()),
+                _ => Value::Number(*setting.range.end()),
+            };
+            let mut listener = unset.clone();
+            setting.apply(&mut listener, &other);
+            assert_eq!(setting.get(&listener), other, "{name}");
+            if name == "tcp_keep_alive" {
+                continue;
+            }
+            let changed = LISTENER_KEYS.iter().filter(|key| key.get(&listener) != key.get(&unset));
+            assert_eq!(changed.map(|key| key.name).collect::<Vec<_>>(), [name]);
+        }
+    }
+}
