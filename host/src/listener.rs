@@ -34,6 +34,8 @@ pub struct ListenerConfig {
     pub name: Option<String>,
     /// What `tls://` and `wss://` need.
     pub tls: TlsConfig,
+    /// What `ws://` and `wss://` ask of a request, and offer.
+    pub websocket: WebSocketConfig,
     /// How its sockets behave.
     pub tcp: TcpConfig,
     /// Whose PROXY protocol headers are believed. Not empty: each connection has to begin with such a header, and whoever is
@@ -49,9 +51,9 @@ impl ListenerConfig {
     /// A listener of which nothing is said but its URL.
     #[must_use]
     pub fn new(url: ListenerUrl) -> Self {
-        let (tls, tcp) = (TlsConfig::default(), TcpConfig::default());
+        let (tls, websocket, tcp) = (TlsConfig::default(), WebSocketConfig::default(), TcpConfig::default());
         let (proxy_from, rules) = (Networks::default(), ClientRules::default());
-        Self { url, name: None, tls, tcp, proxy_from, unix_mode: 0o660, rules }
+        Self { url, name: None, tls, websocket, tcp, proxy_from, unix_mode: 0o660, rules }
     }
 
     /// Its name, as the log and handlers have it.
@@ -61,6 +63,27 @@ impl ListenerConfig {
             (Scheme::Tcp, Place::Address(addr)) => addr.to_string(),
             _ => self.url.to_string(),
         })
+    }
+}
+
+/// The settings of WebSocket. The path that clients ask for is that of the URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WebSocketConfig {
+    /// The values of the header `Origin` that are let in, such as `https://example.com`: those of pages in a browser, which
+    /// could otherwise connect in the name of whoever looks at them. A request without that header is from another program,
+    /// and is let in. Default: none, which lets in all.
+    pub origins: Vec<String>,
+    /// Largest HTTP request with all its headers, in bytes: 64 B to 64 KiB. Default: 16 KiB.
+    pub request_bytes_max: usize,
+    /// Whether frames are compressed (permessage-deflate) where the client offers it. It takes some 44 KiB for each message
+    /// that is being received, 300 KiB for each worker, and much more time than all else. Default: no.
+    pub deflate: bool,
+}
+
+impl Default for WebSocketConfig {
+    fn default() -> Self {
+        Self { origins: Vec::new(), request_bytes_max: 16 << 10, deflate: false }
     }
 }
 

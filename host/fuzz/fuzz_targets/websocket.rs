@@ -89,7 +89,7 @@ fn opened(sent: &[u8], size: usize, deflate: bool) -> (Vec<u8>, Option<End>) {
         assert!(replies.len() <= sent.len());
     }
     let mut wire = Vec::new();
-    websocket.close(end, false, &mut wire);
+    websocket.close(false, &mut wire);
     assert!((2..=127).contains(&wire.len()) && usize::from(wire[1]) == wire.len() - 2);
     assert!(end.is_none() || websocket.held_bytes() == 0);
     (plain, end)

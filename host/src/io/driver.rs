@@ -17,7 +17,7 @@ use super::anteroom::Arrived;
 use super::listener::{Accepted, Entrance};
 use super::poller::{Poller, Readiness};
 use super::sockets::{Queued, Sockets, Stage, Stream};
-use super::transform::{Buffers, Transform};
+use super::transform::{Buffers, Flow, PeerEnd, Transform};
 use super::worker::{Arriving, Workers};
 use crate::clock::{Clock, Millis};
 use crate::core::{Arrival, Core, Handover};
@@ -213,7 +213,9 @@ impl Driver {
     fn add_socket(&mut self, conn: u32, fd: OwnedFd, transform: Option<Box<Transform>>, now: Millis) {
         let registered = self.poller.add(&fd, conn);
         self.sockets.insert(conn, fd);
+        let mut end = None;
         if let Some(transform) = transform {
+            end = transform.end();
             self.sockets.insert_transform(conn, transform);
             self.count_transform(conn);
             // It may have come with something that was not sent.
@@ -221,7 +223,13 @@ impl Driver {
         }
         if let Err(error) = registered {
             tracing::warn!(worker = self.worker, %error, "a connection cannot be watched and is closed");
-            self.lose(conn, now);
+            return self.lose(conn, now);
+        }
+        // It has come from another worker, and with what brought it here came the end.
+        match end {
+            None => {}
+            Some(PeerEnd::Said) => self.take_in(conn, &[], Flow::Ended, now),
+            Some(PeerEnd::Broken) => self.break_off(conn, now),
         }
     }
 

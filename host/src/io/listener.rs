@@ -17,15 +17,19 @@ use super::tls::Acceptor;
 use crate::clock::Millis;
 use crate::core::ListenerProfile;
 use crate::error::Error;
-use crate::listener::{ListenerConfig, ListenerUrl, Place, Scheme, TcpConfig};
+use crate::listener::{ListenerConfig, ListenerUrl, Place, Scheme, TcpConfig, WebSocketConfig};
 use crate::proxy::Networks;
 use crate::unix_socket::{BindError, UnixSocket};
+use crate::ws;
 
 /// First and longest pause after the process or the system has run out of something, in milliseconds.
 const BACK_OFF_MS: (u64, u64) = (20, 1_000);
 
 /// Such a shortage is logged once in this time, in milliseconds, by all workers together.
 const COMPLAIN_EVERY_MS: u64 = 10_000;
+
+/// The largest bound for the request of a WebSocket, in bytes: so much is held for each who has not been let in.
+const MAX_REQUEST_BYTES: usize = 64 << 10;
 
 /// The peer of a Unix socket, which has no address: somebody on this machine.
 const LOCAL_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -83,6 +87,8 @@ pub(super) struct Doors {
     /// Where proxies are, if connections come through one.
     pub(super) proxies: Networks,
     pub(super) tls: Option<Acceptor>,
+    /// What is asked of the request that a WebSocket begins with.
+    pub(super) websocket: Option<ws::Settings>,
 }
 
 /// A socket that listens, and of which nobody accepts yet.
@@ -200,17 +206,32 @@ impl AsFd for Listener {
 impl Doors {
     fn of(config: &ListenerConfig) -> Result<Self, String> {
         let scheme = config.url.scheme;
-        if scheme.has_websocket() {
-            return Err(format!("there are no {} listeners yet", scheme.name()));
-        }
         let tls = scheme.has_tls().then(|| Acceptor::new(&config.tls)).transpose()?;
-        Ok(Self { proxies: config.proxy_from.clone(), tls })
+        let websocket = scheme.has_websocket().then(|| websocket(&config.url.path, &config.websocket)).transpose()?;
+        Ok(Self { proxies: config.proxy_from.clone(), tls, websocket })
     }
 
     /// Whether there is nothing to go through.
     fn are_open(&self) -> bool {
-        self.proxies.is_empty() && self.tls.is_none()
+        self.proxies.is_empty() && self.tls.is_none() && self.websocket.is_none()
     }
+}
+
+/// What is asked of a WebSocket, if it makes sense.
+fn websocket(path: &str, config: &WebSocketConfig) -> Result<ws::Settings, String> {
+    let &WebSocketConfig { ref origins, request_bytes_max, deflate } = config;
+    if !(64..=MAX_REQUEST_BYTES).contains(&request_bytes_max) {
+        return Err(format!("request_bytes_max is {request_bytes_max}, expected 64 to {MAX_REQUEST_BYTES} bytes"));
+    }
+    // As browsers write it.
+    let is_origin = |origin: &&String| {
+        origin.as_str() == "null"
+            || origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'))
+    };
+    if let Some(wrong) = origins.iter().find(|origin| !is_origin(origin)) {
+        return Err(format!("{wrong:?} is no origin: expected one such as https://example.com, or null"));
+    }
+    Ok(ws::Settings { path: path.to_owned(), origins: origins.clone(), request_bytes_max, deflate })
 }
 
 /// A socket that listens at an address, and the address that it has.

@@ -1,4 +1,5 @@
-//! What stands between the bytes of a socket and those of MQTT, where they are not the same: TLS.
+//! What stands between the bytes of a socket and those of MQTT, where they are not the same: TLS, WebSocket, or the second
+//! in the first.
 //!
 //! A transform touches no socket. Its owner reads into a buffer behind [`Transform::restore`], has it [`Transform::open`]ed,
 //! and hands on what that gives; it has outbound bytes [`Transform::seal`]ed and sends them, and gives back what the socket
@@ -8,6 +9,7 @@
 use std::fmt;
 
 use super::tls::Records;
+use crate::ws::{End, WebSocket};
 
 /// Outbound bytes that are sealed at once. The rest waits where it is, so that a peer that does not read makes us keep
 /// little more than this.
@@ -15,6 +17,9 @@ const SEAL_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes of something incomplete that are kept until the rest comes: the largest record of TLS, and some.
 const UNREAD_BYTES_MAX: usize = 24 << 10;
+
+/// Bytes that are read at once of who may send a thousand times as many, compressed.
+const DEFLATED_BYTES_MAX: usize = 8 << 10;
 
 /// What nobody can go on with: the connection is to be closed, once [`Transform::unsent`] was sent.
 #[derive(Debug)]
@@ -34,6 +39,15 @@ pub(crate) enum Flow {
     Ended,
 }
 
+/// How what comes from a peer has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PeerEnd {
+    /// It has said so.
+    Said,
+    /// Nobody can go on with it: see [`Broken`].
+    Broken,
+}
+
 /// Buffers that all connections of a thread share. Their content means nothing between two calls.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
@@ -44,9 +58,11 @@ pub(crate) struct Buffers {
 }
 
 /// The layers of one connection, with what they keep.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Transform {
-    tls: Records,
+    tls: Option<Records>,
+    /// Within TLS, if there is that.
+    websocket: Option<Box<WebSocket>>,
     /// Of what was read, what is incomplete.
     unread: Vec<u8>,
     /// Sealed bytes that the socket has not taken.
@@ -55,6 +71,8 @@ pub(crate) struct Transform {
     sent: usize,
     /// That nothing more comes from us has been sealed.
     is_closed: bool,
+    /// That nothing more comes from the peer has been opened.
+    end: Option<PeerEnd>,
     /// What the account of its worker knows of, in bytes.
     pub(super) counted_bytes: usize,
 }
@@ -62,12 +80,27 @@ pub(crate) struct Transform {
 impl Transform {
     /// With TLS, whose handshake is over but for `unsent`, which the peer is still to be sent.
     pub(crate) fn tls(records: Records, unsent: Vec<u8>) -> Self {
-        Self { tls: records, unread: Vec::new(), unsent, sent: 0, is_closed: false, counted_bytes: 0 }
+        Self { tls: Some(records), unsent, ..Self::default() }
+    }
+
+    /// Adds WebSocket, behind `response`. What follows has come with the request.
+    pub(crate) fn upgrade(
+        &mut self,
+        response: &[u8],
+        deflate: bool,
+        following: &mut [u8],
+        buffers: &mut Buffers,
+    ) -> Result<Flow, Broken> {
+        self.reply(response)?;
+        self.websocket = Some(Box::new(WebSocket::new(deflate)));
+        buffers.plain.clear();
+        self.open_frames(following, &mut buffers.plain)
     }
 
     /// Bytes that are kept here.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.unread.capacity() + self.unsent.capacity()
+        let frames = self.websocket.as_ref().map_or(0, |websocket| size_of_val(&**websocket) + websocket.held_bytes());
+        self.unread.capacity() + self.unsent.capacity() + frames
     }
 
     /// Puts what is incomplete at the beginning of `wire`, where what is read next comes behind it. Returns its length, 24 KiB
@@ -78,6 +111,12 @@ impl Transform {
         unread.len()
     }
 
+    /// How many bytes may be read at once.
+    pub(crate) fn read_bytes_max(&self) -> usize {
+        let may_inflate = self.websocket.as_ref().is_some_and(|websocket| websocket.may_inflate());
+        if may_inflate { DEFLATED_BYTES_MAX } else { usize::MAX }
+    }
+
     /// What was restored is incomplete still.
     pub(crate) fn put_back(&mut self, wire: &[u8]) {
         self.unread.extend_from_slice(wire);
@@ -86,9 +125,53 @@ impl Transform {
     /// Opens what was read, behind what was restored, into `buffers.plain`. That is also there where the rest of it makes no
     /// sense.
     pub(crate) fn open(&mut self, wire: &mut [u8], buffers: &mut Buffers) -> Result<Flow, Broken> {
-        buffers.plain.clear();
+        let opened = self.open_layers(wire, buffers);
+        self.end = match &opened {
+            Ok(Flow::Open) => self.end,
+            Ok(Flow::Ended) => Some(PeerEnd::Said),
+            Err(_) => Some(PeerEnd::Broken),
+        };
+        opened
+    }
+
+    /// Whether, and how, what comes from the peer has ended: it stays with a connection that goes to another worker.
+    pub(crate) fn end(&self) -> Option<PeerEnd> {
+        self.end
+    }
+
+    fn open_layers(&mut self, wire: &mut [u8], buffers: &mut Buffers) -> Result<Flow, Broken> {
+        let Buffers { plain, wire: between } = buffers;
+        plain.clear();
+        match (self.tls.is_some(), self.websocket.is_some()) {
+            (_, false) => self.open_records(wire, plain),
+            (false, true) => self.open_frames(wire, plain),
+            (true, true) => {
+                between.clear();
+                let records = self.open_records(wire, between);
+                let frames = self.open_frames(between, plain)?;
+                records.map(|flow| if frames == Flow::Ended { frames } else { flow })
+            }
+        }
+    }
+
+    /// Opens what was read, behind what is incomplete, where it was not restored.
+    pub(crate) fn open_again(&mut self, wire: &mut [u8], buffers: &mut Buffers) -> Result<Flow, Broken> {
+        let mut unread = std::mem::take(&mut self.unread);
+        if unread.is_empty() {
+            return self.open(wire, buffers);
+        }
+        unread.extend_from_slice(wire);
+        self.open(&mut unread, buffers)
+    }
+
+    /// Opens TLS, if there is that.
+    fn open_records(&mut self, wire: &mut [u8], plain: &mut Vec<u8>) -> Result<Flow, Broken> {
+        let Some(tls) = &mut self.tls else {
+            plain.extend_from_slice(wire);
+            return Ok(Flow::Open);
+        };
         let mut at = 0;
-        let opened = self.tls.open(wire, &mut at, &mut buffers.plain, &mut self.unsent);
+        let opened = tls.open(wire, &mut at, plain, &mut self.unsent);
         let unread = &wire[at..];
         if unread.len() > UNREAD_BYTES_MAX {
             return Err(Broken(format!("a message of TLS has more than {UNREAD_BYTES_MAX} bytes")));
@@ -97,12 +180,58 @@ impl Transform {
         opened
     }
 
+    /// Opens WebSocket, which there is.
+    fn open_frames(&mut self, frames: &mut [u8], plain: &mut Vec<u8>) -> Result<Flow, Broken> {
+        let Some(websocket) = &mut self.websocket else { return Ok(Flow::Open) };
+        let end = websocket.open(frames, |bytes| plain.extend_from_slice(bytes));
+        self.answer()?;
+        match end {
+            None => Ok(Flow::Open),
+            // The answer to it goes behind those to the packets that came before: see `close`.
+            Some(End::Closed(_)) => Ok(Flow::Ended),
+            Some(End::Failed(fault)) => Err(Broken(fault.to_string())),
+        }
+    }
+
+    /// Adds the answer to a Ping to [`Transform::unsent`]; where something is left there, the one to the last Ping is added when
+    /// that has been sent, so that a peer that does not read makes us keep one.
+    fn answer(&mut self) -> Result<(), Broken> {
+        let Some(websocket) = self.websocket.as_mut().filter(|websocket| websocket.has_reply()) else { return Ok(()) };
+        if !self.unsent.is_empty() {
+            return Ok(());
+        }
+        let mut pong = Vec::new();
+        websocket.reply(&mut pong);
+        self.reply(&pong)
+    }
+
+    /// Adds something that is not MQTT to [`Transform::unsent`].
+    pub(crate) fn reply(&mut self, reply: &[u8]) -> Result<(), Broken> {
+        match &mut self.tls {
+            Some(tls) => tls.seal(reply, &mut self.unread, &mut self.unsent),
+            None => {
+                self.unsent.extend_from_slice(reply);
+                Ok(())
+            }
+        }
+    }
+
     /// Seals some of the outbound bytes, into `buffers.wire`. Returns how many of them. Only while nothing is unsent.
     pub(crate) fn seal(&mut self, plain: &[u8], buffers: &mut Buffers) -> Result<usize, Broken> {
         debug_assert!(self.unsent().is_empty(), "what was sealed before goes first");
         let some = &plain[..plain.len().min(SEAL_BYTES_MAX)];
-        buffers.wire.clear();
-        self.tls.seal(some, &mut self.unread, &mut buffers.wire)?;
+        let Buffers { plain: between, wire } = buffers;
+        wire.clear();
+        match (&mut self.tls, &mut self.websocket) {
+            (None, None) => wire.extend_from_slice(some),
+            (None, Some(websocket)) => websocket.seal(some, wire),
+            (Some(tls), None) => tls.seal(some, &mut self.unread, wire)?,
+            (Some(tls), Some(websocket)) => {
+                between.clear();
+                websocket.seal(some, between);
+                tls.seal(between, &mut self.unread, wire)?;
+            }
+        }
         Ok(some.len())
     }
 
@@ -116,6 +245,8 @@ impl Transform {
         self.sent += bytes;
         if self.sent >= self.unsent.len() {
             (self.unsent, self.sent) = (Vec::new(), 0);
+            // If TLS does not go on, neither does anything else, and that is noticed there.
+            let _ = self.answer();
         }
     }
 
@@ -124,10 +255,20 @@ impl Transform {
         self.unsent.extend_from_slice(wire);
     }
 
-    /// Adds to [`Transform::unsent`] that nothing more comes from us; once.
-    pub(crate) fn close(&mut self) {
-        if !std::mem::replace(&mut self.is_closed, true) {
-            self.tls.close(&mut self.unread, &mut self.unsent);
+    /// Adds to [`Transform::unsent`] that nothing more comes from us, and why: what the peer has done, or that the server is
+    /// `stopping`. Once.
+    pub(crate) fn close(&mut self, stopping: bool) {
+        if std::mem::replace(&mut self.is_closed, true) {
+            return;
+        }
+        if let Some(websocket) = &mut self.websocket {
+            let mut frame = Vec::new();
+            websocket.close(stopping, &mut frame);
+            // Where it cannot be said, TLS has failed, and the peer was told so.
+            let _ = self.reply(&frame);
+        }
+        if let Some(tls) = &mut self.tls {
+            tls.close(&mut self.unread, &mut self.unsent);
         }
     }
 }

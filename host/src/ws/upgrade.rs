@@ -15,7 +15,7 @@ const SUBPROTOCOL: &str = "mqtt";
 /// offered, which a client of 3.1.1 or 5.0 has to [MQTT-6.0.0-3].
 const SUBPROTOCOL_3_1: &str = "mqttv3.1";
 
-/// Bytes of a method's name, and then some: what has no space in so many bytes is no HTTP.
+/// Bytes of a method's name, and then some: a longer word is no HTTP.
 const METHOD_BYTES_MAX: usize = 32;
 
 /// Takes what comes on a new connection until the request is whole.
@@ -97,10 +97,7 @@ impl Upgrade {
 /// Whether a request begins like this: with a method, which is a word.
 fn may_be_http(head: &[u8]) -> bool {
     let word = head.iter().take_while(|byte| byte.is_ascii_alphabetic() || **byte == b'-').count();
-    match head.get(word) {
-        None => word <= METHOD_BYTES_MAX,
-        Some(byte) => *byte == b' ' && word > 0,
-    }
+    word <= METHOD_BYTES_MAX && head.get(word).is_none_or(|byte| *byte == b' ' && word > 0)
 }
 
 /// Looks at a request that is whole. From what says most about the mistake to what says least: who has asked for another

@@ -32,8 +32,8 @@ pub struct WebSocket {
     deflate: bool,
     /// Whether a Close frame was sent.
     is_closed: bool,
-    /// Whether nothing that comes counts any more.
-    has_ended: bool,
+    /// How it ended, where nothing that comes counts any more.
+    end: Option<End>,
     /// A header or a control frame's payload, as far as it has come.
     held: Vec<u8>,
     /// What the last Ping said that was not answered.
@@ -56,7 +56,7 @@ impl WebSocket {
         // What is to be given, and where what has not been looked at begins.
         let (mut start, mut end, mut at) = (0, 0, 0);
         let outcome = loop {
-            if self.has_ended {
+            if self.end.is_some() {
                 break None;
             }
             let Some(kind) = self.kind else {
@@ -155,18 +155,17 @@ impl WebSocket {
             Kind::Pong => self.held = Vec::new(),
             Kind::Close => {
                 let code = close_code(&std::mem::take(&mut self.held))?;
-                self.has_ended = true;
-                return Ok(Some(End::Closed(code)));
+                self.end = Some(End::Closed(code));
+                return Ok(self.end);
             }
         }
         Ok(None)
     }
 
     fn fail(&mut self, fault: Fault) -> End {
-        self.has_ended = true;
         self.held = Vec::new();
         self.inflate = None;
-        End::Failed(fault)
+        *self.end.insert(End::Failed(fault))
     }
 
     /// Appends the answer to a Ping that has come. To be called whenever the wire takes more.
@@ -190,22 +189,17 @@ impl WebSocket {
         if self.deflate && deflate::put_compressed(plain, wire) {
             return;
         }
-        self.put_header(plain.len(), wire);
+        header::put(OpCode::Data(Data::Binary), false, plain.len(), wire);
         wire.extend_from_slice(plain);
     }
 
-    /// Appends the header of a frame whose payload the caller sends, all of it, before anything else.
-    pub fn put_header(&mut self, plain_bytes: usize, wire: &mut Vec<u8>) {
-        header::put(OpCode::Data(Data::Binary), false, plain_bytes, wire);
-    }
-
-    /// Appends a Close frame, unless there was one. Nothing is sent behind it. `end` is what the client has done, if it is
-    /// that; otherwise we close because there is nothing more to say, or because the server stops.
-    pub fn close(&mut self, end: Option<End>, stopping: bool, wire: &mut Vec<u8>) {
+    /// Appends a Close frame, unless there was one. Nothing is sent behind it. It says what the client has done, if there was
+    /// an end; otherwise that there is nothing more to say, or that the server is stopping.
+    pub fn close(&mut self, stopping: bool, wire: &mut Vec<u8>) {
         if std::mem::replace(&mut self.is_closed, true) {
             return;
         }
-        let (code, reason) = match end {
+        let (code, reason) = match self.end {
             // What was said is said back, and no more.
             Some(End::Closed(None)) => (None, String::new()),
             Some(End::Closed(Some(code))) => (Some(code), String::new()),
@@ -220,6 +214,11 @@ impl WebSocket {
             wire.extend_from_slice(&code.to_be_bytes());
             wire.extend_from_slice(reason.as_bytes());
         }
+    }
+
+    /// Whether what comes may become much more than it is.
+    pub fn may_inflate(&self) -> bool {
+        self.deflate
     }
 
     /// Bytes of buffers that are held.

@@ -106,8 +106,13 @@ pub(crate) fn tls_open(addr: SocketAddr, config: impl Into<Arc<ClientConfig>>, v
 
 /// The same over a connection that there is already.
 pub(crate) fn tls_over(socket: TcpStream, config: impl Into<Arc<ClientConfig>>, version: u8) -> Client<TlsWire> {
+    Client::over(tls_wire(socket, config), version)
+}
+
+/// The same without a client.
+pub(crate) fn tls_wire(socket: TcpStream, config: impl Into<Arc<ClientConfig>>) -> TlsWire {
     socket.set_nodelay(true).unwrap();
     let name = ServerName::try_from("localhost").expect("a name");
     let connection = ClientConnection::new(config.into(), name).expect("a configuration");
-    Client::over(StreamOwned::new(connection, socket), version)
+    StreamOwned::new(connection, socket)
 }

@@ -110,7 +110,10 @@ impl Process {
         let line = self.wait_log("listening on ");
         let (_, rest) = line.split_once("listening on ").expect("it was searched for");
         let end = rest.find(|c: char| c.is_whitespace() || c == '"').unwrap_or(rest.len());
-        rest[..end].parse().unwrap_or_else(|_| panic!("an address in {line}"))
+        // That of a listener which is not plain TCP stands in its URL.
+        let (_, addr) = rest[..end].split_once("://").unwrap_or(("tcp", &rest[..end]));
+        let addr = addr.split('/').next().unwrap_or_default();
+        addr.parse().unwrap_or_else(|_| panic!("an address in {line}"))
     }
 
     /// Waits for a line of the log that contains `text`.

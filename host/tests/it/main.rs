@@ -43,3 +43,4 @@ mod unruly;
 mod unruly_c;
 mod versions;
 mod watch;
+mod websocket;

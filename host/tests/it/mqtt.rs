@@ -315,6 +315,11 @@ impl<W: Wire> Client<W> {
         Self { socket, read: Vec::new(), publishes: VecDeque::new(), version, next_id: 0 }
     }
 
+    /// What it speaks through.
+    pub(crate) fn socket_mut(&mut self) -> &mut W {
+        &mut self.socket
+    }
+
     /// Sends CONNECT and reads CONNACK.
     #[track_caller]
     pub(crate) fn connecting(mut self, connect: &Connect) -> (Self, Connack) {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use rustix::net::{self, RecvFlags, SendFlags, sockopt};
+use rustix::net::{self, RecvFlags, SendFlags, Shutdown, sockopt};
 
 use super::{Arrived, Place, proxied};
 use crate::core::peer::{PeerDetails, TransportKind, UnixCredentials};
@@ -12,6 +12,7 @@ use crate::io::listener::{Accepted, Listener};
 use crate::io::tls::{Handshake, Records};
 use crate::io::transform::{Buffers, Flow, Transform};
 use crate::listener::Scheme;
+use crate::ws::{self, Upgrade};
 
 /// Bytes of a handshake that are kept until the rest has come: the largest message that TLS lets us expect, in records.
 const UNREAD_BYTES_MAX: usize = 80 << 10;
@@ -35,6 +36,10 @@ enum Door {
     /// A proxy says first whose connection it is.
     Proxy,
     Tls(Box<Records>),
+    /// The request of a WebSocket is awaited; within TLS, if there is that.
+    Http(Upgrade, Box<Transform>),
+    /// It is told why it is not let in, and is to leave.
+    Refused(Box<Transform>),
     /// None any more.
     Through(Option<Box<Transform>>),
 }
@@ -62,8 +67,10 @@ pub(super) struct Guest {
 impl Door {
     /// The first one that is not for proxies.
     fn behind_proxy(listener: &Listener) -> Result<Self, rustls::Error> {
-        Ok(match &listener.doors().tls {
+        let doors = listener.doors();
+        Ok(match &doors.tls {
             Some(acceptor) => Self::Tls(Box::new(acceptor.accept()?)),
+            None if doors.websocket.is_some() => Self::Http(Upgrade::default(), Box::default()),
             None => Self::Through(None),
         })
     }
@@ -108,7 +115,7 @@ impl Guest {
         }
         let transform = match door {
             Door::Through(transform) => transform,
-            Door::Proxy | Door::Tls(_) => None,
+            Door::Proxy | Door::Tls(_) | Door::Http(..) | Door::Refused(_) => None,
         };
         let details = Some(Box::new(details));
         Arrived { fd, peer, listener, details, transform, unread, flow, _place: place }
@@ -126,6 +133,9 @@ impl Guest {
             Err(Errno::INTR) => return Step::Again,
             Err(_) => return Step::Gone,
         };
+        if matches!(self.door, Door::Refused(_)) {
+            return Step::Again; // Until it leaves, or has been here for too long.
+        }
         self.unread.extend_from_slice(&scratch[..bytes]);
         let outcome = self.go_on(buffers);
         let flushed = self.flush();
@@ -163,21 +173,82 @@ impl Guest {
             }
             let Door::Tls(records) = std::mem::replace(&mut self.door, Door::Through(None)) else { return Ok(()) };
             let unsent = std::mem::take(&mut self.unsent);
-            let mut transform = Box::new(Transform::tls(*records, unsent));
-            let opened = transform.open(&mut self.unread, buffers);
-            self.unread.clear();
-            self.unread.extend_from_slice(&buffers.plain);
-            self.flow = opened.map_err(|broken| broken.to_string())?;
-            self.door = Door::Through(Some(transform));
+            let transform = Box::new(Transform::tls(*records, unsent));
+            if self.listener.doors().websocket.is_some() {
+                self.door = Door::Http(Upgrade::default(), transform);
+            } else {
+                return self.go_through(transform, buffers);
+            }
         }
+        if matches!(self.door, Door::Http(..))
+            && let Door::Http(upgrade, transform) = std::mem::replace(&mut self.door, Door::Through(None))
+        {
+            return self.take_request(upgrade, transform, buffers);
+        }
+        Ok(())
+    }
+
+    /// Looks at what has come of the request of a WebSocket.
+    fn take_request(
+        &mut self,
+        mut upgrade: Upgrade,
+        mut transform: Box<Transform>,
+        buffers: &mut Buffers,
+    ) -> Result<(), String> {
+        let Some(settings) = &self.listener.doors().websocket else { return Ok(()) };
+        let opened = transform.open_again(&mut self.unread, buffers);
+        self.unread.clear();
+        match upgrade.feed(&buffers.plain, settings) {
+            ws::Step::More => {
+                if opened.map_err(|broken| broken.to_string())? == Flow::Ended {
+                    return Err("has ended before its request".to_owned());
+                }
+                self.door = Door::Http(upgrade, transform);
+            }
+            ws::Step::Accepted(accepted) => {
+                let ws::Accepted { request, response, taken, deflate } = *accepted;
+                self.details.http = Some(Box::new(request.0));
+                let mut following = buffers.plain[taken..].to_vec();
+                let flow = opened.and_then(|flow| {
+                    let frames = transform.upgrade(&response, deflate, &mut following, buffers)?;
+                    Ok(if frames == Flow::Ended { frames } else { flow })
+                });
+                self.unread.extend_from_slice(&buffers.plain);
+                match flow {
+                    Ok(flow) => (self.flow, self.door) = (flow, Door::Through(Some(transform))),
+                    Err(broken) => self.refuse(transform, &broken.to_string()),
+                }
+            }
+            ws::Step::Refused(refused) => {
+                transform.reply(&refused.response()).map_err(|broken| broken.to_string())?;
+                self.refuse(transform, &format!("was refused with status {}: {}", refused.status, refused.reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// What has been told to the peer is the last that it gets.
+    fn refuse(&mut self, mut transform: Box<Transform>, why: &str) {
+        self.log_end(why);
+        transform.close(false);
+        self.door = Door::Refused(transform);
+    }
+
+    /// There is no further door behind TLS.
+    fn go_through(&mut self, mut transform: Box<Transform>, buffers: &mut Buffers) -> Result<(), String> {
+        let opened = transform.open(&mut self.unread, buffers);
+        self.unread.clear();
+        self.unread.extend_from_slice(&buffers.plain);
+        self.flow = opened.map_err(|broken| broken.to_string())?;
+        self.door = Door::Through(Some(transform));
         Ok(())
     }
 
     /// Sends what is to be sent, as far as the socket takes it.
     fn flush(&mut self) -> Result<(), Errno> {
         let transform = match &mut self.door {
-            Door::Through(Some(transform)) => Some(transform),
-            _ => None,
+            Door::Through(Some(transform)) | Door::Http(_, transform) | Door::Refused(transform) => Some(transform),
+            Door::Proxy | Door::Tls(_) | Door::Through(None) => None,
         };
         let unsent = transform.as_ref().map_or(&self.unsent[..], |transform| transform.unsent());
         if unsent.is_empty() {
@@ -191,6 +262,12 @@ impl Guest {
         match transform {
             Some(transform) => transform.note_sent(sent),
             None => drop(self.unsent.drain(..sent)),
+        }
+        if let Door::Refused(transform) = &self.door
+            && transform.unsent().is_empty()
+        {
+            // It sees the end behind the answer, and closes; closing before could destroy the answer.
+            net::shutdown(&self.fd, Shutdown::Write)?;
         }
         Ok(())
     }

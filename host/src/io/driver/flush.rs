@@ -205,6 +205,10 @@ impl Driver {
     /// The peer has sent everything. It may still be reading: the answers to its last packets are worth one `send`.
     pub(super) fn end(&mut self, conn: u32, now: Millis) {
         self.send_outbound(conn, now);
+        if self.sockets.get(conn).is_some_and(|socket| socket.is_transformed()) {
+            self.core.lost(conn, now);
+            self.close_transformed(conn);
+        }
         self.lose(conn, now);
     }
 

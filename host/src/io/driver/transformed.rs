@@ -19,8 +19,8 @@ impl Driver {
             return self.read_to_discard(conn, now);
         }
         let restored = transform.restore(&mut self.scratch);
-        let room = SCRATCH_BYTES - restored;
-        let received = net::recv(&socket.fd, &mut self.scratch[restored..], RecvFlags::empty());
+        let room = (SCRATCH_BYTES - restored).min(transform.read_bytes_max());
+        let received = net::recv(&socket.fd, &mut self.scratch[restored..restored + room], RecvFlags::empty());
         let bytes = match received {
             Ok((bytes @ 1.., _)) => bytes,
             other => {
@@ -65,10 +65,19 @@ impl Driver {
         self.buffers.plain = plain;
         if let Err(broken) = opened {
             tracing::debug!(worker = self.worker, "a connection is closed: {broken}");
-            // Its peer is told why, and is sent what came of what it has sent before.
-            self.end(conn, now);
+            self.break_off(conn, now);
         }
         bytes
+    }
+
+    /// Closes a connection whose peer has sent what makes no sense. It is sent what came of what it has sent before, and told
+    /// why; and we wait until it has closed as well, as closing with bytes unread could destroy that.
+    pub(super) fn break_off(&mut self, conn: u32, now: Millis) {
+        self.send_outbound(conn, now);
+        if self.sockets.get(conn).is_some() {
+            self.core.lost(conn, now);
+            self.to_flush.push(conn);
+        }
     }
 
     /// Hands in what a transform has opened.
@@ -158,7 +167,7 @@ impl Driver {
     /// Tells the peer that nothing more comes. `false` if the socket has not taken all of it, or of what went before.
     pub(super) fn close_transformed(&mut self, conn: u32) -> bool {
         let Some((socket, transform)) = self.sockets.transformed(conn) else { return true };
-        transform.close();
+        transform.close(self.stop_by.is_some());
         if socket.is_blocked() {
             return false;
         }

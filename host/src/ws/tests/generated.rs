@@ -100,7 +100,7 @@ proptest! {
             websocket.seal(&part, &mut wire);
             expected.push(Message::Binary(part.into()));
         }
-        websocket.close(None, true, &mut wire);
+        websocket.close(true, &mut wire);
         let mut client = Client::from_raw_socket(Cursor::new(wire), Role::Client, None);
         for message in expected {
             prop_assert!(client.read().unwrap() == message);

@@ -49,7 +49,7 @@ fn request_of_a_client_is_accepted() {
 
 #[test]
 fn subprotocol_is_mqtt() {
-    // [MQTT-6.0.0-4], and who does not offer it [MQTT-6.0.0-3] is refused.
+    // [MQTT-6.0.0-4] [MQTT-6.0.0-4@3.1.1], and who does not offer it [MQTT-6.0.0-3] [MQTT-6.0.0-3@3.1.1] is refused.
     let settings = Settings::default();
     for offered in ["mqtt", "chat, mqtt", "mqttv3.1, mqtt", "mqtt,mqttv3.1", "chat\r\nSec-WebSocket-Protocol: mqtt"] {
         assert_eq!(answered(": mqtt", &format!(": {offered}"), &settings).as_deref(), Ok(ACCEPTED), "{offered}");
@@ -158,7 +158,16 @@ fn refusal_says_what_was_expected() {
 fn what_is_no_request_is_refused_at_once() {
     let connect = b"\x10\x0c\0\x04MQTT";
     let client_hello = b"\x16\x03\x01\x02\0";
-    for bytes in [&connect[..], client_hello, b"\r\n\r\n", b" GET", b"GET\t", b"G3T / ", &[b'A'; 33]] {
+    for bytes in [
+        &connect[..],
+        client_hello,
+        b"\r\n\r\n",
+        b" GET",
+        b"GET\t",
+        b"G3T / ",
+        &[b'A'; 33],
+        &[&[b'A'; 33][..], b" / "].concat(),
+    ] {
         let refused = asked(bytes, &Settings::default()).unwrap_err();
         assert_eq!(refused.status, 400, "{bytes:?}");
         assert_eq!(refused.reason.contains("CONNECT packet"), bytes == connect, "{refused:?}");

@@ -4,6 +4,7 @@
 //! the example handler, and with three workers and the recorder. A client's program or script prints a line for each
 //! case. `install.sh` installs the clients; `.ci/run` runs it.
 
+mod browser;
 mod mosquitto;
 mod mqttjs;
 mod paho;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::harness::{Process, TempDir, have, library, output_within, package_library, target_root};
+use crate::harness::{Process, TempDir, have, host_command, library, output_within, package_library, target_root};
 
 /// What installs the clients.
 const INSTALL: &str = "host/tests/it/clients/install.sh";
@@ -37,6 +38,12 @@ fn cases(version: u8) -> impl Iterator<Item = &'static str> {
 /// wait more than they work.
 #[track_caller]
 fn matrix(versions: &[u8], client: impl Fn(SocketAddr, u8) + Sync) {
+    matrix_at("127.0.0.1:0", versions, client);
+}
+
+/// The same with a listener at this URL.
+#[track_caller]
+fn matrix_at(listen: &str, versions: &[u8], client: impl Fn(SocketAddr, u8) + Sync) {
     let record = TempDir::new(&format!("clients-{:?}", std::thread::current().id()));
     let config = format!("{{\"file\": \"{}\"}}", record.path().join("record").display());
     let one = ["--workers", "1", "--plugin", &path(package_library("hello-handler"))].map(String::from);
@@ -47,7 +54,8 @@ fn matrix(versions: &[u8], client: impl Fn(SocketAddr, u8) + Sync) {
         for args in [&one[..], &three[..]] {
             for version in versions {
                 scope.spawn(move || {
-                    let (process, addr) = Process::listening(args);
+                    let mut process = Process::spawn(host_command().args(["--listen", listen]).args(args));
+                    let addr = process.wait_listening();
                     client(addr, *version);
                     process.stop();
                 });

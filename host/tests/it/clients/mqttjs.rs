@@ -2,19 +2,31 @@
 
 use std::process::Command;
 
-use super::{INSTALL, expect_all_cases, installed, matrix};
+use super::{INSTALL, expect_all_cases, installed, matrix_at};
 use crate::harness::have;
 
-#[test]
-fn mqttjs_does_everything_at_every_version() {
-    let Some(library) = have("node", &["--version"], INSTALL).then(|| installed("mqttjs-5.16.0")).flatten() else {
+/// What the library is called here, below the target directory.
+pub(super) const LIBRARY: &str = "mqttjs-5.16.0";
+
+fn mqttjs(transport: &str, listen: &str) {
+    let Some(library) = have("node", &["--version"], INSTALL).then(|| installed(LIBRARY)).flatten() else {
         return;
     };
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/clients/mqttjs_cases.js");
-    matrix(&[3, 4, 5], |addr, version| {
+    matrix_at(listen, &[3, 4, 5], |addr, version| {
         let mut node = Command::new("node");
-        node.arg(script).args([addr.port().to_string(), version.to_string()]);
+        node.arg(script).args([addr.port().to_string(), version.to_string(), transport.to_owned()]);
         node.env("NODE_PATH", library.join("node_modules"));
         expect_all_cases(&mut node, version);
     });
+}
+
+#[test]
+fn mqttjs_does_everything_at_every_version() {
+    mqttjs("mqtt", "tcp://127.0.0.1:0");
+}
+
+#[test]
+fn mqttjs_does_everything_by_websocket() {
+    mqttjs("ws", "ws://127.0.0.1:0");
 }

@@ -1,4 +1,5 @@
-// Run by mqttjs.rs with a port and a protocol version (3, 4 or 5), with mqtt in NODE_PATH.
+// Run by mqttjs.rs with a port, a protocol version (3, 4 or 5) and a transport (mqtt or ws), with mqtt in NODE_PATH; and by
+// browser.js in a page, which has these, too.
 //
 // Prints a line for each case, `<case> ok` or `<case> FAILED`; what went wrong goes to stderr.
 
@@ -7,6 +8,7 @@ const mqtt = require("mqtt");
 
 const PATIENCE = 60_000;
 const [port, version] = process.argv.slice(2).map(Number);
+const protocol = process.argv[4];
 const V5 = version === 5;
 
 const within = (what, promise) => {
@@ -25,8 +27,10 @@ class Client {
         client.sentTopics = [];
         const properties = V5 ? { sessionExpiryInterval: persistent ? 100 : 0, ...options.properties } : undefined;
         client.mqtt = mqtt.connect({
+            protocol,
             host: "127.0.0.1",
             port,
+            path: "/mqtt",
             protocolVersion: version,
             protocolId: version === 3 ? "MQIsdp" : "MQTT",
             clientId: `mqttjs-${version}-${name}`,
@@ -188,7 +192,7 @@ const requestResponse = async () => {
     await responder.subscribe("request/+", 1);
     await requester.subscribe("response/+", 1);
     for (let number = 0; number < 5; number++) {
-        const asked = { responseTopic: "response/me", correlationData: Buffer.from([0, number]) };
+        const asked = { responseTopic: "response/me", correlationData: Uint8Array.of(0, number) };
         await requester.publish("request/double", `${number}`, { qos: 1, properties: V5 ? asked : undefined });
         const { payload, packet } = await responder.message();
         const topic = V5 ? packet.properties.responseTopic : "response/me";
@@ -205,10 +209,11 @@ const requestResponse = async () => {
 const large = async () => {
     const client = await Client.connect("large");
     await client.subscribe("large", 2);
-    const sent = Buffer.alloc(1 << 20, Uint8Array.from({ length: 251 }, (_, number) => number));
+    const sent = Uint8Array.from({ length: 1 << 20 }, (_, number) => number % 251);
     for (const qos of [0, 1, 2]) {
         await client.publish("large", sent, { qos });
-        assert.ok((await client.message()).payload.equals(sent));
+        const { payload } = await client.message();
+        assert.ok(payload.length === sent.length && payload.every((byte, at) => byte === sent[at]));
     }
     await client.disconnect();
 };

@@ -2,17 +2,18 @@
 
 use std::process::Command;
 
-use super::{INSTALL, expect_all_cases, installed, matrix};
+use super::{INSTALL, expect_all_cases, installed, matrix_at};
 use crate::harness::have;
 
-fn paho(name: &str) {
+/// The library calls its transports `tcp` and `websockets`.
+fn paho(name: &str, transport: &str, listen: &str) {
     let Some(library) = have("python3", &["--version"], INSTALL).then(|| installed(name)).flatten() else {
         return;
     };
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/clients/paho_cases.py");
-    matrix(&[3, 4, 5], |addr, version| {
+    matrix_at(listen, &[3, 4, 5], |addr, version| {
         let mut python = Command::new("python3");
-        python.arg(script).args([addr.port().to_string(), version.to_string()]);
+        python.arg(script).args([addr.port().to_string(), version.to_string(), transport.to_owned()]);
         python.env("PYTHONPATH", &library).env("PYTHONDONTWRITEBYTECODE", "1");
         expect_all_cases(&mut python, version);
     });
@@ -21,11 +22,16 @@ fn paho(name: &str) {
 /// [MQTT-7.0.0-2@3.1.1]
 #[test]
 fn paho_1_does_everything_at_every_version() {
-    paho("paho-1.6.1");
+    paho("paho-1.6.1", "tcp", "tcp://127.0.0.1:0");
 }
 
 /// [MQTT-7.0.0-2@3.1.1]
 #[test]
 fn paho_2_does_everything_at_every_version() {
-    paho("paho-2.1.0");
+    paho("paho-2.1.0", "tcp", "tcp://127.0.0.1:0");
+}
+
+#[test]
+fn paho_does_everything_by_websocket() {
+    paho("paho-2.1.0", "websockets", "ws://127.0.0.1:0/mqtt");
 }

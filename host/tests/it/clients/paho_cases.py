@@ -1,4 +1,6 @@
-"""Run by paho.rs with a port and a protocol version (3, 4 or 5), with paho-mqtt 1 or 2 in PYTHONPATH.
+"""Run by paho.rs with a port, a protocol version (3, 4 or 5) and a transport, with paho-mqtt 1 or 2 in PYTHONPATH.
+
+The transport is tcp or websockets, as the library calls them.
 
 Prints a line for each case, `<case> ok` or `<case> FAILED`; what went wrong goes to stderr.
 """
@@ -12,7 +14,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 PATIENCE = 60
-PORT, VERSION = int(sys.argv[1]), int(sys.argv[2])
+PORT, VERSION, TRANSPORT = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 API_2 = hasattr(mqtt, "CallbackAPIVersion")
 V5 = VERSION == mqtt.MQTTv5
 EVENTS = ["connected", "subscribed", "unsubscribed", "message", "disconnected"]
@@ -33,7 +35,7 @@ class Client:
         self.persistent = persistent
         # One queue for each kind, so that messages keep their order whatever is waited for.
         self.events = {kind: queue.Queue() for kind in EVENTS}
-        options = {"client_id": client_id, "protocol": VERSION}
+        options = {"client_id": client_id, "protocol": VERSION, "transport": TRANSPORT}
         if not V5:
             options["clean_session"] = not persistent
         if API_2:
