@@ -59,6 +59,7 @@ tally! {
     dropped_not_retained,
     dropped_too_large,
     dropped_unauthorised,
+    dropped_outside_mount,
     dropped_expired,
 }
 

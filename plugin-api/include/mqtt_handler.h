@@ -414,6 +414,8 @@ enum {
     MQTT_DROP_REASON_NOT_AUTHORISED = 6,
     /* The server holds as much as it may. */
     MQTT_DROP_REASON_SERVER_FULL = 7,
+    /* Its topic is not below the mount point of the client's listener. */
+    MQTT_DROP_REASON_OUTSIDE_MOUNT = 8,
 };
 
 enum {

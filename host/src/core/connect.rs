@@ -7,6 +7,7 @@ use plugin_api::{DisconnectKind, PropertiesBuf, Property, ReasonCode};
 use super::connection::{Auth, Closing, Connection, PendingConnect, Will};
 use super::deferred::{Came, Question};
 use super::inbound::Next;
+use super::mount::MOUNTED;
 use super::publish::is_payload_as_indicated;
 use super::{Core, failures};
 use crate::codec::{self, Connack, Connect, Packet, ProtocolVersion};
@@ -50,7 +51,9 @@ impl Core {
         connection.packet_bytes_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
         // [MQTT-3.3.2-11]
         let theirs = connect.properties.topic_alias_maximum().unwrap_or(0);
-        connection.aliases_max = u8::try_from(theirs.min(aliases_max)).unwrap_or(u8::MAX);
+        if connection.aliases_max != MOUNTED {
+            connection.aliases_max = u8::try_from(theirs.min(aliases_max)).unwrap_or(u8::MAX).min(MOUNTED - 1);
+        }
         connection.in_flight_max = connect.properties.receive_maximum().map_or(ours, |theirs| theirs.min(ours));
     }
 

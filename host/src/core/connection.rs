@@ -9,6 +9,7 @@ use super::aliases::OutboundAliases;
 use super::deferred::Waiting;
 use super::kept::KeptBytes;
 use super::lanes::Place;
+use super::mount::MOUNTED;
 use super::peer::PeerDetails;
 use super::profile::Listener;
 use super::rates::ClientRates;
@@ -62,7 +63,8 @@ pub(super) struct Connection {
     pub(super) asked_no_expiry: bool,
     /// Request Problem Information of the CONNECT packet.
     pub(super) problem_information: bool,
-    /// Topic Aliases that may be sent to the client, 0 for none [MQTT-3.1.2-26] [MQTT-3.1.2-27].
+    /// Topic Aliases that may be sent to the client, 0 for none [MQTT-3.1.2-26] [MQTT-3.1.2-27]; or [`MOUNTED`]. Whatever is
+    /// not 0 says that its packets are not those of others.
     pub(super) aliases_max: u8,
     /// Maximum Packet Size of the client, in bytes.
     pub(super) packet_bytes_max: u32,
@@ -205,7 +207,7 @@ impl Connection {
             has_left: false,
             asked_no_expiry: true,
             problem_information: true,
-            aliases_max: 0,
+            aliases_max: if listener.profile.mount.is_some() { MOUNTED } else { 0 },
             packet_bytes_max: u32::MAX,
             in_flight_max: listener.limits.in_flight_max,
             received_before: 0,

@@ -52,6 +52,8 @@ pub struct Counters {
     pub dropped_not_retained: Counter,
     /// Messages dropped because they exceed the Maximum Packet Size of their receiver.
     pub dropped_too_large: Counter,
+    /// Messages dropped because their topic is not below the mount point of their receiver's listener.
+    pub dropped_outside_mount: Counter,
     /// Messages that a plugin's `handle_deliver` has dropped for one receiver.
     pub dropped_by_handler: Counter,
     /// Messages dropped because their receiver may not have them any more.

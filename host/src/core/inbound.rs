@@ -4,6 +4,7 @@ use plugin_api::{DisconnectKind, Properties, QoS, ReasonCode};
 
 use super::connection::{Closing, Phase};
 use super::kept::KeptBytes;
+use super::mount::MOUNTED;
 use super::{Core, NONE, acks};
 use crate::clock::Millis;
 use crate::codec::{self, Ack, Connack, DecodeError, Frame, Packet, ProtocolVersion};
@@ -96,7 +97,16 @@ impl Core {
     }
 
     /// Handles the whole packets at the start of `bytes`. Returns how many bytes are done with.
+    #[inline]
     fn packets(&mut self, slot: u32, bytes: &[u8]) -> usize {
+        if self.connections[slot as usize].aliases_max == MOUNTED {
+            self.packets_of::<true>(slot, bytes)
+        } else {
+            self.packets_of::<false>(slot, bytes)
+        }
+    }
+
+    fn packets_of<const MOUNTED: bool>(&mut self, slot: u32, bytes: &[u8]) -> usize {
         if !self.conform(slot) {
             return bytes.len();
         }
@@ -116,7 +126,7 @@ impl Core {
                     continue;
                 }
             }
-            if self.may_begin_train(slot, rest[0]) {
+            if !MOUNTED && self.may_begin_train(slot, rest[0]) {
                 let (in_train, next) = self.take_train(slot, rest, packet_bytes_max);
                 used += in_train;
                 match next {
@@ -137,8 +147,12 @@ impl Core {
                 Ok(Frame::Complete { header_bytes, total_bytes }) => {
                     used += total_bytes;
                     let packet = &rest[..total_bytes];
-                    let next = self.packet(slot, packet, header_bytes);
-                    self.conclude(slot, packet, header_bytes, next)
+                    if MOUNTED {
+                        self.packet_below(slot, packet, header_bytes)
+                    } else {
+                        let next = self.packet(slot, packet, header_bytes);
+                        self.conclude(slot, packet, header_bytes, next)
+                    }
                 }
                 Err(error) => {
                     // Of a CONNECT that is too large, its version may have come: it is answered in that.
@@ -193,7 +207,7 @@ impl Core {
         Ok(())
     }
 
-    fn packet(&mut self, slot: u32, packet: &[u8], header_bytes: usize) -> Result<Next, DecodeError> {
+    pub(super) fn packet(&mut self, slot: u32, packet: &[u8], header_bytes: usize) -> Result<Next, DecodeError> {
         let connection = &self.connections[slot as usize];
         match connection.phase {
             Phase::Connected => {

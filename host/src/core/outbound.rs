@@ -6,6 +6,7 @@ use super::budget::FREE_BYTES;
 use super::connection::{NONE, Phase};
 use super::deliver::{Asked, How};
 use super::in_flight::following;
+use super::mount::MOUNTED;
 use super::notices::Meant;
 use super::session::Queued;
 use super::templates::{Class, Own, encode};
@@ -236,9 +237,8 @@ impl Core {
         parts: &MessageParts<'_>,
         identifiers: &[u32],
     ) {
-        if self.append(slot, class, parts, identifiers, None, false).is_err() {
-            debug_assert!(self.connections[slot as usize].packet_bytes_max != u32::MAX);
-            self.tell_dropped(DropReason::TooLarge, &self.meant_for(slot, class.retain, parts));
+        if let Err(why) = self.append(slot, class, parts, identifiers, None, false) {
+            self.tell_dropped(why, &self.meant_for(slot, class.retain, parts));
         }
     }
 
@@ -375,15 +375,15 @@ impl Core {
         let class = Class { v5: self.connections[slot as usize].is_v5(), qos: delivery.qos, retain: delivery.retain };
         let parts = parts.copied().unwrap_or_else(|| delivery.message.parts());
         let sent = self.append(slot, class, &parts, delivery.origin.identifiers(), packet_id, false);
-        match packet_id {
-            _ if sent.is_err() => self.tell_queued_dropped(DropReason::TooLarge, session_slot, &delivery),
-            Some(packet_id) => self.sessions[session_slot as usize].add_in_flight(packet_id, delivery),
-            None => {}
+        match (sent, packet_id) {
+            (Err(why), _) => self.tell_queued_dropped(why, session_slot, &delivery),
+            (Ok(()), Some(packet_id)) => self.sessions[session_slot as usize].add_in_flight(packet_id, delivery),
+            (Ok(()), None) => {}
         }
     }
 
-    /// Appends a PUBLISH packet. `Err`: it is larger than the client takes, and is dropped as if it had been sent
-    /// [MQTT-3.1.2-24] [MQTT-3.1.2-25].
+    /// Appends a PUBLISH packet. `Err`: it is larger than the client takes, or nothing that the client sees, and is dropped as
+    /// if it had been sent [MQTT-3.1.2-24] [MQTT-3.1.2-25].
     fn append(
         &mut self,
         slot: u32,
@@ -392,7 +392,7 @@ impl Core {
         identifiers: &[u32],
         packet_id: Option<PacketId>,
         dup: bool,
-    ) -> Result<(), TooLarge> {
+    ) -> Result<(), DropReason> {
         let now = self.now;
         self.leave_lane(slot);
         self.out(slot);
@@ -406,6 +406,12 @@ impl Core {
             let own = Own { packet_id, dup, identifiers, alias: None };
             if connection.aliases_max == 0 {
                 encode(&mut connection.out, class, parts, &own, now);
+            } else if connection.aliases_max == MOUNTED {
+                if let Err(outside) = connection.append_below(class, parts, &own, now) {
+                    self.take_back(slot, start);
+                    self.counters().dropped_outside_mount.add(1);
+                    return Err(outside);
+                }
             } else {
                 has_new_alias = connection.append_with_alias(class, parts, own, now);
             }
@@ -414,7 +420,7 @@ impl Core {
         if connection.out.len() - start > connection.packet_bytes_max as usize {
             self.take_back(slot, start);
             self.counters().dropped_too_large.add(1);
-            return Err(TooLarge);
+            return Err(DropReason::TooLarge);
         }
         connection.out_largest = connection.out_largest.max(connection.out.len() - start);
         if has_new_alias {
@@ -493,11 +499,11 @@ impl Core {
                     let parts = delivery.message.parts();
                     // [MQTT-3.3.1-1]
                     let sent = self.append(slot, class, &parts, delivery.origin.identifiers(), Some(packet_id), true);
-                    if sent.is_err() {
+                    if let Err(why) = sent {
                         let (session, token) = (session_slot, delivery.message.token());
                         let (parts, packet_id, qos, retain) = (&parts, Some(packet_id), delivery.qos, delivery.retain);
                         let meant = Meant { session, parts, token, packet_id, qos, retain };
-                        self.tell_dropped(DropReason::TooLarge, &meant);
+                        self.tell_dropped(why, &meant);
                     }
                     sent.is_ok()
                 }
@@ -529,7 +535,3 @@ pub(super) fn free_bytes(outbound_bytes_max: usize) -> usize {
 fn next_to_nothing(outbound_bytes_max: usize) -> usize {
     outbound_bytes_max / NEXT_TO_NOTHING
 }
-
-/// A packet that is larger than its receiver takes.
-#[derive(Debug)]
-struct TooLarge;

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::mount::Mount;
 use super::peer::{ClientCertificate, NameKind};
 use crate::limits::Limits;
 use crate::plugin::PluginSet;
@@ -18,6 +19,8 @@ pub struct ListenerProfile {
     pub limits: Limits,
     /// The plugins of the chain that decide about its connections, in the order of the chain.
     pub plugins: PluginSet,
+    /// The part of the topics that its clients see.
+    pub mount: Option<Mount>,
     /// Accept clients from other machines when no plugin has an opinion about them.
     pub allow_anonymous: bool,
     /// What of the client's certificate takes the place of its User Name.
@@ -39,7 +42,8 @@ impl ListenerProfile {
     /// A listener with these bounds, and with the default for all else.
     #[must_use]
     pub fn new(name: impl Into<Box<str>>, limits: Limits) -> Self {
-        Self { name: name.into(), limits, plugins: PluginSet::ALL, allow_anonymous: false, username_from: None }
+        let (plugins, allow_anonymous) = (PluginSet::ALL, false);
+        Self { name: name.into(), limits, plugins, mount: None, allow_anonymous, username_from: None }
     }
 }
 

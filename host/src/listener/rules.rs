@@ -1,7 +1,7 @@
 //! What holds for the clients of one listener, and what becomes of it: the [`ListenerProfile`] that the core goes by.
 
 use super::{ListenerConfig, ListenerUrl};
-use crate::core::{ListenerProfile, UsernameFrom};
+use crate::core::{ListenerProfile, Mount, UsernameFrom};
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::plugin::{Chain, PluginSet};
@@ -15,6 +15,8 @@ pub struct ClientRules {
     /// Whether clients from other machines get in where none of these plugins decides on connections. Default: as
     /// [`Builder::allow_anonymous`](crate::Builder::allow_anonymous) says.
     pub allow_anonymous: Option<bool>,
+    /// The part of the topics that they see: what is below it. Default: all of them.
+    pub mount: Option<Mount>,
     /// What of a client's certificate takes the place of its User Name. Default: nothing.
     pub username_from: Option<UsernameFrom>,
 }
@@ -39,6 +41,7 @@ impl ListenerConfig {
         let mut profile = ListenerProfile::new(name.as_str(), limits.clone());
         profile.plugins = self.plugins(&name, chain)?;
         profile.allow_anonymous = self.rules.allow_anonymous.unwrap_or(allow_anonymous);
+        profile.mount.clone_from(&self.rules.mount);
         profile.username_from = self.rules.username_from;
         // A proxy on this machine passes others on.
         let is_local = url.is_local() && self.proxy_from.is_empty();

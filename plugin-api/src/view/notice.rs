@@ -221,6 +221,8 @@ pub enum DropReason {
     NotAuthorised = 6,
     /// The server holds as much as it may.
     ServerFull = 7,
+    /// Its topic is not below the mount point of the client's listener.
+    OutsideMount = 8,
 }
 
 /// What has become of a message that was meant for one client.
@@ -288,6 +290,7 @@ impl<'a> MessageNotice<'a> {
             5 => DropReason::SessionEnded,
             6 => DropReason::NotAuthorised,
             7 => DropReason::ServerFull,
+            8 => DropReason::OutsideMount,
             _ => DropReason::Other,
         }
     }

@@ -27,6 +27,7 @@ mod lanes;
 mod limits;
 mod listeners;
 mod members;
+mod mount;
 mod notices;
 mod offered;
 mod outbound;

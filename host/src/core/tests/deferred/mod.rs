@@ -16,7 +16,7 @@ use super::net::lock;
 use super::*;
 
 /// Tickets that callbacks have taken and not used, oldest first.
-struct Held<A: Deferrable>(Arc<Mutex<VecDeque<Ticket<A>>>>);
+pub(super) struct Held<A: Deferrable>(Arc<Mutex<VecDeque<Ticket<A>>>>);
 
 impl<A: Deferrable> Clone for Held<A> {
     fn clone(&self) -> Self {
@@ -25,11 +25,11 @@ impl<A: Deferrable> Clone for Held<A> {
 }
 
 impl<A: Deferrable> Held<A> {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Arc::default())
     }
 
-    fn push(&self, ticket: Ticket<A>) {
+    pub(super) fn push(&self, ticket: Ticket<A>) {
         lock(&self.0).push_back(ticket);
     }
 
@@ -42,7 +42,7 @@ impl<A: Deferrable> Held<A> {
     }
 
     /// Answers by the oldest one.
-    fn answer(&self, net: &mut Net, answer: A) -> Result<(), HostError> {
+    pub(super) fn answer(&self, net: &mut Net, answer: A) -> Result<(), HostError> {
         let result = self.take().answer(answer);
         net.settle();
         result
@@ -62,7 +62,7 @@ macro_rules! defer {
         held
     }};
 }
-use defer;
+pub(super) use defer;
 
 /// The plugin answers `handle_publish` later.
 fn defer_publish(net: &Net) -> Held<PublishVerdict> {
