@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::{ListenerConfig, ListenerUrl, TcpKeepAlive};
-use crate::core::UsernameFrom;
 use crate::core::peer::NameKind;
+use crate::core::{Mount, UsernameFrom};
 use crate::limits::value::Field;
 use crate::limits::{Kind, Reload, Setting, Value, Word};
 
@@ -56,6 +56,10 @@ keys! {
         plugins: rules.plugins, Kind::Texts, 0..=0, "all", NewConnections;
         /// Whether its clients from other machines get in where none of these plugins decides on connections.
         allow_anonymous: rules.allow_anonymous, Kind::Flag, 0..=1, "as `allow_anonymous` of the server says", NewConnections;
+        /// The part of the topics that its clients see, as whole levels: a client of a listener with `sites/7` that publishes to
+        /// `t` publishes to `sites/7/t`, and is sent what is below `sites/7`, without that. Handlers and all others know the
+        /// real names; Response Topics stay as they are.
+        mount: rules.mount, Kind::Word(&MOUNT), 0..=0, "all topics, by their names", NewConnections;
         /// What of a client's certificate takes the place of its User Name: the common name, the subject as text, or the first
         /// alternative name of a kind. Who has shown no certificate, or one without such a name, is refused.
         username_from: rules.username_from, Kind::Choice(&USERNAME_FROM), 0..=5, "none: its User Name is its own", NewConnections;
@@ -104,6 +108,14 @@ static URL: Word = Word {
     check: |text| text.parse::<ListenerUrl>().map(drop).map_err(|error| error.to_string()),
 };
 
+static MOUNT: Word = Word {
+    unit: "topic",
+    placeholder: "TOPIC",
+    expected: "levels of a topic, without + and #, such as sites/7",
+    example: "sites/7",
+    check: |text| text.parse::<Mount>().map(drop).map_err(|error| error.to_string()),
+};
+
 /// The words for what a User Name is taken from, in the order of [`username_sources`].
 const USERNAME_FROM: [&str; 6] = ["common-name", "subject", "dns", "email", "uri", "ip"];
 
@@ -121,6 +133,18 @@ impl Field for Option<UsernameFrom> {
     fn set(&mut self, value: &Value) {
         *self = match value {
             Value::Number(place) => username_sources().get(*place as usize).copied(),
+            _ => None,
+        };
+    }
+}
+
+impl Field for Option<Mount> {
+    fn get(&self) -> Value {
+        self.as_ref().map_or(Value::Unset, |mount| Value::Text(mount.prefix().to_owned()))
+    }
+    fn set(&mut self, value: &Value) {
+        *self = match value {
+            Value::Text(text) => text.parse().ok(),
             _ => None,
         };
     }

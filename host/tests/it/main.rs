@@ -19,6 +19,7 @@ mod deliver;
 mod harness;
 mod hostile;
 mod limits;
+mod listeners;
 mod loader;
 mod log;
 mod memory;
