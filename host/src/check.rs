@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use host::config::{Config, LISTENER_KEYS, LogFilter, PluginConfig};
+use host::limits::Undecided;
 use host::plugin::{Callback, Chain, Plugin, PluginSet, Services};
 use host::{Error, ListenerConfig};
 
@@ -55,7 +56,7 @@ fn check_plugins(configs: &[PluginConfig]) -> Result<(), Error> {
     let services = Services::detached();
     let load = |config: &PluginConfig| Plugin::load(&config.path, &config.config, &services);
     let plugins = configs.iter().map(load).collect::<Result<Vec<_>, _>>()?;
-    let chain = Chain::new(plugins)?;
+    let chain = Chain::with_undecided(plugins, Undecided::default())?;
     let join = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     for (plugin, config) in chain.plugins().iter().zip(configs) {
         println!("{} {}", plugin.name(), plugin.version());
@@ -70,6 +71,16 @@ fn check_plugins(configs: &[PluginConfig]) -> Result<(), Error> {
     }
     println!("chain: {}", chain.plugins().iter().map(|plugin| plugin.name()).collect::<Vec<_>>().join(" -> "));
     println!("decides on connections: {}", if chain.decides_on_connections(PluginSet::ALL) { "yes" } else { "no" });
+    for (what, callback) in [("publishing", Callback::Publish), ("subscriptions", Callback::Subscribe)] {
+        let decides = if chain.implements(callback) {
+            "yes"
+        } else if chain.refuses_undecided(callback) {
+            "no, and they are refused unless it says --undecided allow"
+        } else {
+            "no, and everything is allowed"
+        };
+        println!("decides on {what}: {decides}");
+    }
     chain.stop();
     Ok(())
 }

@@ -259,6 +259,11 @@ limits! {
         /// is disconnected.
         deadline: Deadline = Deadline::Refuse, Kind::Choice(&["refuse", "disconnect"]), 0..=1,
             "disconnect: DISCONNECT 0x83, a close for 3.x";
+        /// What becomes of a PUBLISH or SUBSCRIBE about which no plugin decides, though plugins decide who may connect, and on
+        /// the other of the two: they are meant to decide what clients may do, and have left a part out. With
+        /// handle_deliver, subscribing is decided on.
+        undecided: Undecided = Undecided::Refuse, Kind::Choice(&["refuse", "allow"]), 0..=1,
+            "refuse: PUBACK, PUBREC and SUBACK 0x87, each as its version can say it; QoS 0 and wills are dropped";
         /// Answers that one plugin may owe at one time.
         tickets_max: usize = 1024, Kind::Count, 1..=1_000_000,
             "the callback that asks for one more time is told so, and answers or fails at once";
@@ -397,6 +402,16 @@ pub enum Deadline {
     Refuse,
     /// The client is disconnected.
     Disconnect,
+}
+
+/// What becomes of a PUBLISH or SUBSCRIBE about which no plugin decides, though plugins decide on the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Undecided {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It is allowed.
+    Allow,
 }
 
 /// The answer to a 3.x PUBLISH that was not accepted.

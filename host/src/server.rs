@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use plugin_api::{ConnectionId, Handler, PropertiesBuf, ReasonCode};
+use plugin_api::{Callback, ConnectionId, Handler, PropertiesBuf, ReasonCode};
 
 use crate::clock::Clock;
 use crate::core::mail::Mail;
@@ -20,9 +20,9 @@ use crate::io::anteroom::{self, Places};
 use crate::io::listener::{Bound, Listener};
 use crate::io::passed::{PassedSocket, deal_out};
 use crate::io::worker::{self, Seed, Workers};
-use crate::limits::Limits;
+use crate::limits::{Limits, Undecided};
 use crate::listener::{Common, ListenerConfig, ListenerUrl, UrlError};
-use crate::plugin::{Busy, Chain, LoadError, MetricSample, Plugin, Services, Watch};
+use crate::plugin::{Busy, Chain, LoadError, MetricSample, Plugin, PluginSet, Services, Watch};
 use crate::privileges;
 use crate::report::{self, Reporter, Tally};
 use crate::swap::{self, Role, Status, SwapError, SwapReport, SwapRequest};
@@ -190,7 +190,7 @@ impl Builder {
             .watched_by(watch.clone(), &self.limits)
             .with_tickets_max(self.limits.tickets_max)
             .bounded_by(&self.limits);
-        let chain = load_all(self.plugins, &services)?;
+        let chain = load_all(self.plugins, &services, self.limits.undecided)?;
         let common = Common { limits: &self.limits, allow_anonymous: self.allow_anonymous, chain: &chain };
         let with_profile = |(config, bound): (ListenerConfig, Bound)| {
             config.profile(bound.url(), common).map(|profile| bound.with(profile))
@@ -226,6 +226,7 @@ impl Builder {
         }
         handle.start_reporter()?;
         handle.announce(&self.name, &names);
+        ServerHandle::warn_of_undecided(&shared.chain);
         Ok(handle)
     }
 }
@@ -248,7 +249,7 @@ fn bind_all(
 }
 
 /// Loads the plugins in order. If one cannot be loaded, those before it are let go.
-fn load_all(sources: Vec<Source>, services: &Services) -> Result<Chain, LoadError> {
+fn load_all(sources: Vec<Source>, services: &Services, undecided: Undecided) -> Result<Chain, LoadError> {
     let mut plugins = Vec::with_capacity(sources.len());
     for source in sources {
         let loaded = match source {
@@ -264,7 +265,7 @@ fn load_all(sources: Vec<Source>, services: &Services) -> Result<Chain, LoadErro
             }
         }
     }
-    Chain::new(plugins)
+    Chain::with_undecided(plugins, undecided)
 }
 
 /// Tells the plugins that they are dropped, and drops them: on a thread of its own, as it is their code that runs, and
@@ -559,6 +560,25 @@ impl ServerHandle {
         for url in &self.urls {
             let at = ListenerConfig::new(url.clone()).name();
             tracing::info!(server = name, workers = self.mailboxes.workers(), plugins, "listening on {at}");
+        }
+    }
+
+    /// Says what follows from what plugins leave out, as it may not be what their author thought of.
+    fn warn_of_undecided(chain: &Chain) {
+        for (what, callback) in [("PUBLISH", Callback::Publish), ("SUBSCRIBE", Callback::Subscribe)] {
+            if chain.refuses_undecided(callback) {
+                tracing::warn!(
+                    "every {what} is refused: plugins decide who may connect and what else clients may do, and none of them \
+                     implements {}. Implement it, or allow everything with --undecided allow",
+                    callback.name()
+                );
+            }
+        }
+        if chain.decides_on_connections(PluginSet::ALL)
+            && !chain.implements(Callback::Publish)
+            && !chain.implements(Callback::Subscribe)
+        {
+            tracing::info!("who is let in may publish and subscribe to everything: no plugin decides about it");
         }
     }
 

@@ -65,6 +65,11 @@ pub enum SwapRule {
 /// All callbacks but the first two have defaults, and a callback that is left out is never called. If no plugin has an
 /// opinion, publishing and subscribing are allowed; who may connect is then up to the host's configuration.
 ///
+/// With one exception: plugins that decide who may connect (`handle_connect`, `handle_auth`) and on one of publishing
+/// (`handle_publish`) and subscribing (`handle_subscribe`, or `handle_deliver`), are taken for those that decide what clients
+/// may do. The other of the two is then refused with 0x87, unless the host is told otherwise (`--undecided allow`): implement
+/// it as well, if only to agree.
+///
 /// # Time
 /// A callback runs on the thread that serves its connection and many others: while it runs, they wait. What takes long is
 /// answered later, by a ticket ([`Host::ticket`]) or from an `async fn`; what can only block says so with `#[blocking]`. See

@@ -1,6 +1,9 @@
 //! The smallest useful handler: it greets who connects, counts what each client publishes, and lets everything through.
 
-use plugin_api::{Connect, ConnectVerdict, ConnectionInfo, Error, Handler, Host, Publish, PublishVerdict, handler};
+use plugin_api::{
+    Connect, ConnectVerdict, ConnectionInfo, Error, Handler, Host, Publish, PublishVerdict, Subscribe,
+    SubscribeVerdict, handler,
+};
 
 /// The handler.
 #[derive(Debug)]
@@ -30,6 +33,11 @@ impl Handler for Hello {
         *count += 1;
         self.host.debug(format_args!("message {count}: {}", publish.topic()));
         Ok(PublishVerdict::Forward)
+    }
+
+    /// Who decides on what is published has to say what may be subscribed to as well.
+    fn handle_subscribe(&self, _count: &mut u64, _subscribe: &Subscribe<'_>) -> Result<SubscribeVerdict, Error> {
+        Ok(SubscribeVerdict::Grant)
     }
 }
 

@@ -371,6 +371,7 @@ choices! {
     super::Overstay: Log, Pool;
     super::Stuck: Log, Abort;
     super::Quarantine: Refuse, Skip, Off;
+    super::Undecided: Refuse, Allow;
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Several plugins, one decision.
 //!
-//! - A plugin that does not implement a callback has no opinion, and is not called.
+//! - A plugin that does not implement a callback has no opinion, and is not called. Where nobody has one, it is allowed, but
+//!   for what is left out by plugins that decide on the rest ([`Undecided`]).
 //! - The plugins are asked in order. The first refusal wins, and those behind it are not asked.
 //! - A plugin that cannot answer (a panic, a state that panicked before, an answer that cannot be read) refuses: `Failed`.
 //! - Where there is nothing to refuse (`handle_puback`, `handle_disconnect`), one plugin's failure does not keep the others
@@ -23,6 +24,7 @@ use super::instance::Plugin;
 use super::outcome::Failed;
 use super::request::{ConnectionInfo, DisconnectReason, InfoRequest, NO_EXTENSION};
 use super::tickets::{Answered, NO_TICKET};
+use crate::limits::Undecided;
 use crate::message::Source;
 
 /// Plugins that one chain may have.
@@ -45,6 +47,14 @@ impl Chain {
     /// # Errors
     /// Two plugins with one name: commands and logs address them by it. More than 64 plugins.
     pub fn new(plugins: Vec<Plugin>) -> Result<Self, LoadError> {
+        Self::with_undecided(plugins, Undecided::Allow)
+    }
+
+    /// The same, and what becomes of what none of them decides about.
+    ///
+    /// # Errors
+    /// As for [`Chain::new`].
+    pub fn with_undecided(plugins: Vec<Plugin>, undecided: Undecided) -> Result<Self, LoadError> {
         if plugins.len() > PLUGINS_MAX {
             return Err(LoadError::TooManyPlugins { count: plugins.len(), max: PLUGINS_MAX });
         }
@@ -52,7 +62,7 @@ impl Chain {
         if let Some(twice) = plugins.iter().find(|plugin| !names.insert(plugin.name())) {
             return Err(LoadError::DuplicateName { name: twice.name().to_owned() });
         }
-        Ok(Self(Cell::new(plugins)))
+        Ok(Self(Cell::new(plugins, undecided)))
     }
 
     /// The plugins that decide about most connections, in order: those that new instances are on trial against.
@@ -82,6 +92,12 @@ impl Chain {
         let plugins = self.plugins();
         let place = |name: &'a String| plugins.iter().position(|plugin| plugin.name() == name).ok_or(name.as_str());
         names.iter().map(place).collect::<Result<Vec<_>, _>>().map(PluginSet::of)
+    }
+
+    /// Whether what a callback is about is refused because no plugin decides about it; see [`Undecided`].
+    #[must_use]
+    pub fn refuses_undecided(&self, callback: Callback) -> bool {
+        self.plan().refuses_undecided(callback)
     }
 
     /// Makes the states of a connection.

@@ -12,6 +12,8 @@ use super::cursor::Cursor;
 use super::generation::Plan;
 use super::instance::Plugin;
 use super::outcome::Failed;
+use crate::limits::Undecided;
+
 use super::pool::Cell;
 use super::request::ConnectionInfo;
 use super::stats::{Detour, Entry};
@@ -51,21 +53,28 @@ pub(super) struct Plugins {
     implementing: [u64; Callback::ALL.len()],
     /// The same where only some of them decide, for the listeners that want that.
     parts: Mutex<Vec<Arc<Self>>>,
+    undecided: Undecided,
 }
 
 impl Plugins {
-    pub(super) fn new(list: Vec<Arc<Plugin>>) -> Self {
-        Self::part(list, PluginSet::ALL)
+    pub(super) fn new(list: Vec<Arc<Plugin>>, undecided: Undecided) -> Self {
+        Self::part(list, PluginSet::ALL, undecided)
     }
 
-    fn part(list: Vec<Arc<Plugin>>, deciding: PluginSet) -> Self {
+    fn part(list: Vec<Arc<Plugin>>, deciding: PluginSet, undecided: Undecided) -> Self {
         let implements = |plugin: &Plugin, callback| u64::from(plugin.callbacks.contains(callback));
         let set = |callback| {
             let all =
                 list.iter().enumerate().fold(0, |set, (index, plugin)| set | implements(plugin, callback) << index);
             all & deciding.0
         };
-        Self { implementing: Callback::ALL.map(set), list: list.into(), set: deciding, parts: Mutex::default() }
+        Self {
+            implementing: Callback::ALL.map(set),
+            list: list.into(),
+            set: deciding,
+            parts: Mutex::default(),
+            undecided,
+        }
     }
 
     /// The same with some of them only. There are as many of these as listeners that want other ones.
@@ -77,7 +86,7 @@ impl Plugins {
         if let Some(part) = parts.iter().find(|part| part.set == set) {
             return Arc::clone(part);
         }
-        let part = Arc::new(Self::part(self.list.to_vec(), set));
+        let part = Arc::new(Self::part(self.list.to_vec(), set, self.undecided));
         parts.push(Arc::clone(&part));
         part
     }
@@ -96,7 +105,20 @@ impl Plugins {
     pub(super) fn with(&self, index: usize, plugin: &Arc<Plugin>) -> Arc<Self> {
         let mut list = self.list.to_vec();
         list[index] = Arc::clone(plugin);
-        Arc::new(Self::part(list, self.set))
+        Arc::new(Self::part(list, self.set, self.undecided))
+    }
+
+    /// Whether nobody decides about a callback, which is `handle_publish` or `handle_subscribe`, and what it is about is
+    /// refused for that: where plugins decide who comes in and on the other of the two, they decide what clients may do, and
+    /// what they have left out is not allowed. Who decides on each delivery decides on what is received as well.
+    #[cold]
+    pub(super) fn refuses_undecided(&self, callback: Callback) -> bool {
+        let decides = |callbacks: &[Callback]| callbacks.iter().any(|callback| self.implementing(*callback) != 0);
+        let (decided, other) = match callback {
+            Callback::Publish => (decides(&[Callback::Publish]), decides(&[Callback::Subscribe])),
+            _ => (decides(&[Callback::Subscribe, Callback::Deliver]), decides(&[Callback::Publish])),
+        };
+        self.undecided == Undecided::Refuse && !decided && other && decides(&[Callback::Connect, Callback::Auth])
     }
 
     /// The plugins that implement a callback, as a set of bits.

@@ -1,7 +1,7 @@
 //! What becomes of a message, when several plugins have a say.
 
 use plugin_api::abi::{RawPublish, Verdict};
-use plugin_api::{Callback, PropertiesBuf};
+use plugin_api::{Callback, PropertiesBuf, ReasonCode};
 
 use super::answer::{Answer, MessageView, unknown};
 use super::chain::{Chain, ERROR, implementing_from};
@@ -29,7 +29,7 @@ impl Chain {
     ) -> PublishOutcome {
         let mut set = handlers.plugins().implementing(Callback::Publish);
         if set == 0 {
-            return PublishOutcome::Forward;
+            return undecided(handlers);
         }
         // As long as every plugin agrees, one answer, which stays empty, does for all.
         let mut answer = Answer::default();
@@ -85,6 +85,14 @@ impl Chain {
         };
         end.unwrap_or_else(|| ask_from(handlers, from, who, request, changed, is_changed))
     }
+}
+
+/// What becomes of a message about which no plugin decides.
+fn undecided(handlers: &Handlers) -> PublishOutcome {
+    if handlers.plugins().refuses_undecided(Callback::Publish) {
+        return PublishOutcome::Reject { reason_code: ReasonCode::NOT_AUTHORIZED, properties: PropertiesBuf::new() };
+    }
+    PublishOutcome::Forward
 }
 
 /// Goes on where the first plugin has said something else than that it agrees.

@@ -24,6 +24,10 @@ impl Chain {
         properties: &[u8],
         codes: &mut [ReasonCode],
     ) -> SubscribeOutcome {
+        if handlers.plugins().refuses_undecided(Callback::Subscribe) {
+            codes.iter_mut().filter(|code| !code.is_error()).for_each(|code| *code = ReasonCode::NOT_AUTHORIZED);
+            return SubscribeOutcome::Done;
+        }
         subscribe_from(handlers, 0, who, items, properties, codes)
     }
 

@@ -123,11 +123,13 @@ fn check_prints_what_the_plugins_are_and_their_order() {
             "config      none given: {}\n",
             "config      from the command line\n",
             "plugin-api  1.",
-            "callbacks   handle_connect, handle_publish\n",
+            "callbacks   handle_connect, handle_publish, handle_subscribe\n",
             "recorder 1.0.0",
             "handle_puback, handle_info, handle_disconnect, handle_session_expired, stop",
             "-> recorder\n",
             "decides on connections: yes",
+            "decides on publishing: yes",
+            "decides on subscriptions: yes",
         ],
     );
     // They were really started, and let go.

@@ -22,6 +22,7 @@ mod limits;
 mod listeners;
 mod loader;
 mod log;
+mod matrix;
 mod memory;
 mod mqtt;
 mod plugins;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use plugin_api::{
     Auth, AuthStep, AuthVerdict, Connect, ConnectVerdict, ConnectionInfo, Error, Handler, Host, Message, Publish,
-    PublishVerdict, ReasonCode, State, StateView, Swapped, handler,
+    PublishVerdict, ReasonCode, State, StateView, Subscribe, SubscribeVerdict, Swapped, handler,
 };
 
 use crate::Config;
@@ -68,6 +68,10 @@ impl<const VERSION: u8> Handler for Counting<VERSION> {
         } else {
             AuthVerdict::Continue(version)
         })
+    }
+
+    fn handle_subscribe(&self, _: &mut u64, _: &Subscribe<'_>) -> Result<SubscribeVerdict, Error> {
+        Ok(SubscribeVerdict::Grant)
     }
 
     fn handle_publish(&self, count: &mut u64, publish: &Publish<'_>) -> Result<PublishVerdict, Error> {
