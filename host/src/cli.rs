@@ -110,8 +110,8 @@ struct LowRun {
     /// Without it a plugin gets an empty object, {}.
     #[arg(long, value_name = "JSON|@FILE")]
     plugin_config: Vec<String>,
-    /// Where to listen: tcp://, tls://, ws:// or wss:// with an address and a port, or unix: with a path. May be given
-    /// several times.
+    /// Where to listen: tcp://, tls://, ws://, wss:// or quic:// with an address and a port, or unix: with a path. May be
+    /// given several times.
     ///
     /// An address and a port alone are tcp://. Port 0 takes a free one, which the log shows. 127.0.0.1 and [::1] are reached
     /// from this machine only; 0.0.0.0 and [::] from everywhere.

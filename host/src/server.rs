@@ -19,6 +19,8 @@ use crate::error::Error;
 use crate::io::anteroom::{self, Places};
 use crate::io::listener::{Bound, Listener};
 use crate::io::passed::{PassedSocket, deal_out};
+#[cfg(feature = "quic")]
+use crate::io::quic;
 use crate::io::worker::{self, Seed, Workers};
 use crate::limits::{Limits, Undecided};
 use crate::listener::{Common, ListenerConfig, ListenerUrl, UrlError};
@@ -221,8 +223,12 @@ impl Builder {
         for worker in 0..count {
             handle.start_worker(worker, &self.name, &listeners, &shared, clock)?;
         }
-        if listeners.iter().any(|listener| !listener.is_direct()) {
+        if listeners.iter().any(|listener| !listener.is_direct() && !listener.is_quic()) {
             handle.start_anteroom(&listeners, &shared, clock)?;
+        }
+        #[cfg(feature = "quic")]
+        if listeners.iter().any(Listener::is_quic) {
+            handle.start_quic(&listeners, &shared)?;
         }
         handle.start_reporter()?;
         handle.announce(&self.name, &names);
@@ -544,6 +550,22 @@ impl ServerHandle {
             let thread = thread.map_err(|source| Error::System { what: "start a thread for handshakes", source })?;
             lock(&self.threads).running.push(thread);
         }
+        Ok(())
+    }
+
+    #[cfg(feature = "quic")]
+    fn start_quic(&self, listeners: &[Listener], shared: &Arc<Shared>) -> Result<(), Error> {
+        let ended = Arc::clone(&self.ended);
+        let seed = quic::Seed {
+            name: format!("{}-quic", self.name),
+            workers: Arc::clone(&self.workers),
+            listeners: listeners.to_vec(),
+            limits: shared.limits.clone(),
+            mailboxes: self.mailboxes.clone(),
+            on_end: Box::new(move || ended.add_one()),
+        };
+        let thread = quic::start(seed).map_err(|source| Error::System { what: "start a thread for QUIC", source })?;
+        lock(&self.threads).running.push(thread);
         Ok(())
     }
 

@@ -71,6 +71,15 @@ pub(crate) struct Arrived {
     _place: Place,
 }
 
+impl Arrived {
+    /// One of which nothing was read, and with nothing between its bytes and those of MQTT.
+    #[cfg(feature = "quic")]
+    pub(super) fn new(fd: OwnedFd, peer: SocketAddr, listener: Listener, details: PeerDetails, place: Place) -> Self {
+        let (details, unread) = (Some(Box::new(details)), Vec::new());
+        Self { fd, peer, listener, details, transform: None, unread, flow: Flow::Open, _place: place }
+    }
+}
+
 /// The places for guests, of all threads together.
 #[derive(Debug)]
 pub(crate) struct Places {
@@ -83,11 +92,16 @@ impl Places {
         Arc::new(Self { taken: AtomicUsize::new(0), max })
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.taken.load(Ordering::Relaxed) >= self.max
     }
 
-    fn take(self: &Arc<Self>) -> Place {
+    #[cfg(feature = "quic")]
+    pub(super) fn is_half_full(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) >= self.max / 2
+    }
+
+    pub(super) fn take(self: &Arc<Self>) -> Place {
         // Two threads may each take the last one: there are few threads.
         self.taken.fetch_add(1, Ordering::Relaxed);
         Place(Arc::clone(self))
@@ -96,7 +110,7 @@ impl Places {
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
-struct Place(Arc<Places>);
+pub(super) struct Place(Arc<Places>);
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -129,7 +143,8 @@ pub(crate) fn start(seed: Seed) -> io::Result<JoinHandle<bool>> {
         let Seed { workers, mailboxes, on_end, .. } = seed;
         // It fails where a sandbox forbids it; then handshakes take as much as workers get.
         let _ = setpriority_process(None, NICENESS);
-        let listeners = seed.listeners.into_iter().filter(|listener| !listener.is_direct()).collect();
+        let listeners =
+            seed.listeners.into_iter().filter(|listener| !listener.is_direct() && !listener.is_quic()).collect();
         let anteroom = Anteroom {
             poller: Poller::new(epoll),
             entrance: Entrance::new(listeners),

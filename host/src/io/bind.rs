@@ -29,6 +29,19 @@ pub(super) fn tcp(addr: SocketAddr, config: &TcpConfig) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Binds a socket for datagrams; port 0 takes a free one.
+#[cfg(feature = "quic")]
+pub(super) fn udp(addr: SocketAddr, config: &TcpConfig) -> io::Result<OwnedFd> {
+    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = net::socket_with(family, SocketType::DGRAM, flags, None)?;
+    if addr.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, !config.dual_stack)?;
+    }
+    net::bind(&socket, &addr)?;
+    Ok(socket)
+}
+
 /// What holds for the connections of a listening socket, whoever has bound it.
 pub(super) fn prepare(socket: &OwnedFd, config: &TcpConfig) -> io::Result<()> {
     // We decide what goes into a segment.

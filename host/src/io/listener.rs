@@ -70,12 +70,17 @@ enum Socket {
     Unix(UnixSocket),
     /// A Unix socket whose file is somebody else's.
     PassedUnix(OwnedFd),
+    /// Of datagrams, which only [`quic`](super::quic) reads.
+    #[cfg(feature = "quic")]
+    Udp(OwnedFd),
 }
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(fd) | Self::PassedUnix(fd) => fd.as_fd(),
+            #[cfg(feature = "quic")]
+            Self::Udp(fd) => fd.as_fd(),
             Self::Unix(socket) => socket.as_fd(),
         }
     }
@@ -117,6 +122,12 @@ impl Bound {
                 }
                 Place::Path(_) => (Socket::PassedUnix(fd), place),
             },
+            #[cfg(feature = "quic")]
+            (None, &Place::Address(addr)) if config.url.scheme == Scheme::Quic => {
+                config.tcp.check(addr).map_err(wrong)?;
+                let (fd, addr) = bind_udp(addr, &config.tcp).map_err(|source| Error::Listen { addr, source })?;
+                (Socket::Udp(fd), Place::Address(addr))
+            }
             (None, &Place::Address(addr)) => {
                 config.tcp.check(addr).map_err(wrong)?;
                 let (fd, addr) = bind_tcp(addr, &config.tcp).map_err(|source| Error::Listen { addr, source })?;
@@ -158,9 +169,14 @@ impl Listener {
     }
 
     /// Whether its connections speak MQTT from the first byte on, with nothing to be found out before: workers accept them.
-    /// Those of others come through the [anteroom](super::anteroom).
+    /// Those of others come through the [anteroom](super::anteroom), but for those of QUIC.
     pub(crate) fn is_direct(&self) -> bool {
         self.url().scheme == Scheme::Tcp && self.doors().are_open()
+    }
+
+    /// Whether its connections are streams of QUIC.
+    pub(crate) fn is_quic(&self) -> bool {
+        self.url().scheme == Scheme::Quic
     }
 
     pub(super) fn doors(&self) -> &Doors {
@@ -176,6 +192,8 @@ impl Listener {
                 let peer = peer.ok_or_else(|| io::Error::other("its peer has no address"))?;
                 (fd, bind::canonical(SocketAddr::try_from(peer)?))
             }
+            #[cfg(feature = "quic")]
+            Socket::Udp(_) => return Err(Errno::OPNOTSUPP.into()),
             Socket::Unix(_) | Socket::PassedUnix(_) => (net::accept_with(&self.0.bound.socket, flags)?, LOCAL_PEER),
         };
         Ok(Accepted { fd, peer, listener: self.clone() })
@@ -206,6 +224,9 @@ impl AsFd for Listener {
 impl Doors {
     fn of(config: &ListenerConfig) -> Result<Self, String> {
         let scheme = config.url.scheme;
+        if scheme == Scheme::Quic {
+            check_quic(config)?;
+        }
         let tls = scheme.has_tls().then(|| Acceptor::new(&config.tls)).transpose()?;
         let websocket = scheme.has_websocket().then(|| websocket(&config.url.path, &config.websocket)).transpose()?;
         Ok(Self { proxies: config.proxy_from.clone(), tls, websocket })
@@ -232,6 +253,28 @@ fn websocket(path: &str, config: &WebSocketConfig) -> Result<ws::Settings, Strin
         return Err(format!("{wrong:?} is no origin: expected one such as https://example.com, or null"));
     }
     Ok(ws::Settings { path: path.to_owned(), origins: origins.clone(), request_bytes_max, deflate })
+}
+
+/// What a listener for QUIC cannot have.
+fn check_quic(config: &ListenerConfig) -> Result<(), String> {
+    if !cfg!(feature = "quic") {
+        return Err("this host is built without QUIC: build it with `cargo build --release --features quic`".to_owned());
+    }
+    if !config.proxy_from.is_empty() {
+        return Err("proxy_from is for connections over TCP and Unix sockets: leave it out for quic://".to_owned());
+    }
+    if config.tcp.reuse_port {
+        // The packets of one connection would come to several processes.
+        return Err("reuse_port is for connections over TCP: leave it out for quic://".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(feature = "quic")]
+fn bind_udp(addr: SocketAddr, config: &TcpConfig) -> io::Result<(OwnedFd, SocketAddr)> {
+    let socket = bind::udp(addr, config)?;
+    let addr = SocketAddr::try_from(net::getsockname(&socket)?)?;
+    Ok((socket, addr))
 }
 
 /// A socket that listens at an address, and the address that it has.

@@ -11,6 +11,8 @@ mod driver;
 pub(crate) mod listener;
 pub(crate) mod passed;
 mod poller;
+#[cfg(feature = "quic")]
+pub(crate) mod quic;
 mod sockets;
 mod tls;
 mod transform;

@@ -102,12 +102,15 @@ pub(crate) fn deal_out(
     let mut find = |of: &dyn Fn(&PassedSocket) -> bool| sockets.iter().position(of).map(|at| sockets.remove(at));
     let mut by_name = |config: &ListenerConfig| find(&|socket| config.name.is_some() && socket.name == config.name);
     let named: Vec<_> = configs.iter().map(&mut by_name).collect();
-    let mut by_place = |config: &ListenerConfig| find(&|socket| socket.place == config.url.place);
+    // Nothing that was passed takes datagrams.
+    let mut by_place =
+        |config: &ListenerConfig| find(&|socket| socket.place == config.url.place && config.url.scheme != Scheme::Quic);
     let dealt = configs.iter().zip(named).map(|(config, named)| named.or_else(|| by_place(config)));
     let dealt: Vec<_> = dealt.collect();
     for (config, socket) in configs.iter().zip(&dealt) {
         let Some(socket) = socket else { continue };
-        if std::mem::discriminant(&config.url.place) != std::mem::discriminant(&socket.place) {
+        let is_alike = std::mem::discriminant(&config.url.place) == std::mem::discriminant(&socket.place);
+        if !is_alike || config.url.scheme == Scheme::Quic {
             let what = format!("it is {}, and the socket that was passed for it is {socket}", config.url);
             return Err(Error::Listener { name: config.name(), what });
         }

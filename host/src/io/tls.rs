@@ -43,6 +43,12 @@ impl Acceptor {
         Ok(Self { config: Arc::new(config) })
     }
 
+    /// What is offered now, also for QUIC.
+    #[cfg(feature = "quic")]
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
     /// The server's side of a connection that has just been accepted.
     pub(super) fn accept(&self) -> Result<Records, rustls::Error> {
         Records::new(Arc::clone(&self.config))

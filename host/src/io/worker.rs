@@ -43,6 +43,9 @@ pub(crate) struct Workers {
     seats: Box<[Seat]>,
     /// Of the threads of the anteroom, whether they run or not.
     anterooms: Box<[Doorbell]>,
+    /// Of the thread for QUIC.
+    #[cfg(feature = "quic")]
+    quic: tokio::sync::Notify,
     /// Who is welcomed next.
     next: AtomicUsize,
     /// Workers that have told their clients and give away no connection any more.
@@ -55,6 +58,8 @@ impl Workers {
         Ok(Arc::new(Self {
             seats: (0..count).map(|_| seat()).collect::<io::Result<_>>()?,
             anterooms: (0..anteroom_threads(count)).map(|_| Doorbell::new()).collect::<io::Result<_>>()?,
+            #[cfg(feature = "quic")]
+            quic: tokio::sync::Notify::new(),
             next: AtomicUsize::new(0),
             stopping: AtomicUsize::new(0),
         }))
@@ -82,6 +87,12 @@ impl Workers {
     /// An epoll for one of them, which is woken when the workers stop.
     pub(super) fn anteroom_epoll(&self, number: usize) -> io::Result<OwnedFd> {
         Poller::create(&self.anterooms[number])
+    }
+
+    /// Wakes the thread for QUIC when the workers stop.
+    #[cfg(feature = "quic")]
+    pub(super) fn quic_bell(&self) -> &tokio::sync::Notify {
+        &self.quic
     }
 
     /// Says that one more worker gives away no connection any more.
@@ -130,6 +141,8 @@ impl Workers {
 
     fn ring_all(&self) {
         self.seats.iter().map(|seat| &seat.doorbell).chain(&self.anterooms).for_each(Doorbell::ring);
+        #[cfg(feature = "quic")]
+        self.quic.notify_one();
     }
 }
 

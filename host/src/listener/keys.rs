@@ -8,6 +8,7 @@ use crate::core::peer::NameKind;
 use crate::core::{Mount, UsernameFrom};
 use crate::limits::value::Field;
 use crate::limits::{Kind, Reload, Setting, Value, Word};
+use crate::proxy::{Network, Networks};
 
 /// How a field is read and written: it stands for itself, or two functions do it.
 macro_rules! access {
@@ -45,8 +46,8 @@ macro_rules! keys {
 
 keys! {
     "Every listener" {
-        /// Where it listens, and what its clients speak there: `tcp://`, `tls://`, `ws://` or `wss://` with an address and a
-        /// port (0 takes a free one), or `unix:` with a path. It has to be given. Another URL is another listener.
+        /// Where it listens, and what its clients speak there: `tcp://`, `tls://`, `ws://`, `wss://` or `quic://` (of a host
+        /// that is built with the feature `quic`) with an address and a port (0 takes a free one), or `unix:` with a path. It has to be given. Another URL is another listener.
         url: url, Kind::Word(&URL), 0..=0, "none: it has to be given", AtOnce;
         /// What the log and handlers call it.
         name: name, Kind::Text, 0..=0, "the address of a `tcp://` listener, the URL of any other", NewConnections;
@@ -91,11 +92,17 @@ keys! {
         /// then.
         dual_stack: tcp.dual_stack, Kind::Flag, 0..=1, "", Restart;
     }
+    "Proxies" {
+        /// Whose PROXY protocol headers (version 1 or 2) are believed: addresses or networks, or `unix` for who comes by a Unix
+        /// socket. With it each connection has to begin with such a header, which says who the client is, and whoever comes from
+        /// elsewhere is closed at once. Even at a loopback address, such a listener is one that other machines reach.
+        proxy_from: proxy_from, Kind::Words(&NETWORK), 0..=0, "none: nobody says more than its own address", Restart;
+    }
     "TLS" {
         /// The server's certificate, followed by those between it and the authority, as PEM.
-        certificate: tls.certificate, Kind::Path, 0..=0, "none: `tls://` and `wss://` need it", NewConnections;
+        certificate: tls.certificate, Kind::Path, 0..=0, "none: `tls://`, `wss://` and `quic://` need it", NewConnections;
         /// The private key of the first certificate in that file, as PEM.
-        private_key: tls.private_key, Kind::Path, 0..=0, "none: `tls://` and `wss://` need it", NewConnections;
+        private_key: tls.private_key, Kind::Path, 0..=0, "none: `tls://`, `wss://` and `quic://` need it", NewConnections;
     }
 }
 
@@ -114,6 +121,14 @@ static MOUNT: Word = Word {
     expected: "levels of a topic, without + and #, such as sites/7",
     example: "sites/7",
     check: |text| text.parse::<Mount>().map(drop).map_err(|error| error.to_string()),
+};
+
+static NETWORK: Word = Word {
+    unit: "networks",
+    placeholder: "NETWORK",
+    expected: "an address or a network, such as 192.0.2.7, 10.0.0.0/8 or fd00::/8, or unix",
+    example: "10.0.0.0/8",
+    check: |text| text.parse::<Network>().map(drop),
 };
 
 /// The words for what a User Name is taken from, in the order of [`username_sources`].
@@ -158,6 +173,16 @@ impl Field for Option<TcpKeepAlive> {
         let mut idle = Duration::ZERO;
         idle.set(value);
         *self = (*value != Value::Unset).then(|| TcpKeepAlive::after(idle));
+    }
+}
+
+impl Field for Networks {
+    fn get(&self) -> Value {
+        Value::Texts(self.0.iter().map(ToString::to_string).collect())
+    }
+    fn set(&mut self, value: &Value) {
+        // They have been looked at.
+        self.0 = value.texts().iter().filter_map(|text| text.parse().ok()).collect();
     }
 }
 

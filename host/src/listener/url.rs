@@ -18,11 +18,13 @@ pub enum Scheme {
     Wss,
     /// MQTT over a Unix socket.
     Unix,
+    /// MQTT over a stream of QUIC; of a host that is built with the feature `quic`.
+    Quic,
 }
 
 impl Scheme {
     /// All of them, in the order in which they are documented.
-    pub const ALL: [Self; 5] = [Self::Tcp, Self::Tls, Self::Ws, Self::Wss, Self::Unix];
+    pub const ALL: [Self; 6] = [Self::Tcp, Self::Tls, Self::Ws, Self::Wss, Self::Unix, Self::Quic];
 
     /// As it is written in a URL.
     #[must_use]
@@ -33,13 +35,14 @@ impl Scheme {
             Self::Ws => "ws",
             Self::Wss => "wss",
             Self::Unix => "unix",
+            Self::Quic => "quic",
         }
     }
 
     /// Whether its listeners need a certificate.
     #[must_use]
     pub fn has_tls(self) -> bool {
-        matches!(self, Self::Tls | Self::Wss)
+        matches!(self, Self::Tls | Self::Wss | Self::Quic)
     }
 
     /// Whether its clients speak WebSocket.
@@ -165,7 +168,9 @@ fn known_scheme(text: &str, name: &str) -> Result<Scheme, UrlError> {
     let found = Scheme::ALL.into_iter().find(|scheme| scheme.name() == name && *scheme != Scheme::Unix);
     found.ok_or_else(|| {
         let hint = meant.map_or_else(String::new, |meant| format!(" (it is called {meant}:// here)"));
-        UrlError { what: format!("`{text}`: expected tcp://, tls://, ws://, wss:// or unix:, not {name}://{hint}") }
+        UrlError {
+            what: format!("`{text}`: expected tcp://, tls://, ws://, wss://, quic:// or unix:, not {name}://{hint}"),
+        }
     })
 }
 
@@ -196,6 +201,7 @@ mod tests {
             ("ws://127.0.0.1:8083", Scheme::Ws, "ws://127.0.0.1:8083/mqtt"),
             ("wss://127.0.0.1:8084/a/b", Scheme::Wss, "wss://127.0.0.1:8084/a/b"),
             ("ws://127.0.0.1:8083/", Scheme::Ws, "ws://127.0.0.1:8083/"),
+            ("quic://127.0.0.1:14567", Scheme::Quic, "quic://127.0.0.1:14567"),
             ("unix:/run/host.sock", Scheme::Unix, "unix:/run/host.sock"),
             ("unix:///run/host.sock", Scheme::Unix, "unix:/run/host.sock"),
         ];
@@ -214,7 +220,7 @@ mod tests {
             ("tls://localhost:8883", "for localhost: 127.0.0.1:8883"),
             ("tcp://127.0.0.1", "expected an address and a port"),
             ("mqtts://127.0.0.1:8883", "it is called tls:// here"),
-            ("http://127.0.0.1:80", "expected tcp://, tls://, ws://, wss:// or unix:, not http://"),
+            ("http://127.0.0.1:80", "expected tcp://, tls://, ws://, wss://, quic:// or unix:, not http://"),
             ("unix://run/host.sock", "has no absolute path"),
             ("unix:", "has no absolute path"),
             ("tls://127.0.0.1:8883/mqtt", "only ws:// and wss:// have one"),

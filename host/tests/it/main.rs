@@ -30,6 +30,8 @@ mod pool;
 mod protocol;
 mod proxied;
 mod pump;
+#[cfg(feature = "quic")]
+mod quic;
 mod restart;
 mod secrets;
 mod security;

@@ -300,16 +300,16 @@ impl Client {
     pub(crate) fn connect_with(addr: SocketAddr, connect: &Connect) -> (Self, Connack) {
         Self::open(addr, connect.version).connecting(connect)
     }
-
-    /// Its socket; nothing that was sent may be unread.
-    #[track_caller]
-    pub(crate) fn into_socket(self) -> TcpStream {
-        assert!(self.read.is_empty() && self.publishes.is_empty());
-        self.socket
-    }
 }
 
 impl<W: Wire> Client<W> {
+    /// Its socket; nothing that was sent may be unread.
+    #[track_caller]
+    pub(crate) fn into_socket(self) -> W {
+        assert!(self.read.is_empty() && self.publishes.is_empty());
+        self.socket
+    }
+
     /// One that speaks through this, and has sent nothing.
     pub(crate) fn over(socket: W, version: u8) -> Self {
         Self { socket, read: Vec::new(), publishes: VecDeque::new(), version, next_id: 0 }

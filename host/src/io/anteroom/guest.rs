@@ -285,5 +285,6 @@ fn kind(scheme: Scheme) -> TransportKind {
         Scheme::Ws => TransportKind::Ws,
         Scheme::Wss => TransportKind::Wss,
         Scheme::Unix => TransportKind::Unix,
+        Scheme::Quic => TransportKind::Quic,
     }
 }

@@ -1,0 +1,254 @@
+//! Listeners for QUIC, with a client that shares no code with them but quinn. Only with the feature `quic`.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use host::ServerHandle;
+use host::listener::ListenerConfig;
+use plugin_api::{Connect as Seen, ConnectVerdict, ConnectionInfo, Error, Handler, Host, ReasonCode, handler};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use tokio::runtime::{Builder, Handle};
+
+use crate::certificates::{Authority, tls_listener};
+use crate::harness::{PATIENCE, eventually, start};
+use crate::mqtt::{Client, Connect, V5, VERSIONS, Will, Wire};
+
+/// The runtime of all clients, on a thread of its own.
+fn runtime() -> &'static Handle {
+    static RUNTIME: OnceLock<Handle> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let handle = runtime.handle().clone();
+        std::thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
+        handle
+    })
+}
+
+/// A stream of QUIC from a client's side.
+struct QuicWire {
+    /// With the last one the connection is closed.
+    connection: Connection,
+    to_server: SendStream,
+    from_server: RecvStream,
+    patience: Mutex<Duration>,
+}
+
+impl Read for QuicWire {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let patience = *self.patience.lock().unwrap();
+        runtime().block_on(async {
+            let read = tokio::time::timeout(patience, self.from_server.read(bytes)).await;
+            // Who has been closed without an end of the stream has been closed.
+            let read = read.map_err(|_| io::Error::from(io::ErrorKind::WouldBlock))?;
+            Ok(read.map_err(io::Error::from)?.unwrap_or(0))
+        })
+    }
+}
+
+impl Write for QuicWire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        runtime().block_on(async { Ok(self.to_server.write(bytes).await?) })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Wire for QuicWire {
+    fn set_patience(&self, patience: Duration) {
+        *self.patience.lock().unwrap() = patience;
+    }
+
+    fn finish(&mut self) {
+        self.to_server.finish().expect("it was not finished before");
+    }
+}
+
+fn client_config(authority: &Authority, protocols: &[&str]) -> ClientConfig {
+    let mut config = authority.client();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).expect("it speaks TLS 1.3")))
+}
+
+fn connect(addr: SocketAddr, config: ClientConfig) -> Result<Connection, ConnectionError> {
+    runtime().block_on(async {
+        let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a socket");
+        endpoint.connect_with(config, addr, "localhost").expect("an address").await
+    })
+}
+
+/// A client, with nothing sent on its stream.
+fn open(addr: SocketAddr, authority: &Authority, version: u8) -> Client<QuicWire> {
+    let connection = connect(addr, client_config(authority, &["mqtt"])).expect("a connection");
+    let (to_server, from_server) = runtime().block_on(connection.open_bi()).expect("a stream");
+    Client::over(QuicWire { connection, to_server, from_server, patience: Mutex::new(PATIENCE) }, version)
+}
+
+fn listener(authority: &Authority) -> ListenerConfig {
+    let mut config = tls_listener(&authority.server(&["localhost"]));
+    config.url = "quic://127.0.0.1:0".parse().unwrap();
+    config
+}
+
+fn serve(workers: usize, authority: &Authority) -> (ServerHandle, SocketAddr) {
+    let server = start(workers, |builder| builder.listener(listener(authority)));
+    let addr = server.local_addrs()[1];
+    (server, addr)
+}
+
+#[test]
+fn clients_come_by_quic() {
+    let authority = Authority::new("authority");
+    for workers in [1, 3] {
+        let (server, addr) = serve(workers, &authority);
+        for version in VERSIONS {
+            let mut subscriber = open(addr, &authority, version).connected("subscriber");
+            subscriber.subscribe("a/#", 2);
+            let mut plain = Client::connect(server.local_addr(), version, "plain");
+            plain.subscribe("a/#", 2);
+            let mut publisher = open(addr, &authority, version).connected("publisher");
+            for qos in 0..3 {
+                for bytes in [0, 1, 20_000, 1_000_000] {
+                    publisher.publish("a/b", vec![b'x'; bytes], qos);
+                    let message = subscriber.receive();
+                    assert_eq!((message.topic.as_str(), message.qos, message.payload.len()), ("a/b", qos, bytes));
+                    assert_eq!(plain.receive().payload.len(), bytes);
+                }
+            }
+            // Taken over by one that comes by TCP.
+            let (taker, _) = Client::connect_with(server.local_addr(), &Connect::new(version, "subscriber"));
+            subscriber.expect_disconnect(0x8e);
+            taker.disconnect();
+            publisher.disconnect();
+        }
+        server.stop().expect("it stops");
+    }
+}
+
+#[test]
+fn stopping_server_tells_its_clients() {
+    let authority = Authority::new("authority");
+    let (server, addr) = serve(3, &authority);
+    let mut clients: Vec<_> = (0..5).map(|n| open(addr, &authority, V5).connected(&format!("c{n}"))).collect();
+    server.stop().expect("it stops");
+    for client in &mut clients {
+        client.expect_disconnect(0x8b);
+    }
+}
+
+#[test]
+fn lost_connection_has_its_will_published() {
+    let authority = Authority::new("authority");
+    let (server, addr) = serve(1, &authority);
+    let mut heir = Client::connect(server.local_addr(), V5, "heir");
+    heir.subscribe("will", 1);
+    let will = Will { topic: "will", payload: "gone", qos: 1, ..Will::default() };
+    let connect = Connect { will: Some(will), ..Connect::new(V5, "c") };
+    let (client, connack) = open(addr, &authority, V5).connecting(&connect);
+    assert_eq!(connack.code, 0);
+    client.into_socket().connection.close(7u8.into(), b"");
+    assert_eq!(heir.receive().text(), "gone");
+    server.stop().expect("it stops");
+}
+
+#[test]
+fn protocol_has_to_be_mqtt_and_the_server_the_one_that_was_meant() {
+    let authority = Authority::new("authority");
+    let (server, addr) = serve(1, &authority);
+    for protocols in [&["h3"][..], &[]] {
+        let refused = connect(addr, client_config(&authority, protocols));
+        // TLS alert 120, no_application_protocol.
+        let code = match refused.map(|_| ()) {
+            Err(ConnectionError::ConnectionClosed(close)) => u64::from(close.error_code),
+            other => panic!("{protocols:?}: {other:?}"),
+        };
+        assert_eq!(code, 0x100 + 120, "{protocols:?}");
+    }
+    let refused = connect(addr, client_config(&Authority::new("another"), &["mqtt"]));
+    assert!(matches!(refused, Err(ConnectionError::TransportError(_))), "{refused:?}");
+    let two = connect(addr, client_config(&authority, &["h3", "mqtt"])).expect("one of them is MQTT");
+    two.close(0u8.into(), b"");
+    server.stop().expect("it stops");
+}
+
+#[test]
+fn connection_has_one_stream() {
+    let authority = Authority::new("authority");
+    let (server, addr) = serve(1, &authority);
+    let client = open(addr, &authority, V5).connected("c");
+    let connection = client.into_socket();
+    let more = async {
+        let second = tokio::time::timeout(Duration::from_millis(100), connection.connection.open_bi()).await;
+        let one_way = tokio::time::timeout(Duration::from_millis(100), connection.connection.open_uni()).await;
+        (second.is_ok(), one_way.is_ok())
+    };
+    assert_eq!(runtime().block_on(more), (false, false));
+    drop(connection);
+    server.stop().expect("it stops");
+}
+
+/// Who does not get on is closed, and has no place of those who do.
+#[test]
+fn handshakes_are_bounded() {
+    let authority = Authority::new("authority");
+    let server = start(1, |builder| {
+        let mut limits = host::Limits::default();
+        limits.handshakes_max = 4;
+        limits.handshake_timeout = Duration::from_secs(1);
+        builder.listener(listener(&authority)).limits(limits)
+    });
+    let addr = server.local_addrs()[1];
+    // They open no stream.
+    let idle: Vec<_> = (0..4).map(|_| connect(addr, client_config(&authority, &["mqtt"]))).collect();
+    let mut client = None;
+    eventually("there is room again", || {
+        let connection = connect(addr, client_config(&authority, &["mqtt"]));
+        client = connection.ok();
+        client.is_some()
+    });
+    for connection in idle.into_iter().flatten() {
+        let closed = runtime().block_on(connection.closed());
+        assert!(matches!(closed, ConnectionError::ApplicationClosed(_)), "{closed:?}");
+    }
+    server.stop().expect("it stops");
+}
+
+/// Lets in who comes by QUIC with the name of the server that it wants.
+struct OnlyQuic;
+
+#[handler]
+impl Handler for OnlyQuic {
+    type Connection = ();
+
+    fn init(_host: Host, _config: &str) -> Result<Self, Error> {
+        Ok(OnlyQuic)
+    }
+
+    fn new_connection(&self, _info: &ConnectionInfo<'_>) {}
+
+    fn handle_connect(&self, _: &mut (), connect: &Seen<'_>) -> Result<ConnectVerdict, Error> {
+        let transport = connect.transport();
+        let tls = transport.tls().map(|tls| (tls.version(), tls.alpn(), tls.server_name()));
+        if transport.kind() == plugin_api::TransportKind::Quic
+            && tls == Some(("TLSv1.3", Some(b"mqtt"), Some("localhost")))
+            && connect.peer().ip().is_loopback()
+        {
+            return Ok(ConnectVerdict::accept());
+        }
+        Ok(ConnectVerdict::reject(ReasonCode::NOT_AUTHORIZED))
+    }
+}
+
+#[test]
+fn handlers_see_that_it_is_quic() {
+    let authority = Authority::new("authority");
+    let server = start(3, |builder| builder.listener(listener(&authority)).handler::<OnlyQuic>("only-quic", "{}"));
+    open(server.local_addrs()[1], &authority, V5).connected("c").ping();
+    let (_, connack) = Client::connect_with(server.local_addr(), &Connect::new(V5, "c"));
+    assert_eq!(connack.code, 0x87);
+    server.stop().expect("it stops");
+}
