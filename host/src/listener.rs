@@ -81,6 +81,20 @@ pub struct WebSocketConfig {
     pub deflate: bool,
 }
 
+impl WebSocketConfig {
+    /// Checks a value for [`WebSocketConfig::origins`].
+    ///
+    /// # Errors
+    /// It is not what a browser writes.
+    pub fn check_origin(origin: &str) -> Result<(), String> {
+        let is_host = |host: &str| !host.is_empty() && !host.contains('/');
+        if origin == "null" || origin.split_once("://").is_some_and(|(_, host)| is_host(host)) {
+            return Ok(());
+        }
+        Err(format!("{origin:?} is no origin: expected one such as https://example.com, or null"))
+    }
+}
+
 impl Default for WebSocketConfig {
     fn default() -> Self {
         Self { origins: Vec::new(), request_bytes_max: 16 << 10, deflate: false }

@@ -244,13 +244,8 @@ fn websocket(path: &str, config: &WebSocketConfig) -> Result<ws::Settings, Strin
     if !(64..=MAX_REQUEST_BYTES).contains(&request_bytes_max) {
         return Err(format!("request_bytes_max is {request_bytes_max}, expected 64 to {MAX_REQUEST_BYTES} bytes"));
     }
-    // As browsers write it.
-    let is_origin = |origin: &&String| {
-        origin.as_str() == "null"
-            || origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'))
-    };
-    if let Some(wrong) = origins.iter().find(|origin| !is_origin(origin)) {
-        return Err(format!("{wrong:?} is no origin: expected one such as https://example.com, or null"));
+    for origin in origins {
+        WebSocketConfig::check_origin(origin)?;
     }
     Ok(ws::Settings { path: path.to_owned(), origins: origins.clone(), request_bytes_max, deflate })
 }

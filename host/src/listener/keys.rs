@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{ListenerConfig, ListenerUrl, TcpKeepAlive};
+use super::{ListenerConfig, ListenerUrl, TcpKeepAlive, WebSocketConfig};
 use crate::core::peer::NameKind;
 use crate::core::{Mount, UsernameFrom};
 use crate::limits::value::Field;
@@ -104,7 +104,25 @@ keys! {
         /// The private key of the first certificate in that file, as PEM.
         private_key: tls.private_key, Kind::Path, 0..=0, "none: `tls://`, `wss://` and `quic://` need it", NewConnections;
     }
+    "WebSocket" {
+        /// Pages that may connect, by the header `Origin` that their browser sends: others could connect in the name of whoever
+        /// looks at them. Programs that are no browsers send none, and get in.
+        origins: websocket.origins, Kind::Words(&ORIGIN), 0..=0, "all", NewConnections;
+        /// Largest HTTP request with all its headers.
+        request_bytes_max: websocket.request_bytes_max, Kind::Bytes, 64..=65_536, "", NewConnections;
+        /// Whether messages are compressed (permessage-deflate) where the client offers it. It costs more than all else that is
+        /// done for a message: 300 KiB for each worker, and 44 KiB for each message that is being received.
+        deflate: websocket.deflate, Kind::Flag, 0..=1, "", NewConnections;
+    }
 }
+
+static ORIGIN: Word = Word {
+    unit: "origin",
+    placeholder: "ORIGIN",
+    expected: "a scheme and a host, such as https://example.com, or null",
+    example: "https://example.com",
+    check: WebSocketConfig::check_origin,
+};
 
 static URL: Word = Word {
     unit: "URL",
