@@ -23,7 +23,7 @@ const WORTH_IT_BYTES: usize = 128;
 const PIECE_BYTES: usize = 16 << 10;
 
 /// What one message may become, in bytes: more than the largest Control Packet that any server takes.
-const MESSAGE_BYTES_MAX: usize = 256 << 20;
+const MESSAGE_BYTES_MAX: u32 = 256 << 20;
 
 /// About what a message takes while it is incomplete: mostly the window, and the tables of codes.
 pub(super) const INFLATE_BYTES: usize = 44 << 10;
@@ -107,7 +107,7 @@ impl Inflate {
             let read = (self.decompress.total_in() - read) as usize;
             let written = (self.decompress.total_out() - written) as usize;
             compressed = &compressed[read..];
-            if self.decompress.total_out() > MESSAGE_BYTES_MAX as u64 {
+            if self.decompress.total_out() > MESSAGE_BYTES_MAX.into() {
                 return Err(Fault::TooLarge(MESSAGE_BYTES_MAX));
             }
             if written > 0 {

@@ -47,7 +47,7 @@ pub enum Fault {
     /// Compressed bytes that nothing can be made of.
     Compressed,
     /// A compressed message that becomes larger than this, in bytes.
-    TooLarge(usize),
+    TooLarge(u32),
 }
 
 impl Fault {

@@ -125,7 +125,7 @@ fn close_frame_says_why() {
         (
             frame(CLOSE, true, b"?"),
             false,
-            [&b"\x88\x47\x03\xea"[..], Fault::CloseFrame.to_string().as_bytes()].concat(),
+            [&b"\x88\x45\x03\xea"[..], Fault::CloseFrame.to_string().as_bytes()].concat(),
         ),
         (frame(TEXT, true, b"text"), true, [&b"\x88\x42\x03\xeb"[..], text].concat()),
     ];
@@ -152,7 +152,7 @@ fn close_frame_says_why() {
         Fault::CloseFrame,
         Fault::CloseReason,
         Fault::Compressed,
-        Fault::TooLarge(usize::MAX),
+        Fault::TooLarge(u32::MAX),
     ];
     for fault in faults {
         assert!(fault.to_string().len() <= 123, "{fault}: it goes into a Close frame");
