@@ -155,6 +155,8 @@ impl WebSocket {
             Kind::Pong => self.held = Vec::new(),
             Kind::Close => {
                 let code = close_code(&std::mem::take(&mut self.held))?;
+                // What it is part of has no end any more.
+                self.inflate = None;
                 self.end = Some(End::Closed(code));
                 return Ok(self.end);
             }

@@ -228,7 +228,11 @@ fn message_that_cannot_be_inflated_is_refused() {
     let compressed = |payload: &[u8]| masked(OpCode::from(BINARY), true, true, MASK, payload);
     let mut websocket = WebSocket::new(true);
     assert_eq!(opened(&mut websocket, &compressed(&hello), 3), (b"Hello".to_vec(), None, Vec::new()));
-    // Something behind the last block; a block type that does not exist.
+    // A message that does not end; something behind the last block; a block type that does not exist.
+    let unfinished = [masked(OpCode::from(BINARY), false, true, MASK, &hello[..3]), frame(CLOSE, true, b"")].concat();
+    let mut websocket = WebSocket::new(true);
+    assert_eq!(opened(&mut websocket, &unfinished, 1 << 20).1, Some(End::Closed(None)));
+    assert_eq!(websocket.held_bytes(), 0);
     for payload in [&[&hello[..], b"more"].concat()[..], b"\x07", b"\xff\xff\xff"] {
         let mut websocket = WebSocket::new(true);
         let (_, end, _) = opened(&mut websocket, &compressed(payload), 1 << 20);
