@@ -101,14 +101,77 @@ impl Default for WebSocketConfig {
     }
 }
 
-/// The settings of TLS. Files are PEM.
+/// The settings of TLS. Files are PEM. They are read when the server starts, when it is told to, and when they change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TlsConfig {
     /// The server's certificate, followed by those between it and the authority.
     pub certificate: Option<PathBuf>,
-    /// The private key of the first certificate in that file.
+    /// Its private key; without it, that in the file of the certificate.
     pub private_key: Option<PathBuf>,
+    /// Further certificates, for other names or with other kinds of keys. Which one a client is shown depends on the name that it
+    /// asks for (SNI), and on the signatures that it knows; who asks for none of the names is shown the first one.
+    pub more_certificates: Vec<CertificateFiles>,
+    /// Whether clients have to show a certificate. Default: they are not asked for one.
+    pub client_certificates: ClientCertificates,
+    /// Certificates of the authorities that clients' certificates come from.
+    pub client_authorities: Vec<PathBuf>,
+    /// Their lists of certificates that have been revoked. Where there is one, there has to be one of each authority, and none
+    /// may be out of date: otherwise nobody is let in whose certificate it is about.
+    pub revocation_lists: Vec<PathBuf>,
+    /// The oldest version that is spoken. Default: 1.2.
+    pub version_min: TlsVersion,
+}
+
+/// The files of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CertificateFiles {
+    /// The certificate, followed by those between it and the authority.
+    pub certificate: PathBuf,
+    /// Its private key; without it, that in the same file.
+    pub private_key: Option<PathBuf>,
+}
+
+impl CertificateFiles {
+    /// A certificate with its private key in a file of its own, or in the same one.
+    #[must_use]
+    pub fn new(certificate: impl Into<PathBuf>, private_key: Option<PathBuf>) -> Self {
+        Self { certificate: certificate.into(), private_key }
+    }
+}
+
+/// Whether clients show certificates.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// They are not asked for one.
+    #[default]
+    None,
+    /// Who shows none is let in without; one that is shown has to be good.
+    Optional,
+    /// Who shows none is not let in.
+    Required,
+}
+
+impl ClientCertificates {
+    /// As they are called in settings.
+    pub const NAMES: [(&str, Self); 3] =
+        [("none", Self::None), ("optional", Self::Optional), ("required", Self::Required)];
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2, and newer ones.
+    #[default]
+    V1_2,
+    /// TLS 1.3.
+    V1_3,
+}
+
+impl TlsVersion {
+    /// As they are called in settings.
+    pub const NAMES: [(&str, Self); 2] = [("1.2", Self::V1_2), ("1.3", Self::V1_3)];
 }
 
 impl fmt::Display for ListenerConfig {

@@ -120,7 +120,7 @@ async fn on_thread(server: &Arc<ServerHandle>, wait: fn(&ServerHandle) -> Result
     tokio::task::spawn_blocking(move || wait(&server)).await.unwrap_or(Err(Error::WorkerFailed))
 }
 
-/// Swaps the plugins whose files have changed, whenever the signal comes. What comes meanwhile counts once.
+/// Reads certificates anew and swaps the plugins whose files have changed, whenever the signal comes. What comes meanwhile counts once.
 async fn swap_at(mut hang_up: Signal, server: Arc<ServerHandle>) {
     while hang_up.recv().await.is_some() {
         let server = Arc::clone(&server);
@@ -130,6 +130,12 @@ async fn swap_at(mut hang_up: Signal, server: Arc<ServerHandle>) {
 }
 
 fn swap_changed(server: &ServerHandle) {
+    for reloaded in server.reload_certificates() {
+        match reloaded {
+            Ok(listener) => tracing::info!(listener, "SIGHUP: its certificates were read anew"),
+            Err(error) => tracing::error!("SIGHUP: certificates from before go on being used: {error}"),
+        }
+    }
     let swapped = server.swap_changed();
     if swapped.is_empty() {
         tracing::info!("SIGHUP: no plugin's file has changed");

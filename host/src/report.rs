@@ -49,6 +49,8 @@ macro_rules! tally {
 tally! {
     connections_refused,
     connections_turned_away,
+    handshakes_failed,
+    handshakes_late,
     connects_refused,
     answers_late,
     publishes_refused,

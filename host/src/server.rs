@@ -1,5 +1,7 @@
 //! The server: listeners, plugins and workers, put together.
 
+mod listeners;
+
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -11,17 +13,18 @@ use std::time::{Duration, Instant};
 
 use plugin_api::{Callback, ConnectionId, Handler, PropertiesBuf, ReasonCode};
 
+pub use self::listeners::ListenerChanges;
+use self::listeners::{CertificateWatch, Live};
 use crate::clock::Clock;
 use crate::core::mail::Mail;
 use crate::core::mailbox::Mailboxes;
 use crate::core::{Counters, Shared};
 use crate::error::Error;
-use crate::io::anteroom::{self, Places};
-use crate::io::listener::{Bound, Listener};
+use crate::io::listener::Bound;
 use crate::io::passed::{PassedSocket, deal_out};
-#[cfg(feature = "quic")]
-use crate::io::quic;
 use crate::io::worker::{self, Seed, Workers};
+#[cfg(feature = "quic")]
+use crate::io::{listener::Listener, quic};
 use crate::limits::{Limits, Undecided};
 use crate::listener::{Common, ListenerConfig, ListenerUrl, UrlError};
 use crate::plugin::{Busy, Chain, LoadError, MetricSample, Plugin, PluginSet, Services, Watch};
@@ -194,10 +197,7 @@ impl Builder {
             .bounded_by(&self.limits);
         let chain = load_all(self.plugins, &services, self.limits.undecided)?;
         let common = Common { limits: &self.limits, allow_anonymous: self.allow_anonymous, chain: &chain };
-        let with_profile = |(config, bound): (ListenerConfig, Bound)| {
-            config.profile(bound.url(), common).map(|profile| bound.with(profile))
-        };
-        let listeners = match bound.into_iter().map(with_profile).collect::<Result<Vec<Listener>, _>>() {
+        let listeners = match Live::new(bound, common) {
             Ok(listeners) => listeners,
             Err(error) => {
                 // That a plugin does not return is in the log; why there is no server is what counts.
@@ -213,23 +213,31 @@ impl Builder {
         let threads = Mutex::new(threads);
         let name = self.name.clone();
         let ended = Arc::default();
-        let urls: Vec<ListenerUrl> = listeners.iter().map(|listener| listener.url().clone()).collect();
-        let addrs = urls.iter().filter_map(ListenerUrl::addr).collect();
-        let handle = ServerHandle { name, urls, addrs, mailboxes, workers, services, counters, watch, threads, ended };
+        let addrs = listeners.urls().iter().filter_map(ListenerUrl::addr).collect();
+        let handle = ServerHandle {
+            name,
+            listeners: Arc::new(listeners),
+            addrs,
+            mailboxes,
+            workers,
+            shared: Arc::clone(&shared),
+            clock,
+            services,
+            counters,
+            watch,
+            threads,
+            ended,
+        };
         if !shared.chain.plugins().is_empty() {
             let system = |source| Error::System { what: "start a thread that watches the plugins", source };
             handle.watch.start(&self.name).map_err(system)?;
         }
         for worker in 0..count {
-            handle.start_worker(worker, &self.name, &listeners, &shared, clock)?;
+            handle.start_worker(worker, &self.name)?;
         }
-        if listeners.iter().any(|listener| !listener.is_direct() && !listener.is_quic()) {
-            handle.start_anteroom(&listeners, &shared, clock)?;
-        }
+        handle.publish_listeners()?;
         #[cfg(feature = "quic")]
-        if listeners.iter().any(Listener::is_quic) {
-            handle.start_quic(&listeners, &shared)?;
-        }
+        handle.start_quic()?;
         handle.start_reporter()?;
         handle.announce(&self.name, &names);
         ServerHandle::warn_of_undecided(&shared.chain);
@@ -304,12 +312,13 @@ fn let_go(chain: Chain, keeper: Option<JoinHandle<()>>) -> Result<(), Error> {
 /// A server that runs. Dropping it stops the server.
 pub struct ServerHandle {
     name: String,
-    /// Where it listens.
-    urls: Vec<ListenerUrl>,
-    /// The same of those that have an address.
+    listeners: Arc<Live>,
+    /// The addresses of those that it was started with.
     addrs: Vec<SocketAddr>,
     mailboxes: Mailboxes,
     workers: Arc<Workers>,
+    shared: Arc<Shared>,
+    clock: Clock,
     /// For plugins that are loaded later.
     services: Services,
     /// What the workers have counted.
@@ -332,6 +341,10 @@ struct Threads {
     keeper: Option<JoinHandle<()>>,
     /// Says now and then what was lost.
     reporter: Option<Reporter>,
+    /// Looks whether certificates have changed; where there are some.
+    certificates: Option<CertificateWatch>,
+    /// The threads for what comes before MQTT run as well.
+    has_anteroom: bool,
     /// They, or then the plugins, have not ended in time; waiting again would not help.
     given_up: bool,
 }
@@ -369,23 +382,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl ServerHandle {
-    /// The address of the first listener that has one, with the port that it really has; port 0 of 127.0.0.1 where there are
+    /// The address of the first listener that it was started with and that has one, with the port that it really has; port 0 of 127.0.0.1 where there are
     /// only Unix sockets.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.addrs.first().copied().unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into())
     }
 
-    /// The addresses of all listeners that have one, in the order in which they were given.
+    /// The addresses of all listeners that it was started with and that have one, in the order in which they were given.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addrs
     }
 
-    /// Where it listens, in the order in which it was said, with the ports that it really has.
+    /// Where it listens now, in the order in which it was said, with the ports that it really has.
     #[must_use]
-    pub fn local_urls(&self) -> &[ListenerUrl] {
-        &self.urls
+    pub fn local_urls(&self) -> Vec<ListenerUrl> {
+        self.listeners.urls()
     }
 
     /// The counters, gauges and histograms of all plugins that have some, plugin by plugin in the order of their names.
@@ -494,6 +507,7 @@ impl ServerHandle {
     /// A worker has failed before, or it or a plugin does not end in time.
     pub fn stop(&self) -> Result<(), Error> {
         worker::stop_all(&self.mailboxes);
+        self.close_listeners();
         self.finish(Some(Instant::now() + STOP_TIMEOUT))
     }
 
@@ -506,22 +520,14 @@ impl ServerHandle {
         self.finish(None)
     }
 
-    fn start_worker(
-        &self,
-        worker: usize,
-        name: &str,
-        listeners: &[Listener],
-        shared: &Arc<Shared>,
-        clock: Clock,
-    ) -> Result<(), Error> {
+    fn start_worker(&self, worker: usize, name: &str) -> Result<(), Error> {
         let ended = Arc::clone(&self.ended);
         let seed = Seed {
             worker,
             name: format!("{name}-{worker}"),
             workers: Arc::clone(&self.workers),
-            listeners: listeners.to_vec(),
-            shared: Arc::clone(shared),
-            clock,
+            shared: Arc::clone(&self.shared),
+            clock: self.clock,
             watch: Arc::clone(&self.watch),
             on_end: Box::new(move || ended.add_one()),
         };
@@ -530,37 +536,19 @@ impl ServerHandle {
         Ok(())
     }
 
-    /// Starts the threads for what comes before MQTT.
-    fn start_anteroom(&self, listeners: &[Listener], shared: &Arc<Shared>, clock: Clock) -> Result<(), Error> {
-        let places = Places::new(shared.limits.handshakes_max);
-        for number in 0..self.workers.anterooms() {
-            let ended = Arc::clone(&self.ended);
-            let seed = anteroom::Seed {
-                number,
-                name: format!("{}-tls-{number}", self.name),
-                workers: Arc::clone(&self.workers),
-                listeners: listeners.to_vec(),
-                places: Arc::clone(&places),
-                limits: shared.limits.clone(),
-                clock,
-                mailboxes: self.mailboxes.clone(),
-                on_end: Box::new(move || ended.add_one()),
-            };
-            let thread = anteroom::start(seed);
-            let thread = thread.map_err(|source| Error::System { what: "start a thread for handshakes", source })?;
-            lock(&self.threads).running.push(thread);
-        }
-        Ok(())
-    }
-
+    /// Starts the thread for QUIC, if a listener needs it.
     #[cfg(feature = "quic")]
-    fn start_quic(&self, listeners: &[Listener], shared: &Arc<Shared>) -> Result<(), Error> {
+    fn start_quic(&self) -> Result<(), Error> {
+        let listeners = self.listeners.listeners();
+        if !listeners.iter().any(Listener::is_quic) {
+            return Ok(());
+        }
         let ended = Arc::clone(&self.ended);
         let seed = quic::Seed {
             name: format!("{}-quic", self.name),
             workers: Arc::clone(&self.workers),
-            listeners: listeners.to_vec(),
-            limits: shared.limits.clone(),
+            listeners,
+            limits: self.shared.limits.clone(),
             mailboxes: self.mailboxes.clone(),
             on_end: Box::new(move || ended.add_one()),
         };
@@ -579,8 +567,7 @@ impl ServerHandle {
     }
 
     fn announce(&self, name: &str, plugins: &str) {
-        for url in &self.urls {
-            let at = ListenerConfig::new(url.clone()).name();
+        for at in self.listeners.places() {
             tracing::info!(server = name, workers = self.mailboxes.workers(), plugins, "listening on {at}");
         }
     }
@@ -621,6 +608,7 @@ impl ServerHandle {
             lock(&self.threads).given_up = true;
             return Err(Error::StopTimeout { secs: STOP_TIMEOUT.as_secs() });
         }
+        self.close_listeners();
         let mut threads = lock(&self.threads);
         for thread in std::mem::take(&mut threads.running) {
             threads.failed |= !thread.join().unwrap_or(false);
@@ -656,6 +644,6 @@ impl Drop for ServerHandle {
 
 impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerHandle").field("urls", &self.urls).finish_non_exhaustive()
+        f.debug_struct("ServerHandle").field("urls", &self.local_urls()).finish_non_exhaustive()
     }
 }

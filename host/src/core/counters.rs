@@ -29,6 +29,10 @@ pub struct Counters {
     pub connections_refused: Counter,
     /// Network Connections closed at once, because nobody from their address gets in.
     pub connections_turned_away: Counter,
+    /// Handshakes (TLS, WebSocket, PROXY protocol) that have failed: the peer was refused, or makes no sense.
+    pub handshakes_failed: Counter,
+    /// Connections closed because their handshake took too long, or because others waited for its place.
+    pub handshakes_late: Counter,
     /// CONNECT packets refused, because too many came in a second.
     pub connects_refused: Counter,
     /// Questions that a plugin has not answered before its deadline, and that were refused.

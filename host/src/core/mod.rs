@@ -118,7 +118,8 @@ pub struct Shared {
     pub retained: Arc<Retained>,
     /// How workers and plugins reach a worker.
     pub mailboxes: Mailboxes,
-    /// What each worker has counted.
+    /// What each worker has counted; and behind these, each thread that takes in connections for the workers: there are at most
+    /// as many.
     pub counters: Arc<[Counters]>,
     /// Workers that hold as much as they may: one bit for each. Written when one becomes full or ceases to be.
     full_workers: AtomicU64,
@@ -146,7 +147,7 @@ impl Shared {
         Self {
             interest: Arc::new(Interest::new(workers)),
             retained: Arc::new(Retained::new(limits.retained_messages_max, limits.retained_bytes_max)),
-            counters: (0..workers).map(|_| Counters::default()).collect(),
+            counters: (0..2 * workers).map(|_| Counters::default()).collect(),
             full_workers: AtomicU64::new(0),
             checks_publish: limits.has_client_rates() || limits.check_payload_format || !limits.retain_available,
             admission: Admission::default(),

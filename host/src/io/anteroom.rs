@@ -3,8 +3,8 @@
 //!
 //! A thread accepts from the listeners whose connections have something to go through ([`Listener::is_direct`]), takes each of
 //! these *guests* through its doors, and gives it to a worker ([`Workers::welcome`]). Whatever guests do, workers are not
-//! held up by it: there are at most [`handshakes_max`](Limits::handshakes_max) of them, each has
-//! [`handshake_timeout`](Limits::handshake_timeout), and while there is no room, who comes waits in the kernel's queue.
+//! held up by it: there are at most [`handshakes_max`](crate::Limits::handshakes_max) of them, each has
+//! [`handshake_timeout`](crate::Limits::handshake_timeout), and while there is no room, who comes waits in the kernel's queue.
 
 mod guest;
 mod proxied;
@@ -29,9 +29,8 @@ use super::poller::{Poller, Readiness};
 use super::transform::{Buffers, Flow, Transform};
 use super::worker::{Workers, stop_all};
 use crate::clock::{Clock, Millis};
-use crate::core::mailbox::Mailboxes;
 use crate::core::peer::PeerDetails;
-use crate::limits::Limits;
+use crate::core::{Counters, Shared};
 
 /// How far the threads stand back behind others: with this niceness, a thread gets a tenth of what a worker gets that wants
 /// the same core. A handshake takes some hundred microseconds of it, in one piece.
@@ -54,6 +53,9 @@ const LEAST_STAY_MS: u64 = 1_000;
 
 /// Time that those have in addition of whom something has come that was not looked at, in milliseconds.
 const GRACE_MS: u64 = 1_000;
+
+/// Time that a peer has to close its side after it was refused, in milliseconds.
+const LEAVE_MS: u64 = 1_000;
 
 /// A connection that speaks MQTT from here on.
 #[derive(Debug)]
@@ -125,13 +127,9 @@ pub(crate) struct Seed {
     /// Its name.
     pub(crate) name: String,
     pub(crate) workers: Arc<Workers>,
-    /// All of the server's; it takes those that are not direct.
-    pub(crate) listeners: Vec<Listener>,
     pub(crate) places: Arc<Places>,
-    pub(crate) limits: Limits,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) clock: Clock,
-    /// To stop the workers, should the thread fail.
-    pub(crate) mailboxes: Mailboxes,
     /// Called on the thread when it has ended.
     pub(crate) on_end: Box<dyn Fn() + Send>,
 }
@@ -140,33 +138,17 @@ pub(crate) struct Seed {
 pub(crate) fn start(seed: Seed) -> io::Result<JoinHandle<bool>> {
     let epoll = seed.workers.anteroom_epoll(seed.number)?;
     std::thread::Builder::new().name(seed.name.clone()).spawn(move || {
-        let Seed { workers, mailboxes, on_end, .. } = seed;
         // It fails where a sandbox forbids it; then handshakes take as much as workers get.
         let _ = setpriority_process(None, NICENESS);
-        let listeners =
-            seed.listeners.into_iter().filter(|listener| !listener.is_direct() && !listener.is_quic()).collect();
-        let anteroom = Anteroom {
-            poller: Poller::new(epoll),
-            entrance: Entrance::new(listeners),
-            guests: Slab::new(),
-            by_arrival: VecDeque::new(),
-            to_serve: VecDeque::new(),
-            next_serial: 0,
-            places: seed.places,
-            timeout_ms: u64::try_from(seed.limits.handshake_timeout.as_millis()).unwrap_or(u64::MAX),
-            clock: seed.clock,
-            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-            buffers: Buffers::default(),
-            workers: Arc::clone(&workers),
-        };
+        let anteroom = Anteroom::new(&seed, epoll);
         let outcome = catch_unwind(AssertUnwindSafe(|| anteroom.run()));
         let as_asked = matches!(outcome, Ok(Ok(())));
         if !as_asked {
             let error = outcome.ok().and_then(Result::err).map(tracing::field::display);
             tracing::error!(error, "the thread for handshakes has failed; the server stops");
-            stop_all(&mailboxes);
+            stop_all(&seed.shared.mailboxes);
         }
-        on_end();
+        (seed.on_end)();
         as_asked
     })
 }
@@ -174,27 +156,66 @@ pub(crate) fn start(seed: Seed) -> io::Result<JoinHandle<bool>> {
 struct Anteroom {
     poller: Poller,
     entrance: Entrance,
+    /// Which exchange of the listeners it knows of.
+    listeners_epoch: usize,
     guests: Slab<Guest>,
     /// When each has come, its key and its serial, oldest first. Some have left.
     by_arrival: VecDeque<(Millis, u32, u32)>,
     /// Keys of those who have something to read, or room for what they are sent; each at most once.
     to_serve: VecDeque<u32>,
+    /// The same of those who leave, by when they are closed.
+    leaving: VecDeque<(Millis, u32, u32)>,
     next_serial: u32,
     places: Arc<Places>,
     timeout_ms: u64,
+    /// Its place among the counters of all threads.
+    counters: usize,
     clock: Clock,
     scratch: Box<[u8]>,
     buffers: Buffers,
     workers: Arc<Workers>,
+    shared: Arc<Shared>,
 }
 
 impl Anteroom {
+    fn new(seed: &Seed, epoll: OwnedFd) -> Self {
+        let shared = Arc::clone(&seed.shared);
+        Self {
+            poller: Poller::new(epoll),
+            entrance: Entrance::new(Vec::new()),
+            listeners_epoch: 0,
+            guests: Slab::new(),
+            by_arrival: VecDeque::new(),
+            to_serve: VecDeque::new(),
+            leaving: VecDeque::new(),
+            next_serial: 0,
+            places: Arc::clone(&seed.places),
+            timeout_ms: u64::try_from(shared.limits.handshake_timeout.as_millis()).unwrap_or(u64::MAX),
+            // Behind those of the workers.
+            counters: shared.counters.len() - 1 - seed.number,
+            clock: seed.clock,
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            buffers: Buffers::default(),
+            workers: Arc::clone(&seed.workers),
+            shared,
+        }
+    }
+
     /// Takes turns until the workers stop.
     fn run(mut self) -> io::Result<()> {
         while !self.workers.is_stopping() {
+            self.exchange_listeners();
             self.turn()?;
         }
         Ok(())
+    }
+
+    /// Goes on with other listeners, if there are.
+    fn exchange_listeners(&mut self) {
+        let is_mine = Listener::has_guests;
+        if let Some(listeners) = self.workers.new_listeners(&mut self.listeners_epoch, is_mine) {
+            self.entrance.exchange(listeners, &self.poller);
+        }
     }
 
     fn turn(&mut self) -> io::Result<()> {
@@ -208,7 +229,7 @@ impl Anteroom {
         }
         for _ in 0..SERVED_PER_TURN {
             let Some(key) = self.to_serve.pop_front() else { break };
-            self.serve(key);
+            self.serve(key, now);
         }
         self.accept(now);
         Ok(())
@@ -218,13 +239,14 @@ impl Anteroom {
     fn patience_ms(&self) -> Option<u64> {
         let now = self.clock.now();
         let overdue = self.by_arrival.front().map(|(came, ..)| *came + self.timeout_ms);
-        overdue.into_iter().chain(self.entrance.opens_at()).min().map(|at| at.since(now))
+        let leaves = self.leaving.front().map(|(by, ..)| *by);
+        overdue.into_iter().chain(leaves).chain(self.entrance.opens_at()).min().map(|at| at.since(now))
     }
 
     fn note_events(&mut self) {
         for readiness in self.poller.readiness() {
             match readiness {
-                // It rings when the workers stop.
+                // It rings when the workers stop, or the listeners have been exchanged.
                 Readiness::Doorbell => {}
                 Readiness::Listener(number) => self.entrance.knock(number),
                 Readiness::Socket { conn, .. } => {
@@ -259,6 +281,12 @@ impl Anteroom {
             let Accepted { peer, listener, .. } = accepted;
             return tracing::debug!(listener = listener.name(), %peer, "a connection is refused: it is not in proxy_from");
         }
+        // A proxy is not turned away for those behind it.
+        let has_proxy = !accepted.listener.doors().proxies.is_empty();
+        if !has_proxy && self.shared.turns_away(accepted.peer.ip(), now) {
+            self.counters().connections_turned_away.add(1);
+            return;
+        }
         let mut guest = match Guest::new(accepted, self.places.take()) {
             Ok(guest) => guest,
             Err(error) => return tracing::warn!(%error, "a connection was not accepted"),
@@ -281,7 +309,7 @@ impl Anteroom {
     }
 
     /// Goes on with one guest, as far as it has sent something.
-    fn serve(&mut self, key: u32) {
+    fn serve(&mut self, key: u32, now: Millis) {
         let Some(guest) = self.guests.get_mut(key as usize) else { return };
         guest.is_listed = false;
         match guest.step(&mut self.scratch, &mut self.buffers) {
@@ -296,13 +324,31 @@ impl Anteroom {
                 let _ = self.poller.remove(&guest.fd);
                 self.workers.welcome(guest.into_arrived());
             }
+            Step::Leaves => {
+                self.leaving.push_back((now + LEAVE_MS, key, guest.serial));
+                if guest.knows_peer {
+                    self.shared.note_failure(guest.peer.ip(), now);
+                }
+                self.counters().handshakes_failed.add(1);
+            }
             Step::Gone => drop(self.guests.remove(key as usize)),
         }
     }
 
     /// Closes those whose time is over.
     fn turn_out(&mut self, now: Millis) {
-        while self.turn_out_oldest(self.timeout_ms, "has not got through its handshake in time", now) {}
+        while let Some(guest) = self.turn_out_oldest(self.timeout_ms, "has not got through its handshake in time", now)
+        {
+            if guest.knows_peer {
+                self.shared.note_failure(guest.peer.ip(), now);
+            }
+        }
+        while let Some(&(_, key, serial)) = self.leaving.front().filter(|(by, ..)| *by <= now) {
+            self.leaving.pop_front();
+            if self.guests.get(key as usize).is_some_and(|guest| guest.serial == serial) {
+                self.guests.remove(key as usize);
+            }
+        }
     }
 
     /// Closes the one who has been here for longest, if that is long enough.
@@ -310,21 +356,28 @@ impl Anteroom {
         self.turn_out_oldest(LEAST_STAY_MS, "has not got through its handshake, and others wait", now);
     }
 
-    /// Closes the one who has been here for longest, if that is longer than `stay_ms`. `false` if it is not, or nobody is here.
-    fn turn_out_oldest(&mut self, stay_ms: u64, why: &str, now: Millis) -> bool {
+    /// Closes the one who has been here for longest, if that is longer than `stay_ms`. Returns it.
+    fn turn_out_oldest(&mut self, stay_ms: u64, why: &str, now: Millis) -> Option<Guest> {
         while let Some(&(came, key, serial)) = self.by_arrival.front() {
-            if let Some(guest) = self.guests.get(key as usize).filter(|guest| guest.serial == serial) {
+            let is_guest = |guest: &&Guest| guest.serial == serial && !guest.is_leaving();
+            if let Some(guest) = self.guests.get(key as usize).filter(is_guest) {
                 // What it has sent may be all that is missing; but who always sends does not stay for ever.
                 let grace_ms = if guest.is_listed { GRACE_MS } else { 0 };
                 if now.since(came) < stay_ms.saturating_add(grace_ms) {
-                    return false;
+                    return None;
                 }
-                self.guests.remove(key as usize).log_end(why);
+                let guest = self.guests.remove(key as usize);
+                guest.log_end(why);
                 self.by_arrival.pop_front();
-                return true;
+                self.counters().handshakes_late.add(1);
+                return Some(guest);
             }
             self.by_arrival.pop_front();
         }
-        false
+        None
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.shared.counters[self.counters]
     }
 }

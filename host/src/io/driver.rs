@@ -14,7 +14,7 @@ use rustix::net::{self, RecvFlags};
 use zeroize::Zeroize;
 
 use super::anteroom::Arrived;
-use super::listener::{Accepted, Entrance};
+use super::listener::{Accepted, Entrance, Listener};
 use super::poller::{Poller, Readiness};
 use super::sockets::{Queued, Sockets, Stage, Stream};
 use super::transform::{Buffers, Flow, PeerEnd, Transform};
@@ -55,6 +55,8 @@ pub(super) struct Driver {
     core: Core,
     poller: Poller,
     entrance: Entrance,
+    /// Which exchange of the listeners it knows of.
+    listeners_epoch: usize,
     sockets: Sockets,
     workers: Arc<Workers>,
     clock: Clock,
@@ -75,19 +77,13 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(
-        worker: usize,
-        core: Core,
-        poller: Poller,
-        entrance: Entrance,
-        workers: Arc<Workers>,
-        clock: Clock,
-    ) -> Self {
+    pub(super) fn new(worker: usize, core: Core, poller: Poller, workers: Arc<Workers>, clock: Clock) -> Self {
         Self {
             worker,
             core,
             poller,
-            entrance,
+            entrance: Entrance::new(Vec::new()),
+            listeners_epoch: 0,
             sockets: Sockets::default(),
             workers,
             clock,
@@ -108,6 +104,7 @@ impl Driver {
     /// Nothing can be waited for, which only a bug brings about.
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut more = false;
+        self.exchange_listeners();
         loop {
             let patience_ms = if more { Some(0) } else { self.patience_ms() };
             more = self.turn(patience_ms)?;
@@ -141,6 +138,7 @@ impl Driver {
         self.accept(began);
         let has_read = if self.core.is_congested(began) { self.to_read.is_empty() } else { self.read_sockets() };
         if rung {
+            self.exchange_listeners();
             self.welcome(self.clock.now());
             // Requests about the connections that arrive may be in the mail.
             self.adopt_arriving(self.clock.now());
@@ -196,6 +194,16 @@ impl Driver {
         let arrival = Arrival { peer, profile: listener.profile(), details: None };
         if let Some(conn) = self.core.accept(arrival, now) {
             self.add_socket(conn, fd, None, now);
+        }
+    }
+
+    /// Goes on with other listeners, if there are.
+    fn exchange_listeners(&mut self) {
+        let is_mine = Listener::is_direct;
+        if let Some(listeners) = self.workers.new_listeners(&mut self.listeners_epoch, is_mine)
+            && self.stop_by.is_none()
+        {
+            self.entrance.exchange(listeners, &self.poller);
         }
     }
 

@@ -34,6 +34,12 @@ const MAX_REQUEST_BYTES: usize = 64 << 10;
 /// The peer of a Unix socket, which has no address: somebody on this machine.
 const LOCAL_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
+/// The protocol that TLS clients may name (ALPN).
+const MQTT: &str = "mqtt";
+
+/// The same where they speak WebSocket, which begins with a request of HTTP.
+const HTTP: &str = "http/1.1";
+
 /// A socket that was accepted.
 #[derive(Debug)]
 pub(super) struct Accepted {
@@ -99,7 +105,7 @@ pub(super) struct Doors {
 /// A socket that listens, and of which nobody accepts yet.
 #[derive(Debug)]
 pub(crate) struct Bound {
-    socket: Socket,
+    socket: Arc<Socket>,
     /// Where it is bound, with the port that it really has.
     url: ListenerUrl,
     doors: Doors,
@@ -138,7 +144,19 @@ impl Bound {
                 Place::Path(path.clone()),
             ),
         };
-        Ok(Self { socket, url: ListenerUrl { place, ..config.url.clone() }, doors })
+        Ok(Self { socket: Arc::new(socket), url: ListenerUrl { place, ..config.url.clone() }, doors })
+    }
+
+    /// The socket of a listener that is there already, with other settings for what is behind it.
+    ///
+    /// # Errors
+    /// As for [`Bound::open`].
+    pub(crate) fn again(listener: &Listener, config: &ListenerConfig) -> Result<Self, Error> {
+        let wrong = |what| Error::Listener { name: config.name(), what };
+        let doors = Doors::of(config).map_err(wrong)?;
+        let Self { socket, url, .. } = &listener.0.bound;
+        let url = ListenerUrl { place: url.place.clone(), ..config.url.clone() };
+        Ok(Self { socket: Arc::clone(socket), url, doors })
     }
 
     /// Where it listens.
@@ -179,14 +197,27 @@ impl Listener {
         self.url().scheme == Scheme::Quic
     }
 
+    /// Whether they come through the anteroom.
+    pub(crate) fn has_guests(&self) -> bool {
+        !self.is_direct() && !self.is_quic()
+    }
+
     pub(super) fn doors(&self) -> &Doors {
         &self.0.bound.doors
+    }
+
+    /// Reads the certificates anew that it shows, and what it verifies those of clients with. `None` if it has none; in an error,
+    /// all stays as it is. `if_changed`: only if the files have changed, and have settled.
+    pub(crate) fn reload(&self, if_changed: bool) -> Option<Result<(), Error>> {
+        let tls = self.doors().tls.as_ref()?;
+        let reloaded = if if_changed { tls.reload_changed()? } else { tls.reload() };
+        Some(reloaded.map_err(|what| Error::Listener { name: self.name().to_owned(), what }))
     }
 
     /// Takes the first connection that waits.
     fn accept(&self) -> io::Result<Accepted> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let (fd, peer) = match &self.0.bound.socket {
+        let (fd, peer) = match &*self.0.bound.socket {
             Socket::Tcp(socket) => {
                 let (fd, peer) = net::acceptfrom_with(socket, flags)?;
                 let peer = peer.ok_or_else(|| io::Error::other("its peer has no address"))?;
@@ -227,7 +258,8 @@ impl Doors {
         if scheme == Scheme::Quic {
             check_quic(config)?;
         }
-        let tls = scheme.has_tls().then(|| Acceptor::new(&config.tls)).transpose()?;
+        let protocol = if scheme.has_websocket() { HTTP } else { MQTT };
+        let tls = scheme.has_tls().then(|| Acceptor::new(&config.tls, &[protocol])).transpose()?;
         let websocket = scheme.has_websocket().then(|| websocket(&config.url.path, &config.websocket)).transpose()?;
         Ok(Self { proxies: config.proxy_from.clone(), tls, websocket })
     }
@@ -314,6 +346,12 @@ impl Entrance {
     /// One that is to be opened at once.
     pub(super) fn new(listeners: Vec<Listener>) -> Self {
         Self { listeners, knocking: Vec::new(), opens_at: Some(Millis(0)), pause_ms: BACK_OFF_MS.0 }
+    }
+
+    /// Goes on with other listeners, from the next time on that it is opened.
+    pub(super) fn exchange(&mut self, listeners: Vec<Listener>, poller: &Poller) {
+        self.close_until(poller, Millis(0));
+        self.listeners = listeners;
     }
 
     /// When the entrance is to be opened, if it is to be.

@@ -1,24 +1,53 @@
-//! TLS, by rustls: what a listener offers, and the connections to it.
+//! TLS, by rustls: what a listener offers in handshakes, and the connections to it.
 
+mod certificates;
+mod files;
+mod identity;
 mod records;
 
-use std::path::Path;
-use std::sync::Arc;
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
+use self::certificates::Certificates;
+use self::files::{Files, Stamps};
+#[cfg(feature = "quic")]
+pub(super) use self::identity::valid_certificate;
 pub(super) use self::records::{Handshake, Records};
-use crate::listener::TlsConfig;
+use crate::listener::{ClientCertificates, TlsConfig, TlsVersion};
 
-/// The protocol that clients may name in their handshake; who names none is taken at its word that it speaks MQTT.
-const ALPN: &[u8] = b"mqtt";
+/// Sessions of TLS 1.2 clients without tickets that are kept, so that they need not go through a whole handshake again.
+const SESSIONS_MAX: usize = 4096;
 
-/// What a listener offers in a handshake.
+/// What a listener offers in a handshake. What changes in its files holds for those who come then.
 #[derive(Debug)]
 pub(super) struct Acceptor {
+    settings: TlsConfig,
+    /// Protocols that clients may name (ALPN), the best one first. Who names none is taken at its word that it speaks MQTT; who
+    /// names others only is refused.
+    protocols: Vec<Vec<u8>>,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
     config: Arc<ServerConfig>,
+    resumption: Resumption,
+    /// The files as they were when they were read.
+    read: Stamps,
+    /// As they were when they were looked at last, if they had changed.
+    changing: Option<Stamps>,
+}
+
+/// What makes later handshakes short.
+#[derive(Debug, Clone)]
+struct Resumption {
+    tickets: Arc<dyn ProducesTickets>,
+    sessions: Arc<dyn StoresServerSessions>,
+    /// What clients were verified by when they got theirs: who resumes a session is not verified again.
+    verified_by: u64,
 }
 
 impl Acceptor {
@@ -26,44 +55,106 @@ impl Acceptor {
     ///
     /// # Errors
     /// What was found, what is expected, and what to do.
-    pub(super) fn new(settings: &TlsConfig) -> Result<Self, String> {
-        let certificate = settings.certificate.as_deref();
-        let certificate = certificate.ok_or("it needs a certificate: say in which file it is (certificate, PEM)")?;
-        let private_key = settings.private_key.as_deref().unwrap_or(certificate);
-        let chain = certificates(certificate)?;
-        let key = PrivateKeyDer::from_pem_file(private_key)
-            .map_err(|error| format!("cannot read a private key from {}: {error}", private_key.display()))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let config = config.map_err(|error| error.to_string())?.with_no_client_auth();
-        let mut config = config.with_single_cert(chain, key).map_err(|error| {
-            format!("{} and {} are of no use: {error}", certificate.display(), private_key.display())
-        })?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Self { config: Arc::new(config) })
+    pub(super) fn new(settings: &TlsConfig, protocols: &[&str]) -> Result<Self, String> {
+        let protocols: Vec<_> = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let current = load(settings, &protocols, None)?;
+        Ok(Self { settings: settings.clone(), protocols, current: Mutex::new(current) })
     }
 
     /// What is offered now, also for QUIC.
     #[cfg(feature = "quic")]
     pub(super) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.config)
+        Arc::clone(&self.current().config)
     }
 
     /// The server's side of a connection that has just been accepted.
     pub(super) fn accept(&self) -> Result<Records, rustls::Error> {
-        Records::new(Arc::clone(&self.config))
+        Records::new(Arc::clone(&self.current().config))
+    }
+
+    /// Reads the files anew. If anything is wrong with them, all stays as it is.
+    ///
+    /// # Errors
+    /// As for [`Acceptor::new`].
+    pub(super) fn reload(&self) -> Result<(), String> {
+        let before = self.current().resumption.clone();
+        // Not under the lock: nobody who comes meanwhile waits for a disk.
+        let loaded = load(&self.settings, &self.protocols, Some(before))?;
+        *self.current() = loaded;
+        Ok(())
+    }
+
+    /// The same if they have changed, and have then stayed the same between two calls: who replaces several files does not do so
+    /// at once. Once for each change, also where it is of no use.
+    pub(super) fn reload_changed(&self) -> Option<Result<(), String>> {
+        let found = Stamps::of(&self.settings);
+        let mut current = self.current();
+        if found == current.read {
+            current.changing = None;
+            return None;
+        }
+        if current.changing.as_ref() != Some(&found) {
+            current.changing = Some(found);
+            return None;
+        }
+        current.read = found;
+        drop(current);
+        Some(self.reload())
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        // It is whole after each statement.
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The certificates in a file, in its order; at least one.
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let refused = |error| format!("cannot read a certificate from {}: {error}", file.display());
-    let chain: Vec<_> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect).map_err(refused)?;
-    if chain.is_empty() {
-        return Err(format!(
-            "there is no certificate in {}: expected PEM, -----BEGIN CERTIFICATE-----",
-            file.display()
-        ));
-    }
-    Ok(chain)
+fn load(settings: &TlsConfig, protocols: &[Vec<u8>], before: Option<Resumption>) -> Result<Current, String> {
+    // Before they are read: what changes meanwhile is seen later.
+    let read = Stamps::of(settings);
+    let files = Files::read(settings)?;
+    let mut hash = DefaultHasher::new();
+    hash.write_u8(settings.client_certificates as u8);
+    files.authorities.iter().for_each(|authority| hash.write(authority));
+    files.revocation_lists.iter().for_each(|list| hash.write(list));
+    let verified_by = hash.finish();
+    let resumption = match before.filter(|before| before.verified_by == verified_by) {
+        Some(before) => before,
+        None => Resumption {
+            tickets: rustls::crypto::ring::Ticketer::new()
+                .map_err(|error| format!("there are no random numbers for keys of tickets: {error}"))?,
+            sessions: ServerSessionMemoryCache::new(SESSIONS_MAX),
+            verified_by,
+        },
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions: &[&SupportedProtocolVersion] = match settings.version_min {
+        TlsVersion::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        TlsVersion::V1_3 => &[&rustls::version::TLS13],
+    };
+    let certificates = Certificates::new(files.certificates, &provider)?;
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions);
+    let builder = builder.map_err(|error| error.to_string())?;
+    let builder = match settings.client_certificates {
+        ClientCertificates::None => builder.with_no_client_auth(),
+        kind => {
+            let mut roots = RootCertStore::empty();
+            for authority in files.authorities {
+                roots.add(authority).map_err(|error| format!("an authority for clients is of no use: {error}"))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .with_crls(files.revocation_lists)
+                .enforce_revocation_expiration();
+            let verifier = match kind {
+                ClientCertificates::Optional => verifier.allow_unauthenticated(),
+                _ => verifier,
+            };
+            let verifier = verifier.build();
+            builder.with_client_cert_verifier(verifier.map_err(|error| format!("clients cannot be verified: {error}"))?)
+        }
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(certificates));
+    config.alpn_protocols = protocols.to_vec();
+    config.ticketer = Arc::clone(&resumption.tickets);
+    config.session_storage = Arc::clone(&resumption.sessions);
+    Ok(Current { config: Arc::new(config), resumption, read, changing: None })
 }

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use super::anteroom::Arrived;
 use super::driver::Driver;
-use super::listener::{Entrance, Listener};
+use super::listener::Listener;
 use super::poller::{Doorbell, Poller};
 use super::transform::Transform;
 use crate::clock::Clock;
@@ -46,6 +46,10 @@ pub(crate) struct Workers {
     /// Of the thread for QUIC.
     #[cfg(feature = "quic")]
     quic: tokio::sync::Notify,
+    /// Of all threads. Those that a thread has none of are left out by it.
+    listeners: Mutex<Vec<Listener>>,
+    /// Counts how often they were exchanged.
+    listeners_epoch: AtomicUsize,
     /// Who is welcomed next.
     next: AtomicUsize,
     /// Workers that have told their clients and give away no connection any more.
@@ -60,6 +64,8 @@ impl Workers {
             anterooms: (0..anteroom_threads(count)).map(|_| Doorbell::new()).collect::<io::Result<_>>()?,
             #[cfg(feature = "quic")]
             quic: tokio::sync::Notify::new(),
+            listeners: Mutex::default(),
+            listeners_epoch: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
             stopping: AtomicUsize::new(0),
         }))
@@ -77,6 +83,22 @@ impl Workers {
     /// An epoll for a worker, which its doorbell wakes.
     pub(super) fn epoll(&self, worker: usize) -> io::Result<OwnedFd> {
         Poller::create(&self.seats[worker].doorbell)
+    }
+
+    /// Has all threads accept from these listeners, and from no other.
+    pub(crate) fn set_listeners(&self, listeners: Vec<Listener>) {
+        *lock(&self.listeners) = listeners;
+        self.listeners_epoch.fetch_add(1, Ordering::Release);
+        self.ring_all();
+    }
+
+    /// The listeners that `is_mine` chooses, if they have been exchanged since `epoch`, which is brought up to date.
+    pub(super) fn new_listeners(&self, epoch: &mut usize, is_mine: fn(&Listener) -> bool) -> Option<Vec<Listener>> {
+        let now = self.listeners_epoch.load(Ordering::Acquire);
+        if std::mem::replace(epoch, now) == now {
+            return None;
+        }
+        Some(lock(&self.listeners).iter().filter(|listener| is_mine(listener)).cloned().collect())
     }
 
     /// How many threads the anteroom has.
@@ -146,9 +168,9 @@ impl Workers {
     }
 }
 
-/// Nothing but a queue's own methods runs under these locks, so a poisoned one is still whole.
-fn lock<T>(queue: &Mutex<VecDeque<T>>) -> MutexGuard<'_, VecDeque<T>> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner)
+/// Nothing but a collection's own methods runs under these locks, so a poisoned one is still whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Half as many threads as workers: handshakes never take all cores, and after all clients have been thrown out at once, those
@@ -180,7 +202,6 @@ pub(crate) struct Seed {
     /// Name of its thread.
     pub(crate) name: String,
     pub(crate) workers: Arc<Workers>,
-    pub(crate) listeners: Vec<Listener>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) clock: Clock,
     /// Sees what plugins do on the worker's thread.
@@ -201,8 +222,7 @@ pub(crate) fn start(seed: Seed) -> io::Result<JoinHandle<bool>> {
         let run = || {
             seed.watch.sit(worker);
             let core = Core::new(worker, seed.shared, seed.clock.now());
-            let entrance = Entrance::new(seed.listeners.into_iter().filter(Listener::is_direct).collect());
-            Driver::new(worker, core, Poller::new(epoll), entrance, workers, seed.clock).run()
+            Driver::new(worker, core, Poller::new(epoll), workers, seed.clock).run()
         };
         let outcome = catch_unwind(AssertUnwindSafe(run));
         let as_asked = matches!(outcome, Ok(Ok(())));

@@ -3,12 +3,14 @@
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use host::listener::ListenerConfig;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 
 use crate::harness::TempDir;
 use crate::mqtt::{Client, Wire};
@@ -19,6 +21,8 @@ pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     der: CertificateDer<'static>,
     pem: String,
+    /// Its own certificate.
+    pub(crate) file: PathBuf,
 }
 
 /// A certificate with its key, as files in PEM.
@@ -37,7 +41,9 @@ impl Authority {
         params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().expect("a key");
         let certificate = params.self_signed(&key).expect("a certificate");
-        Self { dir, issuer: Issuer::new(params, key), der: certificate.der().clone(), pem: certificate.pem() }
+        let pem = certificate.pem();
+        let file = dir.file("authority.pem", &pem);
+        Self { dir, issuer: Issuer::new(params, key), der: certificate.der().clone(), pem, file }
     }
 
     /// A certificate for a server with these names and addresses.
@@ -48,6 +54,8 @@ impl Authority {
 
     /// The certificate of these parameters.
     pub(crate) fn issue(&self, file: &str, params: CertificateParams) -> Issued {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let file = format!("{file}-{}", SERIAL.fetch_add(1, Ordering::Relaxed));
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         Issued {
@@ -61,16 +69,61 @@ impl Authority {
         self.pem.clone()
     }
 
-    /// What a client needs that trusts this authority.
-    pub(crate) fn client(&self) -> ClientConfig {
-        self.client_builder().with_no_client_auth()
+    /// A certificate of a client of this name, with its number.
+    pub(crate) fn client_certificate(&self, name: &str, serial: u8) -> Issued {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "Example");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.serial_number = Some(vec![serial].into());
+        self.issue(name, params)
     }
 
-    fn client_builder(&self) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+    /// A list with the numbers of certificates that are revoked, which is up to date until this year.
+    pub(crate) fn revoked(&self, file: &str, serials: &[u8], until: i32) -> PathBuf {
+        let revoked = |serial: &u8| rcgen::RevokedCertParams {
+            serial_number: vec![*serial].into(),
+            revocation_time: rcgen::date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2024, 1, 1),
+            next_update: rcgen::date_time_ymd(until, 1, 1),
+            crl_number: vec![1].into(),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let list = params.signed_by(&self.issuer).expect("a list");
+        self.dir.file(file, &list.pem().expect("PEM"))
+    }
+
+    /// What a client needs that trusts this authority.
+    pub(crate) fn client(&self) -> ClientConfig {
+        self.client_builder(rustls::DEFAULT_VERSIONS).with_no_client_auth()
+    }
+
+    /// The same, with these versions only.
+    pub(crate) fn client_of(&self, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
+        self.client_builder(versions).with_no_client_auth()
+    }
+
+    /// The same for a client that has a certificate, whoever has issued it.
+    pub(crate) fn client_with(&self, issued: &Issued, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
+        let chain = CertificateDer::pem_file_iter(&issued.certificate).expect("PEM").map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(&issued.private_key).expect("PEM");
+        self.client_builder(versions).with_client_auth_cert(chain, key).expect("they belong together")
+    }
+
+    fn client_builder(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).expect("an authority");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
         builder.expect("its versions").with_root_certificates(roots)
     }
 }
@@ -111,8 +164,14 @@ pub(crate) fn tls_over(socket: TcpStream, config: impl Into<Arc<ClientConfig>>, 
 
 /// The same without a client.
 pub(crate) fn tls_wire(socket: TcpStream, config: impl Into<Arc<ClientConfig>>) -> TlsWire {
+    tls_to(socket, config, "localhost")
+}
+
+/// The same to a server of this name.
+pub(crate) fn tls_to(socket: TcpStream, config: impl Into<Arc<ClientConfig>>, name: &'static str) -> TlsWire {
     socket.set_nodelay(true).unwrap();
-    let name = ServerName::try_from("localhost").expect("a name");
+    socket.set_patience(crate::harness::PATIENCE);
+    let name = ServerName::try_from(name).expect("a name");
     let connection = ClientConnection::new(config.into(), name).expect("a configuration");
     StreamOwned::new(connection, socket)
 }

@@ -337,6 +337,11 @@ impl<W: Wire> Client<W> {
         client
     }
 
+    /// What it speaks through.
+    pub(crate) fn wire(&mut self) -> &mut W {
+        &mut self.socket
+    }
+
     #[track_caller]
     pub(crate) fn connack(&mut self) -> Connack {
         let packet = self.expect_type(2);

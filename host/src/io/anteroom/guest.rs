@@ -26,6 +26,8 @@ pub(super) enum Step {
     Again,
     /// It has gone through all doors.
     Through,
+    /// It has done something wrong. It gets the time to read what it was told, as closing at once could destroy that on its way.
+    Leaves,
     /// It is to be closed.
     Gone,
 }
@@ -42,6 +44,8 @@ enum Door {
     Refused(Box<Transform>),
     /// None any more.
     Through(Option<Box<Transform>>),
+    /// The way out: what it sends is discarded until it closes its side.
+    Out,
 }
 
 #[derive(Debug)]
@@ -51,7 +55,9 @@ pub(super) struct Guest {
     pub(super) serial: u32,
     /// Whether it is on the list of those to be served.
     pub(super) is_listed: bool,
-    peer: SocketAddr,
+    pub(super) peer: SocketAddr,
+    /// Whether that is not its proxy.
+    pub(super) knows_peer: bool,
     listener: Listener,
     door: Door,
     /// Of what was read, what has not been dealt with. Past the last door it is MQTT.
@@ -79,13 +85,15 @@ impl Door {
 impl Guest {
     pub(super) fn new(accepted: Accepted, place: Place) -> Result<Self, rustls::Error> {
         let Accepted { fd, peer, listener } = accepted;
-        let door = if listener.doors().proxies.is_empty() { Door::behind_proxy(&listener)? } else { Door::Proxy };
+        let knows_peer = listener.doors().proxies.is_empty();
+        let door = if knows_peer { Door::behind_proxy(&listener)? } else { Door::Proxy };
         let details = PeerDetails { transport: kind(listener.url().scheme), ..PeerDetails::default() };
         Ok(Self {
             fd,
             serial: 0,
             is_listed: false,
             peer,
+            knows_peer,
             listener,
             door,
             unread: Vec::new(),
@@ -99,6 +107,11 @@ impl Guest {
     /// Whether there is no door any more.
     pub(super) fn is_through(&self) -> bool {
         matches!(self.door, Door::Through(_))
+    }
+
+    /// Whether it was refused, and has been told so.
+    pub(super) fn is_leaving(&self) -> bool {
+        matches!(self.door, Door::Refused(_) | Door::Out)
     }
 
     /// What it has become, once it is through.
@@ -115,7 +128,7 @@ impl Guest {
         }
         let transform = match door {
             Door::Through(transform) => transform,
-            Door::Proxy | Door::Tls(_) | Door::Http(..) | Door::Refused(_) => None,
+            Door::Proxy | Door::Tls(_) | Door::Http(..) | Door::Refused(_) | Door::Out => None,
         };
         let details = Some(Box::new(details));
         Arrived { fd, peer, listener, details, transform, unread, flow, _place: place }
@@ -133,23 +146,29 @@ impl Guest {
             Err(Errno::INTR) => return Step::Again,
             Err(_) => return Step::Gone,
         };
-        if matches!(self.door, Door::Refused(_)) {
-            return Step::Again; // Until it leaves, or has been here for too long.
+        if self.is_leaving() {
+            return Step::Again;
         }
         self.unread.extend_from_slice(&scratch[..bytes]);
-        let outcome = self.go_on(buffers);
+        let mut outcome = self.go_on(buffers);
+        if outcome.is_ok() && !self.is_through() && self.unread.len() > UNREAD_BYTES_MAX {
+            outcome = Err(format!("more than {UNREAD_BYTES_MAX} bytes are too many for a handshake"));
+        }
         let flushed = self.flush();
         match outcome {
-            Ok(()) if flushed.is_err() => Step::Gone,
+            _ if flushed.is_err() => Step::Gone,
             Ok(()) if self.is_through() => Step::Through,
-            Ok(()) if self.unread.len() > UNREAD_BYTES_MAX => {
-                self.log_end("has sent more than a handshake can have");
-                Step::Gone
-            }
+            Ok(()) if self.is_leaving() => Step::Leaves,
             Ok(()) => Step::Again,
             Err(why) => {
-                self.log_end(&why);
-                Step::Gone
+                self.log_end(&format!("is refused: {why}"));
+                self.unread = Vec::new();
+                self.door = Door::Out;
+                // If it fails, the peer has gone.
+                match net::shutdown(&self.fd, Shutdown::Write) {
+                    Ok(()) => Step::Leaves,
+                    Err(_) => Step::Gone,
+                }
             }
         }
     }
@@ -159,9 +178,10 @@ impl Guest {
         if matches!(self.door, Door::Proxy) {
             let tls_ended = self.listener.doors().tls.is_none();
             let read = proxied::read(&mut self.unread, &mut self.peer, &mut self.details, tls_ended);
-            if !read.map_err(|error| format!("is refused: {error}"))? {
+            if !read.map_err(|error| error.to_string())? {
                 return Ok(());
             }
+            self.knows_peer = true;
             self.door = Door::behind_proxy(&self.listener).map_err(|error| error.to_string())?;
         }
         if let Door::Tls(records) = &mut self.door {
@@ -171,7 +191,8 @@ impl Guest {
             if state.map_err(|error| error.to_string())? == Handshake::Waits {
                 return Ok(());
             }
-            let Door::Tls(records) = std::mem::replace(&mut self.door, Door::Through(None)) else { return Ok(()) };
+            self.details.tls = Some(Box::new(records.details()?));
+            let Door::Tls(records) = std::mem::replace(&mut self.door, Door::Out) else { return Ok(()) };
             let unsent = std::mem::take(&mut self.unsent);
             let transform = Box::new(Transform::tls(*records, unsent));
             if self.listener.doors().websocket.is_some() {
@@ -181,7 +202,7 @@ impl Guest {
             }
         }
         if matches!(self.door, Door::Http(..))
-            && let Door::Http(upgrade, transform) = std::mem::replace(&mut self.door, Door::Through(None))
+            && let Door::Http(upgrade, transform) = std::mem::replace(&mut self.door, Door::Out)
         {
             return self.take_request(upgrade, transform, buffers);
         }
@@ -248,7 +269,7 @@ impl Guest {
     fn flush(&mut self) -> Result<(), Errno> {
         let transform = match &mut self.door {
             Door::Through(Some(transform)) | Door::Http(_, transform) | Door::Refused(transform) => Some(transform),
-            Door::Proxy | Door::Tls(_) | Door::Through(None) => None,
+            Door::Proxy | Door::Tls(_) | Door::Through(None) | Door::Out => None,
         };
         let unsent = transform.as_ref().map_or(&self.unsent[..], |transform| transform.unsent());
         if unsent.is_empty() {

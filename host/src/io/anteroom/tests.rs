@@ -1,1 +1,124 @@
+//! The anteroom without its thread: the test takes each turn, and says what time it is.
 
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::*;
+use crate::core::mailbox::Mailboxes;
+use crate::core::{ListenerProfile, Shared};
+use crate::io::listener::Bound;
+use crate::limits::Limits;
+use crate::listener::ListenerConfig;
+use crate::plugin::Chain;
+
+struct Room {
+    anteroom: Anteroom,
+    listener: Listener,
+    places: Arc<Places>,
+    _dir: crate::control::tests::TempDir,
+}
+
+impl Room {
+    /// With a TLS listener, and so many places.
+    fn new(handshakes_max: usize) -> Self {
+        let dir = crate::control::tests::TempDir::new("anteroom");
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let file = dir.path().join("both.pem");
+        std::fs::write(&file, made.cert.pem() + &made.signing_key.serialize_pem()).unwrap();
+        let mut config = ListenerConfig::new("tls://127.0.0.1:0".parse().unwrap());
+        config.tls.certificate = Some(file);
+        let limits = Limits { handshakes_max, handshake_timeout: Duration::from_secs(10), ..Limits::default() };
+        let listener = Bound::open(&config, None).unwrap().with(ListenerProfile::new("test", limits.clone()));
+        let workers = Workers::new(1).unwrap();
+        workers.set_listeners(vec![listener.clone()]);
+        let places = Places::new(handshakes_max);
+        let shared = Arc::new(Shared::new(limits, Chain::new(Vec::new()).unwrap(), Mailboxes::new(workers.wake())));
+        let seed = Seed {
+            number: 0,
+            name: String::new(),
+            workers: Arc::clone(&workers),
+            places: Arc::clone(&places),
+            shared,
+            clock: Clock::start(),
+            on_end: Box::new(|| {}),
+        };
+        let epoll = workers.anteroom_epoll(0).unwrap();
+        let mut anteroom = Anteroom::new(&seed, epoll);
+        anteroom.exchange_listeners();
+        Self { anteroom, listener, places, _dir: dir }
+    }
+
+    fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.listener.url().addr().unwrap()).unwrap()
+    }
+
+    /// Turns until there are so many guests.
+    fn until_guests(&mut self, count: usize) {
+        while self.anteroom.guests.len() != count || !self.anteroom.to_serve.is_empty() {
+            self.anteroom.turn().unwrap();
+        }
+    }
+
+    fn taken(&self) -> usize {
+        self.places.taken.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn who_finds_no_place_waits_until_there_is_one() {
+    let mut room = Room::new(2);
+    let first: Vec<_> = (0..2).map(|_| room.connect()).collect();
+    room.until_guests(2);
+    let _third = room.connect();
+    for _ in 0..5 {
+        room.anteroom.turn().unwrap();
+        assert_eq!((room.anteroom.guests.len(), room.taken()), (2, 2));
+    }
+    drop(first);
+    room.until_guests(1);
+    assert_eq!(room.taken(), 1);
+}
+
+#[test]
+fn who_stays_for_long_makes_room_for_others_and_nobody_stays_for_ever() {
+    let mut room = Room::new(2);
+    let mut silent: Vec<_> = (0..2).map(|_| room.connect()).collect();
+    room.until_guests(2);
+    let now = room.anteroom.clock.now();
+    assert_eq!(
+        room.anteroom.turn_out_oldest(LEAST_STAY_MS, "", now + (LEAST_STAY_MS - 1)).map(|guest| guest.peer),
+        None
+    );
+    room.anteroom.turn_out_one(now + LEAST_STAY_MS);
+    assert_eq!((room.anteroom.guests.len(), room.taken()), (1, 1));
+    // What has come is looked at before its sender is turned out, but not for ever.
+    silent[0].write_all(&[0x16, 3, 1]).unwrap();
+    silent[1].write_all(&[0x16, 3, 1]).unwrap();
+    while room.anteroom.to_serve.is_empty() {
+        room.anteroom.poller.wait(None).unwrap();
+        room.anteroom.note_events();
+    }
+    room.anteroom.turn_out(now + 10_500);
+    assert_eq!(room.anteroom.guests.len(), 1);
+    room.anteroom.turn_out(now + 11_500);
+    assert_eq!((room.anteroom.guests.len(), room.taken()), (0, 0));
+    let counters = room.anteroom.counters();
+    assert_eq!((counters.handshakes_late.get(), counters.handshakes_failed.get()), (2, 0));
+}
+
+#[test]
+fn who_was_refused_has_the_time_to_read_why() {
+    let mut room = Room::new(2);
+    let mut client = room.connect();
+    client.write_all(&[0x17, 3, 3, 0, 1, 0]).unwrap();
+    while room.anteroom.leaving.is_empty() {
+        room.anteroom.turn().unwrap();
+    }
+    assert_eq!(room.anteroom.counters().handshakes_failed.get(), 1);
+    let now = room.anteroom.clock.now();
+    assert_eq!(room.taken(), 1);
+    room.anteroom.turn_out(now + LEAVE_MS);
+    assert_eq!((room.anteroom.guests.len(), room.taken()), (0, 0));
+    assert_eq!(room.anteroom.counters().handshakes_late.get(), 0);
+}

@@ -15,7 +15,7 @@ use super::*;
 use crate::core::mail::Mail;
 use crate::core::mailbox::Mailboxes;
 use crate::core::{ListenerProfile, Shared, owner_of};
-use crate::io::listener::{Bound, Listener};
+use crate::io::listener::Bound;
 use crate::limits::Limits;
 use crate::listener::ListenerConfig;
 use crate::plugin::{Chain, Plugin, Services};
@@ -99,7 +99,7 @@ impl Net {
         let driver = |worker| {
             let core = Core::new(worker, Arc::clone(&shared), clock.now());
             let poller = Poller::new(workers.epoll(worker).unwrap());
-            Driver::new(worker, core, poller, Entrance::new(Vec::new()), Arc::clone(&workers), clock)
+            Driver::new(worker, core, poller, Arc::clone(&workers), clock)
         };
         let bound = Bound::open(&ListenerConfig::new("127.0.0.1:0".parse().unwrap()), None).unwrap();
         let listener = bound.with(ListenerProfile::new("test", Limits::default()));

@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use quinn::{Connection, ServerConfig, TransportConfig};
+use rustls::pki_types::CertificateDer;
 
 use super::INCOMING_BYTES_MAX;
 use crate::core::peer::TlsDetails;
 use crate::io::listener::Listener;
+use crate::io::tls::valid_certificate;
 
 /// What a listener offers: what its files say now.
 pub(super) struct Offer {
@@ -45,12 +47,15 @@ impl Offer {
 pub(super) fn details(connection: &Connection) -> Result<TlsDetails, String> {
     let agreed = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
     let (alpn, server_name) = agreed.map_or((None, None), |agreed| (agreed.protocol, agreed.server_name));
+    // It has been verified in the handshake, as for TLS.
+    let shown = connection.peer_identity().and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let certificate = shown.as_ref().and_then(|chain| chain.first()).map(valid_certificate).transpose()?;
     Ok(TlsDetails {
         version: "TLSv1.3".into(),
         // Which suite it is, is not told.
         cipher_suite: "".into(),
         server_name: server_name.map(Into::into),
         alpn: alpn.map(Into::into),
-        certificate: None,
+        certificate: certificate.map(Box::new),
     })
 }

@@ -1,12 +1,16 @@
 //! One TLS connection: bytes in, bytes out.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
 
+use super::certificates::take_name_asked_for;
+use super::identity;
+use crate::core::peer::TlsDetails;
 use crate::io::transform::{Broken, Flow};
 
 /// What a record has beyond its content, at most: header, explicit nonce, content type and tag.
@@ -16,7 +20,11 @@ const RECORD_OVERHEAD_BYTES: usize = 5 + 8 + 1 + 16;
 const RECORD_BYTES_MAX: usize = 16 << 10;
 
 /// The server's side of a TLS connection, from its handshake to its end.
-pub(crate) struct Records(UnbufferedServerConnection);
+pub(crate) struct Records {
+    connection: UnbufferedServerConnection,
+    /// The name that the client has asked for, until it was told.
+    server_name: Option<Box<str>>,
+}
 
 /// How far a handshake has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +43,16 @@ impl fmt::Debug for Records {
 
 impl Records {
     pub(crate) fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
-        UnbufferedServerConnection::new(config).map(Self)
+        let connection = UnbufferedServerConnection::new(config)?;
+        Ok(Self { connection, server_name: None })
+    }
+
+    /// What the handshake has found out, once it is over.
+    ///
+    /// # Errors
+    /// The client is not to be let in.
+    pub(crate) fn details(&mut self) -> Result<TlsDetails, String> {
+        identity::details(&self.connection, self.server_name.take())
     }
 
     /// Goes on with the handshake as far as `wire` goes. `at` counts the bytes that are not needed any more; the rest has to
@@ -46,9 +63,13 @@ impl Records {
         wire: &mut [u8],
         at: &mut usize,
         reply: &mut Vec<u8>,
-    ) -> Result<Handshake, rustls::Error> {
+    ) -> Result<Handshake, Broken> {
+        guarded(|| self.go_on(wire, at, reply).map_err(|error| Broken(error.to_string())))
+    }
+
+    fn go_on(&mut self, wire: &mut [u8], at: &mut usize, reply: &mut Vec<u8>) -> Result<Handshake, rustls::Error> {
         loop {
-            let UnbufferedStatus { discard, state, .. } = self.0.process_tls_records(&mut wire[*at..]);
+            let UnbufferedStatus { discard, state, .. } = self.connection.process_tls_records(&mut wire[*at..]);
             let outcome = match state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
                     encode(&mut data, reply);
@@ -64,6 +85,9 @@ impl Records {
                 Err(error) => Some(Err(error)),
             };
             *at += discard;
+            if let Some(name) = take_name_asked_for() {
+                self.server_name = Some(name);
+            }
             match outcome {
                 Some(Err(error)) => {
                     self.take_alert(&mut wire[*at..], reply);
@@ -83,9 +107,19 @@ impl Records {
         plain: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<Flow, Broken> {
+        guarded(|| self.open_records(wire, at, plain, reply))
+    }
+
+    fn open_records(
+        &mut self,
+        wire: &mut [u8],
+        at: &mut usize,
+        plain: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> Result<Flow, Broken> {
         let mut flow = Flow::Open;
         loop {
-            let UnbufferedStatus { mut discard, state, .. } = self.0.process_tls_records(&mut wire[*at..]);
+            let UnbufferedStatus { mut discard, state, .. } = self.connection.process_tls_records(&mut wire[*at..]);
             let mut is_over = false;
             let mut failed = None;
             match state {
@@ -122,15 +156,14 @@ impl Records {
     /// Appends records with `plain` to `wire`. `unread` is what was left of the bytes that were opened last.
     pub(crate) fn seal(&mut self, plain: &[u8], unread: &mut [u8], wire: &mut Vec<u8>) -> Result<(), Broken> {
         let records = plain.len().div_ceil(RECORD_BYTES_MAX);
-        self.write(unread, wire, plain.len() + records * RECORD_OVERHEAD_BYTES, |traffic, wire| {
-            traffic.encrypt(plain, wire)
-        })
+        let bytes = plain.len() + records * RECORD_OVERHEAD_BYTES;
+        guarded(|| self.write(unread, wire, bytes, |traffic, wire| traffic.encrypt(plain, wire)))
     }
 
     /// Appends to `wire` that nothing more comes from us.
     pub(crate) fn close(&mut self, unread: &mut [u8], wire: &mut Vec<u8>) {
         // Where it cannot be said, the connection has failed, and the peer was told so.
-        let _ = self.write(unread, wire, 64, |traffic, wire| traffic.queue_close_notify(wire));
+        let _ = guarded(|| self.write(unread, wire, 64, |traffic, wire| traffic.queue_close_notify(wire)));
     }
 
     /// Has something written to the end of `wire`, which takes so many bytes most probably.
@@ -143,7 +176,7 @@ impl Records {
     ) -> Result<(), Broken> {
         loop {
             // It wants to see what is incomplete, as it knows places in it.
-            match self.0.process_tls_records(unread).state {
+            match self.connection.process_tls_records(unread).state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, wire),
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => {}
@@ -156,12 +189,12 @@ impl Records {
         }
     }
 
-    /// Appends what the peer is to be told about the error that was found.
+    /// Appends what the peer is to be told about the error that was found. What else has come is not looked at any more.
     fn take_alert(&mut self, wire: &mut [u8], reply: &mut Vec<u8>) {
-        while let Ok(state) = self.0.process_tls_records(wire).state {
-            match state {
-                ConnectionState::EncodeTlsData(mut data) => encode(&mut data, reply),
-                ConnectionState::TransmitTlsData(data) => data.done(),
+        while self.connection.wants_write() {
+            match self.connection.process_tls_records(wire).state {
+                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, reply),
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => while traffic.next_record().is_some() {},
                 _ => return,
             }
         }
@@ -169,6 +202,11 @@ impl Records {
 }
 
 type Traffic<'a> = rustls::unbuffered::WriteTraffic<'a, rustls::server::ServerConnectionData>;
+
+/// Should there be a panic in what a peer has brought about, its connection has failed, and no other.
+fn guarded<T>(run: impl FnOnce() -> Result<T, Broken>) -> Result<T, Broken> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(Broken("TLS has failed, which is a bug".to_owned())))
+}
 
 /// Appends `bytes` that `write` fills, or as many as it says that it needs.
 fn append(

@@ -1,0 +1,109 @@
+//! The files that the settings of TLS name.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+
+use crate::listener::{ClientCertificates, TlsConfig};
+
+/// What was in them.
+pub(super) struct Files {
+    /// At least one.
+    pub(super) certificates: Vec<WithKey>,
+    pub(super) authorities: Vec<CertificateDer<'static>>,
+    pub(super) revocation_lists: Vec<CertificateRevocationListDer<'static>>,
+}
+
+/// A certificate, with those between it and its authority, and its private key.
+pub(super) struct WithKey {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
+    /// Where it was, for errors.
+    pub(super) file: PathBuf,
+}
+
+impl Files {
+    pub(super) fn read(settings: &TlsConfig) -> Result<Self, String> {
+        let Some(first) = &settings.certificate else {
+            return Err(
+                "TLS needs a certificate: say in which file it is (`certificate`), and its `private_key`".to_owned()
+            );
+        };
+        let mut certificates = vec![with_key(first, settings.private_key.as_deref())?];
+        for files in &settings.more_certificates {
+            certificates.push(with_key(&files.certificate, files.private_key.as_deref())?);
+        }
+        let asks = settings.client_certificates != ClientCertificates::None;
+        if asks && settings.client_authorities.is_empty() {
+            let what = "certificates of clients are asked for, and there is nobody whom they can come from: say in which files \
+                        the certificates of authorities are (`client_authorities`)";
+            return Err(what.to_owned());
+        }
+        let has_files = !settings.client_authorities.is_empty() || !settings.revocation_lists.is_empty();
+        if !asks && has_files {
+            let what = "there are authorities or revocation lists for certificates of clients, and clients are not asked for \
+                        one: say `client_certificates`, required or optional";
+            return Err(what.to_owned());
+        }
+        let mut authorities = Vec::new();
+        for file in &settings.client_authorities {
+            authorities.extend(certificates_in(file)?);
+        }
+        let mut revocation_lists = Vec::new();
+        for file in &settings.revocation_lists {
+            revocation_lists.extend(all_of(file, "a revocation list", "X509 CRL")?);
+        }
+        Ok(Self { certificates, authorities, revocation_lists })
+    }
+}
+
+fn with_key(file: &Path, key_file: Option<&Path>) -> Result<WithKey, String> {
+    let chain = certificates_in(file)?;
+    let key_file = key_file.unwrap_or(file);
+    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| match error {
+        rustls::pki_types::pem::Error::NoItemsFound => {
+            format!("there is no private key in {}: expected PEM, -----BEGIN PRIVATE KEY-----", key_file.display())
+        }
+        error => format!("cannot read a private key from {}: {error}", key_file.display()),
+    })?;
+    Ok(WithKey { chain, key, file: file.to_owned() })
+}
+
+/// The certificates in a file, in its order; at least one.
+fn certificates_in(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    all_of(file, "a certificate", "CERTIFICATE")
+}
+
+fn all_of<T: PemObject>(file: &Path, what: &str, label: &str) -> Result<Vec<T>, String> {
+    let found: Result<Vec<T>, _> = T::pem_file_iter(file).and_then(Iterator::collect);
+    let found = found.map_err(|error| format!("cannot read {what} from {}: {error}", file.display()))?;
+    if found.is_empty() {
+        return Err(format!("there is not {what} in {}: expected PEM, -----BEGIN {label}-----", file.display()));
+    }
+    Ok(found)
+}
+
+/// By which it is known whether files have changed: when they were written, which they are, and how long. `None` for one that
+/// cannot be looked at.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stamps(Vec<Option<Stamp>>);
+
+/// Seconds, nanoseconds, device, number, bytes.
+type Stamp = (i64, i64, u64, u64, u64);
+
+impl Stamps {
+    pub(super) fn of(settings: &TlsConfig) -> Self {
+        let more =
+            settings.more_certificates.iter().flat_map(|files| [Some(&files.certificate), files.private_key.as_ref()]);
+        let files = [settings.certificate.as_ref(), settings.private_key.as_ref()].into_iter().chain(more).flatten();
+        let files = files.chain(&settings.client_authorities).chain(&settings.revocation_lists);
+        // Through links: whoever renews certificates often changes where a link leads.
+        let stamp = |file: &PathBuf| {
+            let found = std::fs::metadata(file).ok()?;
+            Some((found.mtime(), found.mtime_nsec(), found.dev(), found.ino(), found.size()))
+        };
+        Self(files.map(stamp).collect())
+    }
+}

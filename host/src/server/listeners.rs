@@ -1,0 +1,222 @@
+//! The listeners of a server while it runs: they may be exchanged, and their certificates read anew.
+
+use std::io;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{ServerHandle, lock};
+use crate::error::Error;
+use crate::io::anteroom::{self, Places};
+use crate::io::listener::{Bound, Listener};
+use crate::listener::{Common, ListenerConfig, ListenerUrl, Scheme};
+
+/// How often it is looked whether certificates have changed. Such a change counts once it has lasted for as long.
+const CERTIFICATES_PERIOD: Duration = Duration::from_secs(2);
+
+/// The listeners that a server has now.
+pub(super) struct Live {
+    list: Mutex<Vec<Open>>,
+    allow_anonymous: bool,
+}
+
+/// One of them, with the settings that it has.
+struct Open {
+    config: ListenerConfig,
+    listener: Listener,
+}
+
+/// What has become of a server's listeners when it was given other ones.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListenerChanges {
+    /// Those that are new.
+    pub added: Vec<String>,
+    /// Those that have other settings, for the clients that connect from now on.
+    pub changed: Vec<String>,
+    /// Those that are closed. Clients that have come by them stay.
+    pub removed: Vec<String>,
+    /// Those that go on as they were, as what is different about them needs a restart: the settings of a socket,
+    /// and whatever is different about QUIC.
+    pub restart: Vec<String>,
+}
+
+impl Live {
+    pub(super) fn new(bound: Vec<(ListenerConfig, Bound)>, common: Common<'_>) -> Result<Self, Error> {
+        let open = |(config, bound): (ListenerConfig, Bound)| {
+            let profile = config.profile(bound.url(), common)?;
+            Ok(Open { config, listener: bound.with(profile) })
+        };
+        let list = bound.into_iter().map(open).collect::<Result<_, Error>>()?;
+        Ok(Self { list: Mutex::new(list), allow_anonymous: common.allow_anonymous })
+    }
+
+    pub(super) fn urls(&self) -> Vec<ListenerUrl> {
+        lock(&self.list).iter().map(|open| open.listener.url().clone()).collect()
+    }
+
+    /// Where they are, as the log has it: an address, or the URL of what is not plain TCP.
+    pub(super) fn places(&self) -> Vec<String> {
+        self.urls().into_iter().map(|url| ListenerConfig::new(url).name()).collect()
+    }
+
+    pub(super) fn listeners(&self) -> Vec<Listener> {
+        lock(&self.list).iter().map(|open| open.listener.clone()).collect()
+    }
+}
+
+/// Whether one takes the place of the other. Port 0 is another one for each.
+fn is_same_place(open: &ListenerConfig, config: &ListenerConfig) -> bool {
+    open.url.place == config.url.place && config.url.addr().is_none_or(|addr| addr.port() != 0)
+}
+
+/// Whether what is different about a listener cannot change while it is open.
+fn needs_restart(open: &ListenerConfig, config: &ListenerConfig) -> bool {
+    let is_quic = [open, config].iter().any(|config| config.url.scheme == Scheme::Quic);
+    is_quic || open.tcp != config.tcp || open.unix_mode != config.unix_mode
+}
+
+impl ServerHandle {
+    /// Listens with these settings from now on: opens the listeners that are new, closes those that are not among them, and
+    /// has the others go on with the settings that they are given. No client is disconnected.
+    ///
+    /// # Errors
+    /// As for [`Builder::start`](crate::Builder::start). Nothing has changed then.
+    pub fn set_listeners(&self, configs: Vec<ListenerConfig>) -> Result<ListenerChanges, Error> {
+        let mut changes = ListenerChanges::default();
+        let mut list = lock(&self.listeners.list);
+        let Some(chain) = lock(&self.threads).chain.clone() else {
+            return Ok(changes); // It has stopped.
+        };
+        let allow_anonymous = self.listeners.allow_anonymous;
+        let common = Common { limits: &self.shared.limits, allow_anonymous, chain: &chain };
+        let mut after: Vec<Open> = Vec::with_capacity(configs.len());
+        let mut before: Vec<&Open> = list.iter().collect();
+        for config in configs {
+            let same_url = before.iter().position(|open| open.config.url == config.url);
+            let known = same_url.or_else(|| before.iter().position(|open| is_same_place(&open.config, &config)));
+            let bound = match known.map(|place| before.remove(place)) {
+                Some(open) if open.config == config => {
+                    after.push(Open { config, listener: open.listener.clone() });
+                    continue;
+                }
+                Some(open) if needs_restart(&open.config, &config) => {
+                    changes.restart.push(config.name());
+                    after.push(Open { config: open.config.clone(), listener: open.listener.clone() });
+                    continue;
+                }
+                Some(open) => {
+                    changes.changed.push(config.name());
+                    Bound::again(&open.listener, &config)?
+                }
+                None if config.url.scheme == Scheme::Quic => {
+                    changes.restart.push(config.name());
+                    continue;
+                }
+                None => {
+                    changes.added.push(config.name());
+                    Bound::open(&config, None)?
+                }
+            };
+            let profile = config.profile(bound.url(), common)?;
+            after.push(Open { config, listener: bound.with(profile) });
+        }
+        // What QUIC listeners have is on a thread of their own, which goes on.
+        let (stay, removed): (Vec<_>, Vec<_>) = before.into_iter().partition(|open| open.listener.is_quic());
+        changes.removed = removed.into_iter().map(|open| open.config.name()).collect();
+        for open in stay {
+            changes.restart.push(open.config.name());
+            after.push(Open { config: open.config.clone(), listener: open.listener.clone() });
+        }
+        *list = after;
+        drop(list);
+        self.publish_listeners()?;
+        Ok(changes)
+    }
+
+    /// Reads the certificates of all listeners anew, and what clients' certificates are verified with, for those who connect
+    /// from now on. A line for each listener with TLS: its name, or what is wrong with its files; then it goes on as before.
+    #[must_use]
+    pub fn reload_certificates(&self) -> Vec<Result<String, Error>> {
+        let listeners = self.listeners.listeners();
+        let reload = |listener: &Listener| Some(listener.reload(false)?.map(|()| listener.name().to_owned()));
+        listeners.iter().filter_map(reload).collect()
+    }
+
+    /// Has all threads accept from the listeners that there are now, and starts those that are needed for it.
+    pub(super) fn publish_listeners(&self) -> Result<(), Error> {
+        let listeners = self.listeners.listeners();
+        let wants_anteroom = listeners.iter().any(Listener::has_guests);
+        let wants_watch = listeners.iter().any(|listener| listener.url().scheme.has_tls());
+        self.workers.set_listeners(listeners);
+        if wants_anteroom {
+            self.start_anteroom()?;
+        }
+        let mut threads = lock(&self.threads);
+        if wants_watch && threads.certificates.is_none() {
+            let watch = CertificateWatch::start(&self.name, Arc::clone(&self.listeners));
+            let system = |source| Error::System { what: "start a thread that looks after certificates", source };
+            threads.certificates = Some(watch.map_err(system)?);
+        }
+        Ok(())
+    }
+
+    /// Nobody accepts any more, and nobody connects any more.
+    pub(super) fn close_listeners(&self) {
+        lock(&self.listeners.list).clear();
+        self.workers.set_listeners(Vec::new());
+        lock(&self.threads).certificates = None;
+    }
+
+    /// Starts the threads for what comes before MQTT, once.
+    fn start_anteroom(&self) -> Result<(), Error> {
+        if std::mem::replace(&mut lock(&self.threads).has_anteroom, true) {
+            return Ok(());
+        }
+        let places = Places::new(self.shared.limits.handshakes_max);
+        for number in 0..self.workers.anterooms() {
+            let ended = Arc::clone(&self.ended);
+            let seed = anteroom::Seed {
+                number,
+                name: format!("{}-tls-{number}", self.name),
+                workers: Arc::clone(&self.workers),
+                places: Arc::clone(&places),
+                shared: Arc::clone(&self.shared),
+                clock: self.clock,
+                on_end: Box::new(move || ended.add_one()),
+            };
+            let thread = anteroom::start(seed);
+            let thread = thread.map_err(|source| Error::System { what: "start a thread for handshakes", source })?;
+            lock(&self.threads).running.push(thread);
+        }
+        Ok(())
+    }
+}
+
+/// A thread that looks whether certificates have changed, until this is dropped.
+pub(super) struct CertificateWatch {
+    /// Nothing is ever sent: that it is gone is the end.
+    _until: Sender<()>,
+}
+
+impl CertificateWatch {
+    fn start(name: &str, listeners: Arc<Live>) -> io::Result<Self> {
+        let (until, end) = mpsc::channel::<()>();
+        let look = move || {
+            while end.recv_timeout(CERTIFICATES_PERIOD) == Err(RecvTimeoutError::Timeout) {
+                for listener in listeners.listeners() {
+                    match listener.reload(true) {
+                        None => {}
+                        Some(Ok(())) => tracing::info!(listener = listener.name(), "its certificates have changed"),
+                        Some(Err(error)) => tracing::error!(
+                            listener = listener.name(),
+                            "its certificates have changed, and those from before go on being used: {error}"
+                        ),
+                    }
+                }
+            }
+        };
+        std::thread::Builder::new().name(format!("{name}-certs")).spawn(look)?;
+        Ok(Self { _until: until })
+    }
+}
