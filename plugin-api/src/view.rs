@@ -12,4 +12,5 @@ pub use message::{Ack, AckKind, Info, InfoSender, Publish, TimerId};
 pub use notice::{Connected, Deliver, DeliverCause, DropReason, MessageNotice, Origin, RetainChange, Retained};
 pub use subscription::{RetainHandling, Subscribe, Subscription, Unsubscribe};
 pub use swap::{StateView, Swapped};
+pub(crate) use transport::path_only;
 pub use transport::{Certificate, HttpRequest, NameKind, Tls, Transport, TransportKind, UnixPeer};

@@ -71,7 +71,7 @@ impl fmt::Debug for Transport {
         f.debug_struct("Transport")
             .field("kind", &self.kind)
             .field("tls", &self.tls)
-            .field("path", &self.http().map(HttpRequest::path))
+            .field("path", &self.http().map(|http| crate::view::path_only(http.path())))
             .field("unix", &self.unix)
             .field("proxy", &self.proxy)
             .finish()
@@ -236,6 +236,9 @@ impl HttpRequest {
 impl fmt::Debug for HttpRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.headers().map(|(name, _)| name).collect();
-        f.debug_struct("HttpRequest").field("path", &self.path).field("headers", &names).finish()
+        f.debug_struct("HttpRequest")
+            .field("path", &crate::view::path_only(&self.path))
+            .field("headers", &names)
+            .finish()
     }
 }

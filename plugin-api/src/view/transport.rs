@@ -118,13 +118,18 @@ impl<'a> Transport<'a> {
     }
 }
 
-/// Leaves headers out, as they may be secrets.
+/// What stands before the query, which may be a secret: tokens are where browsers can put them.
+pub(crate) fn path_only(path: &str) -> &str {
+    path.split('?').next().unwrap_or_default()
+}
+
+/// Leaves headers and the query out, as they may be secrets.
 impl fmt::Debug for Transport<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transport")
             .field("kind", &self.kind())
             .field("tls", &self.tls())
-            .field("path", &self.http().map(|http| http.path()))
+            .field("path", &self.http().map(|http| path_only(http.path())))
             .field("unix", &self.unix())
             .field("proxy", &self.proxy())
             .finish()
@@ -259,7 +264,7 @@ impl<'a> HttpRequest<'a> {
 impl fmt::Debug for HttpRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.headers().map(|(name, _)| name).collect();
-        f.debug_struct("HttpRequest").field("path", &self.path()).field("headers", &names).finish()
+        f.debug_struct("HttpRequest").field("path", &path_only(self.path())).field("headers", &names).finish()
     }
 }
 

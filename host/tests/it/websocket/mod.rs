@@ -318,7 +318,11 @@ impl Handler for Witness {
     fn handle_connect(&self, (): &mut (), connect: &Request<'_>) -> Result<ConnectVerdict, Error> {
         let http = connect.transport().http().expect("it comes by WebSocket");
         let headers = http.headers().map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value)));
-        SEEN.lock().unwrap().extend([http.path().to_owned(), headers.collect::<Vec<_>>().join(" ")]);
+        SEEN.lock().unwrap().extend([
+            http.path().to_owned(),
+            headers.collect::<Vec<_>>().join(" "),
+            format!("{connect:?} {:?} {http:?}", connect.transport()),
+        ]);
         Ok(ConnectVerdict::accept())
     }
 }
@@ -336,4 +340,6 @@ fn handlers_see_the_request() {
     assert_eq!(seen[..2], ["Ws", "/mqtt?tenant=a"]);
     assert!(seen[2].starts_with("Host=localhost Connection=Upgrade "), "{seen:?}");
     assert!(seen[2].ends_with(" x-Token=secret X-Forwarded-For=192.0.2.7 x-token=second"), "{seen:?}");
+    // Who logs all of it logs no secrets.
+    assert!(seen[3].contains("\"/mqtt\"") && !seen[3].contains("tenant") && !seen[3].contains("secret"), "{seen:?}");
 }
