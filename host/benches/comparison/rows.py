@@ -8,24 +8,27 @@ OURS, MOSQUITTO, FLOOR = "host", "Mosquitto", "floor"
 ONE_WORKER, TWO_WORKERS = "1 worker", "2 workers"
 
 # What `host bench` is asked for. Some are measured so often, and not as often as the others. Those that are about workers run
-# on both cores, with the load.
-Load = namedtuple("Load", "words rounds_max is_about_workers", defaults=(99, False))
+# on both cores, with the load. What is spoken: tcp, tls, ws or wss.
+Load = namedtuple("Load", "words rounds_max is_about_workers transport", defaults=(99, False, "tcp"))
 
 # A figure of a load. `value` finds it in what `host bench` says; a row that has `of_rows` makes it from theirs.
 Row = namedtuple("Row", "name load unit value goal of of_rows", defaults=(None, FLOOR, None))
+
+# Transports with TLS, and with WebSocket.
+TLS, WEBSOCKET = ("tls", "wss"), ("ws", "wss")
 
 # Its heading is one of bounds.md as well.
 Group = namedtuple("Group", "heading rows")
 
 # Loads that run for a time, and those that are warmed up before.
-WARMED_UP = ["fan-out", "fan-in", "pairs", "wildcard", "shared", "latency", "ping", "storm", "beside"]
+WARMED_UP = ["fan-out", "fan-in", "pairs", "wildcard", "shared", "latency", "ping", "storm", "beside", "handshakes"]
 TIMED = [*WARMED_UP, "connect", "idle"]
 # Loads whose latency is what counts. Who sleeps has to be woken, and latency is what people have who do sleep.
-OF_LATENCY = ["latency", "storm", "beside"]
+OF_LATENCY = ["latency", "storm", "beside", "handshakes"]
 # Those of them that may have real-time priority. Threads that disturb others could not give way to them then.
 OF_PRIORITY = ["latency"]
 # Steps that disturb others, and give way to them.
-DISTURBING = ["storm", "fan-out"]
+DISTURBING = ["storm", "fan-out", "shaking", "handshakes"]
 
 PER_MESSAGE = "CPU µs per message"
 
@@ -72,6 +75,25 @@ def workers(name, words):
     return traffic(name, words)._replace(load=Load(words, is_about_workers=True), of=ONE_WORKER)
 
 
+def over(transport, *rows):
+    """The same rows over another transport. Whoever has a goal there has it of Mosquitto."""
+    return [row._replace(load=row.load._replace(transport=transport), of=MOSQUITTO) for row in rows]
+
+
+def batched(transport, shapes):
+    """Rows in which many messages are on their way at once: a third of what they cost Mosquitto is the goal."""
+    return over(transport, *(traffic(f"{name}, {transport}", words, 0.333) for name, words in shapes.items()))
+
+
+def beside_handshakes(name, words):
+    """How long messages of others take while very many TLS handshakes come, and while something spins for as long."""
+    def quantile(step_name):
+        return lambda result: of_step(result, step_name)["latency_us"]["p99"]
+    steps = {"alone": "alone", "beside something that spins": "spinning", "beside the handshakes": "shaking"}
+    rows = [Row(f"{name}, {what}: 99 % within", Load(words), "µs", quantile(of)) for what, of in steps.items()]
+    return [*rows, Row(f"{name}: the last by the one before", Load(words), "times", lambda result: result["p99_ratio"])]
+
+
 def between(name, few, many, unit="bytes"):
     """What each has beyond the first ones, where two rows have figures for so many."""
     (few_row, few_count), (many_row, many_count) = few, many
@@ -90,6 +112,21 @@ BESIDE = "beside --rate 5000 --fan-out-rate 2"
 
 IDLE = {count: memory(f"an idle connection, of {count:,}", f"idle --connections {count}", "connect", goal, rounds_max)
         for count, goal, rounds_max in ((1000, None, 1), (10_000, 0.68, 99), (19_000, None, 1))}
+
+FAN_OUTS = {
+    "fan-out 1→100, QoS 0, 16 B": "fan-out --subscribers 100 --window 200",
+    "fan-out 1→100, QoS 0, 1 KiB": "fan-out --subscribers 100 --window 200 --payload 1024",
+    "fan-out 1→1000, QoS 1, 256 B": "fan-out --subscribers 1000 --window 200 --payload 256 --qos 1",
+}
+FROM_MANY = {
+    "fan-in 100→1, QoS 1, 16 B": "fan-in --publishers 100 --window 32 --qos 1",
+    "100 pairs, QoS 0, 16 B": "pairs --pairs 100 --window 32",
+    "100 pairs, QoS 1, 16 B": "pairs --pairs 100 --window 32 --qos 1",
+    "100 pairs, QoS 0, 1 KiB": "pairs --pairs 100 --window 32 --payload 1024",
+}
+ONE_AT_A_TIME = traffic("500 pairs, QoS 0, 256 B, one at a time", "pairs --pairs 500 --window 1 --payload 256")
+IDLE_LAYERED = memory("an idle connection, of 2,000", "idle --connections 2000 --at-once 8", "connect", 1.0, rounds_max=1)
+CONNECT_LAYERED = step("accept and CONNECT", "connect --at-once 8", "connect", None, "CPU µs per client")
 
 GROUPS = [
     Group("Fan-out", [
@@ -152,6 +189,19 @@ GROUPS = [
         *IDLE.values(),
         between("each connection from 10,000 to 19,000", (IDLE[10_000], 10_000), (IDLE[19_000], 19_000)),
         memory("a subscription, of 1,000,000", MILLION_FILTERS, "subscribe", rounds_max=1),
+    ]),
+    Group("TLS", [
+        *batched("tls", FAN_OUTS | FROM_MANY),
+        *over("tls", ONE_AT_A_TIME, IDLE_LAYERED, CONNECT_LAYERED),
+        *over("tls", *beside_handshakes("2,000 handshakes at once", "handshakes --rate 2000")),
+    ]),
+    Group("WebSocket", [
+        *batched("ws", FAN_OUTS | FROM_MANY),
+        *over("ws", ONE_AT_A_TIME, IDLE_LAYERED, CONNECT_LAYERED),
+    ]),
+    Group("WebSocket over TLS", [
+        *batched("wss", FAN_OUTS | FROM_MANY),
+        *over("wss", IDLE_LAYERED),
     ]),
     Group("Latency", [
         *latency("5,000 messages a second", "latency --rate 5000"),

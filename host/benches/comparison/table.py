@@ -117,7 +117,8 @@ def table(group, results, brokers, notes):
             # Memory does not depend on who is faster.
             noted = sorted(noted - ({BOTTLENECK} if row.unit == "bytes" else set()))
             if noted:
-                note = f"{row.load.words}, {broker}: {'; '.join(noted)}"
+                over = "" if row.load.transport == "tcp" else f" over {row.load.transport}"
+                note = f"{row.load.words}{over}, {broker}: {'; '.join(noted)}"
                 if note not in notes:
                     notes.append(note)
                 text += f" [{notes.index(note) + 1}]"

@@ -13,7 +13,9 @@ use super::plan::{Options, Target};
 use super::report::Progress;
 
 /// How many connections are opened before the first of their CONNACKs is waited for. Less than what listeners let wait.
-pub(super) const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 64;
+/// The same of those that have TLS or a WebSocket. Mosquitto 2.0.11 closes some of 64 whose handshakes do not go on at once.
+const AT_ONCE_LAYERED: usize = 8;
 
 /// What CONNACK says that a load has to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,8 +168,8 @@ pub(super) fn read_unsuback(link: &mut Link, filters: usize) -> Result<(), Error
 /// How connections are made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
-    /// Connections that are opened before the first of their CONNACKs is waited for.
-    pub(super) at_once: usize,
+    /// Connections that are opened before the first of their CONNACKs is waited for; `None`: as many as brokers can bear.
+    pub(super) at_once: Option<usize>,
     /// Sessions end with their connection, and there was none before.
     pub(super) clean: bool,
     /// 0: whoever only listens need not send anything.
@@ -185,7 +187,7 @@ impl Manner {
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { at_once: AT_ONCE, clean: true, keep_alive_secs: 0, spin: false }
+        Self { at_once: None, clean: true, keep_alive_secs: 0, spin: false }
     }
 }
 
@@ -199,11 +201,12 @@ pub(super) fn connect_all(
 ) -> Result<Vec<(Link, Accepted)>, Error> {
     let count = numbers.len();
     check_open_files(count)?;
+    let at_once = manner.at_once.unwrap_or(if target.has_layers() { AT_ONCE_LAYERED } else { AT_ONCE });
     let (mut ready, mut told) = (Vec::with_capacity(count), Instant::now());
-    for start in numbers.clone().step_by(manner.at_once) {
-        let numbers = start..numbers.end.min(start + manner.at_once);
+    for start in numbers.clone().step_by(at_once) {
+        let numbers = start..numbers.end.min(start + at_once);
         let links = open_all(target, numbers.clone(), count, manner)?;
-        let mut subscribing = Vec::with_capacity(manner.at_once);
+        let mut subscribing = Vec::with_capacity(at_once);
         for (number, (_, mut link)) in numbers.zip(links) {
             let accepted = read_connack(target, &mut link)?;
             let subscription = subscription(number);

@@ -130,7 +130,7 @@ pub(super) fn run(
             Ok(report)
         }
         Course::Idle { connections, at_once, keep_alive_secs, time } => {
-            let manner = Manner { at_once, keep_alive_secs, ..Manner::of(options) };
+            let manner = Manner { at_once: Some(at_once), keep_alive_secs, ..Manner::of(options) };
             idle::run(target, options, connections, manner, time, progress)
         }
         Course::Ping { connections, window, warm_up, time } => run.ping(connections, window, warm_up, time, progress),

@@ -160,11 +160,19 @@ fn loads_come_by_whatever_a_broker_listens_with() {
     let issued = authority.server(&["localhost", "127.0.0.1"]);
     let dir = TempDir::new("bench-unix");
     let unix = format!("unix:{}", dir.path().join("mqtt.sock").display());
-    let server = start(2, |builder| builder.listen(unix).listener(tls_listener(&issued)));
+    let mut wss = tls_listener(&issued);
+    wss.url = "wss://127.0.0.1:0/mqtt".parse().expect("a URL");
+    let server = start(2, |builder| {
+        builder.listen(unix).listener(tls_listener(&issued)).listen("ws://127.0.0.1:0/mqtt").listener(wss)
+    });
     let urls: Vec<String> = server.local_urls().iter().map(ToString::to_string).collect();
     let ca = dir.file("ca.pem", &authority.pem());
-    for (url, mqtt) in urls.iter().zip(["3.1.1", "3.1", "5"]) {
-        let trust = if url.starts_with("tls") { format!("--ca {}", ca.display()) } else { String::new() };
+    for (url, mqtt) in urls.iter().zip(["3.1.1", "3.1", "5", "3.1", "5"]) {
+        let trust = if url.starts_with("tls") || url.starts_with("wss") {
+            format!("--ca {}", ca.display())
+        } else {
+            String::new()
+        };
         let messages = |report: &Value| published(report) > 0;
         let steps = |report: &Value| steps_of(report).iter().all(|step| number(&step["operations"]) > 0);
         let reach = format!("--url {url} {trust} --mqtt {mqtt}");
