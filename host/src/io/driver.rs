@@ -210,11 +210,14 @@ impl Driver {
     /// Lets in those who come from the anteroom.
     fn welcome(&mut self, now: Millis) {
         while let Some(arrived) = self.workers.take_welcomed(self.worker) {
-            let Arrived { fd, peer, listener, details, transform, unread, flow, .. } = arrived;
+            let Arrived { fd, peer, listener, details, transform, mut unread, flow, .. } = arrived;
             let arrival = Arrival { peer, profile: listener.profile(), details };
             let Some(conn) = self.core.accept(arrival, now) else { continue };
             self.add_socket(conn, fd, transform, now);
             self.take_in(conn, &unread, flow, now);
+            // Most come with their CONNECT.
+            self.core.take_has_read_secrets();
+            unread.zeroize();
         }
     }
 

@@ -38,6 +38,7 @@ mod security;
 mod services;
 mod sessions;
 mod shared;
+mod supply;
 mod swap;
 mod swap_load;
 mod tidy;

@@ -15,6 +15,7 @@ use host::control::{Control, Place};
 use crate::certificates::{Authority, tls_listener, tls_wire};
 use crate::harness::{TempDir, host_output, package_library, start};
 use crate::mqtt::{Client, Connack, Connect, Publish, V3_1_1, V5, Will, Wire};
+use crate::websocket::wire::{SUBPROTOCOL, WebSocketWire};
 
 /// All passwords are `secret`. `root` sees everything; `ann` and `bob` have their own topics and share some; who has no name
 /// may only look at what is public.
@@ -74,9 +75,11 @@ enum Listener {
     Tcp,
     Unix,
     Tls,
+    Ws,
+    Wss,
 }
 
-const LISTENERS: [Listener; 3] = [Listener::Tcp, Listener::Unix, Listener::Tls];
+const LISTENERS: [Listener; 5] = [Listener::Tcp, Listener::Unix, Listener::Tls, Listener::Ws, Listener::Wss];
 
 /// A User Name and a Password, or not.
 type Credentials = (Option<&'static str>, Option<&'static str>);
@@ -93,7 +96,10 @@ impl Host {
         let issued = authority.server(&["localhost"]);
         let library = package_library("acl");
         let server = start(2, |builder| {
+            let mut wss = tls_listener(&issued);
+            wss.url = "wss://127.0.0.1:0".parse().expect("a URL");
             let listeners = builder.listen(format!("unix:{}", unix.display())).listener(tls_listener(&issued));
+            let listeners = listeners.listen("ws://127.0.0.1:0").listener(wss);
             listeners.plugin(&library, config(""))
         });
         let host = Self { server: Arc::new(server), authority, unix, dir, everywhere: RefCell::default() };
@@ -103,13 +109,20 @@ impl Host {
         host
     }
 
+    /// A connection to one of the listeners that have a port.
+    fn tcp(&self, number: usize) -> TcpStream {
+        TcpStream::connect(self.server.local_addrs()[number]).expect("it listens")
+    }
+
     fn open(&self, listener: Listener, version: u8) -> AnyClient {
         let wire: Box<dyn Wire> = match listener {
-            Listener::Tcp => Box::new(TcpStream::connect(self.server.local_addr()).expect("it listens")),
+            Listener::Tcp => Box::new(self.tcp(0)),
             Listener::Unix => Box::new(UnixStream::connect(&self.unix).expect("it listens")),
-            Listener::Tls => {
-                let socket = TcpStream::connect(self.server.local_addrs()[1]).expect("it listens");
-                Box::new(tls_wire(socket, self.authority.client()))
+            Listener::Tls => Box::new(tls_wire(self.tcp(1), self.authority.client())),
+            Listener::Ws => Box::new(WebSocketWire::upgraded(self.tcp(2), SUBPROTOCOL)),
+            Listener::Wss => {
+                let tls = tls_wire(self.tcp(3), self.authority.client());
+                Box::new(WebSocketWire::upgraded(tls, SUBPROTOCOL))
             }
         };
         Client::over(wire, version)

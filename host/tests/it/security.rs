@@ -1,7 +1,14 @@
 //! What `SECURITY.md` promises and no other file shows: who is turned away, whose user it runs as, and what nobody reads in
 //! its log.
 
-use crate::harness::{Process, TempDir, host_output, package_library};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use host::{Builder, Limits};
+
+use crate::certificates::{Authority, Issued, tls_listener};
+use crate::harness::{PATIENCE, Process, TempDir, eventually, host_output, package_library, start};
 use crate::mqtt::{Client, Connect, V5};
 
 /// A configuration of `acl` that lets nobody in but `ann`, whose password is `secret`; its hash costs next to nothing.
@@ -42,6 +49,39 @@ fn this_machine_is_not_turned_away_unless_told() {
         assert_eq!(connack.code, 0x87);
     }
     process.stop();
+}
+
+/// Whether the server hangs up on who comes, without a word and at once.
+fn is_turned_away(addr: SocketAddr) -> bool {
+    let mut socket = TcpStream::connect(addr).expect("the kernel accepts");
+    socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
+    match socket.read(&mut [0]) {
+        Ok(bytes) => bytes == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
+}
+
+#[test]
+fn failed_handshakes_count_too() {
+    let authority = Authority::new("authority");
+    let issued = authority.server(&["localhost"]);
+    let mut limits = Limits::default();
+    (limits.failures_per_address_max, limits.failures_count_loopback) = (3, true);
+    limits.failures_ban = Duration::from_secs(3600);
+    let listeners: [fn(Builder, &Issued) -> Builder; 2] =
+        [|builder, issued| builder.listener(tls_listener(issued)), |builder, _| builder.listen("ws://127.0.0.1:0")];
+    for listener in listeners {
+        let server = start(1, |builder| listener(builder.limits(limits.clone()), &issued));
+        let [plain, other] = server.local_addrs() else { panic!("two listeners") };
+        for _ in 0..3 {
+            let mut socket = TcpStream::connect(other).expect("it listens");
+            socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            socket.write_all(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n").expect("it is sent");
+            let _ = socket.read_to_end(&mut Vec::new());
+        }
+        eventually("who comes from there is turned away", || is_turned_away(*plain) && is_turned_away(*other));
+        server.stop().expect("it stops");
+    }
 }
 
 /// A user that every system has, and that owns nothing.

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags, Shutdown, sockopt};
+use zeroize::Zeroize;
 
 use super::{Arrived, Place, proxied};
 use crate::core::peer::{PeerDetails, TransportKind, UnixCredentials};
@@ -155,6 +156,10 @@ impl Guest {
             outcome = Err(format!("more than {UNREAD_BYTES_MAX} bytes are too many for a handshake"));
         }
         let flushed = self.flush();
+        if self.is_through() {
+            // What came with the end of the handshake may be a CONNECT.
+            scratch[..bytes].zeroize();
+        }
         match outcome {
             _ if flushed.is_err() => Step::Gone,
             Ok(()) if self.is_through() => Step::Through,
@@ -235,6 +240,7 @@ impl Guest {
                     Ok(if frames == Flow::Ended { frames } else { flow })
                 });
                 self.unread.extend_from_slice(&buffers.plain);
+                buffers.plain.zeroize();
                 match flow {
                     Ok(flow) => (self.flow, self.door) = (flow, Door::Through(Some(transform))),
                     Err(broken) => self.refuse(transform, &broken.to_string()),
@@ -260,6 +266,7 @@ impl Guest {
         let opened = transform.open(&mut self.unread, buffers);
         self.unread.clear();
         self.unread.extend_from_slice(&buffers.plain);
+        buffers.plain.zeroize();
         self.flow = opened.map_err(|broken| broken.to_string())?;
         self.door = Door::Through(Some(transform));
         Ok(())

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags};
+use zeroize::Zeroize;
 
 use super::flush::SENDS_PER_CONNECTION;
 use super::{Driver, SCRATCH_BYTES};
@@ -60,8 +61,12 @@ impl Driver {
             self.to_flush.push(conn);
         }
         self.count_transform(conn);
-        let plain = std::mem::take(&mut self.buffers.plain);
+        let mut plain = std::mem::take(&mut self.buffers.plain);
         self.take_in(conn, &plain, *opened.as_ref().unwrap_or(&Flow::Open), now);
+        if self.core.take_has_read_secrets() {
+            plain.zeroize();
+            self.scratch[..restored + bytes].zeroize();
+        }
         self.buffers.plain = plain;
         if let Err(broken) = opened {
             tracing::debug!(worker = self.worker, "a connection is closed: {broken}");

@@ -1,6 +1,6 @@
 //! Listeners with WebSocket, plain and within TLS.
 
-mod wire;
+pub(crate) mod wire;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

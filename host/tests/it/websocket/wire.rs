@@ -26,7 +26,7 @@ pub(super) fn request(path: &str, headers: &str) -> String {
 }
 
 /// The header that a client of MQTT sends.
-pub(super) const SUBPROTOCOL: &str = "Sec-WebSocket-Protocol: mqtt\r\n";
+pub(crate) const SUBPROTOCOL: &str = "Sec-WebSocket-Protocol: mqtt\r\n";
 
 /// What the key above has to be answered with (RFC 6455, section 1.3).
 pub(super) const ACCEPT: &str = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
