@@ -157,3 +157,48 @@ fn a_connection_holds_no_more_than_in_proportion_to_what_has_come() {
         assert!(!core.is_closing(slot));
     }
 }
+
+/// A client that is let in. Returns its slot.
+fn join(core: &mut Core, profile: &Arc<ListenerProfile>, connect: &[u8]) -> u32 {
+    let arrival = Arrival { peer: ([127, 0, 0, 1], 9).into(), profile, details: None };
+    let slot = core.accept(arrival, Millis(0)).expect("within the bounds");
+    feed(core, slot, &packet(0x10, connect));
+    slot
+}
+
+/// Bytes have come, and all that is to be sent is sent.
+fn feed(core: &mut Core, slot: u32, bytes: &[u8]) {
+    core.feed(slot, bytes, Millis(0));
+    let mut dirty = Vec::new();
+    core.take_dirty(&mut dirty);
+    for slot in dirty {
+        let outbound = core.outbound(slot).len();
+        core.sent(slot, outbound, Millis(0));
+    }
+}
+
+/// As many as come together and alone: what is for one client only is kept as its packet.
+#[test]
+fn a_message_that_waits_takes_little_more_than_its_packet() {
+    const MESSAGES: usize = 20_000;
+    let mut limits = Limits::default();
+    limits.queue_messages_max = MESSAGES;
+    let profile = Arc::new(ListenerProfile::new("here", limits.clone()));
+    for (together, bytes_max) in [(1, 80), (50, 80)] {
+        let mut core = core(limits.clone());
+        let from = join(&mut core, &profile, b"\0\x04MQTT\x04\x02\0\0\0\x04from");
+        let to = join(&mut core, &profile, b"\0\x04MQTT\x04\x00\0\0\0\x02to");
+        feed(&mut core, to, &packet(0x82, b"\0\x01\0\x14devices/7/temperatur\x01"));
+        core.lost(to, Millis(0));
+        core.release(to);
+        let publish = packet(0x32, &[&b"\0\x14devices/7/temperatur\0\x07"[..], &[b'x'; 16]].concat());
+        let read = publish.repeat(together);
+        feed(&mut core, from, &read);
+        let before = HELD.get();
+        for _ in 1..MESSAGES / together {
+            feed(&mut core, from, &read);
+        }
+        let held = usize::try_from(HELD.get() - before).unwrap_or(0) / (MESSAGES - together);
+        assert!(held >= publish.len() && held <= bytes_max, "{held} bytes for each, {together} at a time");
+    }
+}

@@ -40,7 +40,7 @@ pub use error::DecodeError;
 pub use frame::{Frame, PACKET_BYTES_MAX, PacketType, frame, header_bytes};
 pub use publish::{
     Alike, OneAlike, Publish, PublishHead, copy_publish, decode_publish, encode_plain_publish, encode_publish,
-    patch_packet_id, publish_packet_bytes, publish_qos, topic_bytes,
+    fixed_header_bytes, patch_packet_id, publish_packet_bytes, publish_qos, topic_bytes,
 };
 pub use reason_codes::reason_codes_from_server;
 pub use suback::{Suback, Unsuback};

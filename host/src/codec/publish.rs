@@ -168,6 +168,12 @@ impl<'a> Alike<'a> {
         self.qos
     }
 
+    /// Whether they have a list of properties, which is empty.
+    #[must_use]
+    pub fn is_v5(&self) -> bool {
+        self.has_property_length
+    }
+
     /// The bytes of their Topic Name, whatever they are.
     #[must_use]
     pub fn topic_bytes(&self) -> &'a [u8] {
@@ -322,6 +328,17 @@ pub const fn publish_packet_bytes(
     1 + wire::variable_byte_integer_bytes(remaining_length) + remaining_length
 }
 
+/// The size, in bytes, of the fixed header of a packet that has so many bytes, if its Remaining Length is in its shortest form.
+#[inline]
+pub const fn fixed_header_bytes(packet_bytes: usize) -> usize {
+    match packet_bytes {
+        0..=0x81 => 2,
+        0x82..=0x4002 => 3,
+        0x4003..=0x20_0003 => 4,
+        _ => 5,
+    }
+}
+
 /// Writes the Packet Identifier into an encoded PUBLISH with QoS 1 or 2. `packet_id_offset` is what
 /// [`encode_publish`] returned, counted from the start of `packet`.
 ///
@@ -358,11 +375,16 @@ impl Publish<'_> {
 mod tests {
     use super::*;
 
+    /// Payloads around those with which a fixed header becomes longer, whatever else is in the packet.
+    const FIXED_HEADERS: std::ops::Range<usize> = 16_360..16_390;
+
     #[test]
     fn size_and_place_of_the_packet_identifier_are_as_announced() {
         for version in [ProtocolVersion::V3_1, ProtocolVersion::V3_1_1, ProtocolVersion::V5] {
             for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
-                for payload_bytes in [0, 1, 100, 120, 127, 128, 16_300, 16_384, 2_097_152] {
+                for payload_bytes in
+                    [0, 1, 100, 120, 127, 128, 16_300, 16_384, 2_097_152].into_iter().chain(FIXED_HEADERS)
+                {
                     let payload = vec![b'x'; payload_bytes];
                     let parts: &[&[u8]] = &[b"\x01\x01", b"", b"\x02\x00\x00\x00\x09"];
                     let head = PublishHead { dup: true, qos, retain: true, packet_id: None };
@@ -386,6 +408,7 @@ mod tests {
                         panic!("not a whole packet");
                     };
                     assert_eq!(total_bytes, packet.len());
+                    assert_eq!(fixed_header_bytes(packet.len()), header_bytes);
                     let publish = decode_publish(version, packet, header_bytes, None).unwrap();
                     assert_eq!(topic_bytes(packet, header_bytes), Some(&b"a/b"[..]));
                     assert_eq!(decode_publish(version, packet, header_bytes, Some("a/b")), Ok(publish));

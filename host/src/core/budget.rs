@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use super::Core;
 use super::connection::Extra;
 use super::kept::KeptBytes;
-use super::sent::Buffers;
+use super::packets::{Expected, Packets};
 use crate::codec::DecodeError;
 use crate::message::{Message, MessageParts};
 use plugin_api::ReasonCode;
@@ -55,8 +55,8 @@ struct Held {
     /// Messages that nobody keeps any more, for the next ones that are kept: the memory of one is asked of the allocator
     /// once, not twice for each that is published. A quarter of what a QoS 1 message cost was that.
     spare: RefCell<Vec<Rc<Counted>>>,
-    /// The same of packets that were kept until they were acknowledged, and the bytes of all.
-    spare_buffers: RefCell<(Vec<Buffers>, usize)>,
+    /// The same of packets that were kept as they came, and the bytes of all.
+    spare_packets: RefCell<(Vec<Rc<Packets>>, usize)>,
 }
 
 /// Messages that are kept for the next ones, the size of the largest, and what the next one may leave empty of it beyond a half.
@@ -64,9 +64,10 @@ const SPARE_MESSAGES_MAX: usize = 2048;
 const SPARE_BYTES_MAX: usize = 1024;
 const SPARE_WASTE_BYTES: usize = 64;
 
-/// Bytes of the buffers of packets that are kept for the next ones, and of one of them.
-const SPARE_BUFFERS_BYTES_MAX: usize = 8 << 20;
-const SPARE_BUFFER_BYTES_MAX: usize = 32 << 10;
+/// Bytes of the buffers of packets that are kept for the next ones, of one of them, and of one that few packets get.
+const SPARE_PACKETS_BYTES_MAX: usize = 8 << 20;
+const SPARE_PART_BYTES_MAX: usize = 32 << 10;
+const SPARE_FOR_FEW_BYTES_MAX: usize = 512;
 
 impl Account {
     pub(super) fn bytes(&self) -> usize {
@@ -84,22 +85,24 @@ impl Account {
         self.0.bytes.set(self.bytes().wrapping_sub(bytes));
     }
 
-    /// Buffers for packets, empty.
+    /// Room for packets, in which there are none.
     #[inline]
-    pub(super) fn spare_buffers(&self) -> Buffers {
-        let (spare, bytes) = &mut *self.0.spare_buffers.borrow_mut();
-        let buffers = spare.pop().unwrap_or_default();
-        *bytes -= buffers.bytes();
-        buffers
+    pub(super) fn spare_packets(&self, expected: Expected) -> Option<Rc<Packets>> {
+        let (spare, bytes) = &mut *self.0.spare_packets.borrow_mut();
+        let is_fine = |rc: &mut Rc<Packets>| expected == Expected::Soon || rc.buffer_bytes() <= SPARE_FOR_FEW_BYTES_MAX;
+        let packets = spare.pop_if(is_fine)?;
+        *bytes -= packets.buffer_bytes();
+        Some(packets)
     }
 
-    /// Keeps empty ones for the next packets, if there are not too many.
+    /// Keeps it for the next packets, if there is not too much of it.
     #[inline]
-    pub(super) fn keep_spare_buffers(&self, buffers: Buffers) {
-        let (spare, bytes) = &mut *self.0.spare_buffers.borrow_mut();
-        if buffers.bytes() <= SPARE_BUFFER_BYTES_MAX && *bytes + buffers.bytes() <= SPARE_BUFFERS_BYTES_MAX {
-            *bytes += buffers.bytes();
-            spare.push(buffers);
+    pub(super) fn keep_spare_packets(&self, packets: Rc<Packets>) {
+        let (spare, bytes) = &mut *self.0.spare_packets.borrow_mut();
+        let bytes_of_it = packets.buffer_bytes();
+        if bytes_of_it <= SPARE_PART_BYTES_MAX && *bytes + bytes_of_it <= SPARE_PACKETS_BYTES_MAX {
+            *bytes += bytes_of_it;
+            spare.push(packets);
         }
     }
 

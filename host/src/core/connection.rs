@@ -228,6 +228,11 @@ impl Connection {
         self.version == ProtocolVersion::V5
     }
 
+    /// Whether it is sent PUBLISH packets as they came, but for the Packet Identifier, if these are of its version.
+    pub(super) fn takes_packets(&self, is_v5: bool) -> bool {
+        self.phase == Phase::Connected && self.is_v5() == is_v5 && self.aliases_max == 0
+    }
+
     /// Bytes of its own that wait for the socket; see [`Core::waiting_bytes`](super::Core::waiting_bytes).
     pub(super) fn waiting_bytes(&self) -> usize {
         self.out.len() - self.out_sent

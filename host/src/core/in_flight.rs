@@ -1,9 +1,9 @@
 //! What was sent to a client and not acknowledged.
 //!
 //! What many get at once with QoS 1 (see [`lanes`](super::lanes)) takes no entry for each message here: one range says which
-//! Packet Identifiers the messages of a batch have that all receivers share. Nor does what one client gets with QoS 1 as it came:
-//! a range has the packets (see [`sent`](super::sent)). The acknowledgement of the first of a range makes it shorter. Any other
-//! look at one of its messages makes entries of all ranges first.
+//! Packet Identifiers the messages of a batch have that all receivers share. Nor does what one client gets as it came: a range
+//! has the packets (see [`packets`](super::packets)), and with QoS 2 how many of them have been received. The acknowledgement of
+//! the first of a range makes it shorter. Any other look at one of its messages makes entries of all ranges first.
 //!
 //! Packet Identifiers are given in order, and acknowledgements mostly come in this order, many in one read: those of a run end
 //! at once what is oldest. Whatever comes in another order is found without a look at all.
@@ -12,8 +12,10 @@ use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
 use std::rc::Rc;
 
+use plugin_api::QoS;
+
 use super::budget::Account;
-use super::sent::{Packet, Sent};
+use super::packets::{BYTES_MAX, Expected, Part, Row};
 use super::session::{Awaiting, InFlight, Queued};
 use crate::codec::PacketId;
 
@@ -44,51 +46,96 @@ struct Ranges {
 #[derive(Debug)]
 struct Range {
     messages: Messages,
-    /// The first of its messages that is not acknowledged.
-    at: usize,
-    /// The Packet Identifier of this one; the others have the following ones.
+    /// The Packet Identifier of the first of its messages that is not acknowledged; the others have the following ones.
     first: PacketId,
+    /// With QoS 2, for how many of these PUBREC has come. Their packets are there still, as long as others wait for theirs.
+    received: usize,
 }
 
+/// Messages that are not acknowledged completely.
 #[derive(Debug)]
 enum Messages {
-    Shared(Batch),
-    Own(Sent),
-}
-
-impl Messages {
-    fn len(&self) -> usize {
-        match self {
-            Self::Shared(batch) => batch.len(),
-            Self::Own(sent) => sent.len(),
-        }
-    }
-
-    /// The bytes of some of them.
-    fn bytes(&self, which: std::ops::Range<usize>) -> usize {
-        match self {
-            Self::Shared(batch) => batch[which].iter().map(|queued| queued.message.bytes()).sum(),
-            Self::Own(sent) => sent.message_bytes(which),
-        }
-    }
-
-    fn get(&self, number: usize) -> Queued {
-        match self {
-            Self::Shared(batch) => batch[number].clone(),
-            Self::Own(sent) => sent.message(number),
-        }
-    }
+    /// Those of a batch from a place on, with QoS 1.
+    Shared(Batch, usize),
+    Own(Part),
+    /// So many that wait for PUBCOMP.
+    Received(usize),
 }
 
 impl Range {
+    /// How many messages are not acknowledged completely.
+    #[inline]
     fn left(&self) -> usize {
-        self.messages.len() - self.at
+        match &self.messages {
+            Messages::Shared(batch, at) => batch.len() - at,
+            Messages::Own(part) => part.len(),
+            Messages::Received(count) => *count,
+        }
     }
 
-    /// Its messages with their Packet Identifiers.
-    fn iter(&self) -> impl Iterator<Item = (PacketId, usize)> {
-        let packet_ids = (0..).map(|count| behind(self.first.get(), count));
-        packet_ids.zip(self.at..self.messages.len())
+    /// How many of the first ones may be acknowledged completely now, by PUBACK or by PUBCOMP.
+    #[inline]
+    fn may_be_acknowledged(&self, awaiting: Awaiting) -> usize {
+        match awaiting {
+            Awaiting::Puback if self.awaits_pubrec() => 0,
+            Awaiting::Puback => self.left() - self.received,
+            Awaiting::Pubrec => 0,
+            Awaiting::Pubcomp => self.received,
+        }
+    }
+
+    /// Whether those that have not been received wait for PUBREC.
+    fn awaits_pubrec(&self) -> bool {
+        matches!(&self.messages, Messages::Own(part) if part.qos() == QoS::ExactlyOnce)
+    }
+
+    /// Bytes of some of its messages, as far as they are counted: until they are received.
+    #[inline]
+    fn bytes(&self, which: std::ops::Range<usize>) -> usize {
+        let which = which.start.max(self.received)..which.end;
+        match &self.messages {
+            _ if which.is_empty() => 0,
+            Messages::Shared(batch, at) => {
+                batch[at + which.start..at + which.end].iter().map(|queued| queued.message.bytes()).sum()
+            }
+            Messages::Own(part) => part.message_bytes(which),
+            Messages::Received(_) => 0,
+        }
+    }
+
+    /// Goes on without the first so many.
+    #[inline]
+    fn skip(&mut self, count: usize) {
+        self.first = behind(self.first.get(), count as u64);
+        self.received = self.received.saturating_sub(count);
+        match &mut self.messages {
+            Messages::Shared(_, at) => *at += count,
+            Messages::Own(part) => part.skip(count),
+            Messages::Received(left) => *left -= count,
+        }
+    }
+
+    /// PUBREC has come for so many more.
+    fn receive(&mut self, count: usize) {
+        self.received += count;
+        if self.received == self.left() {
+            self.messages = Messages::Received(self.received);
+        }
+    }
+
+    /// An entry for each message.
+    fn entries(&self) -> impl Iterator<Item = InFlight> {
+        (0..self.left()).map(|number| {
+            let packet_id = behind(self.first.get(), number as u64);
+            let (awaiting, delivery) = match &self.messages {
+                _ if number < self.received => (Awaiting::Pubcomp, None),
+                Messages::Shared(batch, at) => (Awaiting::Puback, Some(batch[at + number].clone())),
+                Messages::Own(part) if part.qos() == QoS::ExactlyOnce => (Awaiting::Pubrec, Some(part.message(number))),
+                Messages::Own(part) => (Awaiting::Puback, Some(part.message(number))),
+                Messages::Received(_) => (Awaiting::Pubcomp, None),
+            };
+            InFlight { packet_id, awaiting, delivery }
+        })
     }
 }
 
@@ -138,7 +185,16 @@ impl Unacknowledged {
 
     /// Adds the messages of a batch behind all others.
     pub(super) fn add_batch(&mut self, first: PacketId, batch: &Batch) {
-        self.add_range(first, Messages::Shared(Rc::clone(batch)));
+        self.add_range(first, Messages::Shared(Rc::clone(batch), 0));
+    }
+
+    /// Adds packets behind all others, the first of which has this Packet Identifier. Few of them are put behind those that are
+    /// there: there would be as many ranges as messages.
+    pub(super) fn add_part(&mut self, first: PacketId, part: Part) {
+        let is_small = part.message_bytes(0..part.len()) < BYTES_MAX / 16;
+        if !is_small || !self.push_row(first, &part.all()) {
+            self.add_range(first, Messages::Own(part));
+        }
     }
 
     fn add_range(&mut self, first: PacketId, messages: Messages) {
@@ -146,24 +202,32 @@ impl Unacknowledged {
             self.spread();
         }
         let ranges = self.ranges.get_or_insert_default();
-        ranges.messages += messages.len();
-        ranges.all.push_back(Range { messages, at: 0, first });
+        let range = Range { messages, first, received: 0 };
+        ranges.messages += range.left();
+        ranges.all.push_back(range);
     }
 
-    /// Adds a message behind all others that is kept as its packet.
+    /// The same for those that are to be kept.
     #[inline]
-    pub(super) fn add_sent(&mut self, packet_id: PacketId, packet: &Packet<'_>, account: &Account) {
+    pub(super) fn add_row(&mut self, first: PacketId, row: &Row<'_>, account: &Account) {
+        if !self.push_row(first, row) {
+            self.add_range(first, Messages::Own(Part::new(row, account, Expected::Soon)));
+        }
+    }
+
+    /// `false` if they cannot be put behind others that are kept so.
+    #[inline]
+    fn push_row(&mut self, first: PacketId, row: &Row<'_>) -> bool {
         if let Some(ranges) = &mut self.ranges
             && let Some(last) = ranges.all.back_mut()
-            && behind(last.first.get(), last.left() as u64) == packet_id
-            && let Messages::Own(sent) = &mut last.messages
-            && sent.has_room_for(packet)
+            && let Messages::Own(part) = &mut last.messages
+            && behind(last.first.get(), part.len() as u64) == first
+            && part.push(row)
         {
-            sent.push(packet);
-            ranges.messages += 1;
-        } else {
-            self.add_range(packet_id, Messages::Own(Sent::new(packet, account)));
+            ranges.messages += row.len();
+            return true;
         }
+        false
     }
 
     /// Ends the in-flight state of the oldest messages, if they are those that have been acknowledged: `count` of them, from
@@ -180,27 +244,28 @@ impl Unacknowledged {
             (done, next) = (done + 1, following(next));
             bytes += sent.delivery.map_or(0, |delivery| delivery.message.bytes());
         }
-        if done < count && awaiting == Awaiting::Puback && self.entries.is_empty() && self.ranges.is_some() {
-            let (in_ranges, bytes_in_ranges) = self.acknowledge_in_ranges(next, count - done);
+        if done < count && self.entries.is_empty() && self.ranges.is_some() {
+            let (in_ranges, bytes_in_ranges) = self.acknowledge_in_ranges(next, count - done, awaiting);
             return (done + in_ranges, bytes + bytes_in_ranges);
         }
         (done, bytes)
     }
 
     /// The same for messages in ranges.
-    fn acknowledge_in_ranges(&mut self, first: PacketId, count: usize) -> (usize, usize) {
+    fn acknowledge_in_ranges(&mut self, first: PacketId, count: usize, awaiting: Awaiting) -> (usize, usize) {
         let (mut done, mut bytes, mut next) = (0, 0, first);
         let Some(ranges) = &mut self.ranges else { return (0, 0) };
         while done < count
             && let Some(range) = ranges.all.front_mut().filter(|range| range.first == next)
+            && let of_it = range.may_be_acknowledged(awaiting).min(count - done)
+            && of_it > 0
         {
-            let of_it = (count - done).min(range.left());
-            bytes += range.messages.bytes(range.at..range.at + of_it);
-            next = behind(next.get(), of_it as u64);
-            done += of_it;
-            (range.at, range.first) = (range.at + of_it, next);
-            if range.left() == 0 {
+            bytes += range.bytes(0..of_it);
+            (done, next) = (done + of_it, behind(next.get(), of_it as u64));
+            if of_it == range.left() {
                 ranges.all.pop_front();
+            } else {
+                range.skip(of_it);
             }
         }
         ranges.messages -= done;
@@ -211,7 +276,7 @@ impl Unacknowledged {
     /// Stops at what is another message or waits for another step. Returns how many it was, and the bytes of them.
     #[inline]
     pub(super) fn note_received(&mut self, first: PacketId, count: usize) -> (usize, usize) {
-        let Some(place) = self.place_of(first) else { return (0, 0) };
+        let Some(place) = self.place_of(first) else { return self.note_received_in_ranges(first, count) };
         let (mut done, mut bytes, mut next) = (0, 0, first);
         for sent in self.entries.range_mut(place..).take(count) {
             if sent.packet_id != next || sent.awaiting != Awaiting::Pubrec {
@@ -220,6 +285,23 @@ impl Unacknowledged {
             sent.awaiting = Awaiting::Pubcomp;
             bytes += sent.delivery.take().map_or(0, |delivery| delivery.message.bytes());
             (done, next) = (done + 1, following(next));
+        }
+        (done, bytes)
+    }
+
+    /// The same for messages in ranges.
+    fn note_received_in_ranges(&mut self, first: PacketId, count: usize) -> (usize, usize) {
+        let (mut done, mut bytes, mut next) = (0, 0, first);
+        let ranges = self.ranges.iter_mut().flat_map(|ranges| &mut ranges.all);
+        for range in ranges.skip_while(|range| distance(range.first.get(), first.get()) >= range.left() as u64) {
+            let is_next = distance(range.first.get(), next.get()) == range.received as u64;
+            if done == count || !is_next || !range.awaits_pubrec() {
+                break;
+            }
+            let of_it = (range.left() - range.received).min(count - done);
+            bytes += range.bytes(range.received..range.received + of_it);
+            range.receive(of_it);
+            (done, next) = (done + of_it, behind(next.get(), of_it as u64));
         }
         (done, bytes)
     }
@@ -254,11 +336,7 @@ impl Unacknowledged {
     #[inline(never)]
     pub(super) fn spread(&mut self) {
         for range in self.ranges.take().into_iter().flat_map(|ranges| ranges.all) {
-            self.entries.extend(range.iter().map(|(packet_id, number)| InFlight {
-                packet_id,
-                awaiting: Awaiting::Puback,
-                delivery: Some(range.messages.get(number)),
-            }));
+            self.entries.extend(range.entries());
         }
     }
 
@@ -332,7 +410,7 @@ impl Unacknowledged {
         let bytes = |sent: &InFlight| sent.delivery.as_ref().map_or(0, |delivery| delivery.message.bytes());
         let entries = self.entries.iter().map(move |sent| (sent.packet_id, bytes(sent)));
         let ranges = self.ranges.iter().flat_map(|ranges| &ranges.all).flat_map(|range| {
-            range.iter().map(|(packet_id, number)| (packet_id, range.messages.bytes(number..number + 1)))
+            (0..range.left()).map(|number| (behind(range.first.get(), number as u64), range.bytes(number..number + 1)))
         });
         entries.chain(ranges)
     }

@@ -28,6 +28,7 @@ mod deferred;
 mod deliver;
 mod failures;
 mod farewell;
+mod forward;
 mod handover;
 mod in_flight;
 mod inbound;
@@ -36,11 +37,13 @@ mod kept;
 mod lanes;
 pub mod mail;
 pub mod mailbox;
+mod members;
 mod migrate;
 mod mount;
 mod notices;
 mod on_behalf;
 mod outbound;
+mod packets;
 pub mod peer;
 mod poll;
 mod profile;
@@ -53,7 +56,6 @@ mod release;
 mod replay;
 mod requests;
 mod route;
-mod sent;
 mod session;
 mod shared;
 mod subscribe;
@@ -291,6 +293,9 @@ pub struct Core {
     properties: Vec<u8>,
     /// Reused for the acknowledgements of a [train](train).
     answers: Vec<u8>,
+    /// Memory for trains: where their packets end, and the members that they are for.
+    ends: Vec<packets::End>,
+    known_members: Vec<members::Known>,
     next_connection: u64,
     next_serial: u32,
     stopping: bool,
@@ -368,6 +373,8 @@ impl Core {
             closing_soon: Vec::new(),
             properties: Vec::new(),
             answers: Vec::new(),
+            ends: Vec::new(),
+            known_members: Vec::new(),
             next_connection: (worker as u64) << CONNECTION_ID_WORKER_SHIFT | 1,
             next_serial: 1,
             stopping: false,

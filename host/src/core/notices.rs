@@ -2,6 +2,8 @@
 //!
 //! Whoever brings it about says so here, and it costs a look at one number if no plugin implements the callback.
 
+use std::borrow::Cow;
+
 use plugin_api::{Callback, DropReason, PropertiesBuf, Property, QoS, ReasonCode, RetainChange};
 
 use super::Core;
@@ -69,12 +71,13 @@ impl Core {
             return;
         }
         let session = &self.sessions[session_slot as usize];
-        let sent = session.in_flight.iter().filter_map(|sent| Some((Some(sent.packet_id), sent.unsent()?)));
+        let sent = session.in_flight.iter();
+        let sent = sent.filter_map(|sent| Some((Some(sent.packet_id), Cow::Borrowed(sent.unsent()?))));
         let waiting = session.queue.iter().map(|queued| (None, queued));
         for (packet_id, queued) in sent.chain(waiting) {
             let may_be_there = packet_id.is_some() && queued.qos == QoS::ExactlyOnce;
             if queued.origin.group().is_none() || may_be_there {
-                self.tell_queued(Fate::Dropped(DropReason::SessionEnded), session_slot, queued, packet_id);
+                self.tell_queued(Fate::Dropped(DropReason::SessionEnded), session_slot, &queued, packet_id);
             }
         }
     }

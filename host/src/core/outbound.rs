@@ -445,6 +445,9 @@ impl Core {
     fn send_what_waits(&mut self, session_slot: u32) {
         self.resend(session_slot);
         while !self.sessions[session_slot as usize].queue.is_empty() && self.may_send(session_slot) {
+            if self.send_waiting_packets(session_slot) {
+                continue;
+            }
             let delivery = self.sessions[session_slot as usize].queue.pop_front().expect("it is not empty");
             // [MQTT-3.3.2-5]
             if delivery.message.is_expired(self.now) {

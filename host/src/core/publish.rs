@@ -196,19 +196,25 @@ impl Core {
     /// Whether a client may send one more message with QoS 1 or 2 [MQTT-3.3.4-7]. Those with QoS 1 are acknowledged at once,
     /// so what is unacknowledged has QoS 2.
     pub(super) fn check_quota(&self, slot: u32) -> Result<(), DecodeError> {
-        let connection = &self.connections[slot as usize];
-        if !connection.is_v5() {
-            return Ok(()); // Only 5.0 has, and was told, a Receive Maximum; before it the number of identifiers is the bound.
-        }
-        let received = self.session_of(slot).map_or(0, |session| session.received.len());
-        let max = usize::from(self.shared.limits.receive_maximum) + usize::from(connection.received_before);
-        if received >= max {
+        if self.quota_left(slot) == 0 {
             return Err(DecodeError::Protocol {
                 code: ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
                 what: "more unacknowledged messages than the Receive Maximum of CONNACK",
             });
         }
         Ok(())
+    }
+
+    /// How many messages more with QoS 1 or 2 it may send.
+    #[inline]
+    pub(super) fn quota_left(&self, slot: u32) -> usize {
+        let connection = &self.connections[slot as usize];
+        if !connection.is_v5() {
+            return usize::MAX; // Only 5.0 has, and was told, a Receive Maximum; before it the number of identifiers is the bound.
+        }
+        let received = self.session_of(slot).map_or(0, |session| session.received.len());
+        let max = usize::from(self.shared.limits.receive_maximum) + usize::from(connection.received_before);
+        max.saturating_sub(received)
     }
 
     /// Asks the handlers. A changed message is in `changed` afterwards.
@@ -351,7 +357,8 @@ impl Core {
     /// Whether a message that is acknowledged can be kept where it would have to be.
     fn can_take(&mut self, slot: u32, qos: QoS, parts: &MessageParts<'_>) -> bool {
         let limits = &self.shared.limits;
-        let has_room = |session: &Session| session.can_receive(parts, limits);
+        let bytes = parts.topic.len() + parts.properties.len() + parts.payload.len();
+        let has_room = |session: &Session| session.received.is_empty() || session.can_receive(bytes, limits);
         let is_too_much = qos == QoS::ExactlyOnce && !self.session_of(slot).is_some_and(has_room);
         if is_too_much || self.said_full && self.is_full() {
             return false;

@@ -88,7 +88,8 @@ impl Core {
         let session = &mut self.sessions[session_slot as usize];
         let connection = session.connection;
         session.asks_anew = session.asks_again && connection != NONE;
-        session.asks_again |= !session.subscriptions.is_empty() || session.queue.iter().any(may_be_dropped);
+        session.asks_again |=
+            !session.subscriptions.is_empty() || session.queue.iter().any(|waiting| may_be_dropped(&waiting));
         self.part_from_lane(connection);
         let mut sum = Reauthorised { sessions: 1, ..Reauthorised::default() };
         if connection != NONE {
@@ -209,14 +210,14 @@ impl Core {
     /// was sent to this very client.
     fn drop_unmatched(&mut self, session_slot: u32) -> u64 {
         let session = &mut self.sessions[session_slot as usize];
-        if !session.queue.iter().any(may_be_dropped) {
+        if !session.queue.iter().any(|waiting| may_be_dropped(&waiting)) {
             return 0;
         }
         let queue = std::mem::take(&mut session.queue);
         self.spend(queue.len().div_ceil(MESSAGES_A_UNIT));
         let mut known: HashMap<Box<str>, bool, RandomState> = HashMap::default();
         let mut dropped = 0;
-        for waiting in queue {
+        for waiting in queue.into_each() {
             let stays = match &waiting.origin {
                 Origin::Sent => true,
                 Origin::Shared { .. } | Origin::Changed(_) => {

@@ -1,5 +1,6 @@
 //! QoS 2 messages from a client, from PUBLISH to PUBREL.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
@@ -7,9 +8,10 @@ use plugin_api::{Properties, ReasonCode};
 
 use super::Core;
 use super::acks::{PUBCOMP, PUBREC};
-use super::budget::Kept;
-use super::in_flight::{distance, following};
+use super::budget::{Account, Kept};
+use super::in_flight::{behind, distance, following};
 use super::inbound::{Next, protocol_error};
+use super::packets::{Expected, Part, Row};
 use super::route::Outgoing;
 use crate::codec::{Ack, DecodeError, Packet, PacketId, Publish};
 
@@ -27,19 +29,86 @@ struct Unreleased {
     run: VecDeque<Message>,
     /// The Packet Identifier of the first of the run.
     first: PacketId,
+    /// The same that are kept as they came.
+    packets: Packets,
     /// The others.
     others: HashMap<PacketId, Message, RandomState>,
     bytes: usize,
 }
 
+/// Messages with consecutive Packet Identifiers that are kept as their packets.
+struct Packets {
+    parts: VecDeque<Part>,
+    first: PacketId,
+    len: usize,
+}
+
 impl Default for Unreleased {
     fn default() -> Self {
-        Self { run: VecDeque::new(), first: PacketId::MIN, others: HashMap::default(), bytes: 0 }
+        let first = PacketId::MIN;
+        let packets = Packets { parts: VecDeque::new(), first, len: 0 };
+        Self { run: VecDeque::new(), first, packets, others: HashMap::default(), bytes: 0 }
     }
 }
 
 /// Memory for so many is kept once it is there, as giving it back is dearer.
 const KEPT: usize = 64;
+
+impl Packets {
+    /// Where a Packet Identifier is, if there are so many.
+    #[inline]
+    fn place(&self, packet_id: PacketId) -> usize {
+        distance(self.first.get(), packet_id.get()) as usize
+    }
+
+    /// The message of one of them.
+    #[cold]
+    fn message(&self, packet_id: PacketId) -> Option<Kept> {
+        let mut place = self.place(packet_id);
+        let part = self.parts.iter().find(|part| {
+            let is_in_it = place < part.len();
+            place -= if is_in_it { 0 } else { part.len() };
+            is_in_it
+        })?;
+        Some(part.message(place).message)
+    }
+
+    #[inline]
+    fn push(&mut self, first: PacketId, row: &Row<'_>, account: &Account) {
+        if self.len == 0 {
+            self.first = first;
+        }
+        self.len += row.len();
+        if !self.parts.back_mut().is_some_and(|part| part.push(row)) {
+            self.parts.push_back(Part::new(row, account, Expected::Soon));
+        }
+    }
+
+    /// Takes out those with consecutive Packet Identifiers from the first one on, if it is this: `max` at most, and as many as
+    /// are kept together.
+    fn take(&mut self, first: PacketId, max: usize) -> Option<Part> {
+        let part = self.parts.front_mut().filter(|_| self.first == first)?;
+        let taken = part.first(max.min(part.len()));
+        part.skip(taken.len());
+        if part.len() == 0 {
+            self.parts.pop_front();
+        }
+        self.len -= taken.len();
+        self.first = behind(first.get(), taken.len() as u64);
+        Some(taken)
+    }
+
+    /// Takes out all, with their Packet Identifiers.
+    fn drain(&mut self) -> impl Iterator<Item = (PacketId, Message)> {
+        let packet_ids = (0..self.len as u64).map({
+            let first = self.first.get();
+            move |number| behind(first, number)
+        });
+        self.len = 0;
+        let parts = self.parts.drain(..);
+        packet_ids.zip(parts.flat_map(|part| (0..part.len()).map(move |number| Some(part.message(number).message))))
+    }
+}
 
 impl Unreleased {
     /// Where a Packet Identifier is in the run, if there are so many.
@@ -48,9 +117,17 @@ impl Unreleased {
     }
 
     fn len(&self) -> usize {
-        self.run.len() + self.others.len()
+        self.run.len() + self.packets.len + self.others.len()
     }
 
+    #[inline]
+    fn has(&self, packet_id: PacketId) -> bool {
+        self.packets.place(packet_id) < self.packets.len
+            || self.place(packet_id) < self.run.len()
+            || !self.others.is_empty() && self.others.contains_key(&packet_id)
+    }
+
+    /// Kept as a message, and not as its packet.
     fn get(&self, packet_id: PacketId) -> Option<&Message> {
         let in_run = self.run.get(self.place(packet_id));
         if in_run.is_some() || self.others.is_empty() { in_run } else { self.others.get(&packet_id) }
@@ -87,6 +164,12 @@ impl Unreleased {
             let packet_ids = std::iter::successors(Some(self.first), |packet_id| Some(following(*packet_id)));
             self.others.extend(packet_ids.zip(self.run.drain(..)));
         }
+        if let Some(part) = self.packets.take(packet_id, 1) {
+            return Some(Some(part.message(0).message));
+        }
+        if self.packets.place(packet_id) < self.packets.len {
+            self.others.extend(self.packets.drain());
+        }
         self.others.remove(&packet_id)
     }
 }
@@ -106,26 +189,67 @@ impl Received {
         self.0.as_ref().map_or(0, |received| received.bytes)
     }
 
+    /// The same, counted.
     #[cfg(any(test, fuzzing))]
-    pub(super) fn messages(&self) -> impl Iterator<Item = &Kept> {
-        self.0.iter().flat_map(|received| received.run.iter().chain(received.others.values()).flatten())
+    pub(super) fn counted_bytes(&self) -> usize {
+        let messages = |received: &Unreleased| -> usize {
+            let messages = received.run.iter().chain(received.others.values()).flatten();
+            messages.map(|message| message.bytes()).sum()
+        };
+        let packets = |received: &Unreleased| -> usize {
+            received.packets.parts.iter().map(|part| part.message_bytes(0..part.len())).sum()
+        };
+        self.0.as_ref().map_or(0, |received| messages(received) + packets(received))
     }
 
-    fn get(&self, packet_id: PacketId) -> Option<&Message> {
-        self.0.as_ref()?.get(packet_id)
+    /// The message with this Packet Identifier, if one is kept.
+    fn get(&self, packet_id: PacketId) -> Option<Cow<'_, Message>> {
+        let received = self.0.as_ref()?;
+        match received.get(packet_id) {
+            Some(message) => Some(Cow::Borrowed(message)),
+            None if received.has(packet_id) => Some(Cow::Owned(received.packets.message(packet_id))),
+            None => None,
+        }
     }
 
     /// Whether one with this Packet Identifier is kept.
     #[inline]
     pub(super) fn has(&self, packet_id: PacketId) -> bool {
-        self.get(packet_id).is_some()
+        self.0.as_ref().is_some_and(|received| received.has(packet_id))
+    }
+
+    /// Whether a message with this Packet Identifier may be kept as its packet: it is the one behind those that are.
+    #[inline]
+    pub(super) fn goes_on_with(&self, packet_id: PacketId) -> bool {
+        self.0.as_ref().is_none_or(|received| {
+            received.packets.len == 0 || received.packets.place(packet_id) == received.packets.len
+        })
+    }
+
+    /// Keeps packets until they are released, with consecutive Packet Identifiers from one on. There are none with these, and
+    /// they [may be kept so](Self::goes_on_with).
+    #[inline]
+    pub(super) fn insert_row(&mut self, first: PacketId, row: &Row<'_>, account: &Account) {
+        debug_assert!(!self.has(first) && self.goes_on_with(first), "{first} is in use, or not the next one");
+        let received = self.0.get_or_insert_default();
+        received.bytes += row.message_bytes();
+        received.packets.push(first, row, account);
+    }
+
+    /// Takes out some that are kept as packets, with consecutive Packet Identifiers from one on: `max` at most. `None` if that
+    /// is not the first of these.
+    pub(super) fn release_packets(&mut self, first: PacketId, max: usize) -> Option<Part> {
+        let received = self.0.as_mut()?;
+        let part = received.packets.take(first, max)?;
+        received.bytes -= part.message_bytes(0..part.len());
+        Some(part)
     }
 
     /// Keeps a message until it is released. There is none with this Packet Identifier.
     #[inline]
     pub(super) fn insert(&mut self, packet_id: PacketId, message: Option<Kept>) {
         let received = self.0.get_or_insert_default();
-        debug_assert!(received.get(packet_id).is_none(), "{packet_id} is in use");
+        debug_assert!(!received.has(packet_id), "{packet_id} is in use");
         received.bytes += message.as_ref().map_or(0, |message| message.bytes());
         received.insert(packet_id, message);
     }
@@ -155,7 +279,9 @@ impl Received {
 
     /// Gives back memory after a burst.
     pub(super) fn trim(&mut self) {
-        let is_large = |received: &Unreleased| received.run.capacity().max(received.others.capacity()) > KEPT;
+        let is_large = |received: &Unreleased| {
+            received.run.capacity().max(received.others.capacity()).max(received.packets.parts.capacity()) > KEPT
+        };
         self.0.take_if(|received| received.len() == 0 && is_large(received));
     }
 }
@@ -177,7 +303,10 @@ impl Core {
             // A client that has lost its state uses the identifier anew: what it had sent before goes on now, as it would
             // never release it, and it has been ours since PUBREC.
             let is_another = !publish.dup
-                && message.as_ref().is_some_and(|kept| kept.topic() != topic || kept.payload() != publish.payload);
+                && message
+                    .as_ref()
+                    .as_ref()
+                    .is_some_and(|kept| kept.topic() != topic || kept.payload() != publish.payload);
             if !is_another {
                 self.acknowledge(slot, PUBREC, packet_id);
                 return Ok(Some(self.next(slot)));
@@ -195,6 +324,19 @@ impl Core {
         self.sessions[session_slot as usize].received.insert(packet_id, message);
         // Whether anybody has subscribed is known when it is released, and PUBCOMP cannot say it.
         self.acknowledge(slot, PUBREC, packet_id);
+    }
+
+    /// Keeps QoS 2 messages that have come as packets, with consecutive Packet Identifiers from one on.
+    pub(super) fn receive_row(&mut self, slot: u32, first: PacketId, row: &Row<'_>) {
+        let session_slot = self.connections[slot as usize].session;
+        let received = &mut self.sessions[session_slot as usize].received;
+        if received.goes_on_with(first) {
+            return received.insert_row(first, row, &self.account);
+        }
+        for number in 0..row.len() {
+            let packet_id = behind(first.get(), number as u64);
+            received.insert(packet_id, Some(row.message(number, &self.account).message));
+        }
     }
 
     /// PUBREL: the message is released, and its identifier is free [MQTT-4.3.3-11] [MQTT-4.3.3-12].

@@ -10,15 +10,14 @@ use super::backlog::Backlog;
 use super::budget::{Account, Kept};
 use super::connection::NONE;
 use super::in_flight::{Batch, Unacknowledged, behind, distance};
+use super::packets::{Part, Row};
 use super::received::Received;
 use super::replay::Parked;
-use super::sent::Packet;
 use super::shared::SharedPart;
 use super::timers::Armed;
 use crate::clock::Millis;
 use crate::codec::{PacketId, SubscribeOptions};
 use crate::limits::Limits;
-use crate::message::MessageParts;
 use crate::plugin::LastStates;
 use crate::router::SessionKey;
 
@@ -348,8 +347,7 @@ impl Session {
 
     /// Messages of so many bytes have been sent with the next Packet Identifiers. There was room for them.
     pub(super) fn add_batch(&mut self, batch: &Batch, bytes: usize) {
-        let first = behind(self.next_packet_id, 0);
-        self.next_packet_id = behind(self.next_packet_id, batch.len() as u64).get();
+        let first = self.take_packet_ids(batch.len());
         self.in_flight_bytes += narrow(bytes);
         self.in_flight.add_batch(first, batch);
     }
@@ -407,11 +405,29 @@ impl Session {
         self.in_flight.push_back(InFlight { packet_id, awaiting, delivery: Some(delivery) });
     }
 
-    /// A message has been sent that is kept as its packet, with the next Packet Identifier, which there is.
+    /// Packets have been sent, of so many bytes. There was room for them. Returns the first of their Packet Identifiers.
+    pub(super) fn add_part(&mut self, part: Part, bytes: usize) -> PacketId {
+        let first = self.take_packet_ids(part.len());
+        self.in_flight_bytes += narrow(bytes);
+        self.in_flight.add_part(first, part);
+        first
+    }
+
+    /// The same for some that are to be kept.
     #[inline]
-    pub(super) fn add_sent(&mut self, packet_id: PacketId, packet: &Packet<'_>, account: &Account) {
-        self.in_flight_bytes += narrow(packet.message_bytes);
-        self.in_flight.add_sent(packet_id, packet, account);
+    pub(super) fn add_row(&mut self, row: &Row<'_>, account: &Account) -> PacketId {
+        let first = self.take_packet_ids(row.len());
+        self.in_flight_bytes += narrow(row.message_bytes());
+        self.in_flight.add_row(first, row, account);
+        first
+    }
+
+    /// So many Packet Identifiers that are not in use.
+    #[inline]
+    fn take_packet_ids(&mut self, count: usize) -> PacketId {
+        let first = behind(self.next_packet_id, 0);
+        self.next_packet_id = behind(self.next_packet_id, count as u64).get();
+        first
     }
 
     /// The client has the message at a place in flight, so that it is never sent again [MQTT-4.3.3-6]. It is kept until
@@ -429,13 +445,19 @@ impl Session {
 
     /// Whether what is in flight leaves room for more.
     pub(super) fn has_room_in_flight(&self, limits: &Limits) -> bool {
-        (self.in_flight_bytes as usize) < unacknowledged_bytes_max(limits)
+        self.has_room_in_flight_behind(0, limits)
     }
 
-    /// Whether there is room for one more QoS 2 message of the client.
-    pub(super) fn can_receive(&self, parts: &MessageParts<'_>, limits: &Limits) -> bool {
-        let bytes = parts.topic.len() + parts.properties.len() + parts.payload.len();
-        self.received.is_empty() || self.received.bytes() + bytes <= unacknowledged_bytes_max(limits)
+    /// The same when so many bytes more are in flight.
+    #[inline]
+    pub(super) fn has_room_in_flight_behind(&self, bytes: usize, limits: &Limits) -> bool {
+        self.in_flight_bytes as usize + bytes < unacknowledged_bytes_max(limits)
+    }
+
+    /// Whether there is room for so many bytes more of QoS 2 messages of the client.
+    #[inline]
+    pub(super) fn can_receive(&self, bytes: usize, limits: &Limits) -> bool {
+        self.received.bytes() + bytes <= unacknowledged_bytes_max(limits)
     }
 
     /// Puts a message into the queue. Gives it back if there is no room for it.
@@ -446,5 +468,10 @@ impl Session {
         }
         self.queue.push_back(delivery);
         Ok(())
+    }
+
+    /// Whether there is room in the queue for so many messages more.
+    pub(super) fn has_room_in_queue(&self, messages: usize, bytes: usize, limits: &Limits) -> bool {
+        self.queue.len() + messages <= limits.queue_messages_max && self.queue.bytes() + bytes <= limits.queue_bytes_max
     }
 }

@@ -1,7 +1,7 @@
 //! Shared Subscriptions: the member that gets a message, what others may know of it, and what becomes of messages whose
 //! member leaves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
@@ -93,9 +93,15 @@ impl Core {
     /// Tells the groups of a session what it can take now. It costs a look at one field if there are none.
     #[inline]
     pub(super) fn note_presence(&mut self, session_slot: u32) {
-        if let Some(session) = self.sessions.get(session_slot as usize)
-            && let Some(shared) = &session.shared
-        {
+        if self.sessions.get(session_slot as usize).is_some_and(|session| session.shared.is_some()) {
+            self.tell_presence(session_slot);
+        }
+    }
+
+    #[inline(never)] // It is asked for with each message, and few sessions have any.
+    fn tell_presence(&mut self, session_slot: u32) {
+        let session = &self.sessions[session_slot as usize];
+        if let Some(shared) = &session.shared {
             shared.presence.set(self.standing(session));
         }
     }
@@ -126,25 +132,41 @@ impl Core {
     /// Gives a message to one member of a group [MQTT-4.8.2-3].
     pub(super) fn deliver_to_group(&mut self, group: &Group, out: &mut Outgoing<'_>) {
         self.spend(delivery_units(out.parts.payload));
+        self.give_to_one(group, out, |_, _| false);
+    }
+
+    /// The same. If `send` says that it has sent it to a member of this worker, that is all.
+    #[inline]
+    pub(super) fn give_to_one(
+        &mut self,
+        group: &Group,
+        out: &mut Outgoing<'_>,
+        mut send: impl FnMut(&mut Self, &Member) -> bool,
+    ) {
         // A member that turns out to have gone is not chosen again, so this ends.
         while let Some(member) = group.choose(&mut self.chooser, out.parts.qos) {
             if member.worker != self.worker {
                 return self.send_to_member(group, member, out);
             }
-            let identifier = member.identifier.map(NonZeroU32::get);
-            let wanted = Wanted {
-                qos: member.options.qos,
-                retain_as_published: member.options.retain_as_published,
-                identifiers: identifier.as_slice(),
-                group: Some(group.number()),
-            };
-            self.templates.begin(1);
-            if self.deliver(member.session, wanted, out) {
+            if send(self, member) || self.deliver_as_member(group, member, out) {
                 return;
             }
             member.presence.set_gone();
         }
         self.no_member(out);
+    }
+
+    /// `false`: the session has ended.
+    fn deliver_as_member(&mut self, group: &Group, member: &Member, out: &mut Outgoing<'_>) -> bool {
+        let identifier = member.identifier.map(NonZeroU32::get);
+        let wanted = Wanted {
+            qos: member.options.qos,
+            retain_as_published: member.options.retain_as_published,
+            identifiers: identifier.as_slice(),
+            group: Some(group.number()),
+        };
+        self.templates.begin(1);
+        self.deliver(member.session, wanted, out)
     }
 
     /// A message of a Shared Subscription has nobody to go to.
@@ -220,7 +242,7 @@ impl Core {
                 None => {}
             }
         }
-        for waiting in std::mem::take(&mut session.queue) {
+        for waiting in std::mem::take(&mut session.queue).into_each() {
             if let Some(group) = waiting.origin.group() {
                 self.hand_on(waiting.into_published(), group);
             }
@@ -244,11 +266,11 @@ impl Core {
         groups.sort_unstable();
         let goes_on =
             |waiting: &Queued| waiting.origin.group().is_some_and(|group| groups.binary_search(&group).is_ok());
-        if !session.queue.iter().any(goes_on) {
+        if !session.queue.iter().any(|waiting| goes_on(&waiting)) {
             return;
         }
         let (given, kept): (Vec<Queued>, Vec<Queued>) =
-            std::mem::take(&mut session.queue).into_iter().partition(goes_on);
+            std::mem::take(&mut session.queue).into_each().partition(goes_on);
         session.queue = kept.into_iter().collect();
         self.note_presence(session_slot);
         for waiting in given {
@@ -278,11 +300,15 @@ impl Core {
     /// Gives messages of members that have left to others: some in each turn, and none while another worker has to
     /// catch up, as that may be the one that gets them.
     pub(super) fn continue_to_hand_on(&mut self) {
-        if self.handed_on.is_empty() {
-            // Its memory was for a burst.
-            self.handed_on.shrink_to(HANDED_ON_A_TURN);
-            return;
+        // Looked at in each turn, and hardly ever is there something.
+        if !self.handed_on.is_empty() {
+            self.hand_on_some();
+        } else if self.handed_on.capacity() > 2 * HANDED_ON_A_TURN {
+            self.handed_on = VecDeque::new(); // Its memory was for a burst.
         }
+    }
+
+    fn hand_on_some(&mut self) {
         let (mut messages, mut bytes) = (0, 0);
         while messages < HANDED_ON_A_TURN && bytes < HANDED_ON_BYTES_A_TURN && !self.congestion.is_any_behind() {
             let Some(HandedOn { message, group }) = self.handed_on.pop_front() else {

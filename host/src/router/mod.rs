@@ -31,7 +31,7 @@ pub use crate::codec::SubscribeOptions;
 pub use interest::{Interest, WORKERS_MAX};
 pub use retained::{EXPIRED_AT_ONCE, Found, Full, Retained};
 pub use shared::{Chooser, Group, Left, Member, Presence, Standing};
-pub use targets::{Locals, Own, SessionKey, Target, Targets};
+pub use targets::{Locals, Own, SessionKey, Target, Targets, WentTo};
 
 use cache::Cache;
 use targets::{Subscribers, Subscription, merge};
@@ -144,12 +144,16 @@ impl Router {
         self.cache.topic(bytes, place).map(Rc::clone)
     }
 
-    /// The one session of this worker that the topic at a `place`, see [`known_topic`](Self::known_topic), went to when it was
-    /// routed last. `None`: there was none, or somebody else got it as well.
+    /// Who the topic at a `place`, see [`known_topic`](Self::known_topic), went to when it was routed last. `None`: to nobody, or
+    /// to several.
     #[inline]
     #[must_use]
-    pub fn went_to(&self, place: u32) -> Option<SessionKey> {
-        self.cache.targets_at(place)?.one().map(|target| target.session)
+    pub fn went_to(&self, place: u32) -> Option<WentTo> {
+        let targets = self.cache.targets_at(place)?;
+        match targets.one() {
+            Some(target) => Some(WentTo::Session(target.session)),
+            None => targets.one_group().map(|_| WentTo::Group),
+        }
     }
 
     /// Who gets the messages of `topic`.

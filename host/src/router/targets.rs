@@ -49,6 +49,14 @@ impl Targets {
         (self.remote == 0 && self.groups.is_empty()).then_some(target)
     }
 
+    /// The Shared Subscription that gets them, if nobody else does.
+    #[inline]
+    #[must_use]
+    pub fn one_group(&self) -> Option<&Group> {
+        let [group] = &*self.groups else { return None };
+        (self.remote == 0 && self.local.is_empty()).then_some(group)
+    }
+
     /// Memory behind this value, in bytes.
     pub(super) fn heap_bytes(&self) -> usize {
         let own = |target: &Target| match &target.own {
@@ -59,6 +67,15 @@ impl Targets {
         let slice = if let Locals::Many(targets) = &self.local { size_of_val(&**targets) } else { 0 };
         size_of::<Self>() + local + slice + size_of_val(&*self.groups)
     }
+}
+
+/// Who gets the messages of a topic, where that is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WentTo {
+    /// This session of this worker.
+    Session(SessionKey),
+    /// A member of one Shared Subscription.
+    Group,
 }
 
 /// Some targets. Most topics have one: it is in place, as each place in memory that a message leads to is a miss of the cache

@@ -42,6 +42,7 @@ mod scaling;
 mod services;
 mod session;
 mod shared;
+mod shared_train;
 mod sim;
 mod subscribe;
 mod swap;
