@@ -49,6 +49,12 @@ pub(crate) enum LowCommand {
     ///
     /// It is there because it has panicked too often: see --quarantine of the host.
     Resume(LowResume),
+    /// Have a running host read its configuration anew: its file, with what its command line and environment said.
+    ///
+    /// All of it is validated first: if anything is wrong, or a plugin refuses, nothing changes and the exit code is 1. Then
+    /// what can change is changed: bounds, listeners, what is logged, plugins' configurations, and plugins whose files have
+    /// changed. What has to wait for a restart is told. SIGHUP does the same.
+    Reload(LowPlain),
     /// Show what the plugins of a running host count and measure.
     Metrics(LowPlain),
 }
@@ -154,6 +160,7 @@ impl LowCommand {
     pub(crate) fn into_config(self) -> Result<CommandConfig, Usage> {
         let (Self::Plugins(LowPlain { reach })
         | Self::Metrics(LowPlain { reach })
+        | Self::Reload(LowPlain { reach })
         | Self::Health(LowHealth { reach, .. })
         | Self::Resume(LowResume { reach, .. })
         | Self::Configure(LowConfigure { reach, .. })
@@ -166,6 +173,7 @@ impl LowCommand {
         let (request, reach) = match self {
             Self::Plugins(LowPlain { reach }) => (Request::Plugins, reach),
             Self::Metrics(LowPlain { reach }) => (Request::Metrics, reach),
+            Self::Reload(LowPlain { reach }) => (Request::Reload, reach),
             Self::Health(LowHealth { plugin, reach }) => (Request::Health(plugin), reach),
             Self::Resume(LowResume { plugin, reach }) => (Request::Resume(plugin), reach),
             Self::Configure(LowConfigure { plugin, config, reach }) => {

@@ -164,7 +164,7 @@ fn check_listeners(listeners: &[ListenerConfig]) -> Result<(), String> {
     for (number, listener) in listeners.iter().enumerate() {
         let is_fixed = listener.url.addr().is_none_or(|addr| addr.port() != 0);
         let before = &listeners[..number];
-        if is_fixed && before.iter().any(|other| other.url.place == listener.url.place) {
+        if is_fixed && before.iter().any(|other| other.url.is_at_place_of(&listener.url)) {
             return Err(format!("two listeners are at {}: give each a place of its own", listener.url));
         }
         if let Some(name) = &listener.name

@@ -92,14 +92,14 @@ limits! {
     "Connections" {
         /// Network Connections open at one time, all listeners together.
         connections_max: usize = 1_000_000, Kind::Count, 1..=PLACES,
-            "closed at once, and counted";
+            "closed at once, and counted", AtOnce;
         /// Network Connections open at one time from one IP address; an IPv4 address in IPv6 form is that IPv4 address.
         /// 0: no such bound.
         connections_per_address_max: usize = 0, Kind::Count, 0..=ANY,
             "closed at once, and counted";
         /// CONNECT packets that are looked at in a second, the whole server, with a second's burst. 0: no such bound.
         connect_rate_max: u32 = 0, Kind::PerSecond, 0..=U32,
-            "CONNACK 0x9F, return code 3 for 3.x; no handler is asked";
+            "CONNACK 0x9F, return code 3 for 3.x; no handler is asked", AtOnce;
         /// Connections at one time that have something to go through before MQTT begins: TLS, WebSocket.
         handshakes_max: usize = 1024, Kind::Count, 1..=1_000_000,
             "they wait, and who has been at it for more than a second is closed for them";
@@ -109,42 +109,42 @@ limits! {
         /// Time from accepting a connection to its CONNECT packet, and to the end of an authentication exchange; and from the
         /// beginning of a re-authentication to its end.
         connect_timeout: Duration = Duration::from_secs(10), Kind::Time, 1..=DAY_MS,
-            "closed; a re-authentication: DISCONNECT 0x87";
+            "closed; a re-authentication: DISCONNECT 0x87", AtOnce;
         /// Largest Control Packet before CONNACK, fixed header included: nobody who has not been let in gets much memory.
         /// The default holds any CONNECT without User Properties.
         connect_bytes_max: usize = 512 * KIB, Kind::Bytes, SMALLEST_PACKETS..=LARGEST_PACKET,
-            "CONNACK 0x95 or a close, on the declared length";
+            "CONNACK 0x95 or a close, on the declared length", AtOnce;
         /// Failures to get in (CONNECT refused as not authorised, what is not MQTT, no CONNECT in time, TLS handshakes) from
         /// one IPv4 address or one /64 of IPv6 within failures_period, after which it is turned away for failures_ban.
         /// 0: no such bound.
         failures_per_address_max: u32 = 100, Kind::Count, 0..=U32,
-            "closed at once for the time of failures_ban, before anything is read, and counted";
+            "closed at once for the time of failures_ban, before anything is read, and counted", AtOnce;
         /// See failures_per_address_max.
         failures_period: Duration = Duration::from_secs(60), Kind::Time, 1..=DAY_MS,
-            "failures begin to count anew";
+            "failures begin to count anew", AtOnce;
         /// Time for which an address with too many failures is turned away. Its connections that are open stay. 0s: it never
         /// is.
         failures_ban: Duration = Duration::from_secs(60), Kind::Time, 0..=YEAR_MS,
-            "connections are let in again, and failures count anew";
+            "connections are let in again, and failures count anew", AtOnce;
         /// Whether addresses of this machine (127.0.0.0/8, ::1, Unix sockets) are counted as well. Behind a proxy on this
         /// machine that does not say whom it speaks for, they are everybody's.
         failures_count_loopback: bool = false, Kind::Flag, 0..=1,
-            "if not: they are never turned away";
+            "if not: they are never turned away", AtOnce;
         /// Longest Client Identifier.
         client_id_bytes_max: usize = 1024, Kind::Bytes, 23..=U16,
-            "CONNACK 0x85, return code 2 for 3.x";
+            "CONNACK 0x85, return code 2 for 3.x", AtOnce;
         /// Least Keep Alive that is granted; a client without Keep Alive is left as it is. 0: no such bound.
         keep_alive_secs_min: u16 = 0, Kind::Secs, 0..=U16,
-            "replaced, which 5.0 clients are told as Server Keep Alive; 3.x clients cannot be told, and keep theirs";
+            "replaced, which 5.0 clients are told as Server Keep Alive; 3.x clients cannot be told, and keep theirs", NewConnections;
         /// Largest Keep Alive that is granted, also to who asks for none. 0: any is taken as it is.
         keep_alive_secs_max: u16 = 0, Kind::Secs, 0..=U16,
-            "replaced, which 5.0 clients are told as Server Keep Alive; 3.x clients cannot be told, and keep theirs";
+            "replaced, which 5.0 clients are told as Server Keep Alive; 3.x clients cannot be told, and keep theirs", NewConnections;
         /// Time without any packet from a client, whatever its Keep Alive. 0s: no such bound.
         idle_max: Duration = Duration::ZERO, Kind::Time, 0..=YEAR_MS,
-            "DISCONNECT 0x8D, a close for 3.x";
+            "DISCONNECT 0x8D, a close for 3.x", AtOnce;
         /// Another server, as Server Reference for 5.0 clients that find no room for a session here, or whose server stops.
         server_reference: Option<String> = None, Kind::Text, 0..=0,
-            "CONNACK and DISCONNECT 0x9C in place of 0x97 and 0x8B";
+            "CONNACK and DISCONNECT 0x9C in place of 0x97 and 0x8B", AtOnce;
     }
     "Messages from clients" {
         /// Largest Control Packet accepted, fixed header included; announced as Maximum Packet Size.
@@ -158,24 +158,24 @@ limits! {
             "DISCONNECT 0x94";
         /// PUBLISH packets in a second on one Network Connection, with a second's burst. 0: no such bound.
         message_rate_max: u32 = 0, Kind::PerSecond, 0..=U32,
-            "QoS 0 is dropped and counted; QoS 1 and 2: DISCONNECT 0x96, a close for 3.x";
+            "QoS 0 is dropped and counted; QoS 1 and 2: DISCONNECT 0x96, a close for 3.x", AtOnce;
         /// Bytes (topic, properties and payload) of PUBLISH packets in a second on one Network Connection, with a second's
         /// burst. What one packet has too much is taken from the time after it. 0: no such bound.
         byte_rate_max: u64 = 0, Kind::BytesPerSecond, 0..=ANY,
-            "QoS 0 is dropped and counted; QoS 1 and 2: DISCONNECT 0x96, a close for 3.x";
+            "QoS 0 is dropped and counted; QoS 1 and 2: DISCONNECT 0x96, a close for 3.x", AtOnce;
         /// Length of a Topic Name or Topic Filter.
         topic_bytes_max: usize = 65_535, Kind::Bytes, 1..=U16,
-            "PUBACK, PUBREC and, for a will, CONNACK 0x90; SUBACK 0x8F; QoS 0 is dropped; 3.x as rejected_publish says";
+            "PUBACK, PUBREC and, for a will, CONNACK 0x90; SUBACK 0x8F; QoS 0 is dropped; 3.x as rejected_publish says", AtOnce;
         /// Levels of a Topic Name or Topic Filter.
         topic_levels_max: usize = 200, Kind::Count, 1..=65_536,
-            "PUBACK, PUBREC and, for a will, CONNACK 0x90; SUBACK 0x8F; QoS 0 is dropped; 3.x as rejected_publish says";
+            "PUBACK, PUBREC and, for a will, CONNACK 0x90; SUBACK 0x8F; QoS 0 is dropped; 3.x as rejected_publish says", AtOnce;
         /// Whether a payload that its sender calls UTF-8 (Payload Format Indicator 1) is looked at, before handlers are
         /// asked.
         check_payload_format: bool = false, Kind::Flag, 0..=1,
-            "if it is not: PUBACK, PUBREC and, for a will, CONNACK 0x99; QoS 0: DISCONNECT 0x99";
+            "if it is not: PUBACK, PUBREC and, for a will, CONNACK 0x99; QoS 0: DISCONNECT 0x99", AtOnce;
         /// What a 3.x client gets whose QoS 1 or 2 PUBLISH was refused, as those versions have no negative acknowledgement.
         rejected_publish: RejectedPublish = RejectedPublish::Acknowledge, Kind::Choice(&["acknowledge", "close"]), 0..=1,
-            "PUBACK or PUBREC as if it had been accepted, or a close";
+            "PUBACK or PUBREC as if it had been accepted, or a close", AtOnce;
         /// Retained messages.
         retained_messages_max: usize = 1_000_000, Kind::Count, 0..=ANY,
             "PUBACK and PUBREC 0x97; a close before the acknowledgement for 3.x; QoS 0 is delivered, not retained, and counted";
@@ -187,53 +187,53 @@ limits! {
     "Sessions" {
         /// Sessions held by one worker, connected or not.
         sessions_max: usize = 1_000_000, Kind::Count, 1..=PLACES,
-            "CONNACK 0x97, return code 3 for 3.x";
+            "CONNACK 0x97, return code 3 for 3.x", AtOnce;
         /// Longest Session Expiry Interval of 5.0 clients.
         session_expiry_secs_max: u32 = 7 * DAY_SECS, Kind::SecsOrNever, 0..=U32,
-            "shortened, which CONNACK says";
+            "shortened, which CONNACK says", NewConnections;
         /// Expiry of persistent sessions of 3.x clients, which cannot name one.
         persistent_expiry_3x_secs: u32 = 7 * DAY_SECS, Kind::SecsOrNever, 0..=U32,
-            "the session ends";
+            "the session ends", NewConnections;
         /// Subscriptions of one session.
         subscriptions_max: usize = 100_000, Kind::Count, 0..=ANY,
-            "SUBACK 0x97, 0x80 for 3.1.1; not granted for 3.1";
+            "SUBACK 0x97, 0x80 for 3.1.1; not granted for 3.1", AtOnce;
         /// Topic Filters in one SUBSCRIBE or UNSUBSCRIBE packet.
         filters_a_packet_max: usize = 10_000, Kind::Count, 1..=ANY,
-            "DISCONNECT 0x97, a close for 3.x";
+            "DISCONNECT 0x97, a close for 3.x", AtOnce;
         /// Levels of all Topic Filters in one SUBSCRIBE or UNSUBSCRIBE packet together: what one packet costs at once.
         filter_levels_a_packet_max: usize = 131_072, Kind::Count, 1..=ANY,
-            "DISCONNECT 0x97, a close for 3.x";
+            "DISCONNECT 0x97, a close for 3.x", AtOnce;
         /// QoS 1 and 2 messages to one client that are sent and not yet acknowledged; a smaller Receive Maximum of the
         /// client takes precedence.
         in_flight_max: u16 = 1024, Kind::Count, 1..=U16,
-            "they wait in the session's queue";
+            "they wait in the session's queue", NewConnections;
         /// Messages waiting in one session.
         queue_messages_max: usize = 10_000, Kind::Count, 0..=ANY,
-            "one is dropped and counted, see queue_full";
+            "one is dropped and counted, see queue_full", AtOnce;
         /// Bytes (topic, properties and payload) of the messages waiting in one session.
         queue_bytes_max: usize = 64 * MIB, Kind::Bytes, 0..=ANY,
-            "one is dropped and counted, see queue_full";
+            "one is dropped and counted, see queue_full", AtOnce;
         /// Which message is dropped where one more does not fit into a session's queue: the one that comes, or those that
         /// have waited longest.
         queue_full: QueueFull = QueueFull::DropNewest, Kind::Choice(&["drop-newest", "drop-oldest"]), 0..=1,
-            "what is dropped is counted";
+            "what is dropped is counted", AtOnce;
         /// Whether QoS 0 messages wait in the queue too while a persistent session has no connection, and behind what
         /// waited until it has been sent.
         queue_qos0: bool = false, Kind::Flag, 0..=1,
-            "if not: QoS 0 messages for the absent are dropped";
+            "if not: QoS 0 messages for the absent are dropped", AtOnce;
     }
     "Memory" {
         /// Encoded bytes waiting for one socket.
         outbound_bytes_max: usize = 8 * MIB, Kind::Bytes, 1024..=ANY,
-            "QoS 0 is dropped and counted, QoS 1 and 2 wait in the session's queue, who asks without reading is closed";
+            "QoS 0 is dropped and counted, QoS 1 and 2 wait in the session's queue, who asks without reading is closed", AtOnce;
         /// Bytes of messages waiting for one worker.
         mailbox_bytes_max: usize = 64 * MIB, Kind::Bytes, 1024..=ANY,
             "the other workers read no publishers for up to a second, then drop QoS 0 for it, counted, and refuse QoS 1 and \
-             2 for it: 0x97 for 5.0, a close for 3.x";
+             2 for it: 0x97 for 5.0, a close for 3.x", AtOnce;
         /// Bytes that one worker may hold for its clients: messages that wait, buffers, subscriptions, sessions.
         worker_bytes_max: usize = GIB, Kind::Bytes, 1_048_576..=ANY,
             "QoS 1 and 2, CONNECT of a new session and new subscriptions get 0x97, a close for 3.x PUBLISH; large packets \
-             and new Topic Aliases: DISCONNECT 0x97; QoS 0 for who is slow is dropped and counted";
+             and new Topic Aliases: DISCONNECT 0x97; QoS 0 for who is slow is dropped and counted", AtOnce;
     }
     "Plugins" {
         /// Bytes of keys and values that one plugin may keep in the server, where they survive a swap; each entry counts for
@@ -245,20 +245,20 @@ limits! {
             "the plugin gets an error, and the log says so";
         /// Time that a plugin has for an answer that it gives later, from the call of its callback, about CONNECT and AUTH.
         connect_answer_max: Duration = Duration::from_secs(5), Kind::Time, 1..=DAY_MS,
-            "CONNACK 0x88, return code 3 for 3.x; a re-authentication: DISCONNECT 0x83";
+            "CONNACK 0x88, return code 3 for 3.x; a re-authentication: DISCONNECT 0x83", AtOnce;
         /// The same about PUBLISH and wills.
         publish_answer_max: Duration = Duration::from_secs(5), Kind::Time, 1..=DAY_MS,
-            "as deadline says: PUBACK and PUBREC 0x83, 3.x as rejected_publish says; QoS 0 and wills are dropped";
+            "as deadline says: PUBACK and PUBREC 0x83, 3.x as rejected_publish says; QoS 0 and wills are dropped", AtOnce;
         /// The same about SUBSCRIBE and UNSUBSCRIBE.
         subscribe_answer_max: Duration = Duration::from_secs(5), Kind::Time, 1..=DAY_MS,
-            "as deadline says: SUBACK and UNSUBACK 0x80 for every Topic Filter";
+            "as deadline says: SUBACK and UNSUBACK 0x80 for every Topic Filter", AtOnce;
         /// The same about a message for handle_info.
         info_answer_max: Duration = Duration::from_secs(5), Kind::Time, 1..=DAY_MS,
-            "as deadline says: nothing is done";
+            "as deadline says: nothing is done", AtOnce;
         /// What becomes of a client about whose packet a plugin has not answered in time: the packet is refused, or the client
         /// is disconnected.
         deadline: Deadline = Deadline::Refuse, Kind::Choice(&["refuse", "disconnect"]), 0..=1,
-            "disconnect: DISCONNECT 0x83, a close for 3.x";
+            "disconnect: DISCONNECT 0x83, a close for 3.x", AtOnce;
         /// What becomes of a PUBLISH or SUBSCRIBE about which no plugin decides, though plugins decide who may connect, and on
         /// the other of the two: they are meant to decide what clients may do, and have left a part out. With
         /// handle_deliver, subscribing is decided on.
@@ -326,11 +326,11 @@ limits! {
         /// leaves or has no room, or the one with the fewest messages in flight and queued.
         shared_strategy: SharedStrategy = SharedStrategy::RoundRobin,
             Kind::Choice(&["round-robin", "random", "sticky", "least-in-flight"]), 0..=3,
-            "members that can send it at once come first, then those that have to wait, then those without a connection";
+            "members that can send it at once come first, then those that have to wait, then those without a connection", AtOnce;
         /// Topic Aliases that the server uses towards one 5.0 client; a smaller Topic Alias Maximum of the client takes
         /// precedence. Clients that ask for them and hand messages on without their topic (mqtt.js 5.16.0 with QoS 2) need 0.
         outbound_topic_aliases_max: u16 = 16, Kind::Count, 0..=255,
-            "the Topic Name is sent";
+            "the Topic Name is sent", NewConnections;
     }
 }
 

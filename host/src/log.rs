@@ -3,10 +3,13 @@
 mod lossy;
 
 use std::io::{IsTerminal, Stderr, Write, stderr};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use host::config::{LogFilter, LogFormat, LogKeys};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload::Handle;
 
 use lossy::Lossy;
 
@@ -15,6 +18,11 @@ const FINISH: Duration = Duration::from_secs(1);
 
 /// Standard error. Nobody who logs waits for its reader.
 static OUTPUT: LazyLock<Lossy<Stderr>> = LazyLock::new(|| Lossy::new(stderr()));
+
+/// Changes what is logged, once there is a log.
+static SET_LEVEL: OnceLock<SetLevel> = OnceLock::new();
+
+type SetLevel = Box<dyn Fn(&LogFilter) + Send + Sync>;
 
 /// Starts logging. Call it once.
 ///
@@ -25,13 +33,36 @@ pub(crate) fn start(keys: &LogKeys) -> std::io::Result<()> {
     // What goes wrong with the log must not be reported to the log.
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Lines).log_internal_errors(false);
     match keys.format {
-        LogFormat::Human => lines.with_ansi(stderr().is_terminal()).init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Human => {
+            let lines = lines.with_ansi(stderr().is_terminal()).with_filter_reloading();
+            keep(lines.reload_handle());
+            lines.init();
+        }
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_filter_reloading();
+            keep(lines.reload_handle());
+            lines.init();
+        }
     }
     let tell =
         |lost| tracing::warn!(lines = lost, "lines of the log are missing here: it is not read as fast as it grows");
     std::thread::Builder::new().name("log".to_owned()).spawn(move || OUTPUT.run(tell))?;
     Ok(())
+}
+
+fn keep<S: 'static>(handle: Handle<EnvFilter, S>) {
+    // It fails where there is a log already, of which `init` complains.
+    let _ = SET_LEVEL.set(Box::new(move |level| {
+        // It fails when the program ends.
+        let _ = handle.reload(level.to_env_filter());
+    }));
+}
+
+/// Logs something else from now on.
+pub(crate) fn set_level(level: &LogFilter) {
+    if let Some(set) = SET_LEVEL.get() {
+        set(level);
+    }
 }
 
 /// For people, with this level.

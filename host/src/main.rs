@@ -7,6 +7,7 @@ mod cli;
 mod commands;
 mod log;
 mod notify;
+mod reload;
 mod show;
 
 use std::io::Write;
@@ -19,6 +20,7 @@ use cli::{Config, RunConfig};
 use host::control::Control;
 use host::privileges::is_root;
 use host::{Builder, Error, Server, ServerHandle};
+use reload::Reloading;
 
 /// Exit code after a second signal: the way shells report a program that a signal has ended.
 const EXIT_INTERRUPTED: i32 = 128 + 2;
@@ -73,9 +75,11 @@ fn run(RunConfig { config, doubts, .. }: RunConfig) -> Result<(), Error> {
         let hang_up = signal(SignalKind::hangup()).map_err(system("wait for signals"))?;
         let control = Control::bind(&config.server.control)?;
         let server = Arc::new(builder.start()?);
-        let _served = control.serve(&server)?;
+        let reloading = Arc::new(Reloading::new(&server, config));
+        let asked = Arc::clone(&reloading);
+        let _served = control.serve_with(&server, move || asked.reload())?;
         notify::tell(notify::READY);
-        tokio::spawn(swap_at(hang_up, Arc::clone(&server)));
+        tokio::spawn(reload_at(hang_up, reloading));
         tokio::select! {
             name = signals.next() => tracing::info!("{name}: stopping; once more to leave at once"),
             failed = on_thread(&server, ServerHandle::wait) => return failed,
@@ -120,29 +124,13 @@ async fn on_thread(server: &Arc<ServerHandle>, wait: fn(&ServerHandle) -> Result
     tokio::task::spawn_blocking(move || wait(&server)).await.unwrap_or(Err(Error::WorkerFailed))
 }
 
-/// Reads certificates anew and swaps the plugins whose files have changed, whenever the signal comes. What comes meanwhile counts once.
-async fn swap_at(mut hang_up: Signal, server: Arc<ServerHandle>) {
+/// Reads the configuration anew whenever the signal comes. What comes meanwhile counts once.
+async fn reload_at(mut hang_up: Signal, reloading: Arc<Reloading>) {
     while hang_up.recv().await.is_some() {
-        let server = Arc::clone(&server);
-        // On another thread, as it is the plugins' code that runs. A panic there has been printed.
-        let _ = tokio::task::spawn_blocking(move || swap_changed(&server)).await;
-    }
-}
-
-fn swap_changed(server: &ServerHandle) {
-    for reloaded in server.reload_certificates() {
-        match reloaded {
-            Ok(listener) => tracing::info!(listener, "SIGHUP: its certificates were read anew"),
-            Err(error) => tracing::error!("SIGHUP: certificates from before go on being used: {error}"),
-        }
-    }
-    let swapped = server.swap_changed();
-    if swapped.is_empty() {
-        tracing::info!("SIGHUP: no plugin's file has changed");
-    }
-    // What has been swapped is in the log already.
-    for error in swapped.into_iter().filter_map(Result::err) {
-        tracing::error!(plugin = error.plugin, step = error.step.name(), "SIGHUP: {error}");
+        tracing::info!("SIGHUP: reading the configuration anew");
+        let reloading = Arc::clone(&reloading);
+        // On another thread, as it is the plugins' code that runs. What came of it is in the log, a panic has been printed.
+        let _ = tokio::task::spawn_blocking(move || reloading.reload()).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! The server: listeners, plugins and workers, put together.
 
 mod listeners;
+mod reload;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,7 +16,9 @@ use plugin_api::{Callback, ConnectionId, Handler, PropertiesBuf, ReasonCode};
 
 pub use self::listeners::ListenerChanges;
 use self::listeners::{CertificateWatch, Live};
+pub use self::reload::{Change, ReloadReport};
 use crate::clock::Clock;
+use crate::control::Calls;
 use crate::core::mail::Mail;
 use crate::core::mailbox::Mailboxes;
 use crate::core::{Counters, Shared};
@@ -227,6 +230,8 @@ impl Builder {
             watch,
             threads,
             ended,
+            reloading: Mutex::default(),
+            calls: Arc::default(),
         };
         if !shared.chain.plugins().is_empty() {
             let system = |source| Error::System { what: "start a thread that watches the plugins", source };
@@ -249,14 +254,17 @@ fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(*Server::WORKERS.end())
 }
 
+fn default_addr() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, Server::DEFAULT_PORT).into()
+}
+
 fn bind_all(
     configs: Vec<Result<ListenerConfig, UrlError>>,
     passed: Vec<PassedSocket>,
 ) -> Result<Vec<(ListenerConfig, Bound)>, Error> {
     let mut configs = configs.into_iter().collect::<Result<Vec<_>, _>>()?;
     if configs.is_empty() && passed.is_empty() {
-        let addr = (Ipv4Addr::LOCALHOST, Server::DEFAULT_PORT).into();
-        configs.push(ListenerConfig::new(ListenerUrl::tcp(addr)));
+        configs.push(ListenerConfig::new(ListenerUrl::tcp(default_addr())));
     }
     let open = |(config, socket)| Bound::open(&config, socket).map(|bound| (config, bound));
     deal_out(configs, passed)?.into_iter().map(open).collect()
@@ -327,6 +335,10 @@ pub struct ServerHandle {
     watch: Arc<Watch>,
     threads: Mutex<Threads>,
     ended: Arc<Ended>,
+    /// Held while something of it is given another configuration.
+    reloading: Mutex<()>,
+    /// Calls of plugins' code for the operator.
+    pub(crate) calls: Arc<Calls>,
 }
 
 /// The workers' threads, and what has become of them.

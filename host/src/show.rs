@@ -21,6 +21,7 @@ pub(crate) fn text(request: &Request, result: &Value) -> String {
         Request::Resume(_) => instances(result, "asked again are"),
         Request::Swap(_) | Request::Promote(_) | Request::Rollback(_) => swapped(request, result),
         Request::Metrics => metrics(result),
+        Request::Reload => reloaded(result),
         Request::Version => format!("{result:#}\n"),
     }
 }
@@ -140,6 +141,24 @@ fn role(instance: &Value) -> String {
         let _ = write!(text, " ({})", details.join(", "));
     }
     text
+}
+
+/// What a reload has done, a line for each key.
+fn reloaded(result: &Value) -> String {
+    let mut text = String::new();
+    for change in list(result, "changed").chain(list(result, "restart")) {
+        let (key, from, to) = (word(&change["key"]), word(&change["from"]), word(&change["to"]));
+        let _ = match (&*from, &*to) {
+            ("", "") => write!(text, "{key}: another one"),
+            _ => write!(text, "{key}: {to} (was {from})"),
+        };
+        let _ = match word(&change["counts"]).as_str() {
+            "restart" => writeln!(text, " NOT BEFORE A RESTART"),
+            "at once" => writeln!(text),
+            counts => writeln!(text, ", {counts}"),
+        };
+    }
+    if text.is_empty() { "nothing has changed\n".to_owned() } else { text }
 }
 
 fn metrics(result: &Value) -> String {

@@ -40,6 +40,9 @@ use protocol::{Answer, Refusal, Request};
 use serve::Serving;
 use socket::Socket;
 
+pub(crate) use operations::configure;
+pub(crate) use supervised::Calls;
+
 pub use client::ask;
 pub use error::ControlError;
 pub use place::Place;
@@ -84,12 +87,30 @@ impl Control {
     /// # Errors
     /// The operating system refuses a thread.
     pub fn serve(self, server: &Arc<ServerHandle>) -> Result<Served, Error> {
+        self.serve_with(server, || {
+            let reason = "this server is part of another program, which has not said where its configuration is";
+            Err(Refusal::new("config", reason))
+        })
+    }
+
+    /// The same; `reload` carries out [`Request::Reload`]: where a configuration comes from is the program's business.
+    ///
+    /// # Errors
+    /// The operating system refuses a thread.
+    pub fn serve_with(
+        self,
+        server: &Arc<ServerHandle>,
+        reload: impl Fn() -> Answer + Send + Sync + 'static,
+    ) -> Result<Served, Error> {
         let Some(socket) = self.0 else { return Ok(Served(None)) };
-        let (server, calls) = (Arc::downgrade(server), Arc::default());
+        let server = Arc::downgrade(server);
         let operator = move |request: Request| -> Answer {
             let ending = || Refusal::new("host", "the server is ending");
             let server = server.upgrade().ok_or_else(ending)?;
-            operations::carry_out(&server, &calls, request)
+            match request {
+                Request::Reload => reload(),
+                request => operations::carry_out(&server, request),
+            }
         };
         let started = Serving::start(socket, Arc::new(operator));
         let serving = started.map_err(|source| Error::System { what: "start the control thread", source })?;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::protocol::{self, Answer, Refusal, Request};
-use super::supervised::{Call, Calls};
+use super::supervised::Call;
+use crate::listener::{ListenerConfig, ListenerUrl};
 use crate::plugin::{Callback, MetricSample, MetricValue, Plugin, Unable};
 use crate::server::ServerHandle;
 use crate::swap::{Role, SwapError, SwapReport, SwapRequest};
@@ -18,12 +19,12 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 const CONFIG_TIMEOUT: Duration = SwapRequest::READY_WITHIN;
 
 /// Carries out a request, on the thread of whoever asks.
-pub(super) fn carry_out(server: &ServerHandle, calls: &Arc<Calls>, request: Request) -> Answer {
+pub(super) fn carry_out(server: &ServerHandle, request: Request) -> Answer {
     match request {
         Request::Version => Ok(json!({
             "host": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
-            "listeners": server.local_addrs().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "listeners": server.local_urls().iter().map(shown).collect::<Vec<_>>(),
         })),
         Request::Swap(swap) => {
             let done = server.swap(&swap_request(swap))?;
@@ -36,11 +37,18 @@ pub(super) fn carry_out(server: &ServerHandle, calls: &Arc<Calls>, request: Requ
         Request::Promote(name) => Ok(report(&server.promote(name.as_deref())?)),
         Request::Rollback(name) => Ok(report(&server.rollback(name.as_deref())?)),
         Request::Plugins => Ok(server.status().to_json()),
-        Request::Configure { plugin, config } => configure(server, calls, &plugin, &config),
-        Request::Health(name) => health(server, calls, name.as_deref()),
+        Request::Configure { plugin, config } => configure(server, &plugin, &config),
+        Request::Health(name) => health(server, name.as_deref()),
         Request::Resume(name) => resume(server, &name),
+        // Whoever serves has carried it out.
+        Request::Reload => Err(Refusal::new("config", "there is no configuration to be read")),
         Request::Metrics => Ok(json!({"metrics": server.metrics().iter().map(metric).collect::<Vec<_>>()})),
     }
+}
+
+/// A listener, as the log names it.
+fn shown(url: &ListenerUrl) -> String {
+    ListenerConfig::new(url.clone()).name()
 }
 
 fn metric(sample: &MetricSample) -> Value {
@@ -113,7 +121,7 @@ fn instances(server: &ServerHandle, name: Option<&str>) -> Result<Vec<(Role, Arc
 }
 
 /// Gives a plugin another configuration: the instance that decides first. If that one refuses, no other is asked.
-fn configure(server: &ServerHandle, calls: &Arc<Calls>, name: &str, config: &str) -> Answer {
+pub(crate) fn configure(server: &ServerHandle, name: &str, config: &str) -> Answer {
     let refuse = |step, reason| Refusal { plugin: Some(name.to_owned()), ..Refusal::new(step, reason) };
     if let Err(error) = serde_json::from_str::<Value>(config) {
         return Err(refuse("config", format!("the configuration is not JSON: {error}")));
@@ -130,7 +138,7 @@ fn configure(server: &ServerHandle, calls: &Arc<Calls>, name: &str, config: &str
             return Err(refuse("config", with_taken(reason, &taken)));
         }
         let text = config.to_owned();
-        let call = calls.begin(&plugin, Callback::Config, deadline, move |plugin| plugin.configure(&text))?;
+        let call = server.calls.begin(&plugin, Callback::Config, deadline, move |plugin| plugin.configure(&text))?;
         match call.wait(deadline, CONFIG_TIMEOUT)? {
             Ok(()) => {
                 tracing::info!(plugin = name, generation = plugin.generation(), "a plugin has another configuration");
@@ -175,11 +183,11 @@ fn described((role, plugin): (Role, Arc<Plugin>)) -> Value {
 type HealthCall = Result<Call<Result<String, Unable>>, Refusal>;
 
 /// Asks instances how they are, all at the same time.
-fn health(server: &ServerHandle, calls: &Arc<Calls>, name: Option<&str>) -> Answer {
+fn health(server: &ServerHandle, name: Option<&str>) -> Answer {
     let deadline = Instant::now() + HEALTH_TIMEOUT;
     let begin = |plugin: &Arc<Plugin>| {
         let implements = plugin.callbacks().contains(Callback::Health);
-        implements.then(|| calls.begin(plugin, Callback::Health, deadline, Plugin::health))
+        implements.then(|| server.calls.begin(plugin, Callback::Health, deadline, Plugin::health))
     };
     let asked: Vec<_> = instances(server, name)?
         .into_iter()

@@ -17,6 +17,7 @@
 //! | `configure` | `plugin`, `config` (JSON as a string) | `plugin`, and `instances` that have taken it |
 //! | `health` | optional: `plugin` | `plugins`: of each instance `plugin`, `role`, `version`, `generation`, `ok`, `text` (`null`: it does not say), `quarantined` (then it is not `ok`, whatever it says) |
 //! | `resume` | `plugin` | `plugin`, and `instances` that are asked again |
+//! | `reload` | | `changed` and `restart`: of each `key`, `from`, `to`, `counts`; and `summary`, a sentence |
 //! | `metrics` | | `metrics`: of each `plugin`, `name`, `kind`, `help`, and `value`, or of a histogram `count`, `sum`, `buckets` (upper bound `le`, null for none, and `count`) |
 //!
 //! A request that cannot be understood is answered with an error of the step `request`, and the connection stays open; one
@@ -62,6 +63,8 @@ pub enum Request {
     Health(Option<String>),
     /// A plugin that is in quarantine is asked again.
     Resume(String),
+    /// The configuration is read anew, and heeded as far as that is possible without a restart.
+    Reload,
     /// The counters, gauges and histograms of the plugins.
     Metrics,
 }
@@ -97,7 +100,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn new(step: &str, reason: impl Into<String>) -> Self {
+    /// About no plugin.
+    pub fn new(step: &str, reason: impl Into<String>) -> Self {
         Self { step: step.to_owned(), plugin: None, reason: reason.into() }
     }
 
@@ -115,8 +119,8 @@ impl Refusal {
 /// What the host says.
 pub type Answer<T = Value> = Result<T, Refusal>;
 
-const COMMANDS: [&str; 9] =
-    ["version", "swap", "promote", "rollback", "plugins", "configure", "health", "resume", "metrics"];
+const COMMANDS: [&str; 10] =
+    ["version", "swap", "promote", "rollback", "plugins", "configure", "health", "resume", "reload", "metrics"];
 
 impl Request {
     /// Its name.
@@ -131,6 +135,7 @@ impl Request {
             Self::Configure { .. } => "configure",
             Self::Health(_) => "health",
             Self::Resume(_) => "resume",
+            Self::Reload => "reload",
             Self::Metrics => "metrics",
         }
     }
@@ -145,7 +150,7 @@ impl Request {
             }
         };
         match self {
-            Self::Version | Self::Plugins | Self::Metrics => {}
+            Self::Version | Self::Plugins | Self::Reload | Self::Metrics => {}
             Self::Promote(plugin) | Self::Rollback(plugin) | Self::Health(plugin) => put("plugin", json!(plugin)),
             Self::Resume(plugin) => put("plugin", json!(plugin)),
             Self::Configure { plugin, config } => {
@@ -195,6 +200,7 @@ impl Request {
         let request = match &*command {
             "version" => Self::Version,
             "plugins" => Self::Plugins,
+            "reload" => Self::Reload,
             "metrics" => Self::Metrics,
             "promote" => Self::Promote(fields.text("plugin")?),
             "rollback" => Self::Rollback(fields.text("plugin")?),
@@ -353,6 +359,7 @@ mod tests {
             Request::Version,
             Request::Plugins,
             Request::Metrics,
+            Request::Reload,
             Request::Promote(None),
             Request::Promote(named()),
             Request::Rollback(None),

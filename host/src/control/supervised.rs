@@ -9,7 +9,7 @@ use crate::plugin::{Callback, Plugin};
 
 /// The calls that have not returned.
 #[derive(Debug, Default)]
-pub(super) struct Calls {
+pub(crate) struct Calls {
     running: Mutex<Vec<Running>>,
     returned: Condvar,
 }

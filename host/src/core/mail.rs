@@ -11,6 +11,7 @@ use super::poll::Poll;
 use super::query::Query;
 use crate::clock::Millis;
 use crate::codec::SubscribeOptions;
+use crate::limits::Limits;
 use crate::message::{Message, MessageParts, Source};
 use crate::plugin::Answered;
 use crate::router::SessionKey;
@@ -67,6 +68,8 @@ pub enum Mail {
         /// What it says.
         answered: Box<Answered>,
     },
+    /// Other bounds hold from now on.
+    Limits(Arc<Limits>),
     /// Leave: tell all clients, close, and end the worker.
     Stop,
 }
@@ -140,7 +143,7 @@ impl Mail {
                 Self::Answer { answered, .. } => answered.bytes(),
                 Self::Query(query) => query.bytes(),
                 Self::Subscribe(subscribe) => subscribe.filter.len(),
-                Self::CancelTimer { .. } | Self::Reauthorise { .. } | Self::Plan | Self::Stop => 0,
+                Self::CancelTimer { .. } | Self::Reauthorise { .. } | Self::Plan | Self::Limits(_) | Self::Stop => 0,
             }
     }
 

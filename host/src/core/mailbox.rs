@@ -93,7 +93,9 @@ impl Mailbox {
         if self.is_closed.load(Ordering::Relaxed) {
             return Err(Refused { mail, closed: true });
         }
-        if waiting.mail_bytes + bytes > REQUEST_BYTES_MAX && !matches!(mail, Mail::Stop | Mail::Answer { .. }) {
+        if waiting.mail_bytes + bytes > REQUEST_BYTES_MAX
+            && !matches!(mail, Mail::Stop | Mail::Limits(_) | Mail::Answer { .. })
+        {
             return Err(Refused { mail, closed: false });
         }
         self.is_last.fetch_or(matches!(mail, Mail::Stop), Ordering::Relaxed);

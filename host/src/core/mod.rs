@@ -124,11 +124,11 @@ pub struct Shared {
     /// as many.
     pub counters: Arc<[Counters]>,
     /// Workers that hold as much as they may: one bit for each. Written when one becomes full or ceases to be.
-    full_workers: AtomicU64,
+    full_workers: Arc<AtomicU64>,
     /// Whether PUBLISH packets are looked at for more than the protocol's own rules.
     checks_publish: bool,
     /// Network Connections open in all workers.
-    admission: Admission,
+    admission: Arc<Admission>,
     /// What makes the Client Identifiers that the server assigns unguessable, even for who was assigned one: otherwise a
     /// session could be waiting under the next one [MQTT-3.2.2-16].
     assigned_keys: std::hash::RandomState,
@@ -150,14 +150,30 @@ impl Shared {
             interest: Arc::new(Interest::new(workers)),
             retained: Arc::new(Retained::new(limits.retained_messages_max, limits.retained_bytes_max)),
             counters: (0..2 * workers).map(|_| Counters::default()).collect(),
-            full_workers: AtomicU64::new(0),
-            checks_publish: limits.has_client_rates() || limits.check_payload_format || !limits.retain_available,
-            admission: Admission::default(),
+            full_workers: Arc::default(),
+            checks_publish: checks_publish(&limits),
+            admission: Arc::default(),
             // The standard library's hasher takes its keys from the operating system's random numbers.
             assigned_keys: std::hash::RandomState::new(),
             limits,
             chain,
             mailboxes,
+        }
+    }
+
+    /// The same state with other bounds. Those of retained messages stay as they are.
+    fn with_limits(&self, limits: &Limits) -> Self {
+        Self {
+            limits: limits.clone(),
+            chain: self.chain.clone(),
+            interest: Arc::clone(&self.interest),
+            retained: Arc::clone(&self.retained),
+            mailboxes: self.mailboxes.clone(),
+            counters: Arc::clone(&self.counters),
+            full_workers: Arc::clone(&self.full_workers),
+            checks_publish: checks_publish(limits),
+            admission: Arc::clone(&self.admission),
+            assigned_keys: self.assigned_keys.clone(),
         }
     }
 
@@ -179,6 +195,10 @@ impl Shared {
         let name = self.limits.server_reference.as_deref()?;
         Some(PropertiesBuf::default().with(Property::ServerReference(name)))
     }
+}
+
+fn checks_publish(limits: &Limits) -> bool {
+    limits.has_client_rates() || limits.check_payload_format || !limits.retain_available
 }
 
 /// The worker that owns a name: a session by its Client Identifier, a plugin's publishes by their topic.
@@ -408,6 +428,13 @@ impl Core {
         self.arm_connection(slot, until);
         self.counters().connections_accepted.add(1);
         Some(slot)
+    }
+
+    /// Goes on with other bounds. What is beyond them already stays, and nothing is added to it.
+    fn set_limits(&mut self, limits: &Limits) {
+        self.shared = Arc::new(self.shared.with_limits(limits));
+        self.free_bytes = outbound::free_bytes(limits.outbound_bytes_max);
+        self.chooser = Chooser::new(limits.shared_strategy, self.worker);
     }
 
     fn insert_connection(&mut self, connection: Connection) -> u32 {

@@ -51,6 +51,7 @@ impl Core {
             Mail::Reauthorise { target, poll } => self.begin_to_reauthorise(&target, poll),
             Mail::Plan => {} // It has woken the worker, which looks by itself.
             Mail::Answer { connection, ticket, answered } => self.on_answer(connection, ticket, answered),
+            Mail::Limits(limits) => self.set_limits(&limits),
             Mail::Stop => self.shutdown(self.now),
         }
     }

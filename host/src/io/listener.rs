@@ -197,6 +197,11 @@ impl Listener {
         self.url().scheme == Scheme::Quic
     }
 
+    /// Whether it is a clone of that one.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Whether they come through the anteroom.
     pub(crate) fn has_guests(&self) -> bool {
         !self.is_direct() && !self.is_quic()

@@ -106,6 +106,11 @@ impl ListenerUrl {
         }
     }
 
+    /// Whether both cannot be had at once: QUIC has ports of its own.
+    pub(crate) fn is_at_place_of(&self, other: &Self) -> bool {
+        self.place == other.place && (self.scheme == Scheme::Quic) == (other.scheme == Scheme::Quic)
+    }
+
     /// Whether nobody but this machine reaches it.
     #[must_use]
     pub fn is_local(&self) -> bool {

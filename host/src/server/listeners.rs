@@ -21,9 +21,10 @@ pub(super) struct Live {
 }
 
 /// One of them, with the settings that it has.
-struct Open {
-    config: ListenerConfig,
-    listener: Listener,
+#[derive(Clone)]
+pub(super) struct Open {
+    pub(super) config: ListenerConfig,
+    pub(super) listener: Listener,
 }
 
 /// What has become of a server's listeners when it was given other ones.
@@ -60,6 +61,14 @@ impl Live {
         self.urls().into_iter().map(|url| ListenerConfig::new(url).name()).collect()
     }
 
+    pub(super) fn opened(&self) -> Vec<Open> {
+        lock(&self.list).clone()
+    }
+
+    pub(super) fn replace(&self, opened: Vec<Open>) {
+        *lock(&self.list) = opened;
+    }
+
     pub(super) fn listeners(&self) -> Vec<Listener> {
         lock(&self.list).iter().map(|open| open.listener.clone()).collect()
     }
@@ -83,6 +92,7 @@ impl ServerHandle {
     /// # Errors
     /// As for [`Builder::start`](crate::Builder::start). Nothing has changed then.
     pub fn set_listeners(&self, configs: Vec<ListenerConfig>) -> Result<ListenerChanges, Error> {
+        let _one_at_a_time = lock(&self.reloading);
         let mut changes = ListenerChanges::default();
         let mut list = lock(&self.listeners.list);
         let Some(chain) = lock(&self.threads).chain.clone() else {

@@ -1,7 +1,10 @@
 //! Bounds on what a peer may use, and what happens to one that does not keep up.
 
+use std::sync::Arc;
+
 use super::net::{connect_packet, split};
 use super::*;
+use crate::core::mail::Mail;
 
 /// QoS 0 is dropped and counted for a client that does not read; QoS 1 and 2 wait in its session.
 #[test]
@@ -228,5 +231,38 @@ fn connection_lost_within_a_packet() {
         net.read(client, 3);
         net.lose(client);
         net.durable(V5, "c", &format!("{CONNACK_RESUMED} | 3A: <t> 0001 {{}} 'x'"));
+    });
+}
+
+/// Another set of bounds comes by mail, and holds for who is there: what is beyond it stays, and nothing is added to it.
+#[test]
+fn bounds_change_while_clients_are_connected() {
+    scenario_with(&Setup::limits(|limits| limits.subscriptions_max = 2), |net| {
+        let (from, client) = (net.v5("from"), net.v5("c"));
+        net.send(client, "82: 0001 {} <a> 00 <b> 00 <c> 00");
+        net.expect(client, "90: 0001 {} 00 00 97");
+        let mut limits = net.shared.limits.clone();
+        limits.subscriptions_max = 1;
+        limits.check_payload_format = true;
+        limits.topic_levels_max = 2;
+        let limits = Arc::new(limits);
+        for worker in 0..net.workers() {
+            assert!(net.shared.mailboxes.post(worker, Mail::Limits(Arc::clone(&limits))));
+        }
+        net.settle();
+        // Both subscriptions are there, and there is no room for another one.
+        net.send(from, "30: <a> {} '1' | 30: <b> {} '2'");
+        net.expect(client, "30: <a> {} '1' | 30: <b> {} '2'");
+        net.send(client, "82: 0002 {} <d> 00");
+        net.expect(client, "90: 0002 {} 97");
+        net.send(client, "A2: 0003 {} <b>");
+        net.expect(client, "B0: 0003 {} 00");
+        net.send(client, "82: 0004 {} <d> 00");
+        net.expect(client, "90: 0004 {} 97");
+        // What publishers are looked at for has changed as well.
+        net.send(from, "32: <a> 0001 {01 01} FF");
+        net.expect(from, "40: 0001 99");
+        net.send(from, "32: <a/b/c> 0002 {} 'x'");
+        net.expect(from, "40: 0002 90");
     });
 }

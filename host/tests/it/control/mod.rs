@@ -1,6 +1,7 @@
 //! The control socket and its commands, with the real program on both sides.
 
 mod plugins;
+mod reload;
 mod socket;
 mod swap;
 

@@ -1,0 +1,335 @@
+//! Another configuration for a server that runs: all of it is validated first, then what can change is changed, and what
+//! cannot is told.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::listeners::Open;
+use super::{ServerHandle, lock};
+use crate::config::{Config, LOG_KEYS, PluginConfig, SERVER_KEYS};
+use crate::control::configure;
+use crate::control::protocol::Refusal;
+use crate::core::mail::Mail;
+use crate::io::listener::{Bound, Listener};
+use crate::limits::{Reload, SETTINGS, Setting};
+use crate::listener::{Common, LISTENER_KEYS, ListenerConfig, ListenerUrl, Scheme};
+use crate::plugin::{Callback, Chain, Plugin};
+use crate::swap::SwapRequest;
+
+/// What a reload has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReloadReport {
+    /// What is different from now on.
+    pub changed: Vec<Change>,
+    /// What the configuration says differently, and the server does not heed until it is started anew.
+    pub restart: Vec<Change>,
+}
+
+/// A difference between what a server goes by and what its configuration says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change {
+    /// The key, with its table: `limits.idle_max`.
+    pub key: String,
+    /// What it was, and what it is to be. Empty where that is not told, as it may be a secret.
+    pub from: String,
+    /// See `from`.
+    pub to: String,
+    /// When it counts.
+    pub counts: Reload,
+}
+
+impl ReloadReport {
+    fn add(&mut self, key: String, (from, to): (String, String), counts: Reload) {
+        let list = if counts == Reload::Restart { &mut self.restart } else { &mut self.changed };
+        list.push(Change { key, from, to, counts });
+    }
+
+    /// Takes over what may change of a table; notes that, and what may not.
+    fn take_over<T>(&mut self, table: &str, settings: &[Setting<T>], ours: &mut T, wanted: &T) {
+        for setting in settings {
+            if setting.get(ours) == setting.get(wanted) {
+                continue;
+            }
+            let text = |all: &T| Some(setting.show(all)).filter(|text| !text.is_empty());
+            let text = |all: &T| text(all).unwrap_or_else(|| setting.unset.to_owned());
+            self.add(format!("{table}{}", setting.name), (text(ours), text(wanted)), setting.reload);
+            if setting.reload != Reload::Restart {
+                setting.apply(ours, &setting.get(wanted));
+            }
+        }
+    }
+
+    /// The report as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let change = |Change { key, from, to, counts }: &Change| json!({"key": key, "from": from, "to": to, "counts": counts.name()});
+        let list = |changes: &[Change]| changes.iter().map(change).collect::<Value>();
+        json!({"changed": list(&self.changed), "restart": list(&self.restart), "summary": self.to_string()})
+    }
+}
+
+impl fmt::Display for ReloadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.changed.is_empty() && self.restart.is_empty() {
+            return f.write_str("nothing has changed");
+        }
+        let keys = |changes: &[Change]| changes.iter().map(|one| one.key.as_str()).collect::<Vec<_>>().join(", ");
+        if !self.changed.is_empty() {
+            write!(f, "changed: {}", keys(&self.changed))?;
+        }
+        if !self.restart.is_empty() {
+            let separator = if self.changed.is_empty() { "" } else { "; " };
+            write!(f, "{separator}only after a restart: {}", keys(&self.restart))?;
+        }
+        Ok(())
+    }
+}
+
+/// What is to be done with a plugin.
+enum PluginStep {
+    Configure { name: String, from: String, to: String },
+    Swap(Box<SwapRequest>),
+}
+
+impl ServerHandle {
+    /// Goes on with another configuration. `current` is the one that the server goes by; what is returned is the one that it
+    /// goes by from then on. What the configuration says of the log is for the caller to heed.
+    ///
+    /// Listeners that are new are opened, those that are not there any more are closed, and their connections stay. What
+    /// holds for new connections holds from then on. Plugins get their configurations, or are swapped where their file has
+    /// changed; this waits for their code.
+    ///
+    /// # Errors
+    /// Something is wrong, or a plugin refuses. Nothing has changed then: plugins that had agreed before have been given back
+    /// what they had.
+    pub fn reload(&self, current: &Config, wanted: &Config) -> Result<(Config, ReloadReport), Refusal> {
+        let _one_at_a_time = lock(&self.reloading);
+        let (mut next, mut report) = (current.clone(), ReloadReport::default());
+        report.take_over("", SERVER_KEYS, &mut next.server, &wanted.server);
+        report.take_over("log.", LOG_KEYS, &mut next.log, &wanted.log);
+        report.take_over("limits.", SETTINGS, &mut next.limits, &wanted.limits);
+        // Bounds that fit together may not fit to one that has to stay.
+        next.limits.check().map_err(|error| Refusal::new("config", error.to_string()))?;
+        let chain = lock(&self.threads).chain.clone();
+        let chain = chain.ok_or_else(|| Refusal::new("host", "the server is ending"))?;
+        let opened = self.wanted_listeners(&next, current, wanted, &chain, &mut report)?;
+        let steps = plugin_steps(&chain, &mut next.plugins, &wanted.plugins, &mut report);
+        self.change_plugins(steps)?;
+        let before = self.listeners.places();
+        let limits = Arc::new(next.limits.clone());
+        for worker in 0..self.mailboxes.workers() {
+            // It fails where the worker has ended.
+            let _ = self.mailboxes.post(worker, Mail::Limits(Arc::clone(&limits)));
+        }
+        // Files may have changed whose names have not.
+        for error in self.use_listeners(opened).into_iter().filter_map(Result::err) {
+            tracing::error!("certificates from before go on being used: {error}");
+        }
+        self.announce_changes(&before);
+        next.listeners.clone_from(&wanted.listeners);
+        next.said.clone_from(&wanted.said);
+        Ok((next, report))
+    }
+
+    /// Has these listeners from now on. Those that are as they were read their certificates anew.
+    fn use_listeners(&self, opened: Vec<Open>) -> Vec<Result<(), crate::Error>> {
+        let before = self.listeners.listeners();
+        self.listeners.replace(opened);
+        let is_old = |listener: &Listener| before.iter().any(|old| old.is_same(listener));
+        let listeners = self.listeners.listeners();
+        let mut done: Vec<_> =
+            listeners.iter().filter(|one| is_old(one)).filter_map(|listener| listener.reload(false)).collect();
+        done.push(self.publish_listeners());
+        done
+    }
+
+    fn announce_changes(&self, before: &[String]) {
+        let now = self.listeners.places();
+        for name in now.iter().filter(|name| !before.contains(name)) {
+            tracing::info!(server = self.name, "listening on {name}");
+        }
+        for name in before.iter().filter(|name| !now.contains(name)) {
+            tracing::info!(server = self.name, "no longer listening on {name}");
+        }
+    }
+
+    /// The listeners as they are to be, all of which can be had.
+    fn wanted_listeners(
+        &self,
+        next: &Config,
+        current: &Config,
+        wanted: &Config,
+        chain: &Chain,
+        report: &mut ReloadReport,
+    ) -> Result<Vec<Open>, Refusal> {
+        let mut old = self.listeners.opened();
+        let wanted = match (current.listeners.is_empty(), wanted.listeners.is_empty()) {
+            // Those that it has by default, or that were passed to it.
+            (true, true) => old.iter().map(|open| open.config.clone()).collect(),
+            (false, true) => vec![ListenerConfig::new(ListenerUrl::tcp(super::default_addr()))],
+            (_, false) => wanted.listeners.clone(),
+        };
+        let allow_anonymous = next.server.allow_anonymous;
+        let common = Common { limits: &next.limits, allow_anonymous, chain };
+        let is_same_for_all =
+            current.limits == next.limits && current.server.allow_anonymous == next.server.allow_anonymous;
+        let refused = |error: crate::Error| Refusal::new("listener", error.to_string());
+        let mut all = Vec::with_capacity(wanted.len());
+        for wanted in wanted {
+            let known = old.iter().position(|open| open.config.url.is_at_place_of(&wanted.url));
+            let known = known.map(|at| old.remove(at));
+            if wanted.url.scheme == Scheme::Quic {
+                all.extend(keep_quic(known, Some(&wanted), report));
+                continue;
+            }
+            let (config, bound) = match known {
+                Some(mut open) => {
+                    let (before, table) = (open.config.clone(), format!("listener {}: ", open.config.name()));
+                    report.take_over(&table, LISTENER_KEYS, &mut open.config, &wanted);
+                    // Also where nothing is different: what its files contain is validated now.
+                    let bound = Bound::again(&open.listener, &open.config).map_err(refused)?;
+                    if is_same_for_all && open.config == before {
+                        all.push(open);
+                        continue;
+                    }
+                    (open.config, bound)
+                }
+                None => {
+                    let bound = Bound::open(&wanted, None).map_err(refused)?;
+                    let change = ("none".to_owned(), bound.url().to_string());
+                    report.add(format!("listener {}", wanted.name()), change, Reload::AtOnce);
+                    (wanted, bound)
+                }
+            };
+            let profile = config.profile(bound.url(), common).map_err(refused)?;
+            all.push(Open { config, listener: bound.with(profile) });
+        }
+        for open in old {
+            if open.listener.is_quic() {
+                all.extend(keep_quic(Some(open), None, report));
+                continue;
+            }
+            let change = (open.listener.url().to_string(), "none".to_owned());
+            report.add(format!("listener {}", open.config.name()), change, Reload::AtOnce);
+        }
+        Ok(all)
+    }
+
+    /// Does one step after the other; what has been done is taken back if one fails.
+    fn change_plugins(&self, steps: Vec<PluginStep>) -> Result<(), Refusal> {
+        let mut done: Vec<PluginStep> = Vec::new();
+        for step in steps {
+            if let Err(refusal) = self.change_plugin(&step) {
+                for step in done.into_iter().rev() {
+                    self.take_back(step);
+                }
+                return Err(refusal);
+            }
+            done.push(step);
+        }
+        Ok(())
+    }
+
+    fn change_plugin(&self, step: &PluginStep) -> Result<(), Refusal> {
+        match step {
+            PluginStep::Configure { name, to, .. } => configure(self, name, to).map(drop),
+            PluginStep::Swap(request) => {
+                let report = self.swap(request)?;
+                if report.is_rolled_back {
+                    let refusal = Refusal::new("probation", report.to_string());
+                    return Err(Refusal { plugin: Some(report.name), ..refusal });
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn take_back(&self, step: PluginStep) {
+        let taken_back = match &step {
+            PluginStep::Configure { name, from, .. } => configure(self, name, from).map(drop),
+            PluginStep::Swap(request) => self.rollback(request.name.as_deref()).map(drop).map_err(Refusal::from),
+        };
+        if let Err(Refusal { plugin, reason, .. }) = taken_back {
+            tracing::error!(plugin, "what a reload has changed could not be taken back: {reason}");
+        }
+    }
+}
+
+/// A listener for QUIC, which has a thread of its own, stays as it is until a restart.
+fn keep_quic(open: Option<Open>, wanted: Option<&ListenerConfig>, report: &mut ReloadReport) -> Option<Open> {
+    let text = |config: Option<&ListenerConfig>| config.map_or("none".to_owned(), |config| config.url.to_string());
+    let ours = open.as_ref().map(|open| &open.config);
+    if ours != wanted
+        && let Some(config) = wanted.or(ours)
+    {
+        report.add(format!("listener {}", config.name()), (text(ours), text(wanted)), Reload::Restart);
+    }
+    open
+}
+
+/// What is to be done so that the plugins are as they are wanted; `ours` becomes that, but for what needs a restart.
+fn plugin_steps(
+    chain: &Chain,
+    ours: &mut [PluginConfig],
+    wanted: &[PluginConfig],
+    report: &mut ReloadReport,
+) -> Vec<PluginStep> {
+    let paths = |plugins: &[PluginConfig]| {
+        let paths: Vec<_> = plugins.iter().map(|plugin| plugin.path.display().to_string()).collect();
+        if paths.is_empty() { "none".to_owned() } else { paths.join(" ") }
+    };
+    let running = chain.plugins();
+    let has_moved = |(at, plugin): (usize, &PluginConfig)| {
+        ours[at].path != plugin.path && ours.iter().any(|one| one.path == plugin.path)
+    };
+    let is_same_chain = ours.len() == wanted.len() && !wanted.iter().enumerate().any(has_moved);
+    if !is_same_chain {
+        report.add("plugins".to_owned(), (paths(ours), paths(wanted)), Reload::Restart);
+        return Vec::new();
+    }
+    let mut steps = Vec::new();
+    for ((plugin, ours), wanted) in running.iter().zip(ours).zip(wanted) {
+        if let Some(step) = plugin_step(plugin, ours, wanted, report) {
+            steps.push(step);
+        }
+        ours.clone_from(wanted);
+    }
+    steps
+}
+
+fn plugin_step(
+    plugin: &Plugin,
+    ours: &PluginConfig,
+    wanted: &PluginConfig,
+    report: &mut ReloadReport,
+) -> Option<PluginStep> {
+    let name = plugin.name().to_owned();
+    let origin = plugin.origin()?;
+    let is_elsewhere = ours.path != wanted.path;
+    let has_other_config = !is_same_json(&ours.config, &wanted.config);
+    if !is_elsewhere && !origin.has_changed() {
+        if !has_other_config {
+            return None;
+        }
+        report.add(format!("plugin {name}: config"), Default::default(), Reload::AtOnce);
+        if plugin.callbacks().contains(Callback::Config) {
+            return Some(PluginStep::Configure { name, from: ours.config.clone(), to: wanted.config.clone() });
+        }
+    } else {
+        let change = (origin.path().display().to_string(), wanted.path.display().to_string());
+        report.add(format!("plugin {name}: its library"), change, Reload::AtOnce);
+    }
+    // Where an operator has swapped it for another file meanwhile, it is that one which runs, unless another one is asked for.
+    let path = if is_elsewhere { &wanted.path } else { origin.path() };
+    let config = Some(wanted.config.clone()).filter(|_| has_other_config);
+    Some(PluginStep::Swap(Box::new(SwapRequest { name: Some(name), config, ..SwapRequest::new(path) })))
+}
+
+fn is_same_json(one: &str, other: &str) -> bool {
+    let parse = serde_json::from_str::<Value>;
+    matches!((parse(one), parse(other)), (Ok(one), Ok(other)) if one == other) || one == other
+}

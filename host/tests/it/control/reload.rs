@@ -1,0 +1,264 @@
+//! A running host reads its configuration anew.
+
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::{ask, command, path, stderr, stdout};
+use crate::certificates::{Authority, Issued, tls_open};
+use crate::harness::{Process, TempDir, eventually, library};
+use crate::mqtt::{Client, Connect, V5};
+
+/// A host with a configuration file.
+struct Configured {
+    process: Process,
+    addr: SocketAddr,
+    dir: TempDir,
+}
+
+impl Configured {
+    #[track_caller]
+    fn start(name: &str, text: &str) -> Self {
+        let dir = TempDir::new(name);
+        let file = dir.file("host.toml", text);
+        let control = dir.path().join("s");
+        let mut process = Process::start(["--config", path(&file), "--control", path(&control)]);
+        let addr = process.wait_listening();
+        Self { process, addr, dir }
+    }
+
+    #[track_caller]
+    fn reload(&self, text: &str) -> std::process::Output {
+        self.dir.file("host.toml", text);
+        command(&self.dir.path().join("s"), &["reload"])
+    }
+
+    /// Reloads another text, and gives what has changed, and what needs a restart.
+    #[track_caller]
+    fn reloaded(&self, text: &str) -> (Vec<String>, Vec<String>) {
+        self.dir.file("host.toml", text);
+        let output = command(&self.dir.path().join("s"), &["reload", "--json"]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let answer: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        let keys = |list: &str| {
+            let changes = answer["result"][list].as_array().unwrap().iter();
+            changes.map(|change| change["key"].as_str().unwrap().to_owned()).collect()
+        };
+        (keys("changed"), keys("restart"))
+    }
+
+    /// What it says of a text with which nothing changes.
+    #[track_caller]
+    fn refused(&self, text: &str) -> String {
+        let output = self.reload(text);
+        assert_eq!(output.status.code(), Some(1), "{text}: {}", stdout(&output));
+        stderr(&output)
+    }
+
+    /// Where a listener is, by the beginning of its URL in the log.
+    #[track_caller]
+    fn listening(&self, url: &str) -> SocketAddr {
+        let line = self.process.wait_log(&format!("listening on {url}"));
+        let (_, rest) = line.split_once(url).unwrap();
+        let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        ([127, 0, 0, 1], port.parse().unwrap()).into()
+    }
+}
+
+/// Whether a SUBSCRIBE for something new is granted.
+fn may_subscribe(client: &mut Client) -> bool {
+    static SERIAL: AtomicU32 = AtomicU32::new(0);
+    let filter = format!("t/{}", SERIAL.fetch_add(1, Ordering::Relaxed));
+    client.subscribe_all(&[(&filter, 0)]) == [0]
+}
+
+#[test]
+fn what_can_change_changes_and_the_rest_is_told() {
+    const LISTENER: &str = "[[listener]]\nurl = \"127.0.0.1:0\"\n";
+    for workers in [1, 3] {
+        let head = |rest: &str| format!("workers = {workers}\n{rest}{LISTENER}");
+        let host = Configured::start("reload", &head(""));
+        let mut before = Client::connect(host.addr, V5, "before");
+        assert!(may_subscribe(&mut before));
+        assert_eq!(host.reloaded(&head("")), (vec![], vec![]));
+        assert_eq!(stdout(&host.reload(&head(""))), "nothing has changed\n");
+
+        let text = format!(
+            "workers = 7\n[log]\nlevel = \"debug\"\nformat = \"json\"\n\
+             [limits]\nsubscriptions_max = 0\nkeep_alive_secs_max = 30\nreceive_maximum = 3\n{LISTENER}"
+        );
+        let changed = ["log.level", "limits.keep_alive_secs_max", "limits.subscriptions_max"];
+        let restart = ["workers", "log.format", "limits.receive_maximum"];
+        let report = host.reloaded(&text);
+        assert_eq!(report, (changed.map(str::to_owned).to_vec(), restart.map(str::to_owned).to_vec()));
+        host.process
+            .wait_log("reloaded: changed: log.level, limits.keep_alive_secs_max, limits.subscriptions_max; only");
+        // Who is connected sees a bound that counts at once, and who comes what is granted to who comes.
+        eventually("no worker grants subscriptions", || !may_subscribe(&mut before));
+        eventually("Server Keep Alive is 30, and nothing is granted", || {
+            let mut after = Client::open(host.addr, V5);
+            after.send(Connect::new(V5, "after").bytes());
+            let connack = after.expect_type(2);
+            connack.windows(3).any(|bytes| bytes == [0x13, 0, 30]) && !may_subscribe(&mut after)
+        });
+        // What needs a restart is told as long as it is so, and what is as it was again has changed back.
+        let shown = stdout(&host.reload(&head("[limits]\nreceive_maximum = 3\n")));
+        assert!(shown.contains("limits.receive_maximum: 3 (was 1024) NOT BEFORE A RESTART\n"), "{shown}");
+        assert!(shown.contains("limits.subscriptions_max: 100000 (was 0)\n"), "{shown}");
+        assert!(shown.contains("limits.keep_alive_secs_max: 0s (was 30s), for new connections\n"), "{shown}");
+        eventually("they are granted again", || may_subscribe(&mut before));
+        host.process.stop();
+    }
+}
+
+#[test]
+fn listeners_come_and_go_and_clients_stay() {
+    for workers in [1, 3] {
+        let dir = TempDir::new("reload-sockets");
+        let socket = dir.path().join("mqtt.sock");
+        let head = format!("workers = {workers}\n");
+        let plain = "[[listener]]\nurl = \"127.0.0.1:0\"\n".to_owned();
+        let unix = format!("[[listener]]\nurl = \"unix:{}\"\n", socket.display());
+        let host = Configured::start("reload-listeners", &format!("{head}{plain}"));
+        let mut first = Client::connect(host.addr, V5, "first");
+        // Threads for what comes before MQTT were not needed until now.
+        let (changed, _) = host.reloaded(&format!("{head}{plain}{unix}"));
+        assert_eq!(changed, [format!("listener unix:{}", socket.display())]);
+        let mut second = Client::over(UnixStream::connect(&socket).unwrap(), V5).connected("second");
+        let name = "name = \"front\"\n";
+        assert_eq!(host.reloaded(&format!("{head}{unix}{plain}{name}")).0, ["listener 127.0.0.1:0: name"]);
+        Client::connect(host.addr, V5, "third").disconnect();
+        // The other way round: the one for TCP goes, and both clients stay.
+        assert_eq!(host.reloaded(&format!("{head}{unix}")).0, ["listener front"]);
+        eventually("nobody listens any more", || TcpStream::connect(host.addr).is_err());
+        first.ping();
+        second.ping();
+        assert_eq!(host.reloaded(&format!("{head}{plain}")).0.len(), 2);
+        eventually("its name has gone", || !socket.exists());
+        second.ping();
+        first.ping();
+        host.process.stop();
+    }
+}
+
+fn tls(issued: &Issued) -> String {
+    let [certificate, key] = [&issued.certificate, &issued.private_key].map(|file| path(file).to_owned());
+    format!("[[listener]]\nurl = \"tls://127.0.0.1:0\"\ncertificate = {certificate:?}\nprivate_key = {key:?}\n")
+}
+
+#[test]
+fn certificates_are_read_anew_and_nobody_is_dropped() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let (issued, renewed) = (old.server(&["localhost"]), new.server(&["localhost"]));
+    let text = format!("workers = 1\n[[listener]]\nurl = \"127.0.0.1:0\"\n{}", tls(&issued));
+    let host = Configured::start("reload-tls", &text);
+    let addr = host.listening("tls://127.0.0.1:");
+    let mut before = tls_open(addr, old.client(), V5).connected("before");
+    std::fs::copy(&renewed.certificate, &issued.certificate).unwrap();
+    std::fs::copy(&renewed.private_key, &issued.private_key).unwrap();
+    host.process.signal(Signal::HUP);
+    host.process.wait_log("reloaded: ");
+    eventually("the new one is shown", || {
+        let mut client = tls_open(addr, new.client(), V5);
+        client.try_send(Connect::new(V5, "after").bytes()) && client.try_read().is_some()
+    });
+    before.ping();
+    // What is of no use is not taken.
+    std::fs::write(&issued.private_key, "rubbish").unwrap();
+    let said = host.refused(&text);
+    assert!(said.contains("there is no private key in"), "{said}");
+    tls_open(addr, new.client(), V5).connected("still").disconnect();
+    before.ping();
+    host.process.stop();
+}
+
+fn plugin(library: &Path, config: &str) -> String {
+    format!("[[plugin]]\npath = {library:?}\nconfig = {config}\n")
+}
+
+#[test]
+fn what_is_wrong_changes_nothing() {
+    let [operated, v1] = ["operated", "v1"].map(library);
+    let text = |limits: &str, operated_config: &str, rest: &str| {
+        let plugins = plugin(&operated, operated_config) + &plugin(&v1, "{}");
+        format!("workers = 1\n[limits]\n{limits}\n[[listener]]\nurl = \"127.0.0.1:0\"\n{rest}{plugins}")
+    };
+    let host = Configured::start("reload-wrong", &text("", "{ answer = \"a\" }", ""));
+    let mut client = Client::connect(host.addr, V5, "c");
+    client.subscribe("answer", 1);
+    let (taken, _guard) = {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        (socket.local_addr().unwrap(), socket)
+    };
+    // Each would forbid subscriptions, and has something wrong with it.
+    let none = "subscriptions_max = 0";
+    let good = "{ answer = \"b\" }";
+    let table = [
+        (text(none, good, "") + "[limits", "this is not TOML"),
+        (text("subscriptions_max = 0\nidle = 1", good, ""), ":4: there is no `idle` in [limits]"),
+        (text("subscriptions_max = 0\nidle_max = 1", good, ""), "idle_max is 1: expected a time"),
+        (
+            text("subscriptions_max = 0\nkeep_alive_secs_min = 2\nkeep_alive_secs_max = 1", good, ""),
+            "keep_alive_secs_min is 2s",
+        ),
+        (
+            text(none, good, &format!("[[listener]]\nurl = \"{taken}\"\n")),
+            "Another program (or another host) listens there",
+        ),
+        (text(none, good, "[[listener]]\nurl = \"tls://127.0.0.1:0\"\n"), "TLS needs a certificate"),
+        (text(none, good, "[[listener]]\nurl = \"127.0.0.1:0\"\nplugins = [\"x\"]\n"), "its plugin `x` is not loaded"),
+        (text(none, "{ refuse = \"not today\" }", ""), "operated: "),
+        (text(none, "{ answer = nan }", ""), "JSON has no nan"),
+        // The first plugin has agreed; the second one cannot take another configuration, nor be loaded again with it.
+        (
+            text(none, good, "") + "[[plugin]]\npath = \"x.so\"\nconfig_file = \"none.json\"\n",
+            "cannot read the config_file",
+        ),
+    ];
+    for (text, expected) in table {
+        let said = host.refused(&text);
+        assert!(said.contains(expected), "{expected}: {said}");
+        assert_eq!(ask(&mut client), "a", "{expected}");
+        assert!(may_subscribe(&mut client), "{expected}");
+    }
+    // Two have agreed before the last one refuses: they get back what they had.
+    let other = host.dir.path().join("other.so");
+    std::fs::write(&other, "rubbish").unwrap();
+    let broken = text(none, good, "").replace(path(&v1), path(&other));
+    let said = host.refused(&broken);
+    assert!(said.contains(path(&other)), "{said}");
+    assert_eq!(ask(&mut client), "a");
+    assert!(may_subscribe(&mut client));
+    host.process.stop();
+}
+
+#[test]
+fn plugins_get_their_configurations_and_their_new_files() {
+    let operated = library("operated");
+    let dir = TempDir::new("reload-plugins");
+    let versioned = dir.path().join("versioned.so");
+    std::fs::copy(library("v1"), &versioned).unwrap();
+    let text = |answer: &str| {
+        let plugins = plugin(&versioned, "{}") + &plugin(&operated, &format!("{{ answer = {answer:?}, secret = 1 }}"));
+        format!("workers = 1\n[[listener]]\nurl = \"127.0.0.1:0\"\n{plugins}")
+    };
+    let host = Configured::start("reload-plugins", &text("a"));
+    let mut client = Client::connect(host.addr, V5, "c");
+    client.subscribe("answer", 1);
+    let first = ask(&mut client);
+    assert_eq!(host.reloaded(&text("b")).0, ["plugin operated: config"]);
+    let shown = stdout(&host.reload(&text("c")));
+    assert_eq!(shown, "plugin operated: config: another one\n", "its text may be a secret");
+    std::fs::copy(library("v2"), &versioned).unwrap();
+    assert_eq!(host.reloaded(&text("c")).0, ["plugin versioned: its library"]);
+    assert_eq!(host.reloaded(&text("c")).0, [""; 0]);
+    assert_ne!(ask(&mut client), first);
+    // The chain itself stays as it is.
+    let (changed, restart) = host.reloaded(&(text("c") + &plugin(&library("recorder"), "{}")));
+    assert_eq!((changed, restart), (vec![], vec!["plugins".to_owned()]));
+    host.process.stop();
+}
