@@ -173,7 +173,9 @@ fn feed(core: &mut Core, slot: u32, bytes: &[u8]) {
     core.take_dirty(&mut dirty);
     for slot in dirty {
         let outbound = core.outbound(slot).len();
-        core.sent(slot, outbound, Millis(0));
+        if outbound > 0 {
+            core.sent(slot, outbound, Millis(0));
+        }
     }
 }
 
