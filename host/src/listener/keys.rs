@@ -1,9 +1,12 @@
 //! The keys of a `[[listener]]` in the configuration file. Each field of [`ListenerConfig`] has a row here, from which come
 //! its key, its row in `host/CONFIG.md` and its line in what `host config default` prints.
 
+use std::path::Path;
 use std::time::Duration;
 
-use super::{ListenerConfig, ListenerUrl, TcpKeepAlive, WebSocketConfig};
+use super::{
+    CertificateFiles, ClientCertificates, ListenerConfig, ListenerUrl, TcpKeepAlive, TlsVersion, WebSocketConfig,
+};
 use crate::core::peer::NameKind;
 use crate::core::{Mount, UsernameFrom};
 use crate::limits::value::Field;
@@ -101,8 +104,31 @@ keys! {
     "TLS" {
         /// The server's certificate, followed by those between it and the authority, as PEM.
         certificate: tls.certificate, Kind::Path, 0..=0, "none: `tls://`, `wss://` and `quic://` need it", NewConnections;
-        /// The private key of the first certificate in that file, as PEM.
-        private_key: tls.private_key, Kind::Path, 0..=0, "none: `tls://`, `wss://` and `quic://` need it", NewConnections;
+        /// Its private key, as PEM.
+        private_key: tls.private_key, Kind::Path, 0..=0, "the one in the file of the certificate", NewConnections;
+        /// Further certificates, for other names or with other kinds of keys, as PEM. Which one a client is shown depends on the
+        /// name that it asks for (SNI) and on the signatures that it knows; who asks for none of the names is shown the first.
+        more_certificates: (
+            |listener| Value::Texts(listener.tls.more_certificates.iter().map(|files| path_text(&files.certificate)).collect()),
+            set_more_certificates
+        ), Kind::Paths, 0..=0, "none", NewConnections;
+        /// Their private keys, in the same order. Only with more_certificates.
+        more_private_keys: (
+            |listener| {
+                let keys = listener.tls.more_certificates.iter().filter_map(|files| files.private_key.as_deref());
+                Value::Texts(keys.map(path_text).collect())
+            },
+            set_more_private_keys
+        ), Kind::Paths, 0..=0, "those in the files of the certificates", NewConnections;
+        /// Whether clients have to show a certificate: they are not asked for one, may go without, or are refused without.
+        client_certificates: tls.client_certificates, Kind::Choice(&["none", "optional", "required"]), 0..=2, "", NewConnections;
+        /// Certificates of the authorities that clients' certificates come from, as PEM.
+        client_authorities: tls.client_authorities, Kind::Paths, 0..=0, "none: client_certificates needs one", NewConnections;
+        /// Their lists of certificates that have been revoked, as PEM. Where there is one, there has to be one of each
+        /// authority, and none may be out of date: otherwise nobody is let in whose certificate it is about.
+        revocation_lists: tls.revocation_lists, Kind::Paths, 0..=0, "none: nobody is revoked", NewConnections;
+        /// The oldest version of TLS that is spoken.
+        tls_version_min: tls.version_min, Kind::Choice(&["1.2", "1.3"]), 0..=1, "", NewConnections;
     }
     "WebSocket" {
         /// Pages that may connect, by the header `Origin` that their browser sends: others could connect in the name of whoever
@@ -113,6 +139,50 @@ keys! {
         /// Whether messages are compressed (permessage-deflate) where the client offers it. It costs more than all else that is
         /// done for a message: 300 KiB for each worker, and 44 KiB for each message that is being received.
         deflate: websocket.deflate, Kind::Flag, 0..=1, "", NewConnections;
+    }
+}
+
+fn path_text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn set_more_certificates(listener: &mut ListenerConfig, value: &Value) {
+    let keys: Vec<_> = listener.tls.more_certificates.drain(..).map(|files| files.private_key).collect();
+    let keys = keys.into_iter().chain(std::iter::repeat(None));
+    let files = value.texts().iter().zip(keys).map(|(certificate, key)| CertificateFiles::new(certificate, key));
+    listener.tls.more_certificates = files.collect();
+}
+
+/// After the certificates. A key that is too many stands for a certificate that is not there, which is told when it is read.
+fn set_more_private_keys(listener: &mut ListenerConfig, value: &Value) {
+    let all = &mut listener.tls.more_certificates;
+    for (place, key) in value.texts().iter().enumerate() {
+        match all.get_mut(place) {
+            Some(files) => files.private_key = Some(key.into()),
+            None => all.push(CertificateFiles::new(key, None)),
+        }
+    }
+}
+
+impl Field for ClientCertificates {
+    fn get(&self) -> Value {
+        Value::Number(*self as u64)
+    }
+    fn set(&mut self, value: &Value) {
+        if let Value::Number(place) = value {
+            *self = Self::NAMES[*place as usize].1;
+        }
+    }
+}
+
+impl Field for TlsVersion {
+    fn get(&self) -> Value {
+        Value::Number(*self as u64)
+    }
+    fn set(&mut self, value: &Value) {
+        if let Value::Number(place) = value {
+            *self = Self::NAMES[*place as usize].1;
+        }
     }
 }
 
@@ -230,6 +300,9 @@ mod tests {
             // The two behind it are parts of it.
             if name == "tcp_keep_alive_interval" {
                 unset.tcp.keep_alive = Some(TcpKeepAlive::after(Duration::from_secs(7)));
+            }
+            if name == "more_private_keys" {
+                unset.tls.more_certificates = ["/a", "/b"].map(|file| CertificateFiles::new(file, None)).to_vec();
             }
             let other = match setting.kind {
                 Kind::Text | Kind::Path => Value::Text("/x".to_owned()),

@@ -13,7 +13,7 @@ use rcgen::CertificateParams;
 use rustls::{ClientConfig, HandshakeKind, version};
 
 use crate::certificates::{Authority, Issued, TlsWire, tls_listener, tls_open, tls_to};
-use crate::harness::{PATIENCE, TempDir, eventually, start};
+use crate::harness::{PATIENCE, TempDir, eventually, have, output, start};
 use crate::mqtt::{Client, Connect, V5, VERSIONS, Wire};
 
 /// What handlers were told, by Client Identifier.
@@ -469,5 +469,75 @@ fn peers_that_do_not_speak_tls_are_closed() {
     assert!(error.contains("BadRecordMac"), "{error}");
     inside.ping();
     inside.disconnect();
+    server.stop().unwrap();
+}
+
+/// The clients of Mosquitto, which have another TLS (OpenSSL), with certificates of their own.
+#[test]
+fn mosquitto_clients_come_by_tls() {
+    if !have("sh", &["-c", "command -v mosquitto_pub && command -v mosquitto_sub"], "apt-get install mosquitto-clients")
+    {
+        return;
+    }
+    let authority = Authority::new("authority");
+    let mut config = tls_listener(&authority.server(&["localhost"]));
+    config.tls.client_certificates = ClientCertificates::Required;
+    config.tls.client_authorities = vec![authority.file.clone()];
+    let client = authority.client_certificate("mosquitto", 9);
+    let (server, addr) = serve(config);
+    let run = |program: &str, args: &[&str]| {
+        let mut command = std::process::Command::new(program);
+        command.args(["-h", "localhost", "-p", &addr.port().to_string(), "--cafile"]).arg(&authority.file);
+        command.arg("--cert").arg(&client.certificate).arg("--key").arg(&client.private_key).args(args);
+        output(&mut command)
+    };
+    for (version, tls, alpn) in [("mqttv311", "tlsv1.2", None), ("5", "tlsv1.3", None), ("5", "tlsv1.3", Some("mqtt"))]
+    {
+        let mut args = vec!["-V", version, "--tls-version", tls, "-t", "a/b", "-q", "1"];
+        args.extend(alpn.iter().flat_map(|alpn| ["--tls-alpn", *alpn]));
+        let publish = run("mosquitto_pub", &[&args[..], &["-i", "mosquitto-tls", "-m", "hello", "-r"]].concat());
+        assert!(publish.status.success(), "{publish:?}");
+        let said = told("mosquitto-tls");
+        assert!(said.starts_with("Tls TLSv1.") && said.ends_with("CN=mosquitto,O=Example [9]"), "{said}");
+        let read = run("mosquitto_sub", &[&args[..], &["-C", "1", "-W", "60"]].concat());
+        assert_eq!(String::from_utf8_lossy(&read.stdout), "hello\n", "{read:?}");
+    }
+    server.stop().unwrap();
+}
+
+/// Many handshakes at once: each client gets in, and who is there already is served meanwhile.
+#[test]
+fn all_of_many_handshakes_at_once_come_through() {
+    const CLIENTS: usize = 300;
+    let authority = Authority::new("authority");
+    let mut limits = host::Limits::default();
+    // Fewer than come: the others wait for their turn.
+    limits.handshakes_max = 50;
+    let server = start(2, |builder| builder.limits(limits).listener(tls_listener(&authority.server(&["localhost"]))));
+    let addr = server.local_addrs()[1];
+    let mut plain = Client::connect(server.local_addr(), V5, "canary");
+    let config = Arc::new(authority.client());
+    let sockets: Vec<_> = (0..CLIENTS).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    let clients = std::thread::spawn(move || {
+        let threads: Vec<_> = sockets
+            .into_iter()
+            .enumerate()
+            .map(|(number, socket)| {
+                let config = Arc::clone(&config);
+                std::thread::spawn(move || {
+                    crate::certificates::tls_over(socket, config, V5).connected(&format!("many{number}")).disconnect();
+                })
+            })
+            .collect();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).count()
+    });
+    let mut pings = 0;
+    while !clients.is_finished() {
+        plain.ping();
+        pings += 1;
+    }
+    assert!(pings > 0);
+    assert_eq!(clients.join().unwrap(), CLIENTS);
+    plain.disconnect();
     server.stop().unwrap();
 }
