@@ -538,6 +538,29 @@ mod tests {
     }
 
     #[test]
+    fn quic_takes_what_it_can_keep_to() {
+        type Change = fn(&mut ListenerConfig);
+        let open = |change: Change| {
+            let mut config = ListenerConfig::new("quic://127.0.0.1:0".parse().unwrap());
+            change(&mut config);
+            Bound::open(&config, None).map(|_| ()).unwrap_err().to_string()
+        };
+        let table: [(Change, &str); 3] = [
+            (
+                |config| config.proxy_from.0.push("10.0.0.0/8".parse().unwrap()),
+                "proxy_from is for connections over TCP",
+            ),
+            (|config| config.tcp.reuse_port = true, "reuse_port is for connections over TCP"),
+            (|_| {}, "needs a certificate"),
+        ];
+        for (change, expected) in table {
+            let error = open(change);
+            let expected = if cfg!(feature = "quic") { expected } else { "this host is built without QUIC" };
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
     fn who_was_not_accepted_is_announced_again() {
         let listeners: Vec<_> = (0..2).map(|_| listener()).collect();
         let clients = [1, 1, 0].map(|number: usize| connect(&listeners[number]).unwrap());

@@ -13,7 +13,6 @@ use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use self::certificates::Certificates;
 use self::files::{Files, Stamps};
-#[cfg(feature = "quic")]
 pub(super) use self::identity::valid_certificate;
 pub(super) use self::records::{Handshake, Records};
 use crate::listener::{ClientCertificates, TlsConfig, TlsVersion};

@@ -186,25 +186,38 @@ fn haproxy_tells_who_its_clients_are() {
     if !have("haproxy", &["-v"], "apt-get install haproxy") {
         return;
     }
-    let listeners = [1, 2].map(|_| behind_proxy("tcp://127.0.0.1:0", &["127.0.0.1"]));
-    let [first, second] = listeners;
-    let server = start(1, |builder| builder.listener(first).listener(second).handler::<Mirror>("mirror", "{}"));
-    let dir = TempDir::new("haproxy");
+    let server = start(1, |builder| {
+        let listener = || behind_proxy("tcp://127.0.0.1:0", &["127.0.0.1"]);
+        builder.listener(listener()).listener(listener()).handler::<Mirror>("mirror", "{}")
+    });
     let [_, to_v1, to_v2] = server.local_addrs() else { panic!("three listeners") };
+    let (authority, dir) = (Authority::new("authority"), TempDir::new("haproxy"));
+    let issued = authority.server(&["localhost"]);
+    let pem = [&issued.certificate, &issued.private_key].map(|file| std::fs::read_to_string(file).unwrap()).concat();
+    let (pem, authorities) = (dir.file("server.pem", &pem), dir.file("authority.pem", &authority.pem()));
     let (v1, v2) = (free_port(), free_port());
     let config = format!(
         "defaults\n mode tcp\n timeout connect 10s\n timeout client 60s\n timeout server 60s\n\
-         listen one\n bind 127.0.0.1:{v1}\n server host {to_v1} send-proxy check-send-proxy check inter 100ms\n\
-         listen two\n bind 127.0.0.1:{v2}\n server host {to_v2} send-proxy-v2 proxy-v2-options crc32c\n"
+         listen one\n bind 127.0.0.1:{v1}\n server host {to_v1} send-proxy\n\
+         listen two\n bind 127.0.0.1:{v2} ssl crt {} ca-file {} verify required\n \
+         server host {to_v2} send-proxy-v2 proxy-v2-options ssl,cert-cn,authority,crc32c\n",
+        pem.display(),
+        authorities.display()
     );
     let file = dir.file("haproxy.cfg", &config);
     let _haproxy = Process::spawn(Command::new("haproxy").args(["-db", "-f"]).arg(&file));
-    for port in [v1, v2] {
+    let connect = |port| {
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
         eventually("HAProxy listens", || TcpStream::connect(addr).is_ok());
         let socket = TcpStream::connect(addr).unwrap();
-        let looks = format!("{} 127.0.0.1 - -", socket.local_addr().unwrap());
-        Client::over(socket, V5).connected(&looks).ping();
-    }
+        let from = socket.local_addr().unwrap();
+        (socket, from)
+    };
+    let (socket, from) = connect(v1);
+    Client::over(socket, V5).connected(&format!("{from} 127.0.0.1 - -")).ping();
+    let (socket, from) = connect(v2);
+    let config = authority.client_with(&authority.client_certificate("sensor-7", 7), rustls::DEFAULT_VERSIONS);
+    let mut client = tls_over(socket, config, V5).connected(&format!("{from} 127.0.0.1 sensor-7 localhost"));
+    client.ping();
     server.stop().expect("it stops");
 }

@@ -1,5 +1,6 @@
 //! Listeners for QUIC, with a client that shares no code with them but quinn. Only with the feature `quic`.
 
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -13,7 +14,7 @@ use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, Sen
 use tokio::runtime::{Builder, Handle};
 
 use crate::certificates::{Authority, tls_listener};
-use crate::harness::{PATIENCE, eventually, start};
+use crate::harness::{PATIENCE, Process, TempDir, eventually, start};
 use crate::mqtt::{Client, Connect, V5, VERSIONS, Will, Wire};
 
 /// The runtime of all clients, on a thread of its own.
@@ -127,6 +128,23 @@ fn clients_come_by_quic() {
         }
         server.stop().expect("it stops");
     }
+}
+
+#[test]
+fn program_listens_as_its_file_says() {
+    let (authority, dir) = (Authority::new("authority"), TempDir::new("quic"));
+    let issued = authority.server(&["localhost"]);
+    let text = format!(
+        "[[listener]]\nurl = \"quic://127.0.0.1:0\"\ncertificate = {:?}\nprivate_key = {:?}\n",
+        issued.certificate, issued.private_key
+    );
+    let file = dir.file("host.toml", &text);
+    let process = Process::start([OsStr::new("--config"), file.as_os_str()]);
+    let line = process.wait_log("listening on quic://");
+    let (_, addr) = line.split_once("quic://").unwrap();
+    let addr = addr.split(' ').next().unwrap().parse().expect("an address");
+    open(addr, &authority, V5).connected("c").ping();
+    process.stop();
 }
 
 #[test]

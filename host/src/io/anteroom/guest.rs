@@ -183,7 +183,7 @@ impl Guest {
         if matches!(self.door, Door::Proxy) {
             let tls_ended = self.listener.doors().tls.is_none();
             let read = proxied::read(&mut self.unread, &mut self.peer, &mut self.details, tls_ended);
-            if !read.map_err(|error| error.to_string())? {
+            if !read? {
                 return Ok(());
             }
             self.knows_peer = true;

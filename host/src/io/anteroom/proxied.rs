@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use crate::core::peer::{ClientCertificate, PeerDetails, TlsDetails};
 use crate::io::bind;
-use crate::proxy::{self, Header, ProxyError, Tls};
+use crate::io::tls::valid_certificate;
+use crate::proxy::{self, Header, Tls};
 
 /// Reads the header that what was read begins with, takes it off, and notes what it says. `false`: there is more to come.
 /// What it says of TLS counts only if that has ended at the proxy: there may be two connections with TLS, and the one that
@@ -14,28 +15,36 @@ pub(super) fn read(
     peer: &mut SocketAddr,
     details: &mut PeerDetails,
     tls_ended: bool,
-) -> Result<bool, ProxyError> {
-    let Some(header) = proxy::parse(unread)? else { return Ok(false) };
+) -> Result<bool, String> {
+    let Some(header) = proxy::parse(unread).map_err(|error| error.to_string())? else { return Ok(false) };
     if let Some(route) = header.route {
         details.proxy = Some(std::mem::replace(peer, bind::canonical(route.source)));
     }
-    details.tls = tls(&header).filter(|_| tls_ended).map(Box::new);
+    if tls_ended {
+        details.tls = tls(&header)?.map(Box::new);
+    }
     let bytes = header.bytes;
     unread.drain(..bytes);
     Ok(true)
 }
 
-/// What TLS has agreed on between client and proxy.
-fn tls(header: &Header<'_>) -> Option<TlsDetails> {
-    let said = header.tls.is_some() || header.authority.is_some() || header.alpn.is_some();
-    let Tls { version, cipher, common_name, .. } = header.tls.unwrap_or_default();
-    said.then(|| TlsDetails {
+/// What TLS has agreed on between client and proxy. The error says what is wrong with a certificate.
+fn tls(header: &Header<'_>) -> Result<Option<TlsDetails>, String> {
+    if header.tls.is_none() && header.authority.is_none() && header.alpn.is_none() {
+        return Ok(None);
+    }
+    let Tls { version, cipher, common_name, certificate, .. } = header.tls.unwrap_or_default();
+    let certificate = match certificate {
+        Some(der) => Some(valid_certificate(&der.into())?),
+        None => common_name.map(named),
+    };
+    Ok(Some(TlsDetails {
         version: version.unwrap_or_default().into(),
         cipher_suite: cipher.unwrap_or_default().into(),
         server_name: header.authority.map(Into::into),
         alpn: header.alpn.map(Into::into),
-        certificate: common_name.map(|name| Box::new(named(name))),
-    })
+        certificate: certificate.map(Box::new),
+    }))
 }
 
 /// A certificate of which only the common name is known.
@@ -123,6 +132,35 @@ mod tests {
         let certificate = tls.certificate.expect("it was verified");
         assert_eq!((&*certificate.subject, certificate.common_name.as_deref()), ("CN=a\\, b", Some("a, b")));
         assert_eq!(read_all_of(&header, false).3.tls, None, "TLS ends here");
+    }
+
+    #[test]
+    fn certificate_that_the_proxy_sends_is_read() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["a.example".to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "sensor-7");
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        for (der, makes_sense) in [(&der[..], true), (&der[1..], false)] {
+            let length = u16::try_from(der.len()).unwrap().to_be_bytes();
+            let certificate = [&[0x28], &length[..], der].concat();
+            let value = [&[7, 0, 0, 0, 0][..], &certificate].concat();
+            let length = u16::try_from(value.len()).unwrap().to_be_bytes();
+            let rest = [&[192, 0, 2, 1, 192, 0, 2, 2, 0, 1, 0, 2, 0x20][..], &length, &value].concat();
+            let length = u16::try_from(rest.len()).unwrap().to_be_bytes();
+            let mut unread = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11"[..], &length, &rest].concat();
+            let mut details = PeerDetails::default();
+            let read = read(&mut unread, &mut PROXY.parse().unwrap(), &mut details, true);
+            if makes_sense {
+                assert_eq!(read, Ok(true));
+                let certificate = details.certificate().expect("it was sent");
+                assert_eq!(certificate.common_name.as_deref(), Some("sensor-7"));
+                assert_eq!(&*certificate.alternative_names[0].name, "a.example");
+                assert_ne!(certificate.sha256, [0; 32]);
+            } else {
+                assert!(read.unwrap_err().contains("makes no sense"));
+                assert_eq!(details.tls, None);
+            }
+        }
     }
 
     #[test]

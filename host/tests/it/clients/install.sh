@@ -16,6 +16,8 @@ command -v python3 >/dev/null || packages+=(python3)
 python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 command -v node >/dev/null || packages+=(nodejs)
 command -v npm >/dev/null || packages+=(npm)
+command -v haproxy >/dev/null || packages+=(haproxy)
+command -v systemd-socket-activate >/dev/null || packages+=(systemd)
 command -v chromium >/dev/null || packages+=(chromium)
 if [ ${#packages[@]} -gt 0 ]; then
     as_root apt-get update -qq
