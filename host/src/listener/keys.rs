@@ -99,7 +99,7 @@ keys! {
         /// Whose PROXY protocol headers (version 1 or 2) are believed: addresses or networks, or `unix` for who comes by a Unix
         /// socket. With it each connection has to begin with such a header, which says who the client is, and whoever comes from
         /// elsewhere is closed at once. Even at a loopback address, such a listener is one that other machines reach.
-        proxy_from: proxy_from, Kind::Words(&NETWORK), 0..=0, "none: nobody says more than its own address", Restart;
+        proxy_from: proxy_from, Kind::Words(&NETWORK), 0..=0, "none: nobody says more than its own address", NewConnections;
     }
     "TLS" {
         /// The server's certificate, followed by those between it and the authority, as PEM.
