@@ -3,7 +3,6 @@
 use std::io::Write as _;
 
 use host::config::{Config, LISTENER_KEYS, LogFilter, PluginConfig};
-use host::limits::Undecided;
 use host::plugin::{Callback, Chain, Plugin, PluginSet, Services};
 use host::{Error, ListenerConfig};
 
@@ -56,7 +55,7 @@ fn check_plugins(configs: &[PluginConfig]) -> Result<(), Error> {
     let services = Services::detached();
     let load = |config: &PluginConfig| Plugin::load(&config.path, &config.config, &services);
     let plugins = configs.iter().map(load).collect::<Result<Vec<_>, _>>()?;
-    let chain = Chain::with_undecided(plugins, Undecided::default())?;
+    let chain = Chain::new(plugins)?;
     let join = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     for (plugin, config) in chain.plugins().iter().zip(configs) {
         println!("{} {}", plugin.name(), plugin.version());
@@ -74,8 +73,8 @@ fn check_plugins(configs: &[PluginConfig]) -> Result<(), Error> {
     for (what, callback) in [("publishing", Callback::Publish), ("subscriptions", Callback::Subscribe)] {
         let decides = if chain.implements(callback) {
             "yes"
-        } else if chain.refuses_undecided(callback) {
-            "no, and they are refused unless it says --undecided allow"
+        } else if chain.refuses_undecided(callback, PluginSet::ALL.refusing_undecided(true)) {
+            "no: allowed to clients of this machine, refused to others (--undecided)"
         } else {
             "no, and everything is allowed"
         };

@@ -261,8 +261,9 @@ limits! {
             "disconnect: DISCONNECT 0x83, a close for 3.x", AtOnce;
         /// What becomes of a PUBLISH or SUBSCRIBE about which no plugin decides, though plugins decide who may connect, and on
         /// the other of the two: they are meant to decide what clients may do, and have left a part out. With
-        /// handle_deliver, subscribing is decided on.
-        undecided: Undecided = Undecided::Refuse, Kind::Choice(&["refuse", "allow"]), 0..=1,
+        /// handle_deliver, subscribing is decided on. local: it is allowed at listeners that only this machine reaches, and
+        /// refused at others.
+        undecided: Undecided = Undecided::Local, Kind::Choice(&["local", "refuse", "allow"]), 0..=2,
             "refuse: PUBACK, PUBREC and SUBACK 0x87, each as its version can say it; QoS 0 and wills are dropped";
         /// Answers that one plugin may owe at one time.
         tickets_max: usize = 1024, Kind::Count, 1..=1_000_000,
@@ -407,8 +408,10 @@ pub enum Deadline {
 /// What becomes of a PUBLISH or SUBSCRIBE about which no plugin decides, though plugins decide on the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Undecided {
-    /// It is refused.
+    /// It is allowed at listeners that only this machine reaches, and refused at others.
     #[default]
+    Local,
+    /// It is refused.
     Refuse,
     /// It is allowed.
     Allow,

@@ -28,7 +28,7 @@ use crate::io::passed::{PassedSocket, deal_out};
 use crate::io::worker::{self, Seed, Workers};
 #[cfg(feature = "quic")]
 use crate::io::{listener::Listener, quic};
-use crate::limits::{Limits, Undecided};
+use crate::limits::Limits;
 use crate::listener::{Common, ListenerConfig, ListenerUrl, UrlError};
 use crate::plugin::{Busy, Chain, LoadError, MetricSample, Plugin, PluginSet, Services, Watch};
 use crate::privileges;
@@ -198,7 +198,7 @@ impl Builder {
             .watched_by(watch.clone(), &self.limits)
             .with_tickets_max(self.limits.tickets_max)
             .bounded_by(&self.limits);
-        let chain = load_all(self.plugins, &services, self.limits.undecided)?;
+        let chain = load_all(self.plugins, &services)?;
         let common = Common { limits: &self.limits, allow_anonymous: self.allow_anonymous, chain: &chain };
         let listeners = match Live::new(bound, common) {
             Ok(listeners) => listeners,
@@ -245,7 +245,7 @@ impl Builder {
         handle.start_quic()?;
         handle.start_reporter()?;
         handle.announce(&self.name, &names);
-        ServerHandle::warn_of_undecided(&shared.chain);
+        ServerHandle::say_if_all_is_allowed(&shared.chain);
         Ok(handle)
     }
 }
@@ -271,7 +271,7 @@ fn bind_all(
 }
 
 /// Loads the plugins in order. If one cannot be loaded, those before it are let go.
-fn load_all(sources: Vec<Source>, services: &Services, undecided: Undecided) -> Result<Chain, LoadError> {
+fn load_all(sources: Vec<Source>, services: &Services) -> Result<Chain, LoadError> {
     let mut plugins = Vec::with_capacity(sources.len());
     for source in sources {
         let loaded = match source {
@@ -287,7 +287,7 @@ fn load_all(sources: Vec<Source>, services: &Services, undecided: Undecided) -> 
             }
         }
     }
-    Chain::with_undecided(plugins, undecided)
+    Chain::new(plugins)
 }
 
 /// Tells the plugins that they are dropped, and drops them: on a thread of its own, as it is their code that runs, and
@@ -585,16 +585,7 @@ impl ServerHandle {
     }
 
     /// Says what follows from what plugins leave out, as it may not be what their author thought of.
-    fn warn_of_undecided(chain: &Chain) {
-        for (what, callback) in [("PUBLISH", Callback::Publish), ("SUBSCRIBE", Callback::Subscribe)] {
-            if chain.refuses_undecided(callback) {
-                tracing::warn!(
-                    "every {what} is refused: plugins decide who may connect and what else clients may do, and none of them \
-                     implements {}. Implement it, or allow everything with --undecided allow",
-                    callback.name()
-                );
-            }
-        }
+    fn say_if_all_is_allowed(chain: &Chain) {
         if chain.decides_on_connections(PluginSet::ALL)
             && !chain.implements(Callback::Publish)
             && !chain.implements(Callback::Subscribe)

@@ -67,8 +67,8 @@ pub enum SwapRule {
 ///
 /// With one exception: plugins that decide who may connect (`handle_connect`, `handle_auth`) and on one of publishing
 /// (`handle_publish`) and subscribing (`handle_subscribe`, or `handle_deliver`), are taken for those that decide what clients
-/// may do. The other of the two is then refused with 0x87, unless the host is told otherwise (`--undecided allow`): implement
-/// it as well, if only to agree.
+/// may do. The other of the two is then refused with 0x87 at listeners that other machines reach, unless the host is told
+/// otherwise (`--undecided allow`): implement it as well, if only to agree.
 ///
 /// # Time
 /// A callback runs on the thread that serves its connection and many others: while it runs, they wait. What takes long is

@@ -371,7 +371,7 @@ choices! {
     super::Overstay: Log, Pool;
     super::Stuck: Log, Abort;
     super::Quarantine: Refuse, Skip, Off;
-    super::Undecided: Refuse, Allow;
+    super::Undecided: Local, Refuse, Allow;
 }
 
 #[cfg(test)]

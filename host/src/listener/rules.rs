@@ -3,8 +3,8 @@
 use super::{ListenerConfig, ListenerUrl};
 use crate::core::{ListenerProfile, Mount, UsernameFrom};
 use crate::error::Error;
-use crate::limits::Limits;
-use crate::plugin::{Chain, PluginSet};
+use crate::limits::{Limits, Undecided};
+use crate::plugin::{Callback, Chain, PluginSet};
 
 /// What holds for the clients of one listener alone. The default is what holds for all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,15 +39,21 @@ impl ListenerConfig {
         let name = Self { url: url.clone(), ..self.clone() }.name();
         let Common { limits, allow_anonymous, chain } = common;
         let mut profile = ListenerProfile::new(name.as_str(), limits.clone());
-        profile.plugins = self.plugins(&name, chain)?;
         profile.allow_anonymous = self.rules.allow_anonymous.unwrap_or(allow_anonymous);
         profile.mount.clone_from(&self.rules.mount);
         profile.username_from = self.rules.username_from;
         // A proxy on this machine passes others on.
         let is_local = url.is_local() && self.proxy_from.is_empty();
+        let refuses_undecided = match profile.limits.undecided {
+            Undecided::Local => !is_local,
+            Undecided::Refuse => true,
+            Undecided::Allow => false,
+        };
+        profile.plugins = self.plugins(&name, chain)?.refusing_undecided(refuses_undecided);
         if !is_local && !profile.allow_anonymous && !chain.decides_on_connections(profile.plugins) {
             return Err(Error::NobodyDecides { name, url: url.clone() });
         }
+        warn_of_undecided(&name, chain, profile.plugins);
         Ok(profile)
     }
 
@@ -60,5 +66,19 @@ impl ListenerConfig {
             let what = format!("its plugin `{unknown}` is not loaded; those that are: {known}");
             Error::Listener { name: name.to_owned(), what }
         })
+    }
+}
+
+/// Says what follows from what plugins leave out, as it may not be what their author thought of.
+fn warn_of_undecided(listener: &str, chain: &Chain, plugins: PluginSet) {
+    for (what, callback) in [("PUBLISH", Callback::Publish), ("SUBSCRIBE", Callback::Subscribe)] {
+        if chain.refuses_undecided(callback, plugins) {
+            tracing::warn!(
+                listener,
+                "every {what} is refused: plugins decide who may connect and what else clients may do, and none of them \
+                 implements {}. Implement it, or allow everything with --undecided allow",
+                callback.name()
+            );
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Several plugins, one decision.
 //!
 //! - A plugin that does not implement a callback has no opinion, and is not called. Where nobody has one, it is allowed, but
-//!   for what is left out by plugins that decide on the rest ([`Undecided`]).
+//!   for what is left out by plugins that decide on the rest ([`Undecided`](crate::limits::Undecided)).
 //! - The plugins are asked in order. The first refusal wins, and those behind it are not asked.
 //! - A plugin that cannot answer (a panic, a state that panicked before, an answer that cannot be read) refuses: `Failed`.
 //! - Where there is nothing to refuse (`handle_puback`, `handle_disconnect`), one plugin's failure does not keep the others
@@ -24,7 +24,6 @@ use super::instance::Plugin;
 use super::outcome::Failed;
 use super::request::{ConnectionInfo, DisconnectReason, InfoRequest, NO_EXTENSION};
 use super::tickets::{Answered, NO_TICKET};
-use crate::limits::Undecided;
 use crate::message::Source;
 
 /// Plugins that one chain may have.
@@ -47,14 +46,6 @@ impl Chain {
     /// # Errors
     /// Two plugins with one name: commands and logs address them by it. More than 64 plugins.
     pub fn new(plugins: Vec<Plugin>) -> Result<Self, LoadError> {
-        Self::with_undecided(plugins, Undecided::Allow)
-    }
-
-    /// The same, and what becomes of what none of them decides about.
-    ///
-    /// # Errors
-    /// As for [`Chain::new`].
-    pub fn with_undecided(plugins: Vec<Plugin>, undecided: Undecided) -> Result<Self, LoadError> {
         if plugins.len() > PLUGINS_MAX {
             return Err(LoadError::TooManyPlugins { count: plugins.len(), max: PLUGINS_MAX });
         }
@@ -62,7 +53,7 @@ impl Chain {
         if let Some(twice) = plugins.iter().find(|plugin| !names.insert(plugin.name())) {
             return Err(LoadError::DuplicateName { name: twice.name().to_owned() });
         }
-        Ok(Self(Cell::new(plugins, undecided)))
+        Ok(Self(Cell::new(plugins)))
     }
 
     /// The plugins that decide about most connections, in order: those that new instances are on trial against.
@@ -94,10 +85,11 @@ impl Chain {
         names.iter().map(place).collect::<Result<Vec<_>, _>>().map(PluginSet::of)
     }
 
-    /// Whether what a callback is about is refused because no plugin decides about it; see [`Undecided`].
+    /// Whether what a callback is about is refused because none of these plugins decides about it; see
+    /// [`Undecided`](crate::limits::Undecided).
     #[must_use]
-    pub fn refuses_undecided(&self, callback: Callback) -> bool {
-        self.plan().refuses_undecided(callback)
+    pub fn refuses_undecided(&self, callback: Callback, set: PluginSet) -> bool {
+        self.plan().refuses_undecided(callback, set)
     }
 
     /// Makes the states of a connection.

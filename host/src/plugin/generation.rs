@@ -5,7 +5,6 @@
 //! Nothing of the author's runs under the lock of the plan, and nothing of it is dropped on a worker's thread: an instance
 //! that has been replaced is stopped and dropped by [`Chain::retire`], once nobody refers to it.
 
-use crate::limits::Undecided;
 use crate::sync::simple::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::hash::BuildHasher;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
@@ -65,11 +64,10 @@ impl Plan {
         all.into_iter().flatten().any(|plugins| plugins.only(set).implementing(callback) != 0)
     }
 
-    /// Whether what a callback is about is refused because no plugin decides about it; see [`Undecided`].
-    #[must_use]
-    pub fn refuses_undecided(&self, callback: Callback) -> bool {
+    /// Whether what a callback is about is refused because none of these plugins decides about it.
+    pub(super) fn refuses_undecided(&self, callback: Callback, set: PluginSet) -> bool {
         let all = [Some(&self.base), self.candidate.as_ref().map(|(plugins, _)| plugins)];
-        all.into_iter().flatten().any(|plugins| plugins.refuses_undecided(callback))
+        all.into_iter().flatten().any(|plugins| plugins.only(set).refuses_undecided(callback))
     }
 
     /// The plugins that decide about one connection. The same as long as the plan is the same.
@@ -257,11 +255,11 @@ struct State {
 pub(crate) struct Change<'a>(#[allow(dead_code, reason = "held for its Drop")] MutexGuard<'a, bool>);
 
 impl Cell {
-    pub(super) fn new(plugins: Vec<Plugin>, undecided: Undecided) -> Arc<Self> {
+    pub(super) fn new(plugins: Vec<Plugin>) -> Arc<Self> {
         for (index, plugin) in plugins.iter().enumerate() {
             plugin.join(index, 1);
         }
-        let base = Arc::new(Plugins::new(plugins.into_iter().map(Arc::new).collect(), undecided));
+        let base = Arc::new(Plugins::new(plugins.into_iter().map(Arc::new).collect()));
         let plan = Plan { base, ..Plan::default() };
         Arc::new(Self { state: Mutex::new(State { plan, next_generation: 2, ..State::default() }), ..Self::default() })
     }

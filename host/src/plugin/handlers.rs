@@ -12,28 +12,36 @@ use super::cursor::Cursor;
 use super::generation::Plan;
 use super::instance::Plugin;
 use super::outcome::Failed;
-use crate::limits::Undecided;
-
 use super::pool::Cell;
 use super::request::ConnectionInfo;
 use super::stats::{Detour, Entry};
 use super::tickets::Answered;
 
-/// Some plugins of a chain, by their places in it.
+/// Some plugins of a chain, by their places in it, and what becomes of what they leave out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PluginSet(u64);
+pub struct PluginSet {
+    places: u64,
+    refuses_undecided: bool,
+}
 
 impl PluginSet {
     /// All that there are.
-    pub const ALL: Self = Self(u64::MAX);
+    pub const ALL: Self = Self { places: u64::MAX, refuses_undecided: false };
 
     /// Those at these places, which are less than 64.
     pub(super) fn of(places: impl IntoIterator<Item = usize>) -> Self {
-        Self(places.into_iter().fold(0, |set, place| set | 1 << place))
+        Self { places: places.into_iter().fold(0, |set, place| set | 1 << place), ..Self::ALL }
+    }
+
+    /// The same; what none of them decides about, though they decide on the rest, is refused or not; see
+    /// [`Undecided`](crate::limits::Undecided).
+    #[must_use]
+    pub fn refusing_undecided(self, refuses_undecided: bool) -> Self {
+        Self { refuses_undecided, ..self }
     }
 
     fn contains(self, place: usize) -> bool {
-        self.0 & 1 << place != 0
+        self.places & 1 << place != 0
     }
 }
 
@@ -53,40 +61,34 @@ pub(super) struct Plugins {
     implementing: [u64; Callback::ALL.len()],
     /// The same where only some of them decide, for the listeners that want that.
     parts: Mutex<Vec<Arc<Self>>>,
-    undecided: Undecided,
 }
 
 impl Plugins {
-    pub(super) fn new(list: Vec<Arc<Plugin>>, undecided: Undecided) -> Self {
-        Self::part(list, PluginSet::ALL, undecided)
+    pub(super) fn new(list: Vec<Arc<Plugin>>) -> Self {
+        Self::part(list, PluginSet::ALL)
     }
 
-    fn part(list: Vec<Arc<Plugin>>, deciding: PluginSet, undecided: Undecided) -> Self {
+    fn part(list: Vec<Arc<Plugin>>, deciding: PluginSet) -> Self {
         let implements = |plugin: &Plugin, callback| u64::from(plugin.callbacks.contains(callback));
         let set = |callback| {
             let all =
                 list.iter().enumerate().fold(0, |set, (index, plugin)| set | implements(plugin, callback) << index);
-            all & deciding.0
+            all & deciding.places
         };
-        Self {
-            implementing: Callback::ALL.map(set),
-            list: list.into(),
-            set: deciding,
-            parts: Mutex::default(),
-            undecided,
-        }
+        Self { implementing: Callback::ALL.map(set), list: list.into(), set: deciding, parts: Mutex::default() }
     }
 
     /// The same with some of them only. There are as many of these as listeners that want other ones.
     pub(super) fn only(self: &Arc<Self>, set: PluginSet) -> Arc<Self> {
-        if (0..self.list.len()).all(|place| set.contains(place)) {
+        if set.refuses_undecided == self.set.refuses_undecided && (0..self.list.len()).all(|place| set.contains(place))
+        {
             return Arc::clone(self);
         }
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(part) = parts.iter().find(|part| part.set == set) {
             return Arc::clone(part);
         }
-        let part = Arc::new(Self::part(self.list.to_vec(), set, self.undecided));
+        let part = Arc::new(Self::part(self.list.to_vec(), set));
         parts.push(Arc::clone(&part));
         part
     }
@@ -105,7 +107,7 @@ impl Plugins {
     pub(super) fn with(&self, index: usize, plugin: &Arc<Plugin>) -> Arc<Self> {
         let mut list = self.list.to_vec();
         list[index] = Arc::clone(plugin);
-        Arc::new(Self::part(list, self.set, self.undecided))
+        Arc::new(Self::part(list, self.set))
     }
 
     /// Whether nobody decides about a callback, which is `handle_publish` or `handle_subscribe`, and what it is about is
@@ -118,7 +120,7 @@ impl Plugins {
             Callback::Publish => (decides(&[Callback::Publish]), decides(&[Callback::Subscribe])),
             _ => (decides(&[Callback::Subscribe, Callback::Deliver]), decides(&[Callback::Publish])),
         };
-        self.undecided == Undecided::Refuse && !decided && other && decides(&[Callback::Connect, Callback::Auth])
+        self.set.refuses_undecided && !decided && other && decides(&[Callback::Connect, Callback::Auth])
     }
 
     /// The plugins that implement a callback, as a set of bits.

@@ -22,7 +22,6 @@ use crate::clock::Clock;
 use crate::codec::SubscribeOptions;
 use crate::core::mail::{Batch, Mail};
 use crate::core::mailbox::Mailboxes;
-use crate::limits::Undecided;
 use crate::message::Source;
 
 thread_local! {
@@ -315,13 +314,9 @@ fn load(name: &'static str, script: &str, services: &Services) -> Result<Plugin,
 
 /// A chain of plugins a, b, c with these scripts, and a connection; what `new_connection` was asked is forgotten.
 fn chain(scripts: &[&str]) -> (Chain, Handlers) {
-    chain_with(scripts, Undecided::Allow)
-}
-
-fn chain_with(scripts: &[&str], undecided: Undecided) -> (Chain, Handlers) {
     let services = Services::detached();
     let plugins = scripts.iter().zip(NAMES).map(|(script, name)| load(name, script, &services).expect("loads"));
-    let chain = Chain::with_undecided(plugins.collect(), undecided).expect("a chain");
+    let chain = Chain::new(plugins.collect()).expect("a chain");
     let handlers = chain.new_connection(&INFO).expect("states");
     asked();
     (chain, handlers)

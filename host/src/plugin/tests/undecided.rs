@@ -34,7 +34,7 @@ deciding! {
 }
 
 /// A chain of a plugin for each letter: `C`onnect, `P`ublish, `S`ubscribe, `D`eliver.
-fn chain_of(letters: &str, undecided: Undecided) -> Chain {
+fn chain_of(letters: &str) -> Chain {
     let services = Services::detached();
     let plugin = |letter| match letter {
         'C' => Plugin::from_static::<OnConnections>("c", "1.0.0", "{}", &services),
@@ -43,7 +43,7 @@ fn chain_of(letters: &str, undecided: Undecided) -> Chain {
         _ => Plugin::from_static::<OnDeliveries>("d", "1.0.0", "{}", &services),
     };
     let plugins = letters.chars().map(|letter| plugin(letter).expect("loads"));
-    Chain::with_undecided(plugins.collect(), undecided).expect("a chain")
+    Chain::new(plugins.collect()).expect("a chain")
 }
 
 #[test]
@@ -63,25 +63,29 @@ fn what_is_left_out_by_who_decides_on_the_rest_is_refused() {
         ("CD", true, true),
     ];
     for (letters, may_publish, may_subscribe) in table {
-        for undecided in [Undecided::Refuse, Undecided::Allow] {
-            let chain = chain_of(letters, undecided);
-            let is_allowed = |may| may || undecided == Undecided::Allow;
-            let mut handlers = chain.new_connection(&INFO).expect("states");
+        for refuses in [true, false] {
+            let (chain, set) = (chain_of(letters), PluginSet::ALL.refusing_undecided(refuses));
+            let is_allowed = |may| may || !refuses;
+            let mut handlers = chain.plan().new_connection(set, &INFO).expect("states");
             let (published, _) = publish(&chain, &mut handlers);
             let refused =
                 PublishOutcome::Reject { reason_code: ReasonCode::NOT_AUTHORIZED, properties: PropertiesBuf::new() };
             let expected = if is_allowed(may_publish) { PublishOutcome::Forward } else { refused };
-            assert_eq!(published, expected, "{letters} {undecided:?}");
-            assert_eq!(chain.refuses_undecided(Callback::Publish), !is_allowed(may_publish), "{letters} {undecided:?}");
+            assert_eq!(published, expected, "{letters} {refuses}");
+            assert_eq!(
+                chain.refuses_undecided(Callback::Publish, set),
+                !is_allowed(may_publish),
+                "{letters} {refuses}"
+            );
             let mut codes = [ReasonCode::GRANTED_QOS_1, ReasonCode::QUOTA_EXCEEDED];
             let options = SubscribeOptions::new(QoS::AtLeastOnce);
             let item = |filter| SubscribeItem { filter, share_name: None, options, again: false };
             let items = [item("a"), item("b")];
             let outcome = chain.subscribe(&mut handlers, "me", &items, &[], &mut codes);
-            assert_eq!(outcome, SubscribeOutcome::Done, "{letters} {undecided:?}");
+            assert_eq!(outcome, SubscribeOutcome::Done, "{letters} {refuses}");
             let granted =
                 if is_allowed(may_subscribe) { ReasonCode::GRANTED_QOS_1 } else { ReasonCode::NOT_AUTHORIZED };
-            assert_eq!(codes, [granted, ReasonCode::QUOTA_EXCEEDED], "{letters} {undecided:?}");
+            assert_eq!(codes, [granted, ReasonCode::QUOTA_EXCEEDED], "{letters} {refuses}");
         }
     }
 }
