@@ -3,7 +3,8 @@
 
 use std::os::unix::net::UnixStream;
 
-use host::{ClientRules, ListenerConfig};
+use host::limits::Undecided;
+use host::{ClientRules, Limits, ListenerConfig};
 use plugin_api::{
     Connect, ConnectVerdict, ConnectionInfo, Error, Handler, Host, Publish, PublishVerdict, ReasonCode, TransportKind,
     handler,
@@ -106,4 +107,48 @@ fn a_plugin_of_another_listener_is_of_no_use() {
     assert!(error.starts_with("will not listen at 0.0.0.0:") && error.contains("no plugin decides"), "{error}");
     let error = public(|rules| rules.plugins = Some(vec!["doorman".to_owned()]));
     assert!(error.ends_with("its plugin `doorman` is not loaded; those that are: doorkeeper"), "{error}");
+}
+
+/// Decides who comes in and who publishes, and says nothing about subscribing.
+struct Forgetful;
+
+#[handler]
+impl Handler for Forgetful {
+    type Connection = ();
+
+    fn init(_: Host, _: &str) -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    fn new_connection(&self, _: &ConnectionInfo<'_>) {}
+
+    fn handle_connect(&self, _: &mut (), _: &Connect<'_>) -> Result<ConnectVerdict, Error> {
+        Ok(ConnectVerdict::accept())
+    }
+
+    fn handle_publish(&self, _: &mut (), _: &Publish<'_>) -> Result<PublishVerdict, Error> {
+        Ok(PublishVerdict::Forward)
+    }
+}
+
+/// What its plugins leave undecided is allowed at a listener that only this machine reaches, and refused at others, unless one
+/// has said what is to be.
+#[test]
+fn what_plugins_leave_undecided_is_refused_where_other_machines_come() {
+    for (undecided, local, public) in
+        [(Undecided::Local, 1, 0x87), (Undecided::Refuse, 0x87, 0x87), (Undecided::Allow, 1, 1)]
+    {
+        let mut limits = Limits::default();
+        limits.undecided = undecided;
+        let server =
+            start(1, |builder| builder.handler::<Forgetful>("forgetful", "{}").limits(limits).listen("0.0.0.0:0"));
+        let codes = [0, 1].map(|place: usize| {
+            let port = server.local_addrs()[place].port();
+            Client::connect(([127, 0, 0, 1], port).into(), V5, "c").subscribe_all(&[("#", 1)])
+        });
+        let is_local = |place: usize| server.local_addrs()[place].ip().is_loopback();
+        let expected = [0, 1].map(|place| vec![if is_local(place) { local } else { public }]);
+        assert_eq!((codes, is_local(0)), (expected, !is_local(1)), "{undecided:?}");
+        server.stop().expect("it stops");
+    }
 }
