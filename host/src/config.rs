@@ -4,7 +4,7 @@
 //! program makes one of its command line. [`Config::of`] puts them together; what comes later counts before what comes
 //! earlier. Which keys there are is said in tables: [`SERVER_KEYS`], [`LOG_KEYS`], [`SETTINGS`], [`LISTENER_KEYS`] and
 //! [`PLUGIN_KEYS`]. From them come the reference (`host/CONFIG.md`) and what `host config default` prints:
-//! [`reference`].
+//! [`mod@reference`].
 
 mod environment;
 mod file;

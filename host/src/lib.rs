@@ -63,7 +63,7 @@ pub use io::passed::PassedSocket;
 pub use limits::Limits;
 pub use listener::{ClientRules, ListenerConfig};
 pub use plugin::{MetricSample, MetricValue};
-pub use server::{Builder, Change, ListenerChanges, ReloadReport, Server, ServerHandle};
+pub use server::{Builder, Change, ReloadReport, Server, ServerHandle};
 pub use swap::{InstanceStatus, PluginStatus, Role, Status, SwapError, SwapReport, SwapRequest, SwapStep};
 
 /// The examples of the repository's README, compiled.

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use plugin_api::{Callback, ConnectionId, Handler, PropertiesBuf, ReasonCode};
 
-pub use self::listeners::ListenerChanges;
 use self::listeners::{CertificateWatch, Live};
 pub use self::reload::{Change, ReloadReport};
 use crate::clock::Clock;

@@ -183,7 +183,7 @@ impl Shared {
         self.admission.failures.turns_away(ip, &self.limits, now)
     }
 
-    /// Somebody from an address has failed to get in; see [`failures`].
+    /// Somebody from an address has failed to get in: see `core::failures`.
     pub fn note_failure(&self, ip: IpAddr, now: Millis) {
         if self.admission.failures.note(ip, &self.limits, now) {
             tracing::info!(address = %ip, "turned away for {:?}: too many failures to get in", self.limits.failures_ban);

@@ -106,9 +106,10 @@ impl ListenerUrl {
         }
     }
 
-    /// Whether both cannot be had at once: QUIC has ports of its own.
+    /// Whether both cannot be had at once: QUIC has ports of its own, and port 0 is another one for each.
     pub(crate) fn is_at_place_of(&self, other: &Self) -> bool {
-        self.place == other.place && (self.scheme == Scheme::Quic) == (other.scheme == Scheme::Quic)
+        let is_port_known = self.addr().is_none_or(|addr| addr.port() != 0);
+        is_port_known && self.place == other.place && (self.scheme == Scheme::Quic) == (other.scheme == Scheme::Quic)
     }
 
     /// Whether nobody but this machine reaches it.

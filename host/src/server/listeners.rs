@@ -9,7 +9,7 @@ use super::{ServerHandle, lock};
 use crate::error::Error;
 use crate::io::anteroom::{self, Places};
 use crate::io::listener::{Bound, Listener};
-use crate::listener::{Common, ListenerConfig, ListenerUrl, Scheme};
+use crate::listener::{Common, ListenerConfig, ListenerUrl};
 
 /// How often it is looked whether certificates have changed. Such a change counts once it has lasted for as long.
 const CERTIFICATES_PERIOD: Duration = Duration::from_secs(2);
@@ -17,7 +17,6 @@ const CERTIFICATES_PERIOD: Duration = Duration::from_secs(2);
 /// The listeners that a server has now.
 pub(super) struct Live {
     list: Mutex<Vec<Open>>,
-    allow_anonymous: bool,
 }
 
 /// One of them, with the settings that it has.
@@ -27,21 +26,6 @@ pub(super) struct Open {
     pub(super) listener: Listener,
 }
 
-/// What has become of a server's listeners when it was given other ones.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ListenerChanges {
-    /// Those that are new.
-    pub added: Vec<String>,
-    /// Those that have other settings, for the clients that connect from now on.
-    pub changed: Vec<String>,
-    /// Those that are closed. Clients that have come by them stay.
-    pub removed: Vec<String>,
-    /// Those that go on as they were, as what is different about them needs a restart: the settings of a socket,
-    /// and whatever is different about QUIC.
-    pub restart: Vec<String>,
-}
-
 impl Live {
     pub(super) fn new(bound: Vec<(ListenerConfig, Bound)>, common: Common<'_>) -> Result<Self, Error> {
         let open = |(config, bound): (ListenerConfig, Bound)| {
@@ -49,7 +33,7 @@ impl Live {
             Ok(Open { config, listener: bound.with(profile) })
         };
         let list = bound.into_iter().map(open).collect::<Result<_, Error>>()?;
-        Ok(Self { list: Mutex::new(list), allow_anonymous: common.allow_anonymous })
+        Ok(Self { list: Mutex::new(list) })
     }
 
     pub(super) fn urls(&self) -> Vec<ListenerUrl> {
@@ -74,76 +58,7 @@ impl Live {
     }
 }
 
-/// Whether one takes the place of the other. Port 0 is another one for each.
-fn is_same_place(open: &ListenerConfig, config: &ListenerConfig) -> bool {
-    open.url.place == config.url.place && config.url.addr().is_none_or(|addr| addr.port() != 0)
-}
-
-/// Whether what is different about a listener cannot change while it is open.
-fn needs_restart(open: &ListenerConfig, config: &ListenerConfig) -> bool {
-    let is_quic = [open, config].iter().any(|config| config.url.scheme == Scheme::Quic);
-    is_quic || open.tcp != config.tcp || open.unix_mode != config.unix_mode
-}
-
 impl ServerHandle {
-    /// Listens with these settings from now on: opens the listeners that are new, closes those that are not among them, and
-    /// has the others go on with the settings that they are given. No client is disconnected.
-    ///
-    /// # Errors
-    /// As for [`Builder::start`](crate::Builder::start). Nothing has changed then.
-    pub fn set_listeners(&self, configs: Vec<ListenerConfig>) -> Result<ListenerChanges, Error> {
-        let _one_at_a_time = lock(&self.reloading);
-        let mut changes = ListenerChanges::default();
-        let mut list = lock(&self.listeners.list);
-        let Some(chain) = lock(&self.threads).chain.clone() else {
-            return Ok(changes); // It has stopped.
-        };
-        let allow_anonymous = self.listeners.allow_anonymous;
-        let common = Common { limits: &self.shared.limits, allow_anonymous, chain: &chain };
-        let mut after: Vec<Open> = Vec::with_capacity(configs.len());
-        let mut before: Vec<&Open> = list.iter().collect();
-        for config in configs {
-            let same_url = before.iter().position(|open| open.config.url == config.url);
-            let known = same_url.or_else(|| before.iter().position(|open| is_same_place(&open.config, &config)));
-            let bound = match known.map(|place| before.remove(place)) {
-                Some(open) if open.config == config => {
-                    after.push(Open { config, listener: open.listener.clone() });
-                    continue;
-                }
-                Some(open) if needs_restart(&open.config, &config) => {
-                    changes.restart.push(config.name());
-                    after.push(Open { config: open.config.clone(), listener: open.listener.clone() });
-                    continue;
-                }
-                Some(open) => {
-                    changes.changed.push(config.name());
-                    Bound::again(&open.listener, &config)?
-                }
-                None if config.url.scheme == Scheme::Quic => {
-                    changes.restart.push(config.name());
-                    continue;
-                }
-                None => {
-                    changes.added.push(config.name());
-                    Bound::open(&config, None)?
-                }
-            };
-            let profile = config.profile(bound.url(), common)?;
-            after.push(Open { config, listener: bound.with(profile) });
-        }
-        // What QUIC listeners have is on a thread of their own, which goes on.
-        let (stay, removed): (Vec<_>, Vec<_>) = before.into_iter().partition(|open| open.listener.is_quic());
-        changes.removed = removed.into_iter().map(|open| open.config.name()).collect();
-        for open in stay {
-            changes.restart.push(open.config.name());
-            after.push(Open { config: open.config.clone(), listener: open.listener.clone() });
-        }
-        *list = after;
-        drop(list);
-        self.publish_listeners()?;
-        Ok(changes)
-    }
-
     /// Reads the certificates of all listeners anew, and what clients' certificates are verified with, for those who connect
     /// from now on. A line for each listener with TLS: its name, or what is wrong with its files; then it goes on as before.
     #[must_use]

@@ -180,7 +180,8 @@ impl ServerHandle {
         let refused = |error: crate::Error| Refusal::new("listener", error.to_string());
         let mut all = Vec::with_capacity(wanted.len());
         for wanted in wanted {
-            let known = old.iter().position(|open| open.config.url.is_at_place_of(&wanted.url));
+            let same = old.iter().position(|open| open.config.url == wanted.url);
+            let known = same.or_else(|| old.iter().position(|open| open.config.url.is_at_place_of(&wanted.url)));
             let known = known.map(|at| old.remove(at));
             if wanted.url.scheme == Scheme::Quic {
                 all.extend(keep_quic(known, Some(&wanted), report));

@@ -6,6 +6,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use host::config::Config;
+use host::control::protocol::Refusal;
 use host::listener::{CertificateFiles, ClientCertificates, ListenerConfig, TlsVersion};
 use host::{Server, ServerHandle};
 use plugin_api::{Connect as ConnectView, ConnectVerdict, ConnectionInfo, Error, Handler, Host, handler};
@@ -346,37 +348,49 @@ fn listeners_come_and_go_while_clients_stay() {
     let authority = Authority::new("authority");
     let (first, second) = (authority.server(&["localhost"]), authority.server(&["localhost", "second"]));
     let plain = ListenerConfig::new("tcp://127.0.0.1:0".parse().unwrap());
+    let with = |listeners: &[&ListenerConfig]| {
+        let mut config = Config::default();
+        config.listeners = listeners.iter().copied().cloned().collect();
+        config
+    };
+    let mut current = with(&[&plain]);
     let server = Server::builder().workers(2).listener(plain.clone()).start().unwrap();
+    let mut reload = |listeners: &[&ListenerConfig]| {
+        let (next, report) = server.reload(&current, &with(listeners))?;
+        current = next;
+        Ok::<_, Refusal>(report.changed.iter().map(|change| change.key.clone()).collect::<Vec<_>>())
+    };
     let mut plain_client = Client::connect(server.local_addr(), V5, "plain");
     // The first one with TLS, for which there are no threads yet.
-    let changes = server.set_listeners(vec![plain.clone(), tls_listener(&first)]).unwrap();
-    assert_eq!((changes.added.len(), changes.changed.len(), changes.removed.len()), (1, 0, 0));
+    let (with_first, with_second) = (tls_listener(&first), tls_listener(&second));
+    assert_eq!(reload(&[&plain, &with_first]).unwrap(), ["listener tls://127.0.0.1:0"]);
     let addr = server.local_urls()[1].addr().unwrap();
     let config = Arc::new(authority.client());
     let mut tls_client = tls_open(addr, Arc::clone(&config), V5).connected("tls");
     let before = shown(addr, &config);
     // Another certificate at the same place.
-    let changes = server.set_listeners(vec![plain.clone(), tls_listener(&second)]).unwrap();
-    assert_eq!((changes.added.len(), changes.changed.len(), changes.removed.len()), (0, 1, 0));
+    let changed = reload(&[&plain, &with_second]).unwrap();
+    let key = |key| format!("listener tls://127.0.0.1:0: {key}");
+    assert_eq!(changed, ["certificate", "private_key"].map(key));
     eventually("the new certificate is shown", || shown(addr, &config) != before);
     // What is wrong changes nothing.
     let mut wrong = tls_listener(&first);
     wrong.tls.certificate = Some("/no/such".into());
-    assert!(server.set_listeners(vec![wrong]).is_err());
+    assert!(reload(&[&wrong]).is_err());
     let open_to_all = ListenerConfig::new("tcp://0.0.0.0:0".parse().unwrap());
-    assert!(matches!(server.set_listeners(vec![open_to_all]), Err(host::Error::NobodyDecides { .. })));
+    let refusal = reload(&[&open_to_all]).unwrap_err();
+    assert!(refusal.reason.contains("no plugin decides who may connect"), "{}", refusal.reason);
     assert_eq!(server.local_urls().len(), 2);
     Client::connect(server.local_addr(), V5, "again").disconnect();
     // Gone: nobody connects there any more, and who is there stays.
-    let changes = server.set_listeners(vec![plain]).unwrap();
-    assert_eq!(changes.removed.len(), 1);
+    assert_eq!(reload(&[&plain]).unwrap(), ["listener tls://127.0.0.1:0"]);
     eventually("its port is closed", || TcpStream::connect(addr).is_err());
     tls_client.ping();
     plain_client.ping();
     tls_client.disconnect();
     plain_client.disconnect();
     server.stop().unwrap();
-    assert!(server.set_listeners(vec![tls_listener(&first)]).unwrap().added.is_empty(), "it has stopped");
+    assert!(reload(&[&with_first]).is_err(), "it has stopped");
 }
 
 #[test]
