@@ -16,7 +16,8 @@ pub(crate) fn check(CheckConfig { plugins: configs, file, log }: &CheckConfig) -
         println!("{}", file.display());
         print_differences(config);
     }
-    check_plugins(configs)
+    check_plugins(configs)?.stop();
+    Ok(())
 }
 
 /// Looks at all that a server would be told, and prints what is not as by default.
@@ -38,7 +39,11 @@ pub(crate) fn check_all(RunConfig { config, file, doubts }: &RunConfig, log: &Lo
             println!("  {} = {}", setting.name, setting.show(listener));
         }
     }
-    check_plugins(&config.plugins)?;
+    let chain = check_plugins(&config.plugins)?;
+    let check = |one: &ListenerConfig| one.check(&config.limits, config.server.allow_anonymous, &chain);
+    let checked = config.listeners.iter().try_for_each(check);
+    chain.stop();
+    checked?;
     println!("in order");
     Ok(())
 }
@@ -48,9 +53,10 @@ fn start_log(level: &LogFilter) -> Result<(), Error> {
     log::start(&keys).map_err(|source| Error::System { what: "start a thread for the log", source })
 }
 
-fn check_plugins(configs: &[PluginConfig]) -> Result<(), Error> {
+/// Loads plugins, and prints what they are.
+fn check_plugins(configs: &[PluginConfig]) -> Result<Chain, Error> {
     if configs.is_empty() {
-        return Ok(());
+        return Ok(Chain::default());
     }
     let services = Services::detached();
     let load = |config: &PluginConfig| Plugin::load(&config.path, &config.config, &services);
@@ -80,8 +86,7 @@ fn check_plugins(configs: &[PluginConfig]) -> Result<(), Error> {
         };
         println!("decides on {what}: {decides}");
     }
-    chain.stop();
-    Ok(())
+    Ok(chain)
 }
 
 /// Prints what a configuration changes, with its place.

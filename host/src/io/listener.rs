@@ -111,6 +111,15 @@ pub(crate) struct Bound {
     doors: Doors,
 }
 
+/// Reads the files that a listener's settings name, and leaves it at that.
+///
+/// # Errors
+/// The settings do not fit together, or a file that they name is of no use.
+pub(crate) fn check(config: &ListenerConfig) -> Result<(), Error> {
+    let wrong = |what| Error::Listener { name: config.name(), what };
+    Doors::of(config).map(drop).map_err(wrong)
+}
+
 impl Bound {
     /// Binds and listens; port 0 takes a free one. Where a socket was passed, it takes the place of one that would be bound.
     ///

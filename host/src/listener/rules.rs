@@ -3,6 +3,7 @@
 use super::{ListenerConfig, ListenerUrl};
 use crate::core::{ListenerProfile, Mount, UsernameFrom};
 use crate::error::Error;
+use crate::io;
 use crate::limits::{Limits, Undecided};
 use crate::plugin::{Callback, Chain, PluginSet};
 
@@ -30,6 +31,16 @@ pub(crate) struct Common<'a> {
 }
 
 impl ListenerConfig {
+    /// Looks at what a server of these plugins would need to listen here, but for the place itself: the files that the
+    /// settings name, the plugins that they name, and that somebody decides who may connect where other machines could.
+    ///
+    /// # Errors
+    /// As for [`Builder::start`](crate::Builder::start).
+    pub fn check(&self, limits: &Limits, allow_anonymous: bool, chain: &Chain) -> Result<(), Error> {
+        io::listener::check(self)?;
+        self.profile(&self.url, Common { limits, allow_anonymous, chain }).map(drop)
+    }
+
     /// What holds for the clients of this listener, which is open at `url`.
     ///
     /// # Errors

@@ -137,6 +137,8 @@ fn check_tells_what_differs_and_what_is_wrong() {
         ("[[plugin]]\npath = \"no.so\"\n", "there is no such file"),
         ("[limits]\nkeep_alive_secs_min = 2\nkeep_alive_secs_max = 1\n", ":2: the limit keep_alive_secs_min is 2s"),
         ("[[listener]]\nurl = \"127.0.0.1:1\"\n[[listener]]\nurl = \"127.0.0.1:1\"\n", "two listeners are at"),
+        ("[[listener]]\nurl = \"0.0.0.0:1\"\n", "will not listen at 0.0.0.0:1: other machines"),
+        ("[[listener]]\nurl = \"tls://127.0.0.1:1\"\ncertificate = \"no.pem\"\nprivate_key = \"no.pem\"\n", "no.pem"),
     ] {
         let checked = host_output(["config".as_ref(), "check".as_ref(), dir.file("w.toml", text).as_os_str()]);
         assert_eq!(checked.status.code(), Some(2), "{text}");
