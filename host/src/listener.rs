@@ -72,7 +72,8 @@ impl ListenerConfig {
 pub struct WebSocketConfig {
     /// The values of the header `Origin` that are let in, such as `https://example.com`: those of pages in a browser, which
     /// could otherwise connect in the name of whoever looks at them. A request without that header is from another program,
-    /// and is let in. Default: none, which lets in all.
+    /// and is let in. Default: none, which lets in all; but pages of other machines than this one then need a plugin that
+    /// accepts them, or [`ListenerProfile::allow_anonymous`](crate::core::ListenerProfile::allow_anonymous).
     pub origins: Vec<String>,
     /// Largest HTTP request with all its headers, in bytes: 64 B to 64 KiB. Default: 16 KiB.
     pub request_bytes_max: usize,

@@ -55,6 +55,7 @@ impl Core {
         drop(self.take_last_states(session_slot));
         let session = &mut self.sessions[session_slot as usize];
         let connection = &mut self.connections[slot as usize];
+        session.be_decided_by(connection.listener.decided_by);
         connection.session = session_slot;
         connection.phase = Phase::Connected;
         connection.keep_alive_secs = pending.keep_alive_secs;

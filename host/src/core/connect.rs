@@ -233,12 +233,17 @@ impl Core {
     }
 
     /// Where no plugin has an opinion, clients of this machine are welcome, and those with a certificate of the authority that
-    /// the operator has chosen; others only if the operator says so.
+    /// the operator has chosen; others only if the operator says so. A page of another machine in a browser of this one is none
+    /// of this machine: whoever looks at it has not asked for that.
     fn check_anonymous(&self, slot: u32, pending: &PendingConnect) -> Result<(), Refusal> {
         let connection = &self.connections[slot as usize];
-        let peer = connection.peer.addr().ip().to_canonical();
-        let is_known = connection.details().is_some_and(|details| details.certificate().is_some());
-        if pending.accepted || is_known || connection.listener.profile.allow_anonymous || peer.is_loopback() {
+        let (profile, details) = (&connection.listener.profile, connection.details());
+        let is_known = details.is_some_and(|details| details.certificate().is_some());
+        let is_foreign_page =
+            || details.and_then(|details| details.http.as_ref()).is_some_and(|http| http.is_of_foreign_page());
+        let is_of_this_machine = connection.peer.addr().ip().to_canonical().is_loopback()
+            && (profile.origins_are_named || !is_foreign_page());
+        if pending.accepted || is_known || profile.allow_anonymous || is_of_this_machine {
             Ok(())
         } else {
             Err(ReasonCode::NOT_AUTHORIZED.into())

@@ -1,7 +1,7 @@
 //! What is known of a peer besides its address, once transport and handshakes have told it. Data only: who fills it in is
 //! the transport, and who looks at it are the handlers.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// How the bytes of a Network Connection come here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -144,6 +144,26 @@ impl PeerDetails {
         });
         size_of::<Self>() + tls + http
     }
+}
+
+impl HttpDetails {
+    /// Whether a browser has sent it for a page that is not of its own machine, as the header `Origin` says, which pages cannot
+    /// choose: any page may have its browser connect to that machine.
+    #[must_use]
+    pub fn is_of_foreign_page(&self) -> bool {
+        let mut origins = self.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("Origin"));
+        origins.any(|header| !std::str::from_utf8(&header.value).is_ok_and(is_of_this_machine))
+    }
+}
+
+/// Whether an origin, such as `http://localhost:8000`, is one of this machine.
+fn is_of_this_machine(origin: &str) -> bool {
+    let Some((_, host)) = origin.split_once("://") else { return false };
+    if let Some(rest) = host.strip_prefix('[') {
+        return rest.split(']').next().is_some_and(|ip| ip.parse().is_ok_and(|ip: Ipv6Addr| ip.is_loopback()));
+    }
+    let name = host.split(':').next().unwrap_or_default();
+    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback())
 }
 
 impl ClientCertificate {

@@ -23,6 +23,8 @@ pub struct ListenerProfile {
     pub mount: Option<Mount>,
     /// Accept clients from other machines when no plugin has an opinion about them.
     pub allow_anonymous: bool,
+    /// Pages in a browser whose origin has been let in may be those of other machines, also where no plugin has an opinion.
+    pub origins_are_named: bool,
     /// What of the client's certificate takes the place of its User Name.
     pub username_from: Option<UsernameFrom>,
 }
@@ -42,8 +44,15 @@ impl ListenerProfile {
     /// A listener with these bounds, and with the default for all else.
     #[must_use]
     pub fn new(name: impl Into<Box<str>>, limits: Limits) -> Self {
-        let (plugins, allow_anonymous) = (PluginSet::ALL, false);
-        Self { name: name.into(), limits, plugins, mount: None, allow_anonymous, username_from: None }
+        Self {
+            name: name.into(),
+            limits,
+            plugins: PluginSet::ALL,
+            mount: None,
+            allow_anonymous: false,
+            origins_are_named: false,
+            username_from: None,
+        }
     }
 }
 
@@ -67,21 +76,33 @@ impl UsernameFrom {
 pub(super) struct Listener {
     pub(super) profile: Arc<ListenerProfile>,
     pub(super) limits: Limits,
+    /// The number that its set of plugins has with this worker. [`u16::MAX`] is that of several, where there are so many.
+    pub(super) decided_by: u16,
 }
 
 /// The listeners that a worker's connections have come from.
 #[derive(Default)]
-pub(super) struct Listeners(Vec<Rc<Listener>>);
+pub(super) struct Listeners {
+    known: Vec<Rc<Listener>>,
+    /// All sets of plugins that there have been, each once: there are as many as the configuration has ever named.
+    plugin_sets: Vec<PluginSet>,
+}
 
 impl Listeners {
     /// The one of a profile. Those that no connection has any more are forgotten with the next new one.
     pub(super) fn of(&mut self, profile: &Arc<ListenerProfile>) -> Rc<Listener> {
-        if let Some(known) = self.0.iter().find(|known| Arc::ptr_eq(&known.profile, profile)) {
+        if let Some(known) = self.known.iter().find(|known| Arc::ptr_eq(&known.profile, profile)) {
             return Rc::clone(known);
         }
-        self.0.retain(|known| Rc::strong_count(known) > 1);
-        let known = Rc::new(Listener { profile: Arc::clone(profile), limits: profile.limits.clone() });
-        self.0.push(Rc::clone(&known));
+        self.known.retain(|known| Rc::strong_count(known) > 1);
+        let plugins = profile.plugins;
+        let number = self.plugin_sets.iter().position(|set| *set == plugins).unwrap_or_else(|| {
+            self.plugin_sets.push(plugins);
+            self.plugin_sets.len() - 1
+        });
+        let decided_by = u16::try_from(number).unwrap_or(u16::MAX);
+        let known = Rc::new(Listener { profile: Arc::clone(profile), limits: profile.limits.clone(), decided_by });
+        self.known.push(Rc::clone(&known));
         known
     }
 }

@@ -88,8 +88,7 @@ impl Core {
         let session = &mut self.sessions[session_slot as usize];
         let connection = session.connection;
         session.asks_anew = session.asks_again && connection != NONE;
-        session.asks_again |=
-            !session.subscriptions.is_empty() || session.queue.iter().any(|waiting| may_be_dropped(&waiting));
+        session.note_to_ask_again();
         self.part_from_lane(connection);
         let mut sum = Reauthorised { sessions: 1, ..Reauthorised::default() };
         if connection != NONE {
@@ -272,6 +271,21 @@ impl Reauthorised {
         self.later += other.later;
         self.removed += other.removed;
         self.dropped += other.dropped;
+    }
+}
+
+impl Session {
+    /// Handlers are asked again, if there is something to ask about.
+    fn note_to_ask_again(&mut self) {
+        self.asks_again |= !self.subscriptions.is_empty() || self.queue.iter().any(|waiting| may_be_dropped(&waiting));
+    }
+
+    /// These plugins decide from now on. Others may have allowed what is there: nobody gets by one listener, with the name
+    /// of another's client, what the plugins of the one would not have allowed.
+    pub(super) fn be_decided_by(&mut self, plugins: u16) {
+        if std::mem::replace(&mut self.decided_by, plugins) != plugins || plugins == u16::MAX {
+            self.note_to_ask_again();
+        }
     }
 }
 

@@ -223,6 +223,7 @@ impl Anteroom {
         let more = self.poller.wait(patience_ms)?;
         self.note_events();
         let now = self.clock.now();
+        self.close_those_who_leave(now);
         if !more {
             // All that has come is known, so who is not on the list has not been heard of.
             self.turn_out(now);
@@ -343,6 +344,10 @@ impl Anteroom {
                 self.shared.note_failure(guest.peer.ip(), now);
             }
         }
+    }
+
+    /// Closes those who were refused and have had the time to read why, whatever they still send.
+    fn close_those_who_leave(&mut self, now: Millis) {
         while let Some(&(_, key, serial)) = self.leaving.front().filter(|(by, ..)| *by <= now) {
             self.leaving.pop_front();
             if self.guests.get(key as usize).is_some_and(|guest| guest.serial == serial) {

@@ -92,9 +92,15 @@ impl Transform {
         buffers: &mut Buffers,
     ) -> Result<Flow, Broken> {
         self.reply(response)?;
-        self.websocket = Some(Box::new(WebSocket::new(deflate)));
+        // Who has not seen the response cannot know that frames may be compressed: what has come with the request does not
+        // become a thousand times as much in an anteroom that is full.
+        let websocket = self.websocket.insert(Box::new(WebSocket::new(false)));
         buffers.plain.clear();
-        self.open_frames(following, &mut buffers.plain)
+        let end = websocket.open(following, |bytes| buffers.plain.extend_from_slice(bytes));
+        websocket.set_deflate(deflate);
+        let opened = self.conclude(end);
+        self.note_end(&opened);
+        opened
     }
 
     /// Bytes that are kept here.
@@ -126,12 +132,16 @@ impl Transform {
     /// sense.
     pub(crate) fn open(&mut self, wire: &mut [u8], buffers: &mut Buffers) -> Result<Flow, Broken> {
         let opened = self.open_layers(wire, buffers);
-        self.end = match &opened {
+        self.note_end(&opened);
+        opened
+    }
+
+    fn note_end(&mut self, opened: &Result<Flow, Broken>) {
+        self.end = match opened {
             Ok(Flow::Open) => self.end,
             Ok(Flow::Ended) => Some(PeerEnd::Said),
             Err(_) => Some(PeerEnd::Broken),
         };
-        opened
     }
 
     /// Whether, and how, what comes from the peer has ended: it stays with a connection that goes to another worker.
@@ -184,6 +194,11 @@ impl Transform {
     fn open_frames(&mut self, frames: &mut [u8], plain: &mut Vec<u8>) -> Result<Flow, Broken> {
         let Some(websocket) = &mut self.websocket else { return Ok(Flow::Open) };
         let end = websocket.open(frames, |bytes| plain.extend_from_slice(bytes));
+        self.conclude(end)
+    }
+
+    /// Answers what was opened of WebSocket, and says what it has come to.
+    fn conclude(&mut self, end: Option<End>) -> Result<Flow, Broken> {
         self.answer()?;
         match end {
             None => Ok(Flow::Open),
@@ -270,5 +285,37 @@ impl Transform {
         if let Some(tls) = &mut self.tls {
             tls.close(&mut self.unread, &mut self.unsent);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes with the request of a WebSocket, masked with zeros.
+    fn upgraded(deflate: bool, following: &[u8]) -> (Transform, Buffers, Result<Flow, Broken>) {
+        let (mut transform, mut buffers) = (Transform::default(), Buffers::default());
+        let flow = transform.upgrade(b"", deflate, &mut following.to_vec(), &mut buffers);
+        (transform, buffers, flow)
+    }
+
+    /// A connection may go from one worker to another with a CONNECT that came with its request, and a Close behind it.
+    #[test]
+    fn end_that_comes_with_the_request_stays_with_the_connection() {
+        let (transform, buffers, flow) = upgraded(false, b"\x82\x81\0\0\0\0x\x88\x80\0\0\0\0");
+        assert_eq!((flow.ok(), &buffers.plain[..]), (Some(Flow::Ended), &b"x"[..]));
+        assert_eq!(transform.end(), Some(PeerEnd::Said));
+        assert_eq!(upgraded(false, b"").0.end(), None);
+    }
+
+    #[test]
+    fn nothing_is_inflated_that_comes_with_the_request() {
+        let (transform, _, flow) = upgraded(true, b"\xc2\x80\0\0\0\0");
+        assert!(flow.is_err() && transform.read_bytes_max() == DEFLATED_BYTES_MAX);
+        assert_eq!(transform.end(), Some(PeerEnd::Broken));
+        let (mut transform, mut buffers, flow) = upgraded(true, b"\x82\x80\0\0\0\0");
+        assert_eq!(flow.ok(), Some(Flow::Open));
+        let later = transform.open(&mut b"\xc2\x80\0\0\0\0".to_vec(), &mut buffers);
+        assert_eq!(later.ok(), Some(Flow::Open));
     }
 }

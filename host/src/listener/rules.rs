@@ -53,6 +53,7 @@ impl ListenerConfig {
         profile.allow_anonymous = self.rules.allow_anonymous.unwrap_or(allow_anonymous);
         profile.mount.clone_from(&self.rules.mount);
         profile.username_from = self.rules.username_from;
+        profile.origins_are_named = !self.websocket.origins.is_empty();
         // A proxy on this machine passes others on.
         let is_local = url.is_local() && self.proxy_from.is_empty();
         let refuses_undecided = match profile.limits.undecided {

@@ -218,6 +218,11 @@ impl WebSocket {
         }
     }
 
+    /// Whether frames may be compressed from now on.
+    pub fn set_deflate(&mut self, deflate: bool) {
+        self.deflate = deflate;
+    }
+
     /// Whether what comes may become much more than it is.
     pub fn may_inflate(&self) -> bool {
         self.deflate

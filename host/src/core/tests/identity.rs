@@ -121,3 +121,37 @@ fn who_has_a_certificate_is_not_anonymous() {
         });
     }
 }
+
+/// A page of another machine, which a browser of this one shows, is not of this machine: where no plugin has an opinion, it is
+/// not let in unless the operator has named its origin.
+#[test]
+fn pages_of_other_machines_are_not_of_this_one() {
+    for (origin, is_let_in) in [
+        ("http://localhost", true),
+        ("http://LOCALHOST:8000", true),
+        ("https://127.0.0.1:8443", true),
+        ("http://[::1]:8000", true),
+        ("https://example.com", false),
+        ("http://localhost.example.com", false),
+        ("http://127.0.0.1.example.com:80", false),
+        ("http://[::1", true),
+        ("null", false),
+        ("", false),
+    ] {
+        for (plugin, named) in [(false, false), (false, true), (true, false)] {
+            scenario_with(&Setup { plugin, peer: "127.0.0.1:1", ..Setup::default() }, |net| {
+                let header = HttpHeader { name: "origin".into(), value: origin.as_bytes().into() };
+                let http = HttpDetails { path: "/mqtt".into(), headers: [header].into() };
+                net.details = Some(PeerDetails { http: Some(Box::new(http)), ..details(None) });
+                Arc::make_mut(&mut net.profile).origins_are_named = named;
+                let client = net.open(V5);
+                net.send(client, &connect_packet(V5, "02", 0, "", "c"));
+                if plugin || named || is_let_in {
+                    net.expect(client, CONNACK);
+                } else {
+                    net.expect_closed(client, "20: 00 87 {}");
+                }
+            });
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use plugin_api::{PublishVerdict, ReasonCode};
+use plugin_api::{PublishVerdict, ReasonCode, SubscribeVerdict};
 
 use super::net::connect_packet;
 use super::*;
@@ -43,6 +43,34 @@ fn each_listener_has_its_plugins() {
         net.send(there, "E0:");
         net.expect_closed(there, "");
         assert_eq!(net.script().take("disconnect"), [""; 0]);
+    });
+}
+
+/// A session has at another listener what that one's plugins allow, whoever has allowed it before: a name that is free there
+/// lets nobody have what belongs to another listener's client.
+#[test]
+fn a_session_at_another_listener_has_what_its_plugins_allow() {
+    scenario_with(&Setup { judges: 1, ..Setup::default() }, |net| {
+        let (here, there) = (Arc::clone(&net.profile), without_the_first(net));
+        let from = net.v5("from");
+        net.profile = Arc::clone(&there);
+        let client = net.durable(V5, "c", CONNACK);
+        net.subscribe(client, "t", 1);
+        net.send(client, "E0:");
+        let connect = connect_packet(V5, "00", 0, "11 00000E10", "c");
+        let client = net.join(V5, &connect, CONNACK_RESUMED);
+        net.send(client, "E0:");
+        net.send(from, "32: <t> 0001 {} 'x'");
+        net.take(from);
+        let refuse = |_: &_| Ok(SubscribeVerdict::Codes(vec![ReasonCode::NOT_AUTHORIZED]));
+        net.script().subscribe = Some(Box::new(refuse));
+        net.profile = here;
+        net.script().calls.clear();
+        let client = net.join(V5, &connect, CONNACK_RESUMED);
+        assert_eq!(net.script().take("subscribe"), ["subscribe c =t:01!"]);
+        net.send(from, "32: <t> 0002 {} 'y'");
+        net.expect(from, "40: 0002 10");
+        net.expect(client, "");
     });
 }
 

@@ -118,7 +118,7 @@ fn who_was_refused_has_the_time_to_read_why() {
     assert_eq!(room.anteroom.counters().handshakes_failed.get(), 1);
     let now = room.anteroom.clock.now();
     assert_eq!(room.taken(), 1);
-    room.anteroom.turn_out(now + LEAVE_MS);
+    room.anteroom.close_those_who_leave(now + LEAVE_MS);
     assert_eq!((room.anteroom.guests.len(), room.taken()), (0, 0));
     assert_eq!(room.anteroom.counters().handshakes_late.get(), 0);
 }
