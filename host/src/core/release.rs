@@ -91,7 +91,8 @@ impl Core {
         let gone = match connection {
             NONE if self.enqueue_part(session, part.first(count)) => count,
             NONE => 0,
-            _ if self.hears_of_acknowledgements() => 0,
+            // Who has sent them may have come back with another version.
+            _ if self.hears_of_acknowledgements() || row.kind().is_v5 != way.to.is_v5 => 0,
             _ => self.send_part(session, part, count),
         };
         way.sent += gone as u64;

@@ -438,3 +438,32 @@ fn a_long_train_takes_several_turns() {
         net.expect(to, &packets(0, &all));
     });
 }
+
+/// What has come over one version may be released over another, and has the form of neither then but that of its receiver.
+#[test]
+fn released_by_a_client_that_has_come_back_with_another_version() {
+    for (before, after) in [(V5, V3_1_1), (V3_1_1, V5)] {
+        for count in [1, 3] {
+            scenario_with(&Setup { plugin: false, ..Setup::default() }, |net| {
+                let to = net.client(after, "to");
+                net.subscribe(to, "t", 2);
+                let from = net.durable(before, "from", CONNACK);
+                net.send(from, "30: <t> [{}] 'first'");
+                net.expect(to, "30: <t> [{}] 'first'");
+                for id in 1..=count {
+                    net.send(from, &format!("34: <t> {id:04X} [{{}}] 'x'"));
+                }
+                net.take(from);
+                net.lose(from);
+                let from = net.durable(after, "from", CONNACK_RESUMED);
+                net.send(from, "30: <t> [{}] 'again'");
+                net.expect(to, "30: <t> [{}] 'again'");
+                let pubrels: Vec<_> = (1..=count).map(|id| format!("62: {id:04X}")).collect();
+                net.send(from, &pubrels.join(" | "));
+                net.take(from);
+                let expected: Vec<_> = (1..=count).map(|id| format!("34: <t> {id:04X} [{{}}] 'x'")).collect();
+                net.expect(to, &expected.join(" | "));
+            });
+        }
+    }
+}
