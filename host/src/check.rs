@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use host::config::{Config, LISTENER_KEYS, LogFilter, PluginConfig};
+use host::limits::Setting;
 use host::plugin::{Callback, Chain, Plugin, PluginSet, Services};
 use host::{Error, ListenerConfig};
 
@@ -37,6 +38,10 @@ pub(crate) fn check_all(RunConfig { config, file, doubts }: &RunConfig, log: &Lo
         let plain = ListenerConfig::new(listener.url.clone());
         for setting in LISTENER_KEYS.iter().filter(|key| key.name == "url" || key.get(listener) != key.get(&plain)) {
             println!("  {} = {}", setting.name, setting.show(listener));
+        }
+        for (name, value) in &listener.rules.limits {
+            let text = Setting::find(name).map(|setting| setting.kind.print(value)).unwrap_or_default();
+            println!("  limits.{name} = {text}");
         }
     }
     let chain = check_plugins(&config.plugins)?;

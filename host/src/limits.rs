@@ -96,7 +96,7 @@ limits! {
         /// Network Connections open at one time from one IP address; an IPv4 address in IPv6 form is that IPv4 address.
         /// 0: no such bound.
         connections_per_address_max: usize = 0, Kind::Count, 0..=ANY,
-            "closed at once, and counted";
+            "closed at once, and counted", NewConnections;
         /// CONNECT packets that are looked at in a second, the whole server, with a second's burst. 0: no such bound.
         connect_rate_max: u32 = 0, Kind::PerSecond, 0..=U32,
             "CONNACK 0x9F, return code 3 for 3.x; no handler is asked", AtOnce;
@@ -109,11 +109,11 @@ limits! {
         /// Time from accepting a connection to its CONNECT packet, and to the end of an authentication exchange; and from the
         /// beginning of a re-authentication to its end.
         connect_timeout: Duration = Duration::from_secs(10), Kind::Time, 1..=DAY_MS,
-            "closed; a re-authentication: DISCONNECT 0x87", AtOnce;
+            "closed; a re-authentication: DISCONNECT 0x87", NewConnections;
         /// Largest Control Packet before CONNACK, fixed header included: nobody who has not been let in gets much memory.
         /// The default holds any CONNECT without User Properties.
         connect_bytes_max: usize = 512 * KIB, Kind::Bytes, SMALLEST_PACKETS..=LARGEST_PACKET,
-            "CONNACK 0x95 or a close, on the declared length", AtOnce;
+            "CONNACK 0x95 or a close, on the declared length", NewConnections;
         /// Failures to get in (CONNECT refused as not authorised, what is not MQTT, no CONNECT in time, TLS handshakes) from
         /// one IPv4 address or one /64 of IPv6 within failures_period, after which it is turned away for failures_ban.
         /// 0: no such bound.
@@ -132,7 +132,7 @@ limits! {
             "if not: they are never turned away", AtOnce;
         /// Longest Client Identifier.
         client_id_bytes_max: usize = 1024, Kind::Bytes, 23..=U16,
-            "CONNACK 0x85, return code 2 for 3.x", AtOnce;
+            "CONNACK 0x85, return code 2 for 3.x", NewConnections;
         /// Least Keep Alive that is granted; a client without Keep Alive is left as it is. 0: no such bound.
         keep_alive_secs_min: u16 = 0, Kind::Secs, 0..=U16,
             "replaced, which 5.0 clients are told as Server Keep Alive; 3.x clients cannot be told, and keep theirs", NewConnections;
@@ -141,10 +141,10 @@ limits! {
             "replaced, which 5.0 clients are told as Server Keep Alive; 3.x clients cannot be told, and keep theirs", NewConnections;
         /// Time without any packet from a client, whatever its Keep Alive. 0s: no such bound.
         idle_max: Duration = Duration::ZERO, Kind::Time, 0..=YEAR_MS,
-            "DISCONNECT 0x8D, a close for 3.x", AtOnce;
+            "DISCONNECT 0x8D, a close for 3.x", NewConnections;
         /// Another server, as Server Reference for 5.0 clients that find no room for a session here, or whose server stops.
         server_reference: Option<String> = None, Kind::Text, 0..=0,
-            "CONNACK and DISCONNECT 0x9C in place of 0x97 and 0x8B", AtOnce;
+            "CONNACK and DISCONNECT 0x9C in place of 0x97 and 0x8B", NewConnections;
     }
     "Messages from clients" {
         /// Largest Control Packet accepted, fixed header included; announced as Maximum Packet Size.
@@ -152,17 +152,17 @@ limits! {
             "DISCONNECT 0x95, a close for 3.x, on the declared length";
         /// QoS 1 and 2 messages from one client that may be unacknowledged; announced as Receive Maximum.
         receive_maximum: u16 = 1024, Kind::Count, 1..=U16,
-            "DISCONNECT 0x93; 3.x clients have no such bound but that of their Packet Identifiers";
+            "DISCONNECT 0x93; 3.x clients have no such bound but that of their Packet Identifiers", NewConnections;
         /// Topic Aliases that a 5.0 client may use; announced as Topic Alias Maximum.
         topic_alias_max: u16 = 64, Kind::Count, 0..=U16,
-            "DISCONNECT 0x94";
+            "DISCONNECT 0x94", NewConnections;
         /// PUBLISH packets in a second on one Network Connection, with a second's burst. 0: no such bound.
         message_rate_max: u32 = 0, Kind::PerSecond, 0..=U32,
-            "QoS 0 is dropped and counted; QoS 1 and 2: DISCONNECT 0x96, a close for 3.x", AtOnce;
+            "QoS 0 is dropped and counted; QoS 1 and 2: DISCONNECT 0x96, a close for 3.x", NewConnections;
         /// Bytes (topic, properties and payload) of PUBLISH packets in a second on one Network Connection, with a second's
         /// burst. What one packet has too much is taken from the time after it. 0: no such bound.
         byte_rate_max: u64 = 0, Kind::BytesPerSecond, 0..=ANY,
-            "QoS 0 is dropped and counted; QoS 1 and 2: DISCONNECT 0x96, a close for 3.x", AtOnce;
+            "QoS 0 is dropped and counted; QoS 1 and 2: DISCONNECT 0x96, a close for 3.x", NewConnections;
         /// Length of a Topic Name or Topic Filter.
         topic_bytes_max: usize = 65_535, Kind::Bytes, 1..=U16,
             "PUBACK, PUBREC and, for a will, CONNACK 0x90; SUBACK 0x8F; QoS 0 is dropped; 3.x as rejected_publish says", AtOnce;
@@ -172,10 +172,10 @@ limits! {
         /// Whether a payload that its sender calls UTF-8 (Payload Format Indicator 1) is looked at, before handlers are
         /// asked.
         check_payload_format: bool = false, Kind::Flag, 0..=1,
-            "if it is not: PUBACK, PUBREC and, for a will, CONNACK 0x99; QoS 0: DISCONNECT 0x99", AtOnce;
+            "if it is not: PUBACK, PUBREC and, for a will, CONNACK 0x99; QoS 0: DISCONNECT 0x99", NewConnections;
         /// What a 3.x client gets whose QoS 1 or 2 PUBLISH was refused, as those versions have no negative acknowledgement.
         rejected_publish: RejectedPublish = RejectedPublish::Acknowledge, Kind::Choice(&["acknowledge", "close"]), 0..=1,
-            "PUBACK or PUBREC as if it had been accepted, or a close", AtOnce;
+            "PUBACK or PUBREC as if it had been accepted, or a close", NewConnections;
         /// Retained messages.
         retained_messages_max: usize = 1_000_000, Kind::Count, 0..=ANY,
             "PUBACK and PUBREC 0x97; a close before the acknowledgement for 3.x; QoS 0 is delivered, not retained, and counted";
@@ -196,13 +196,13 @@ limits! {
             "the session ends", NewConnections;
         /// Subscriptions of one session.
         subscriptions_max: usize = 100_000, Kind::Count, 0..=ANY,
-            "SUBACK 0x97, 0x80 for 3.1.1; not granted for 3.1", AtOnce;
+            "SUBACK 0x97, 0x80 for 3.1.1; not granted for 3.1", NewConnections;
         /// Topic Filters in one SUBSCRIBE or UNSUBSCRIBE packet.
         filters_a_packet_max: usize = 10_000, Kind::Count, 1..=ANY,
-            "DISCONNECT 0x97, a close for 3.x", AtOnce;
+            "DISCONNECT 0x97, a close for 3.x", NewConnections;
         /// Levels of all Topic Filters in one SUBSCRIBE or UNSUBSCRIBE packet together: what one packet costs at once.
         filter_levels_a_packet_max: usize = 131_072, Kind::Count, 1..=ANY,
-            "DISCONNECT 0x97, a close for 3.x", AtOnce;
+            "DISCONNECT 0x97, a close for 3.x", NewConnections;
         /// QoS 1 and 2 messages to one client that are sent and not yet acknowledged; a smaller Receive Maximum of the
         /// client takes precedence.
         in_flight_max: u16 = 1024, Kind::Count, 1..=U16,
@@ -310,19 +310,19 @@ limits! {
     "What is offered" {
         /// Highest QoS that is accepted and granted; announced as Maximum QoS.
         maximum_qos: QoS = QoS::ExactlyOnce, Kind::Count, 0..=2,
-            "PUBLISH: DISCONNECT 0x9B, a close for 3.x; will: CONNACK 0x9B; subscriptions are granted less";
+            "PUBLISH: DISCONNECT 0x9B, a close for 3.x; will: CONNACK 0x9B; subscriptions are granted less", NewConnections;
         /// Whether messages are retained; announced as Retain Available.
         retain_available: bool = true, Kind::Flag, 0..=1,
             "if not: DISCONNECT 0x9A and, for a will, CONNACK 0x9A; a close for 3.x";
         /// Whether Topic Filters may have wildcards; announced as Wildcard Subscription Available.
         wildcard_subscriptions_available: bool = true, Kind::Flag, 0..=1,
-            "if not: DISCONNECT 0xA2, SUBACK 0x80 for 3.1.1, not granted for 3.1";
+            "if not: DISCONNECT 0xA2, SUBACK 0x80 for 3.1.1, not granted for 3.1", NewConnections;
         /// Whether SUBSCRIBE may have a Subscription Identifier; announced as Subscription Identifiers Available.
         subscription_identifiers_available: bool = true, Kind::Flag, 0..=1,
-            "if not: DISCONNECT 0xA1";
+            "if not: DISCONNECT 0xA1", NewConnections;
         /// Whether there are Shared Subscriptions; announced as Shared Subscription Available.
         shared_subscriptions_available: bool = true, Kind::Flag, 0..=1,
-            "if not: DISCONNECT 0x9E, SUBACK 0x80 for 3.1.1, not granted for 3.1";
+            "if not: DISCONNECT 0x9E, SUBACK 0x80 for 3.1.1, not granted for 3.1", NewConnections;
         /// Which member of a Shared Subscription gets a message: each in turn, any, always the same until it goes offline,
         /// leaves or has no room, or the one with the fewest messages in flight and queued.
         shared_strategy: SharedStrategy = SharedStrategy::RoundRobin,

@@ -8,6 +8,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::keys::{LOG_KEYS, PLUGIN_KEYS, PluginKeys, SERVER_KEYS};
 use super::{Given, Layer, PluginConfig, nearest, toml_value};
+use crate::core::OF_LISTENERS;
 use crate::limits::{Kind, SETTINGS, Setting, Value};
 use crate::listener::{LISTENER_KEYS, ListenerConfig, ListenerUrl};
 
@@ -82,10 +83,11 @@ struct Reader<'a> {
 type HasKey = fn(&str) -> bool;
 
 /// The tables of the file, as they are written.
-const TABLES: [(&str, HasKey); 4] = [
+const TABLES: [(&str, HasKey); 5] = [
     ("[limits]", |name| has(SETTINGS, name)),
     ("[log]", |name| has(LOG_KEYS, name)),
     ("[[listener]]", |name| has(LISTENER_KEYS, name)),
+    ("[listener.limits]", |name| OF_LISTENERS.contains(&name)),
     ("[[plugin]]", |name| has(PLUGIN_KEYS, name)),
 ];
 
@@ -154,8 +156,10 @@ impl Reader<'_> {
 
     fn listener(&mut self, (at, table): (usize, &DeTable<'_>)) -> Option<ListenerConfig> {
         let place = "a [[listener]]";
-        let given = table.iter().filter_map(|(key, entry)| self.given(key, entry, LISTENER_KEYS, place));
+        let (limits, keys): (Vec<_>, Vec<_>) = table.iter().partition(|(key, _)| key.get_ref() == "limits");
+        let given = keys.into_iter().filter_map(|(key, entry)| self.given(key, entry, LISTENER_KEYS, place));
         let mut given: Vec<_> = given.collect();
+        let limits: Vec<_> = limits.into_iter().flat_map(|(key, entry)| self.limits_of_listener(key, entry)).collect();
         if !table.iter().any(|(key, _)| key.get_ref() == "url") {
             let what = "this [[listener]] has no url, which says where it listens: url = \"tcp://127.0.0.1:1883\"";
             self.wrong(at, what.to_owned());
@@ -167,12 +171,28 @@ impl Reader<'_> {
         let order = |given: &Given<_>| LISTENER_KEYS.iter().position(|key| key.name == given.setting.name);
         given.sort_by_key(order);
         super::apply(&given, &mut listener);
+        listener.rules.limits = limits;
         for Given { setting, value, .. } in &given {
             if setting.get(&listener) == Value::Unset && *value != Value::Unset {
                 self.wrong(at, format!("{} of this [[listener]] says nothing without another key", setting.name));
             }
         }
         Some(listener)
+    }
+
+    /// Reads the bounds that one listener has in the place of the server's.
+    fn limits_of_listener(&mut self, key: &Key<'_>, entry: &Entry<'_>) -> Vec<(&'static str, Value)> {
+        let mut limits = Vec::new();
+        for Given { setting, value, .. } in self.table(key, entry, SETTINGS) {
+            if OF_LISTENERS.contains(&setting.name) {
+                limits.push((setting.name, value));
+            } else {
+                let what =
+                    format!("{} is a bound of the server, not of a listener: it belongs into [limits]", setting.name);
+                self.wrong(key.span().start, what);
+            }
+        }
+        limits
     }
 
     fn plugin(&mut self, (at, table): (usize, &DeTable<'_>)) -> Option<PluginConfig> {
@@ -423,6 +443,14 @@ mod tests {
             (
                 "\n\n[[listener]]\nurl = \"127.0.0.1:1\"\ntcp_keep_alive_probes = 2",
                 "tcp_keep_alive_probes of this [[listener]] says nothing without another key",
+            ),
+            (
+                "[[listener]]\nurl = \"127.0.0.1:1\"\nlimits.sessions_max = 1",
+                "sessions_max is a bound of the server, not of a listener: it belongs into [limits]",
+            ),
+            (
+                "[[listener]]\nurl = \"127.0.0.1:1\"\nlimits.receive_maximum = 0",
+                "receive_maximum is 0: expected a number from 1 to 65535",
             ),
             ("\n\n[[plugin]]\nenabled = true", "this [[plugin]] has no path, which says where its library is"),
             ("\n\n[[plugin]]\npath = \"x\"\nconfig = {}\nconfig_file = \"y\"", "it can have one of them"),

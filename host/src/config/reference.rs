@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::keys::{LOG_KEYS, PLUGIN_KEYS, SERVER_KEYS};
 use super::toml_value::quoted;
 use super::{default_text, option_of, variable_of};
+use crate::core::OF_LISTENERS;
 use crate::limits::{Kind, Limits, SETTINGS, Setting, Value};
 use crate::listener::{LISTENER_KEYS, ListenerConfig};
 
@@ -131,6 +132,15 @@ pub fn tables() -> String {
          listeners of the file do not count.",
     );
     rows(&mut text, "listener", LISTENER_KEYS, &plain_listener());
+    let bounds: Vec<String> = OF_LISTENERS.iter().map(|name| format!("`{name}`")).collect();
+    let _ = write!(
+        text,
+        "\n### Bounds of a listener\n\nA table `[listener.limits]` behind a `[[listener]]` has bounds that hold for its \
+         connections in the place of those of `[limits]`; `connections_max` and `connect_rate_max` are for what comes through \
+         the listener, and the server's hold beside them. `retain_available` cannot be true where the server's is not. Another \
+         one counts for new connections. A listener can have: {}.\n",
+        bounds.join(", ")
+    );
     section(
         &mut text,
         "`[[plugin]]`",

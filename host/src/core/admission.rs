@@ -8,6 +8,7 @@ use std::sync::PoisonError;
 
 use foldhash::fast::RandomState;
 
+use super::ListenerProfile;
 use super::failures::Failures;
 use super::rates::SharedBucket;
 use crate::clock::Millis;
@@ -26,20 +27,33 @@ pub(super) struct Admission {
     pub(super) failures: Failures,
 }
 
+/// What has come through one listener, counted.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    open: AtomicUsize,
+    connects: SharedBucket,
+}
+
 impl Admission {
-    /// Counts a new connection. `false`: there are too many.
-    pub(super) fn enter(&self, peer: SocketAddr, limits: &Limits) -> bool {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= limits.connections_max || !self.enter_address(peer, limits) {
+    /// Counts a new connection. `false`: there are too many, at the listener, in the server (of which the second bounds are) or
+    /// from the address.
+    pub(super) fn enter(&self, peer: SocketAddr, listener: &ListenerProfile, server: &Limits) -> bool {
+        let limits = &listener.limits;
+        if listener.gate.open.fetch_add(1, Ordering::Relaxed) < limits.connections_max {
+            if self.open.fetch_add(1, Ordering::Relaxed) < server.connections_max && self.enter_address(peer, limits) {
+                return true;
+            }
             self.open.fetch_sub(1, Ordering::Relaxed);
-            return false;
         }
-        true
+        listener.gate.open.fetch_sub(1, Ordering::Relaxed);
+        false
     }
 
     /// A connection that [`Admission::enter`] has counted is gone.
-    pub(super) fn leave(&self, peer: SocketAddr, limits: &Limits) {
+    pub(super) fn leave(&self, peer: SocketAddr, listener: &ListenerProfile) {
         self.open.fetch_sub(1, Ordering::Relaxed);
-        if limits.connections_per_address_max == 0 {
+        listener.gate.open.fetch_sub(1, Ordering::Relaxed);
+        if listener.limits.connections_per_address_max == 0 {
             return;
         }
         if let Entry::Occupied(mut entry) = self.addresses().entry(peer.ip().to_canonical()) {
@@ -51,8 +65,9 @@ impl Admission {
     }
 
     /// Whether a CONNECT packet may be looked at now.
-    pub(super) fn may_connect(&self, limits: &Limits, now: Millis) -> bool {
-        limits.connect_rate_max == 0 || self.connects.take_one(limits.connect_rate_max.into(), now)
+    pub(super) fn may_connect(&self, listener: &ListenerProfile, server: &Limits, now: Millis) -> bool {
+        let may = |bucket: &SharedBucket, rate_max: u32| rate_max == 0 || bucket.take_one(rate_max.into(), now);
+        may(&listener.gate.connects, listener.limits.connect_rate_max) && may(&self.connects, server.connect_rate_max)
     }
 
     fn enter_address(&self, peer: SocketAddr, limits: &Limits) -> bool {
@@ -71,7 +86,8 @@ impl Admission {
     pub(super) fn assert_sound(&self, limits: &Limits) {
         assert!(self.open.load(Ordering::Relaxed) <= limits.connections_max, "connections of all workers");
         for (address, open) in self.addresses().iter() {
-            assert!((1..=limits.connections_per_address_max).contains(open), "{open} connections of {address}");
+            // Each listener has a bound of its own on them.
+            assert!(*open > 0, "connections of {address}");
         }
     }
 

@@ -38,7 +38,7 @@ impl Core {
         let session_slot = match resumed {
             Some(session_slot) => session_slot, // [MQTT-3.1.2-5]
             None if self.is_full() || self.sessions.len() >= self.shared.limits.sessions_max => {
-                return self.refuse(slot, &self.no_room(ReasonCode::QUOTA_EXCEEDED));
+                return self.refuse(slot, &self.no_room(slot, ReasonCode::QUOTA_EXCEEDED));
             }
             None => self.new_session(&pending.client_id),
         };
@@ -132,7 +132,7 @@ impl Core {
 
     /// What differs from what the client asked for and from the specification's defaults.
     fn own_connack_properties(&self, slot: u32, pending: &PendingConnect) -> PropertiesBuf {
-        let limits = &self.shared.limits;
+        let limits = &self.connections[slot as usize].listener.limits;
         let mut properties = PropertiesBuf::default();
         let mut add = |property| properties.push(property).expect("our own values are in range");
         if pending.expiry_secs != pending.expiry_asked {

@@ -189,7 +189,7 @@ impl Core {
 
     fn settle_again(&mut self, slot: u32, step: AuthStep, outcome: AuthOutcome) {
         // The whole of it has the time that CONNECT has: who does not end it would keep the plugins that began it.
-        let until = self.now + self.shared.limits.connect_timeout;
+        let until = self.now + self.connections[slot as usize].listener.limits.connect_timeout;
         if let Some(auth) = &mut self.connections[slot as usize].extra().auth {
             match &outcome {
                 AuthOutcome::Continue { .. } => auth.again_until = auth.again_until.or(Some(until)),

@@ -50,11 +50,12 @@ impl Core {
     }
 
     fn assert_connection(&self, slot: u32, connection: &Connection) {
-        let limits = &self.shared.limits;
+        let (limits, server) = (&connection.listener.limits, &self.shared.limits);
         assert_eq!(self.slot_of_connection(connection.id), Some(slot), "the connection's id");
         assert!(connection.out_sent <= connection.out.len(), "more was sent than there is");
         assert!(!connection.dirty || self.dirty.contains(&slot), "dirty, and not on the list");
-        let out_max = limits.outbound_bytes_max + ANSWERS_BYTES + 2 * limits.packet_bytes_max;
+        let out_max =
+            server.outbound_bytes_max + ANSWERS_BYTES + 2 * server.packet_bytes_max.max(limits.packet_bytes_max);
         assert!(self.waiting_bytes(slot) <= out_max, "outbound bytes");
         let partial_max = match connection.phase {
             _ if connection.is_held => usize::MAX, // What the driver has read once.
@@ -81,7 +82,8 @@ impl Core {
     }
 
     fn assert_session(&self, slot: u32, session: &Session) {
-        let limits = &self.shared.limits;
+        // It may have come through another listener before, that has the server's.
+        let (limits, of_listener) = (&self.shared.limits, self.limits_of(slot));
         assert_eq!(self.slot_of_client(&session.client_id), Some(slot), "the session's Client Identifier");
         let connection = self.connections.get(session.connection as usize);
         let has_connection = connection.is_some_and(|connection| connection.session == slot);
@@ -90,7 +92,10 @@ impl Core {
         let queue_bytes: usize = session.queue.iter().map(|queued| queued.message.bytes()).sum();
         assert_eq!(session.queue.bytes(), queue_bytes, "bytes of queued messages, counted");
         assert!(queue_bytes <= limits.queue_bytes_max, "bytes of queued messages");
-        assert!(session.in_flight.len() <= usize::from(limits.in_flight_max), "messages in flight");
+        assert!(
+            session.in_flight.len() <= usize::from(limits.in_flight_max.max(of_listener.in_flight_max)),
+            "messages in flight"
+        );
         session.in_flight.assert_sound(session.in_flight_bytes as usize);
         assert!(session.to_resend as usize <= session.in_flight.len(), "messages to send again");
         assert_eq!(
@@ -98,7 +103,10 @@ impl Core {
             session.received.counted_bytes(),
             "bytes of QoS 2 messages received, counted"
         );
-        assert!(session.subscriptions.len() <= limits.subscriptions_max, "subscriptions");
+        assert!(
+            session.subscriptions.len() <= limits.subscriptions_max.max(of_listener.subscriptions_max),
+            "subscriptions"
+        );
     }
 
     /// All that waits for the socket of a connection.

@@ -8,8 +8,9 @@ use super::connection::{Auth, Closing, Connection, PendingConnect, Will};
 use super::deferred::{Came, Question};
 use super::inbound::Next;
 use super::mount::MOUNTED;
+use super::profile::Listener;
 use super::publish::is_payload_as_indicated;
-use super::{Core, failures};
+use super::{Core, failures, server_reference};
 use crate::codec::{self, Connack, Connect, Packet, ProtocolVersion};
 use crate::limits::Limits;
 use crate::plugin::{
@@ -43,9 +44,9 @@ impl Core {
 
     /// Keeps what CONNECT says about the client's receiving side.
     fn note_capabilities(&mut self, slot: u32, connect: &Connect<'_>) {
-        let ours = self.shared.limits.in_flight_max;
-        let aliases_max = self.shared.limits.outbound_topic_aliases_max;
         let connection = &mut self.connections[slot as usize];
+        let limits = &connection.listener.limits;
+        let (ours, aliases_max) = (limits.in_flight_max, limits.outbound_topic_aliases_max);
         connection.version = connect.version;
         connection.problem_information = connect.properties.request_problem_information() != Some(0);
         connection.packet_bytes_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
@@ -63,8 +64,8 @@ impl Core {
         if connection.listener.profile.username_from.is_some() && username(connection, connect).is_none() {
             return Err(ReasonCode::BAD_USER_NAME_OR_PASSWORD.into());
         }
-        let limits = &self.shared.limits;
-        if !self.shared.admission.may_connect(limits, self.now) {
+        let Listener { profile, limits, .. } = &*connection.listener;
+        if !self.shared.admission.may_connect(profile, &self.shared.limits, self.now) {
             self.counters().connects_refused.add(1);
             return Err(ReasonCode::CONNECTION_RATE_EXCEEDED.into());
         }
@@ -87,8 +88,8 @@ impl Core {
     }
 
     /// There is no room for a client here: another server may have some.
-    pub(super) fn no_room(&self, otherwise: ReasonCode) -> Refusal {
-        match self.shared.server_reference() {
+    pub(super) fn no_room(&self, slot: u32, otherwise: ReasonCode) -> Refusal {
+        match server_reference(&self.connections[slot as usize].listener.limits) {
             Some(properties) => Refusal { properties, ..ReasonCode::USE_ANOTHER_SERVER.into() },
             None => otherwise.into(),
         }
@@ -174,7 +175,7 @@ impl Core {
 
     /// What CONNECT asks for, within the bounds.
     fn pending(&self, slot: u32, connect: &Connect<'_>) -> Result<Box<PendingConnect>, Refusal> {
-        let limits = &self.shared.limits;
+        let limits = &self.connections[slot as usize].listener.limits;
         if connect.client_id.len() > limits.client_id_bytes_max {
             return Err(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID.into());
         }

@@ -118,7 +118,7 @@ impl Core {
         }
         if self.stopping {
             // 0x8B is for DISCONNECT alone [MQTT-3.2.2-8].
-            self.refuse(slot, &self.no_room(ReasonCode::SERVER_UNAVAILABLE));
+            self.refuse(slot, &self.no_room(slot, ReasonCode::SERVER_UNAVAILABLE));
             return slot;
         }
         self.attach(slot, *pending);

@@ -1,6 +1,6 @@
 //! From bytes that came in to packets, and from packets to what they ask for.
 
-use plugin_api::{DisconnectKind, Properties, QoS, ReasonCode};
+use plugin_api::{DisconnectKind, Properties, ReasonCode};
 
 use super::connection::{Closing, Phase};
 use super::kept::KeptBytes;
@@ -8,6 +8,7 @@ use super::mount::MOUNTED;
 use super::{Core, NONE, acks};
 use crate::clock::Millis;
 use crate::codec::{self, Ack, Connack, DecodeError, Frame, Packet, ProtocolVersion};
+use crate::limits::Limits;
 
 /// Packet types, as they stand in the first byte of a packet.
 pub(super) const CONNECT: u8 = 1;
@@ -191,8 +192,9 @@ impl Core {
 
     /// The largest packet that is accepted now. Nobody who has not been let in gets much memory.
     fn packet_bytes_max(&self, slot: u32) -> usize {
-        let limits = &self.shared.limits;
-        match self.connections[slot as usize].phase {
+        let connection = &self.connections[slot as usize];
+        let limits = &connection.listener.limits;
+        match connection.phase {
             Phase::AwaitingConnect | Phase::Authenticating => limits.connect_bytes_max.min(limits.packet_bytes_max),
             Phase::Leaving | Phase::Connected | Phase::Closing => limits.packet_bytes_max,
         }
@@ -356,9 +358,10 @@ impl Core {
         self.is_too_long(topic).then_some(ReasonCode::TOPIC_NAME_INVALID)
     }
 
-    /// The QoS that is granted for what was asked.
-    pub(super) fn granted(&self, asked: QoS) -> QoS {
-        asked.min(self.shared.limits.maximum_qos)
+    /// The bounds of a session's client: those of the listener that it has come through, or the server's while it is away.
+    pub(super) fn limits_of(&self, session_slot: u32) -> &Limits {
+        let connection = self.sessions.get(session_slot as usize).map_or(NONE, |session| session.connection);
+        self.connections.get(connection as usize).map_or(&self.shared.limits, |connection| &connection.listener.limits)
     }
 }
 

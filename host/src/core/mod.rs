@@ -93,7 +93,7 @@ pub use self::mount::{Mount, MountError};
 use self::peer::PeerDetails;
 pub use self::poll::Poll;
 use self::profile::Listeners;
-pub use self::profile::{ListenerProfile, UsernameFrom};
+pub use self::profile::{ListenerProfile, OF_LISTENERS, UsernameFrom};
 pub use self::query::{Cursor, Query, Wanted};
 use self::reauthorise::Pass;
 use self::requests::{DelayedInfo, EarlyMail};
@@ -125,8 +125,6 @@ pub struct Shared {
     pub counters: Arc<[Counters]>,
     /// Workers that hold as much as they may: one bit for each. Written when one becomes full or ceases to be.
     full_workers: Arc<AtomicU64>,
-    /// Whether PUBLISH packets are looked at for more than the protocol's own rules.
-    checks_publish: bool,
     /// Network Connections open in all workers.
     admission: Arc<Admission>,
     /// What makes the Client Identifiers that the server assigns unguessable, even for who was assigned one: otherwise a
@@ -151,7 +149,6 @@ impl Shared {
             retained: Arc::new(Retained::new(limits.retained_messages_max, limits.retained_bytes_max)),
             counters: (0..2 * workers).map(|_| Counters::default()).collect(),
             full_workers: Arc::default(),
-            checks_publish: checks_publish(&limits),
             admission: Arc::default(),
             // The standard library's hasher takes its keys from the operating system's random numbers.
             assigned_keys: std::hash::RandomState::new(),
@@ -171,7 +168,6 @@ impl Shared {
             mailboxes: self.mailboxes.clone(),
             counters: Arc::clone(&self.counters),
             full_workers: Arc::clone(&self.full_workers),
-            checks_publish: checks_publish(limits),
             admission: Arc::clone(&self.admission),
             assigned_keys: self.assigned_keys.clone(),
         }
@@ -189,16 +185,12 @@ impl Shared {
             tracing::info!(address = %ip, "turned away for {:?}: too many failures to get in", self.limits.failures_ban);
         }
     }
-
-    /// The property that names the server that clients should use instead, if there is one.
-    fn server_reference(&self) -> Option<PropertiesBuf> {
-        let name = self.limits.server_reference.as_deref()?;
-        Some(PropertiesBuf::default().with(Property::ServerReference(name)))
-    }
 }
 
-fn checks_publish(limits: &Limits) -> bool {
-    limits.has_client_rates() || limits.check_payload_format || !limits.retain_available
+/// The property that names the server that clients should use instead, if there is one.
+fn server_reference(limits: &Limits) -> Option<PropertiesBuf> {
+    let name = limits.server_reference.as_deref()?;
+    Some(PropertiesBuf::default().with(Property::ServerReference(name)))
 }
 
 /// The worker that owns a name: a session by its Client Identifier, a plugin's publishes by their topic.
@@ -411,7 +403,7 @@ impl Core {
             self.counters().connections_turned_away.add(1);
             return None;
         }
-        if self.stopping || !self.shared.admission.enter(peer, &self.shared.limits) {
+        if self.stopping || !self.shared.admission.enter(peer, profile, &self.shared.limits) {
             self.counters().connections_refused.add(1);
             return None;
         }
@@ -582,7 +574,7 @@ impl Core {
             self.recycle(out);
             let connection = self.connections.remove(slot as usize);
             self.by_connection.remove(connection.id, slot);
-            self.shared.admission.leave(connection.peer.addr(), &self.shared.limits);
+            self.shared.admission.leave(connection.peer.addr(), &connection.listener.profile);
         }
     }
 
@@ -614,12 +606,13 @@ impl Core {
         self.stopping = true;
         let slots: Vec<u32> = self.connections.iter().map(|(slot, _)| slot_of(slot)).collect();
         let kind = plugin_api::DisconnectKind::ServerShutdown;
-        let closing = match self.shared.server_reference() {
-            Some(properties) => Closing::telling(kind, ReasonCode::USE_ANOTHER_SERVER).with_properties(properties),
-            None => Closing::telling(kind, ReasonCode::SERVER_SHUTTING_DOWN),
-        };
         for slot in slots {
-            self.close(slot, closing.clone());
+            let Some(connection) = self.connections.get(slot as usize) else { continue };
+            let closing = match server_reference(&connection.listener.limits) {
+                Some(properties) => Closing::telling(kind, ReasonCode::USE_ANOTHER_SERVER).with_properties(properties),
+                None => Closing::telling(kind, ReasonCode::SERVER_SHUTTING_DOWN),
+            };
+            self.close(slot, closing);
         }
         self.hasten_farewells();
     }
@@ -661,9 +654,9 @@ impl Core {
     /// How long a connection may say nothing, in milliseconds: connect timeout, or the earlier of Keep Alive and idle
     /// time. `None`: for ever.
     fn patience(&self, slot: u32) -> Option<u64> {
-        let limits = &self.shared.limits;
         let ms = |bound: std::time::Duration| u64::try_from(bound.as_millis()).unwrap_or(u64::MAX);
         let connection = &self.connections[slot as usize];
+        let limits = &connection.listener.limits;
         match connection.phase {
             Phase::AwaitingConnect | Phase::Authenticating => Some(ms(limits.connect_timeout)),
             Phase::Connected => {

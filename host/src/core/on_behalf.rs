@@ -30,7 +30,7 @@ impl Core {
         options: SubscribeOptions,
         identifier: u32,
     ) -> Result<Pieces, Status> {
-        if identifier != 0 && !self.shared.limits.subscription_identifiers_available {
+        if identifier != 0 && !self.limits_of(session_slot).subscription_identifiers_available {
             return Err(Status::INVALID);
         }
         let asked = Asked::new(filter, options);

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::admission::Gate;
 use super::mount::Mount;
 use super::peer::{ClientCertificate, NameKind};
 use crate::limits::Limits;
@@ -15,7 +16,8 @@ use crate::plugin::PluginSet;
 pub struct ListenerProfile {
     /// As handlers, lists and the log are told it.
     pub name: Box<str>,
-    /// Bounds: the server's, with the listener's own in their place.
+    /// Bounds: the server's, with the listener's own in their place. Those of [`OF_LISTENERS`] hold for its connections; for
+    /// all others the server's count, whatever stands here.
     pub limits: Limits,
     /// The plugins of the chain that decide about its connections, in the order of the chain.
     pub plugins: PluginSet,
@@ -27,7 +29,43 @@ pub struct ListenerProfile {
     pub origins_are_named: bool,
     /// What of the client's certificate takes the place of its User Name.
     pub username_from: Option<UsernameFrom>,
+    /// What has come through it, counted by all workers. A copy of the profile counts on.
+    pub(super) gate: Arc<Gate>,
 }
+
+/// The bounds that one listener may have others of than the server. `connections_max` and `connect_rate_max` are for what comes through the
+/// listener, beside the server's, which are for all.
+pub const OF_LISTENERS: [&str; 29] = [
+    "connections_max",
+    "connections_per_address_max",
+    "connect_rate_max",
+    "connect_timeout",
+    "connect_bytes_max",
+    "client_id_bytes_max",
+    "keep_alive_secs_min",
+    "keep_alive_secs_max",
+    "idle_max",
+    "server_reference",
+    "packet_bytes_max",
+    "receive_maximum",
+    "topic_alias_max",
+    "message_rate_max",
+    "byte_rate_max",
+    "check_payload_format",
+    "rejected_publish",
+    "session_expiry_secs_max",
+    "persistent_expiry_3x_secs",
+    "subscriptions_max",
+    "filters_a_packet_max",
+    "filter_levels_a_packet_max",
+    "in_flight_max",
+    "maximum_qos",
+    "retain_available",
+    "wildcard_subscriptions_available",
+    "subscription_identifiers_available",
+    "shared_subscriptions_available",
+    "outbound_topic_aliases_max",
+];
 
 /// What of a client's certificate is its User Name. Who has not shown one, or one without such a name, is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +90,13 @@ impl ListenerProfile {
             allow_anonymous: false,
             origins_are_named: false,
             username_from: None,
+            gate: Arc::default(),
         }
+    }
+
+    /// It takes the place of another one: what has come through that one counts for its bounds.
+    pub(crate) fn count_on(&mut self, before: &Self) {
+        self.gate = Arc::clone(&before.gate);
     }
 }
 
@@ -76,6 +120,8 @@ impl UsernameFrom {
 pub(super) struct Listener {
     pub(super) profile: Arc<ListenerProfile>,
     pub(super) limits: Limits,
+    /// Whether PUBLISH packets are looked at for more than the protocol's own rules.
+    pub(super) checks_publish: bool,
     /// The number that its set of plugins has with this worker. [`u16::MAX`] is that of several, where there are so many.
     pub(super) decided_by: u16,
 }
@@ -101,8 +147,23 @@ impl Listeners {
             self.plugin_sets.len() - 1
         });
         let decided_by = u16::try_from(number).unwrap_or(u16::MAX);
-        let known = Rc::new(Listener { profile: Arc::clone(profile), limits: profile.limits.clone(), decided_by });
+        let limits = profile.limits.clone();
+        let checks_publish = limits.has_client_rates() || limits.check_payload_format || !limits.retain_available;
+        let known = Rc::new(Listener { profile: Arc::clone(profile), limits, checks_publish, decided_by });
         self.known.push(Rc::clone(&known));
         known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Setting;
+
+    #[test]
+    fn bounds_of_listeners_are_bounds() {
+        for name in OF_LISTENERS {
+            assert!(Setting::find(name).is_some(), "{name}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! PUBLISH and PUBREL from a client: limits, handlers, acknowledgement, retained messages, routing.
 
+use std::rc::Rc;
+
 use plugin_api::{DisconnectKind, Properties, PropertiesBuf, Property, QoS, ReasonCode, RetainChange};
 
 use super::Core;
@@ -41,7 +43,7 @@ impl Core {
         packet: &[u8],
     ) -> Result<Next, DecodeError> {
         self.counters().publishes_received.add(1);
-        if publish.qos > self.shared.limits.maximum_qos {
+        if publish.qos > self.connections[slot as usize].listener.limits.maximum_qos {
             // [MQTT-3.2.2-11]
             return Err(DecodeError::Protocol {
                 code: ReasonCode::QOS_NOT_SUPPORTED,
@@ -62,7 +64,7 @@ impl Core {
 
     /// Sets or uses a Topic Alias [MQTT-3.3.2-12].
     fn publish_with_alias(&mut self, slot: u32, publish: &Publish<'_>, alias: u16) -> Result<Next, DecodeError> {
-        if alias == 0 || alias > self.shared.limits.topic_alias_max {
+        if alias == 0 || alias > self.connections[slot as usize].listener.limits.topic_alias_max {
             // [MQTT-3.3.2-8] [MQTT-3.3.2-9]
             return Err(DecodeError::Protocol {
                 code: ReasonCode::TOPIC_ALIAS_INVALID,
@@ -116,7 +118,7 @@ impl Core {
         if publish.qos != QoS::AtMostOnce {
             self.check_quota(slot)?;
         }
-        if self.shared.checks_publish
+        if self.connections[slot as usize].listener.checks_publish
             && let Some(next) = self.check_publish(slot, publish)?
         {
             return Ok(next);
@@ -151,10 +153,11 @@ impl Core {
         self.settle_publish(slot, publish, topic, outcome);
     }
 
-    /// What only some servers ask of a PUBLISH packet, see `Shared::checks_publish`. Handlers have not been asked yet, and
+    /// What only some servers ask of a PUBLISH packet, see `Listener::checks_publish`. Handlers have not been asked yet, and
     /// a Topic Alias has been set, whatever becomes of the message.
     fn check_publish(&mut self, slot: u32, publish: &Publish<'_>) -> Result<Option<Next>, DecodeError> {
-        let limits = &self.shared.limits;
+        let listener = Rc::clone(&self.connections[slot as usize].listener);
+        let limits = &listener.limits;
         if publish.retain && !limits.retain_available {
             // [MQTT-3.2.2-14] is the client's side of it. 3.x clients were not told, but nothing else is true either.
             return Err(DecodeError::Protocol {
@@ -213,7 +216,7 @@ impl Core {
             return usize::MAX; // Only 5.0 has, and was told, a Receive Maximum; before it the number of identifiers is the bound.
         }
         let received = self.session_of(slot).map_or(0, |session| session.received.len());
-        let max = usize::from(self.shared.limits.receive_maximum) + usize::from(connection.received_before);
+        let max = usize::from(connection.listener.limits.receive_maximum) + usize::from(connection.received_before);
         max.saturating_sub(received)
     }
 
@@ -293,7 +296,7 @@ impl Core {
         if connection.is_v5() {
             let reason_code = if reason_code.is_error() { reason_code } else { ReasonCode::UNSPECIFIED_ERROR };
             self.answer_publish(slot, publish.qos, packet_id, reason_code, &properties);
-        } else if self.shared.limits.rejected_publish == RejectedPublish::Close {
+        } else if connection.listener.limits.rejected_publish == RejectedPublish::Close {
             self.close(slot, Closing::silent(DisconnectKind::ServerDisconnect, reason_code));
         } else if publish.qos == QoS::ExactlyOnce {
             // A refusal frees the identifier; the client's PUBREL is answered whether we know it or not.

@@ -44,9 +44,10 @@ impl<'a> Asked<'a> {
 
 impl Core {
     pub(super) fn on_subscribe(&mut self, slot: u32, subscribe: &Subscribe<'_>) -> Result<Next, DecodeError> {
-        self.check_count(subscribe.filters.iter().map(|item| item.filter))?;
+        self.check_count(slot, subscribe.filters.iter().map(|item| item.filter))?;
         let identifier = subscribe.properties.subscription_identifier();
-        if identifier.is_some() && !self.shared.limits.subscription_identifiers_available {
+        let limits = &self.connections[slot as usize].listener.limits;
+        if identifier.is_some() && !limits.subscription_identifiers_available {
             return Err(not_offered(ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED));
         }
         let is_v5 = self.connections[slot as usize].is_v5();
@@ -118,9 +119,11 @@ impl Core {
         }
         // [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-6]
         // MQTT 3.1 has no code for a failure, and has the client told of a subscription all the same.
-        let without_failure = self.connections[slot as usize].version == ProtocolVersion::V3_1;
+        let connection = &self.connections[slot as usize];
+        let without_failure = connection.version == ProtocolVersion::V3_1;
+        let qos_max = connection.listener.limits.maximum_qos;
         let shown = |(asked, code): (&Asked<'_>, &ReasonCode)| {
-            if without_failure && code.is_error() { self.granted(asked.options.qos) as u8 } else { code.0 }
+            if without_failure && code.is_error() { asked.options.qos.min(qos_max) as u8 } else { code.0 }
         };
         let reason_codes: Vec<u8> = asked.iter().zip(&codes).map(shown).collect();
         let suback =
@@ -130,9 +133,9 @@ impl Core {
     }
 
     /// A packet is handled as a whole, so there is a bound to what it may ask for.
-    fn check_count<'a>(&self, filters: impl Iterator<Item = &'a str>) -> Result<(), DecodeError> {
+    fn check_count<'a>(&self, slot: u32, filters: impl Iterator<Item = &'a str>) -> Result<(), DecodeError> {
         let counted = filters.fold((0, 0), |(count, levels), filter| (count + 1, levels + levels_in(filter)));
-        let what = match (&self.shared.limits, counted) {
+        let what = match (&self.connections[slot as usize].listener.limits, counted) {
             (limits, (count, _)) if count > limits.filters_a_packet_max => {
                 "more Topic Filters in one packet than are allowed"
             }
@@ -147,7 +150,7 @@ impl Core {
     /// What can be granted before handlers are asked.
     pub(super) fn check_filter(&self, session_slot: u32, asked: &Asked<'_>) -> ReasonCode {
         let malformed = matches!(topic::split_share(asked.written), Share::Malformed); // [MQTT-4.8.2-1] [MQTT-4.8.2-2]
-        let limits = &self.shared.limits;
+        let limits = self.limits_of(session_slot);
         let is_too_long = self.is_too_long(asked.filter) || asked.written.len() > limits.topic_bytes_max;
         if malformed || !topic::is_valid_filter(asked.filter) || is_too_long {
             return ReasonCode::TOPIC_FILTER_INVALID;
@@ -162,12 +165,12 @@ impl Core {
             return ReasonCode::UNSPECIFIED_ERROR;
         };
         // One that is there already may be replaced; but that is looked up only if it matters.
-        let has_room = !self.is_full() && session.subscriptions.len() < self.shared.limits.subscriptions_max;
+        let has_room = !self.is_full() && session.subscriptions.len() < limits.subscriptions_max;
         if !has_room && !session.subscriptions.contains_key(asked.written) {
             return ReasonCode::QUOTA_EXCEEDED;
         }
         // [MQTT-3.2.2-10]
-        ReasonCode(self.granted(asked.options.qos) as u8)
+        ReasonCode(asked.options.qos.min(limits.maximum_qos) as u8)
     }
 
     /// Whether the Reason Codes are decided. If not, the connection has ended.
@@ -196,11 +199,10 @@ impl Core {
         identifier: u32,
     ) -> ReasonCode {
         self.pay_for(asked.written);
+        let subscriptions_max = self.limits_of(session_slot).subscriptions_max;
         let session = &mut self.sessions[session_slot as usize];
         // One filter may stand in the packet twice, so that what was checked before may no longer be so.
-        if session.subscriptions.len() >= self.shared.limits.subscriptions_max
-            && !session.subscriptions.contains_key(asked.written)
-        {
+        if session.subscriptions.len() >= subscriptions_max && !session.subscriptions.contains_key(asked.written) {
             return ReasonCode::QUOTA_EXCEEDED;
         }
         let qos = QoS::from_u8(granted.0).unwrap_or(QoS::AtMostOnce);
@@ -244,7 +246,7 @@ impl Core {
     }
 
     pub(super) fn on_unsubscribe(&mut self, slot: u32, unsubscribe: &Unsubscribe<'_>) -> Result<Next, DecodeError> {
-        self.check_count(unsubscribe.filters.iter())?;
+        self.check_count(slot, unsubscribe.filters.iter())?;
         let filters: Vec<&str> = unsubscribe.filters.iter().collect();
         let mut codes: Vec<ReasonCode> = filters.iter().map(|filter| self.check_unsubscribe(slot, filter)).collect();
         let connection = &mut self.connections[slot as usize];

@@ -173,12 +173,12 @@ impl Core {
     #[inline]
     fn begin_train<'a>(&mut self, slot: u32, bytes: &'a [u8]) -> Option<(Rc<str>, Train<'a>)> {
         let connection = &mut self.connections[slot as usize];
-        if connection.phase != Phase::Connected || self.shared.checks_publish {
+        if connection.phase != Phase::Connected || connection.listener.checks_publish {
             return None;
         }
         let alike = Alike::of(connection.version, bytes)?;
         let is_sent_at_once = alike.qos() != QoS::ExactlyOnce;
-        if alike.qos() > self.shared.limits.maximum_qos {
+        if alike.qos() > connection.listener.limits.maximum_qos {
             return None;
         }
         let topic = self.router.known_topic(alike.topic_bytes(), &mut connection.topic_place)?;

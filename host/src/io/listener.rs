@@ -109,6 +109,8 @@ pub(crate) struct Bound {
     /// Where it is bound, with the port that it really has.
     url: ListenerUrl,
     doors: Doors,
+    /// What held for who came by the socket before.
+    before: Option<Arc<ListenerProfile>>,
 }
 
 /// Reads the files that a listener's settings name, and leaves it at that.
@@ -153,7 +155,7 @@ impl Bound {
                 Place::Path(path.clone()),
             ),
         };
-        Ok(Self { socket: Arc::new(socket), url: ListenerUrl { place, ..config.url.clone() }, doors })
+        Ok(Self { socket: Arc::new(socket), url: ListenerUrl { place, ..config.url.clone() }, doors, before: None })
     }
 
     /// The socket of a listener that is there already, with other settings for what is behind it.
@@ -165,7 +167,7 @@ impl Bound {
         let doors = Doors::of(config).map_err(wrong)?;
         let Self { socket, url, .. } = &listener.0.bound;
         let url = ListenerUrl { place: url.place.clone(), ..config.url.clone() };
-        Ok(Self { socket: Arc::clone(socket), url, doors })
+        Ok(Self { socket: Arc::clone(socket), url, doors, before: Some(Arc::clone(&listener.0.profile)) })
     }
 
     /// Where it listens.
@@ -174,7 +176,10 @@ impl Bound {
     }
 
     /// From now on there is something that holds for who comes.
-    pub(crate) fn with(self, profile: ListenerProfile) -> Listener {
+    pub(crate) fn with(mut self, mut profile: ListenerProfile) -> Listener {
+        if let Some(before) = self.before.take() {
+            profile.count_on(&before);
+        }
         Listener(Arc::new(Inner { bound: self, profile: Arc::new(profile), complained_at_ms: AtomicU64::default() }))
     }
 }

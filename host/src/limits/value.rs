@@ -155,7 +155,9 @@ impl Kind {
         Some(Value::Number(number))
     }
 
-    pub(crate) fn print(self, value: &Value) -> String {
+    /// A value of this kind, as [`Setting::parse`](super::Setting::parse) reads it.
+    #[must_use]
+    pub fn print(self, value: &Value) -> String {
         let number = match value {
             Value::Number(number) => *number,
             Value::Text(text) => return text.clone(),

@@ -1,10 +1,10 @@
 //! What holds for the clients of one listener, and what becomes of it: the [`ListenerProfile`] that the core goes by.
 
 use super::{ListenerConfig, ListenerUrl};
-use crate::core::{ListenerProfile, Mount, UsernameFrom};
+use crate::core::{ListenerProfile, Mount, OF_LISTENERS, UsernameFrom};
 use crate::error::Error;
 use crate::io;
-use crate::limits::{Limits, Undecided};
+use crate::limits::{Limits, Setting, Undecided, Value};
 use crate::plugin::{Callback, Chain, PluginSet};
 
 /// What holds for the clients of one listener alone. The default is what holds for all.
@@ -20,6 +20,8 @@ pub struct ClientRules {
     pub mount: Option<Mount>,
     /// What of a client's certificate takes the place of its User Name. Default: nothing.
     pub username_from: Option<UsernameFrom>,
+    /// Bounds that take the place of the server's, by their names: those of [`OF_LISTENERS`].
+    pub limits: Vec<(&'static str, Value)>,
 }
 
 /// What holds for all clients, unless their listener has rules of its own.
@@ -44,12 +46,14 @@ impl ListenerConfig {
     /// What holds for the clients of this listener, which is open at `url`.
     ///
     /// # Errors
-    /// A plugin that is named is not there. Other machines could connect, and nobody decides whether they may.
+    /// A plugin that is named is not there, or bounds do not fit together. Other machines could connect, and nobody decides
+    /// whether they may.
     pub(crate) fn profile(&self, url: &ListenerUrl, common: Common<'_>) -> Result<ListenerProfile, Error> {
         // With the port that it really has.
         let name = Self { url: url.clone(), ..self.clone() }.name();
         let Common { limits, allow_anonymous, chain } = common;
-        let mut profile = ListenerProfile::new(name.as_str(), limits.clone());
+        let own_limits = self.limits(limits).map_err(|what| Error::Listener { name: name.clone(), what })?;
+        let mut profile = ListenerProfile::new(name.as_str(), own_limits);
         profile.allow_anonymous = self.rules.allow_anonymous.unwrap_or(allow_anonymous);
         profile.mount.clone_from(&self.rules.mount);
         profile.username_from = self.rules.username_from;
@@ -67,6 +71,24 @@ impl ListenerConfig {
         }
         warn_of_undecided(&name, chain, profile.plugins);
         Ok(profile)
+    }
+
+    /// The server's bounds with those of the listener in their place.
+    fn limits(&self, server: &Limits) -> Result<Limits, String> {
+        let mut limits = server.clone();
+        for (name, value) in &self.rules.limits {
+            let setting = Setting::find(name).filter(|setting| OF_LISTENERS.contains(&setting.name));
+            let setting =
+                setting.ok_or_else(|| format!("the limit {name} is no bound that a listener has of its own"))?;
+            setting.apply(&mut limits, value);
+        }
+        limits.check().map_err(|error| error.to_string())?;
+        if limits.retain_available && !server.retain_available {
+            return Err(
+                "retain_available is true for it, and false for the server, which retains nothing then".to_owned()
+            );
+        }
+        Ok(limits)
     }
 
     fn plugins(&self, name: &str, chain: &Chain) -> Result<PluginSet, Error> {

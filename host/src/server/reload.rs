@@ -11,9 +11,10 @@ use super::{ServerHandle, lock};
 use crate::config::{Config, LOG_KEYS, PluginConfig, SERVER_KEYS};
 use crate::control::configure;
 use crate::control::protocol::Refusal;
+use crate::core::OF_LISTENERS;
 use crate::core::mail::Mail;
 use crate::io::listener::{Bound, Listener};
-use crate::limits::{Reload, SETTINGS, Setting};
+use crate::limits::{self, Reload, SETTINGS, Setting};
 use crate::listener::{Common, LISTENER_KEYS, ListenerConfig, ListenerUrl, Scheme};
 use crate::plugin::{Callback, Chain, Plugin};
 use crate::swap::SwapRequest;
@@ -63,6 +64,22 @@ impl ReloadReport {
         }
     }
 
+    /// Takes over the bounds that a listener has in the place of the server's.
+    fn take_over_bounds(&mut self, table: &str, ours: &mut Bounds, wanted: &Bounds) {
+        for name in OF_LISTENERS {
+            let value = |bounds: &Bounds| bounds.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
+            let (from, to) = (value(ours), value(wanted));
+            if from != to {
+                let text = |value: Option<_>| match (value, Setting::find(name)) {
+                    (Some(value), Some(setting)) => setting.kind.print(&value),
+                    _ => "the server's".to_owned(),
+                };
+                self.add(format!("{table}limits.{name}"), (text(from), text(to)), Reload::NewConnections);
+            }
+        }
+        ours.clone_from(wanted);
+    }
+
     /// The report as JSON.
     #[must_use]
     pub fn to_json(&self) -> Value {
@@ -88,6 +105,9 @@ impl fmt::Display for ReloadReport {
         Ok(())
     }
 }
+
+/// Bounds of one listener, by their names.
+type Bounds = Vec<(&'static str, limits::Value)>;
 
 /// What is to be done with a plugin.
 enum PluginStep {
@@ -191,6 +211,7 @@ impl ServerHandle {
                 Some(mut open) => {
                     let (before, table) = (open.config.clone(), format!("listener {}: ", open.config.name()));
                     report.take_over(&table, LISTENER_KEYS, &mut open.config, &wanted);
+                    report.take_over_bounds(&table, &mut open.config.rules.limits, &wanted.rules.limits);
                     // Also where nothing is different: what its files contain is validated now.
                     let bound = Bound::again(&open.listener, &open.config).map_err(refused)?;
                     if is_same_for_all && open.config == before {

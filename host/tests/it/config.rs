@@ -101,7 +101,7 @@ fn check_tells_what_differs_and_what_is_wrong() {
     let library = package_library("acl");
     let text = format!(
         "allow_anonymous = true\n[limits]\nidle_max = \"1h\"\n[[listener]]\nurl = \"127.0.0.1:0\"\nname = \"front\"\n\
-         [[plugin]]\npath = {library:?}\nconfig = {{ users = [] }}\n"
+         limits.receive_maximum = 7\n[[plugin]]\npath = {library:?}\nconfig = {{ users = [] }}\n"
     );
     let file = dir.file("host.toml", &text);
     let name = file.display();
@@ -112,7 +112,7 @@ fn check_tells_what_differs_and_what_is_wrong() {
         &*format!("{name}\n  workers = 2 (default one per core; HOST_WORKERS)\n"),
         &format!("  allow_anonymous = true (default false; {name}:1)\n"),
         &format!("  limits.idle_max = 1h (default 0s; {name}:3)\n"),
-        "listener front\n  url = tcp://127.0.0.1:0\n  name = front\n",
+        "listener front\n  url = tcp://127.0.0.1:0\n  name = front\n  limits.receive_maximum = 7\n",
         "\nacl ",
         "\nchain: acl\n",
         "\nin order\n",
@@ -139,6 +139,10 @@ fn check_tells_what_differs_and_what_is_wrong() {
         ("[[listener]]\nurl = \"127.0.0.1:1\"\n[[listener]]\nurl = \"127.0.0.1:1\"\n", "two listeners are at"),
         ("[[listener]]\nurl = \"0.0.0.0:1\"\n", "will not listen at 0.0.0.0:1: other machines"),
         ("[[listener]]\nurl = \"tls://127.0.0.1:1\"\ncertificate = \"no.pem\"\nprivate_key = \"no.pem\"\n", "no.pem"),
+        (
+            "[limits]\nretain_available = false\n[[listener]]\nurl = \"127.0.0.1:1\"\nlimits.retain_available = true\n",
+            "cannot listen at 127.0.0.1:1: retain_available is true for it",
+        ),
     ] {
         let checked = host_output(["config".as_ref(), "check".as_ref(), dir.file("w.toml", text).as_os_str()]);
         assert_eq!(checked.status.code(), Some(2), "{text}");

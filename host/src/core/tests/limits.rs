@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::net::{connect_packet, split};
 use super::*;
+use crate::core::ListenerProfile;
 use crate::core::mail::Mail;
 
 /// QoS 0 is dropped and counted for a client that does not read; QoS 1 and 2 wait in its session.
@@ -234,7 +235,7 @@ fn connection_lost_within_a_packet() {
     });
 }
 
-/// Another set of bounds comes by mail, and holds for who is there: what is beyond it stays, and nothing is added to it.
+/// Another set of bounds comes by mail. The server's hold for who is there; those that a listener may have come with who comes.
 #[test]
 fn bounds_change_while_clients_are_connected() {
     scenario_with(&Setup::limits(|limits| limits.subscriptions_max = 2), |net| {
@@ -250,19 +251,21 @@ fn bounds_change_while_clients_are_connected() {
             assert!(net.shared.mailboxes.post(worker, Mail::Limits(Arc::clone(&limits))));
         }
         net.settle();
-        // Both subscriptions are there, and there is no room for another one.
-        net.send(from, "30: <a> {} '1' | 30: <b> {} '2'");
-        net.expect(client, "30: <a> {} '1' | 30: <b> {} '2'");
-        net.send(client, "82: 0002 {} <d> 00");
-        net.expect(client, "90: 0002 {} 97");
+        net.send(from, "32: <a/b/c> 0001 {} 'x'");
+        net.expect(from, "40: 0001 90");
+        // What was granted to who is there is so still.
         net.send(client, "A2: 0003 {} <b>");
         net.expect(client, "B0: 0003 {} 00");
-        net.send(client, "82: 0004 {} <d> 00");
-        net.expect(client, "90: 0004 {} 97");
-        // What publishers are looked at for has changed as well.
-        net.send(from, "32: <a> 0001 {01 01} FF");
-        net.expect(from, "40: 0001 99");
-        net.send(from, "32: <a/b/c> 0002 {} 'x'");
-        net.expect(from, "40: 0002 90");
+        net.send(client, "82: 0004 {} <d> 00 <e> 00");
+        net.expect(client, "90: 0004 {} 00 97");
+        net.send(from, "32: <a> 0002 {01 01} FF");
+        net.expect(from, "40: 0002");
+        net.expect(client, "30: <a> {01 01} FF");
+        net.profile = Arc::new(ListenerProfile::new("another", (*limits).clone()));
+        let (from, client) = (net.v5("another"), net.v5("one more"));
+        net.send(client, "82: 0001 {} <f> 00 <g> 00");
+        net.expect(client, "90: 0001 {} 00 97");
+        net.send(from, "32: <a> 0003 {01 01} FF");
+        net.expect(from, "40: 0003 99");
     });
 }

@@ -92,6 +92,100 @@ fn a_swap_leaves_those_alone_that_a_plugin_does_not_decide_about() {
     });
 }
 
+/// A listener that has other bounds than the server.
+fn with_limits(change: impl Fn(&mut Limits)) -> Arc<ListenerProfile> {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    Arc::new(ListenerProfile::new("bounded", limits))
+}
+
+/// Bounds of a listener hold for those who have come through it, and for nobody else.
+#[test]
+fn each_listener_has_its_bounds() {
+    let bounded = || {
+        with_limits(|limits| {
+            limits.packet_bytes_max = 64;
+            limits.receive_maximum = 1;
+            limits.topic_alias_max = 0;
+            limits.maximum_qos = plugin_api::QoS::AtLeastOnce;
+            limits.retain_available = false;
+            limits.subscriptions_max = 1;
+            limits.filters_a_packet_max = 2;
+            limits.wildcard_subscriptions_available = false;
+            limits.keep_alive_secs_max = 10;
+        })
+    };
+    let connack = "20: 00 00 {21 0001 24 01 25 00 27 00000040 28 00 13 000A}";
+    scenario(|net| {
+        let free = net.v5("free");
+        net.subscribe(free, "#", 2);
+        net.profile = bounded();
+        let join = |net: &mut Net, name: &str| {
+            let client = net.open(V5);
+            net.send(client, &connect_packet(V5, "02", 0, "", name));
+            net.expect(client, connack);
+            client
+        };
+        let bound = join(net, "bound");
+        net.send(bound, "82: 0001 {} <a> 02 <b> 00");
+        net.expect(bound, "90: 0001 {} 01 97");
+        for (packet, end) in [
+            ("30: <t> {} '0123456789012345678901234567890123456789012345678901234567890123456789'", "E0: 95"),
+            ("34: <t> 0001 {} 'x'", "E0: 9B"),
+            ("31: <t> {} 'x'", "E0: 9A"),
+            ("30: <t> {23 0001} 'x'", "E0: 94"),
+            ("82: 0001 {} <#> 00", "E0: A2"),
+            ("82: 0001 {} <a> 00 <b> 00 <c> 00", "E0: 97"),
+        ] {
+            let client = join(net, "ends");
+            net.send(client, packet);
+            net.expect_closed(client, end);
+        }
+        net.send(
+            free,
+            "35: <t> 0001 {23 0001} '0123456789012345678901234567890123456789012345678901234567890123' | 62: 0001",
+        );
+        assert!(net.take(free).len() > 64);
+        net.expect(bound, "");
+    });
+}
+
+/// Connections and CONNECT packets are counted for the listener, beside the server's own bounds.
+#[test]
+fn listeners_count_what_comes_through_them() {
+    scenario_with(&Setup::limits(|limits| limits.connections_max = 3), |net| {
+        let free = Arc::clone(&net.profile);
+        net.profile = with_limits(|limits| {
+            limits.connections_max = 1;
+            limits.connections_per_address_max = 1;
+        });
+        let first = net.v5("first");
+        assert_eq!(net.try_open(V5), None, "the listener has one");
+        let bounded = std::mem::replace(&mut net.profile, free);
+        let second = net.v5("second");
+        net.v5("third");
+        assert_eq!(net.try_open(V5), None, "the server has three");
+        net.lose(first);
+        net.profile = bounded;
+        let again = net.v5("again");
+        net.lose(second);
+        assert_eq!(net.try_open(V5), None, "the listener has one");
+        net.lose(again);
+        net.v5("at last");
+        assert_eq!(net.count(|counters| counters.connections_refused.get()), 3);
+    });
+    scenario(|net| {
+        let free = Arc::clone(&net.profile);
+        net.profile = with_limits(|limits| limits.connect_rate_max = 1);
+        net.v5("first");
+        let client = net.open(V5);
+        net.send(client, &connect_packet(V5, "02", 0, "", "second"));
+        net.expect_closed(client, "20: 00 9F {}");
+        net.profile = free;
+        net.v5("third");
+    });
+}
+
 /// [MQTT-3.1.4-2] Where none of a listener's plugins has an opinion about who may connect, others are of no use.
 #[test]
 fn a_plugin_of_another_listener_lets_nobody_in() {

@@ -89,14 +89,14 @@ fn what_can_change_changes_and_the_rest_is_told() {
 
         let text = format!(
             "workers = 7\n[log]\nlevel = \"debug\"\nformat = \"json\"\n\
-             [limits]\nsubscriptions_max = 0\nkeep_alive_secs_max = 30\nreceive_maximum = 3\n{LISTENER}"
+             [limits]\ntopic_levels_max = 1\nkeep_alive_secs_max = 30\nretained_messages_max = 3\n{LISTENER}"
         );
-        let changed = ["log.level", "limits.keep_alive_secs_max", "limits.subscriptions_max"];
-        let restart = ["workers", "log.format", "limits.receive_maximum"];
+        let changed = ["log.level", "limits.keep_alive_secs_max", "limits.topic_levels_max"];
+        let restart = ["workers", "log.format", "limits.retained_messages_max"];
         let report = host.reloaded(&text);
         assert_eq!(report, (changed.map(str::to_owned).to_vec(), restart.map(str::to_owned).to_vec()));
         host.process
-            .wait_log("reloaded: changed: log.level, limits.keep_alive_secs_max, limits.subscriptions_max; only");
+            .wait_log("reloaded: changed: log.level, limits.keep_alive_secs_max, limits.topic_levels_max; only");
         // Who is connected sees a bound that counts at once, and who comes what is granted to who comes.
         eventually("no worker grants subscriptions", || !may_subscribe(&mut before));
         eventually("Server Keep Alive is 30, and nothing is granted", || {
@@ -106,13 +106,43 @@ fn what_can_change_changes_and_the_rest_is_told() {
             connack.windows(3).any(|bytes| bytes == [0x13, 0, 30]) && !may_subscribe(&mut after)
         });
         // What needs a restart is told as long as it is so, and what is as it was again has changed back.
-        let shown = stdout(&host.reload(&head("[limits]\nreceive_maximum = 3\n")));
-        assert!(shown.contains("limits.receive_maximum: 3 (was 1024) NOT BEFORE A RESTART\n"), "{shown}");
-        assert!(shown.contains("limits.subscriptions_max: 100000 (was 0)\n"), "{shown}");
+        let shown = stdout(&host.reload(&head("[limits]\nretained_messages_max = 3\n")));
+        assert!(shown.contains("limits.retained_messages_max: 3 (was 1000000) NOT BEFORE A RESTART\n"), "{shown}");
+        assert!(shown.contains("limits.topic_levels_max: 200 (was 1)\n"), "{shown}");
         assert!(shown.contains("limits.keep_alive_secs_max: 0s (was 30s), for new connections\n"), "{shown}");
         eventually("they are granted again", || may_subscribe(&mut before));
         host.process.stop();
     }
+}
+
+/// Bounds of a listener are new for who comes, and what came before counts for them.
+#[test]
+fn bounds_of_a_listener_change_for_who_comes() {
+    let text = |limits: &str| format!("workers = 1\n[[listener]]\nurl = \"127.0.0.1:0\"\nname = \"front\"\n{limits}");
+    let host = Configured::start("reload-bounds", &text(""));
+    let mut before = Client::connect(host.addr, V5, "before");
+    let bounded = text("[listener.limits]\nsubscriptions_max = 0\nconnections_max = 2\n");
+    let keys = ["connections_max", "subscriptions_max"].map(|key| format!("listener front: limits.{key}"));
+    assert_eq!(host.reloaded(&bounded), (keys.to_vec(), vec![]));
+    assert_eq!(host.reloaded(&bounded), (vec![], vec![]));
+    let mut after = None;
+    eventually("nothing is granted to who comes", || {
+        drop(after.take());
+        let mut client = Client::open(host.addr, V5);
+        let is_in = client.try_send(Connect::new(V5, "after").bytes()) && client.try_read().is_some();
+        let is_bounded = is_in && !may_subscribe(&mut client);
+        after = Some(client);
+        is_bounded
+    });
+    assert!(may_subscribe(&mut before));
+    let mut third = Client::open(host.addr, V5);
+    assert!(!third.try_send(Connect::new(V5, "third").bytes()) || third.try_read().is_none(), "the listener has two");
+    let shown = stdout(&host.reload(&text("")));
+    assert!(
+        shown.contains("listener front: limits.connections_max: the server's (was 2), for new connections\n"),
+        "{shown}"
+    );
+    host.process.stop();
 }
 
 #[test]
@@ -195,14 +225,14 @@ fn what_is_wrong_changes_nothing() {
         (socket.local_addr().unwrap(), socket)
     };
     // Each would forbid subscriptions, and has something wrong with it.
-    let none = "subscriptions_max = 0";
+    let none = "topic_levels_max = 1";
     let good = "{ answer = \"b\" }";
     let table = [
         (text(none, good, "") + "[limits", "this is not TOML"),
-        (text("subscriptions_max = 0\nidle = 1", good, ""), ":4: there is no `idle` in [limits]"),
-        (text("subscriptions_max = 0\nidle_max = 1", good, ""), "idle_max is 1: expected a time"),
+        (text("topic_levels_max = 1\nidle = 1", good, ""), ":4: there is no `idle` in [limits]"),
+        (text("topic_levels_max = 1\nidle_max = 1", good, ""), "idle_max is 1: expected a time"),
         (
-            text("subscriptions_max = 0\nkeep_alive_secs_min = 2\nkeep_alive_secs_max = 1", good, ""),
+            text("topic_levels_max = 1\nkeep_alive_secs_min = 2\nkeep_alive_secs_max = 1", good, ""),
             "keep_alive_secs_min is 2s",
         ),
         (
