@@ -210,7 +210,7 @@ impl Builder {
         let shared = Arc::new(Shared::new(self.limits, chain.clone(), mailboxes.clone()));
         // From here on, dropping the handle stops what has been started.
         let names = chain.plugins().iter().map(|plugin| plugin.name()).collect::<Vec<_>>().join(", ");
-        let threads = Threads { chain: Some(chain), ..Threads::default() };
+        let threads = Threads { chain: Some(chain), shared: Some(Arc::clone(&shared)), ..Threads::default() };
         let counters = Arc::clone(&shared.counters);
         let threads = Mutex::new(threads);
         let name = self.name.clone();
@@ -222,7 +222,6 @@ impl Builder {
             addrs,
             mailboxes,
             workers,
-            shared: Arc::clone(&shared),
             clock,
             services,
             counters,
@@ -237,11 +236,11 @@ impl Builder {
             handle.watch.start(&self.name).map_err(system)?;
         }
         for worker in 0..count {
-            handle.start_worker(worker, &self.name)?;
+            handle.start_worker(worker, &self.name, &shared)?;
         }
         handle.publish_listeners()?;
         #[cfg(feature = "quic")]
-        handle.start_quic()?;
+        handle.start_quic(&shared)?;
         handle.start_reporter()?;
         handle.announce(&self.name, &names);
         ServerHandle::say_if_all_is_allowed(&shared.chain);
@@ -324,7 +323,6 @@ pub struct ServerHandle {
     addrs: Vec<SocketAddr>,
     mailboxes: Mailboxes,
     workers: Arc<Workers>,
-    shared: Arc<Shared>,
     clock: Clock,
     /// For plugins that are loaded later.
     services: Services,
@@ -348,6 +346,8 @@ struct Threads {
     failed: bool,
     /// The plugins, which are told and dropped once the threads have ended.
     chain: Option<Chain>,
+    /// For threads that are started later. It has the plugins as well, and goes before them.
+    shared: Option<Arc<Shared>>,
     /// Drops plugins that were replaced; from the first swap on.
     keeper: Option<JoinHandle<()>>,
     /// Says now and then what was lost.
@@ -531,13 +531,13 @@ impl ServerHandle {
         self.finish(None)
     }
 
-    fn start_worker(&self, worker: usize, name: &str) -> Result<(), Error> {
+    fn start_worker(&self, worker: usize, name: &str, shared: &Arc<Shared>) -> Result<(), Error> {
         let ended = Arc::clone(&self.ended);
         let seed = Seed {
             worker,
             name: format!("{name}-{worker}"),
             workers: Arc::clone(&self.workers),
-            shared: Arc::clone(&self.shared),
+            shared: Arc::clone(shared),
             clock: self.clock,
             watch: Arc::clone(&self.watch),
             on_end: Box::new(move || ended.add_one()),
@@ -549,7 +549,7 @@ impl ServerHandle {
 
     /// Starts the thread for QUIC, if a listener needs it.
     #[cfg(feature = "quic")]
-    fn start_quic(&self) -> Result<(), Error> {
+    fn start_quic(&self, shared: &Shared) -> Result<(), Error> {
         let listeners = self.listeners.listeners();
         if !listeners.iter().any(Listener::is_quic) {
             return Ok(());
@@ -559,7 +559,7 @@ impl ServerHandle {
             name: format!("{}-quic", self.name),
             workers: Arc::clone(&self.workers),
             listeners,
-            limits: self.shared.limits.clone(),
+            limits: shared.limits.clone(),
             mailboxes: self.mailboxes.clone(),
             on_end: Box::new(move || ended.add_one()),
         };
@@ -618,6 +618,7 @@ impl ServerHandle {
         if let Some(chain) = threads.chain.take() {
             threads.given_up = true;
             threads.reporter = None;
+            threads.shared = None;
             let keeper = threads.keeper.take();
             let_go(chain, keeper)?;
             threads.given_up = false;

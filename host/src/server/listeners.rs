@@ -95,10 +95,11 @@ impl ServerHandle {
 
     /// Starts the threads for what comes before MQTT, once.
     fn start_anteroom(&self) -> Result<(), Error> {
-        if std::mem::replace(&mut lock(&self.threads).has_anteroom, true) {
-            return Ok(());
-        }
-        let places = Places::new(self.shared.limits.handshakes_max);
+        let mut threads = lock(&self.threads);
+        let Some(shared) = threads.shared.clone().filter(|_| !threads.has_anteroom) else { return Ok(()) };
+        threads.has_anteroom = true;
+        drop(threads);
+        let places = Places::new(shared.limits.handshakes_max);
         for number in 0..self.workers.anterooms() {
             let ended = Arc::clone(&self.ended);
             let seed = anteroom::Seed {
@@ -106,7 +107,7 @@ impl ServerHandle {
                 name: format!("{}-tls-{number}", self.name),
                 workers: Arc::clone(&self.workers),
                 places: Arc::clone(&places),
-                shared: Arc::clone(&self.shared),
+                shared: Arc::clone(&shared),
                 clock: self.clock,
                 on_end: Box::new(move || ended.add_one()),
             };
