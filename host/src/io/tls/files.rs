@@ -28,7 +28,9 @@ impl Files {
     pub(super) fn read(settings: &TlsConfig) -> Result<Self, String> {
         let Some(first) = &settings.certificate else {
             return Err(
-                "TLS needs a certificate: say in which file it is (`certificate`), and its `private_key`".to_owned()
+                "TLS needs a certificate: say in which file it is (`certificate`), and its `private_key`, in a [[listener]] \
+                 of the configuration file (--config)"
+                    .to_owned()
             );
         };
         let mut certificates = vec![with_key(first, settings.private_key.as_deref())?];
