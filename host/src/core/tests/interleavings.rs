@@ -11,6 +11,7 @@ use plugin_api::QoS;
 
 use crate::clock::Millis;
 use crate::codec::{RetainHandling, SubscribeOptions};
+use crate::core::ListenerProfile;
 use crate::core::admission::Admission;
 use crate::core::mail::{Batch, Destination, Mail};
 use crate::core::mailbox::Mailboxes;
@@ -260,18 +261,19 @@ fn connections_are_never_too_many() {
             let mut limits = Limits::default();
             (limits.connections_max, limits.connections_per_address_max) = (1, per_address);
             limits.connect_rate_max = 1;
-            let (admission, limits) = (Arc::new(Admission::default()), Arc::new(limits));
+            let (admission, listener) = (Arc::new(Admission::default()), Arc::new(ListenerProfile::new("l", limits)));
             let inside = Arc::new(AtomicBool::new(false));
             let client = || {
-                let (admission, limits, inside) = (Arc::clone(&admission), Arc::clone(&limits), Arc::clone(&inside));
+                let (admission, listener, inside) =
+                    (Arc::clone(&admission), Arc::clone(&listener), Arc::clone(&inside));
                 thread::spawn(move || {
-                    if !admission.enter(peer, &limits) {
+                    if !admission.enter(peer, &listener, &listener.limits) {
                         return false;
                     }
                     assert!(!inside.swap(true, Ordering::Relaxed), "two, and one may come in");
-                    let may_connect = admission.may_connect(&limits, Millis(1000));
+                    let may_connect = admission.may_connect(&listener, &listener.limits, Millis(1000));
                     inside.store(false, Ordering::Relaxed);
-                    admission.leave(peer, &limits);
+                    admission.leave(peer, &listener);
                     may_connect
                 })
             };
@@ -279,7 +281,7 @@ fn connections_are_never_too_many() {
             let connected = clients.map(|client| client.join().unwrap());
             assert_ne!(connected, [true, true], "two CONNECT in a second, and one may come");
             admission.assert_nothing_left();
-            assert!(admission.enter(peer, &limits), "nobody is there");
+            assert!(admission.enter(peer, &listener, &listener.limits), "nobody is there");
         });
     }
 }
