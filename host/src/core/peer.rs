@@ -3,24 +3,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// How the bytes of a Network Connection come here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-#[repr(u8)]
-pub enum TransportKind {
-    /// Plain TCP.
-    #[default]
-    Tcp = 1,
-    /// TLS over TCP.
-    Tls = 2,
-    /// WebSocket over TCP.
-    Ws = 3,
-    /// WebSocket over TLS.
-    Wss = 4,
-    /// A Unix domain socket.
-    Unix = 5,
-    /// QUIC.
-    Quic = 6,
-}
+pub use plugin_api::{NameKind, TransportKind};
 
 /// What is known of one peer. The default is plain TCP, of which there is nothing to tell: connections of that kind go
 /// without.
@@ -77,20 +60,6 @@ pub struct AlternativeName {
     pub kind: NameKind,
     /// The name; an IP address as text.
     pub name: Box<str>,
-}
-
-/// What a subject alternative name names. Other kinds are left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum NameKind {
-    /// A host.
-    Dns = 1,
-    /// A mailbox.
-    Email = 2,
-    /// A URI.
-    Uri = 3,
-    /// An IP address.
-    Ip = 4,
 }
 
 /// The request that a WebSocket began with.

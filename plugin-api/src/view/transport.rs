@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 use crate::abi::{RawCertificate, RawHttp, RawTls, RawTransport};
 
 /// How the bytes of a connection come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum TransportKind {
     /// A way that this version of `plugin-api` does not know.
     Other = 0,
     /// Plain TCP.
+    #[default]
     Tcp = 1,
     /// TLS over TCP.
     Tls = 2,
