@@ -377,7 +377,7 @@ impl IndexMut<usize> for Unacknowledged {
     }
 }
 
-#[cfg(any(test, fuzzing))]
+#[cfg(test)]
 impl Unacknowledged {
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
@@ -390,7 +390,10 @@ impl Unacknowledged {
     pub(super) fn has_ranges(&self) -> bool {
         self.ranges.as_ref().is_some_and(|ranges| ranges.messages > 0)
     }
+}
 
+#[cfg(any(test, fuzzing))]
+impl Unacknowledged {
     /// Asserts that identifiers are in order, that these are all bytes of them, and that nobody has more ranges than are
     /// allowed.
     pub(super) fn assert_sound(&self, bytes: usize) {
