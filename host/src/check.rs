@@ -4,15 +4,18 @@ use std::io::Write as _;
 
 use host::config::{Config, LISTENER_KEYS, LogFilter, PluginConfig};
 use host::limits::Setting;
-use host::plugin::{Callback, Chain, Plugin, PluginSet, Services};
+use host::plugin::{Callback, Chain, LoadError, Plugin, PluginSet, Prepared, Services};
 use host::{Error, ListenerConfig};
 
 use crate::cli::{CheckConfig, RunConfig};
 use crate::log;
 
 /// Loads the plugins as a server would, and prints what they are, and what the configuration file says.
-pub(crate) fn check(CheckConfig { plugins: configs, file, log }: &CheckConfig) -> Result<(), Error> {
+pub(crate) fn check(CheckConfig { plugins: configs, schema, file, log }: &CheckConfig) -> Result<(), Error> {
     start_log(log)?;
+    if *schema {
+        return configs.iter().try_for_each(print_schema);
+    }
     if let Some((file, config)) = file {
         println!("{}", file.display());
         print_differences(config);
@@ -56,6 +59,14 @@ pub(crate) fn check_all(RunConfig { config, file, doubts }: &RunConfig, log: &Lo
 fn start_log(level: &LogFilter) -> Result<(), Error> {
     let keys = log::keys_with(level);
     log::start(&keys).map_err(|source| Error::System { what: "start a thread for the log", source })
+}
+
+/// Prints what the configuration of a plugin may have.
+fn print_schema(config: &PluginConfig) -> Result<(), Error> {
+    let plugin = Prepared::read(&config.path)?;
+    let no_schema = || LoadError::NoSchema { plugin: plugin.name().to_owned() };
+    println!("{}", plugin.config_schema().ok_or_else(no_schema)?);
+    Ok(())
 }
 
 /// Loads plugins, and prints what they are.

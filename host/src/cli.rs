@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use host::ListenerConfig;
-use host::config::{self, Given, LOG_KEYS, Layer, LogFilter, PluginConfig, SERVER_KEYS, option_of};
+use host::config::{self, FROM_FILE, Given, LOG_KEYS, Layer, LogFilter, PluginConfig, SERVER_KEYS, option_of};
 use host::limits::{Kind, SETTINGS, Setting, Value};
 use host::listener::ListenerUrl;
 
 use crate::bench_command::{BenchConfig, LowBench};
 use crate::commands::{self, CommandConfig, Usage};
+use crate::dev_command::{DevConfig, LowDev};
+use crate::new_command::NewConfig;
+use crate::replay_command::{LowReplay, ReplayConfig};
+use crate::store_command::StoreCommand;
 
 const LONG_ABOUT: &str = "\
 An MQTT broker (3.1, 3.1.1 and 5.0) whose logic is in handlers: shared libraries that decide who may connect, publish \
@@ -39,6 +43,8 @@ Examples:
   host swap --plugin ./libacl.so --canary 10%
       Let the new version decide for a tenth of the connections of the host that runs; then
       host swap --promote, or host swap --rollback.
+  host new my-handler && host dev my-handler
+      Begin a handler, serve with it, and swap it at each save.
   host bench fan-out --subscribers 1000 --qos 1 --pid $(pidof host)
       Put a load on a broker, check what comes, and say what it took.
 
@@ -47,6 +53,7 @@ Signals:
                     let the plugins end (3 s at most). Once more: leave at once.
   SIGHUP            Read the configuration anew, and swap each plugin whose file has changed, as
                     `host reload` does.
+  SIGUSR2           Have a new process take over, with all connections, as `host upgrade` does.
 
 Environment:
   HOST_…            Each option can be given as a variable: HOST_WORKERS=2 is --workers 2. What is on the
@@ -81,7 +88,7 @@ struct LowArgs {
 
 #[derive(Debug, Subcommand)]
 enum LowCommand {
-    /// Load and validate plugins and a configuration file, print what they are and say, and leave.
+    /// Load and validate plugins and a configuration file, and print what they are and say.
     ///
     /// Exits with 0 if each plugin loads, fits this host and accepts its configuration, and the file has no mistake; with 2
     /// otherwise. A plugin's `init` and `stop` run, so that its configuration is really checked, but no listener is opened.
@@ -96,6 +103,26 @@ enum LowCommand {
     /// memory are measured as well. Progress is on stderr, the result on stdout.
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Bench(LowBench),
+    /// Make a crate for a handler to start from.
+    ///
+    /// It compiles, and has a test, a CI file and a README.
+    New(NewConfig),
+    /// Build a handler, serve with it, and swap it whenever one of its sources is saved.
+    ///
+    /// The crate is built by `cargo build`, and its errors are shown. The host that serves is a process of its own, in which what
+    /// was built takes the place of what was there, as by `host swap`: clients stay connected. If it does not compile, or refuses
+    /// to start, what serves goes on. A file named with --plugin-config @FILE counts as a source. Handlers that have crashed the
+    /// host are tried again at the next save.
+    #[command(override_usage = "host dev [--release] [--features <FEATURES>] [DIR] [OPTIONS of the host]...")]
+    Dev(LowDev),
+    /// Look after what --data-dir has, while no host uses it.
+    #[command(subcommand, arg_required_else_help = true)]
+    Store(StoreCommand),
+    /// Ask a plugin what was recorded with --record, and print where it answers otherwise.
+    ///
+    /// No broker runs: what the plugin asks of the host is compared, too, and not done. Exits with 0 if all answers are the
+    /// same, with 1 if some are not, and with 2 if nothing could be compared.
+    Replay(LowReplay),
     #[command(flatten)]
     Running(commands::LowCommand),
 }
@@ -141,6 +168,9 @@ struct LowCheck {
     /// A configuration file, as for the server.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Print what the configuration of the PLUGIN may have, as JSON Schema, and nothing else. It is not started.
+    #[arg(long, conflicts_with_all = ["plugin_config", "config"])]
+    schema: bool,
     /// What to log, to stderr, of what the plugins say: off, error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     log: LogFilter,
@@ -179,12 +209,22 @@ pub(crate) enum Config {
     Command(CommandConfig),
     /// Put a load on a broker.
     Bench(Box<BenchConfig>),
+    /// Look after what is kept.
+    Store(StoreCommand),
+    /// Make a crate.
+    New(NewConfig),
+    /// Build, serve and swap.
+    Dev(Box<DevConfig>),
+    /// Put a recording to a plugin.
+    Replay(ReplayConfig),
 }
 
 /// Plugins and a configuration file to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CheckConfig {
     pub(crate) plugins: Vec<PluginConfig>,
+    /// Only the JSON Schemas of their configurations are wanted.
+    pub(crate) schema: bool,
     /// The file and what it says; `None` if there is none to be looked at.
     pub(crate) file: Option<(PathBuf, config::Config)>,
     pub(crate) log: LogFilter,
@@ -221,7 +261,7 @@ pub(crate) fn parse(
             let plugins = join_plugins(matches, id, what, paths, check.plugin_config)?;
             let read = |file: PathBuf| Ok((file.clone(), put_together(&[read_file(&file)?])?));
             let file = check.config.map(read).transpose().map_err(usage)?;
-            Ok(Config::Check(Box::new(CheckConfig { plugins, file, log: check.log })))
+            Ok(Config::Check(Box::new(CheckConfig { plugins, schema: check.schema, file, log: check.log })))
         }
         Some(LowCommand::Config(LowConfig::Check { file, log })) => {
             let run = complete(file, variables(), Layer::default()).map_err(usage)?;
@@ -229,6 +269,10 @@ pub(crate) fn parse(
         }
         Some(LowCommand::Config(LowConfig::Default)) => Ok(Config::PrintDefault),
         Some(LowCommand::Bench(bench)) => Ok(Config::Bench(Box::new(bench.into_config()?))),
+        Some(LowCommand::Store(command)) => Ok(Config::Store(command)),
+        Some(LowCommand::New(config)) => Ok(Config::New(config)),
+        Some(LowCommand::Dev(dev)) => dev.into_config(variables()).map(|config| Config::Dev(Box::new(config))),
+        Some(LowCommand::Replay(replay)) => Ok(Config::Replay(replay.into_config()?)),
         Some(LowCommand::Running(command)) => command.into_config().map(Config::Command),
         None => {
             let plugins = join_plugins(&matches, "plugin", "--plugin", run.plugin, run.plugin_config)?;
@@ -288,13 +332,15 @@ fn option<T>(table: &str, setting: &'static Setting<T>, defaults: &T) -> Option<
     }
     let first = about.split_once([';', '.', ':']).map_or(about, |(first, _)| first).to_owned();
     // What is to be switched on needs no value.
-    Some(match setting.kind {
+    let arg = match setting.kind {
         Kind::Flag => {
             let arg = arg.num_args(0..=1).require_equals(true).default_missing_value("true");
             arg.help(first).long_help(about)
         }
         _ => arg.help(first).long_help(format!("{about} [default: {default}]")),
-    })
+    };
+    // What is for authors rather than operators is for the long help.
+    Some(arg.hide_short_help(setting.name.starts_with("record")))
 }
 
 /// What was typed of the keys of a table.
@@ -333,7 +379,7 @@ fn join_plugins(
             )));
         }
         let source = match typed.strip_prefix('@') {
-            Some(file) => format!("from the file {file}"),
+            Some(file) => format!("{FROM_FILE}{file}"),
             None => "from the command line".to_owned(),
         };
         texts[at] = Some((config_text(typed)?, source));
@@ -446,7 +492,7 @@ mod tests {
     #[test]
     fn short_help_stays_short() {
         let (short, long) = (command().render_help().to_string(), command().render_long_help().to_string());
-        assert!(short.lines().count() < 45, "{short}");
+        assert!(short.lines().count() < 50, "{short}");
         for setting in SETTINGS {
             let option = option_of("limits", setting.name).expect("it has one");
             let option = format!("--{option} <{}>", setting.kind.placeholder());
@@ -488,6 +534,7 @@ mod tests {
                     ready_within: Some(std::time::Duration::from_secs(5)),
                     probation: Some(std::time::Duration::from_secs(60)),
                     error_budget: Some(3),
+                    dry_run: None,
                     ..Swap::default()
                 }),
             ),

@@ -42,6 +42,27 @@ impl Add<Duration> for Millis {
     }
 }
 
+/// A moment that outlives the server, in milliseconds since 1970 began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WallMillis(pub u64);
+
+impl WallMillis {
+    /// A moment that never comes.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// What a moment is, where `zero` is the start of the server.
+    #[must_use]
+    pub fn of(at: Millis, zero: Self) -> Self {
+        Self(zero.0.saturating_add(at.0))
+    }
+
+    /// The same moment for the server that has started at `zero`: its start if it lies before.
+    #[must_use]
+    pub fn since(self, zero: Self) -> Millis {
+        if self == Self::NEVER { Millis::NEVER } else { Millis(self.0.saturating_sub(zero.0)) }
+    }
+}
+
 /// Where the shell reads the time. All workers of a server share one, so that their moments compare.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(Instant);
@@ -51,6 +72,13 @@ impl Clock {
     #[must_use]
     pub fn start() -> Self {
         Self(Instant::now())
+    }
+
+    /// A clock that shows `moment` now: that of another process, which goes on.
+    #[must_use]
+    pub fn showing(moment: Millis) -> Self {
+        let now = Instant::now();
+        Self(now.checked_sub(Duration::from_millis(moment.0)).unwrap_or(now))
     }
 
     /// The present moment.

@@ -10,12 +10,17 @@ use host::SwapRequest;
 use host::control::protocol::{ERROR_BUDGET_MAX, Refusal, Request, Swap, TIME_MAX, answer_json};
 use host::control::{Place, ask};
 use host::limits::parse_time;
+use host::plugin::DryRun;
+use host::upgrade::UpgradeRequest;
 
 use crate::cli::{config_text, usage};
 use crate::show;
 
 /// What an answer may take beside what a plugin takes to get ready, unless it is said otherwise.
 const BESIDES: Duration = Duration::from_secs(30);
+
+/// For how long a candidate is tried, unless it is said otherwise.
+const DRY_RUN: Duration = Duration::from_secs(30);
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -27,7 +32,7 @@ pub(crate) enum LowCommand {
     /// to it at the next packet, or soon. For a while, its errors are counted: with too many of them, the old one is put
     /// back.
     #[command(
-        override_usage = "host swap [OPTIONS] --plugin <FILE>\n       host swap [OPTIONS] --promote [<NAME>]\n       \
+        override_usage = "host swap [OPTIONS] --plugin <FILE>\n       host swap --dry-run [OPTIONS] --plugin <FILE>\n       host swap [OPTIONS] --promote [<NAME>]\n       \
                                 host swap [OPTIONS] --rollback [<NAME>]"
     )]
     Swap(LowSwap),
@@ -49,12 +54,19 @@ pub(crate) enum LowCommand {
     ///
     /// It is there because it has panicked too often: see --quarantine of the host.
     Resume(LowResume),
-    /// Have a running host read its configuration anew: its file, with what its command line and environment said.
+    /// Have a running host read its configuration anew.
     ///
-    /// All of it is validated first: if anything is wrong, or a plugin refuses, nothing changes and the exit code is 1. Then
+    /// That is its file, with what its command line and environment said. All of it is validated first: if anything is wrong, or a plugin refuses, nothing changes and the exit code is 1. Then
     /// what can change is changed: bounds, listeners, what is logged, plugins' configurations, and plugins whose files have
     /// changed. What has to wait for a restart is told. SIGHUP does the same.
     Reload(LowPlain),
+    /// Have another process take the place of a running host, with its connections.
+    ///
+    /// A new version of it, or of its plugins, for example. The new process is started with the same arguments, reads the configuration anew, and loads the plugins. Then it gets
+    /// the listening sockets, the connections and all that is known of them; clients over TCP and Unix sockets notice
+    /// nothing. Those with TLS, WebSocket or QUIC have to connect again, and find their sessions. If anything is wrong, the
+    /// running process goes on, and the exit code is 1. SIGUSR2 does the same.
+    Upgrade(LowUpgrade),
     /// Show what the plugins of a running host count and measure.
     Metrics(LowPlain),
 }
@@ -106,6 +118,16 @@ pub(crate) struct LowSwap {
     /// put back. [default: 10]
     #[arg(long, value_name = "N", conflicts_with_all = ["promote", "rollback"], value_parser = clap::value_parser!(u64).range(..=ERROR_BUDGET_MAX))]
     error_budget: Option<u64>,
+    /// Only try it: for a time it is asked what the running one is asked, and where it answers otherwise is printed. No
+    /// client sees anything of it. Exits with 1 if there is a difference.
+    #[arg(long, requires = "plugin", conflicts_with_all = ["canary", "probation", "error_budget", "promote", "rollback"])]
+    dry_run: bool,
+    /// For how long it is tried. [default: 30s]
+    #[arg(long = "for", value_name = "TIME", requires = "dry_run", value_parser = positive_time)]
+    dry_run_for: Option<Duration>,
+    /// For how many calls it is tried. [default: all of that time]
+    #[arg(long, value_name = "N", requires = "dry_run", value_parser = clap::value_parser!(u64).range(1..))]
+    calls: Option<u64>,
     /// Give all connections to the library that got a share of them. NAME: of this plugin, if there are several such.
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
     promote: Option<String>,
@@ -146,6 +168,15 @@ pub(crate) struct LowResume {
     reach: LowReach,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct LowUpgrade {
+    /// The program to start. [default: the file that the host was started from, as it is now]
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    #[command(flatten)]
+    reach: LowReach,
+}
+
 /// What a running host is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CommandConfig {
@@ -163,6 +194,7 @@ impl LowCommand {
         | Self::Reload(LowPlain { reach })
         | Self::Health(LowHealth { reach, .. })
         | Self::Resume(LowResume { reach, .. })
+        | Self::Upgrade(LowUpgrade { reach, .. })
         | Self::Configure(LowConfigure { reach, .. })
         | Self::Swap(LowSwap { reach, .. })) = &self;
         let is_object = prints_object(reach.json);
@@ -179,19 +211,26 @@ impl LowCommand {
             Self::Configure(LowConfigure { plugin, config, reach }) => {
                 (Request::Configure { plugin, config: config_text(config)? }, reach)
             }
+            Self::Upgrade(LowUpgrade { binary, reach }) => {
+                let binary = binary.map(|binary| absolute("--binary", &binary)).transpose().map_err(usage)?;
+                (Request::Upgrade { binary }, reach)
+            }
             Self::Swap(swap) => {
                 let named = |name: String| Some(name).filter(|name| !name.is_empty());
                 let request = match (swap.plugin, swap.promote, swap.rollback) {
                     (None, Some(name), _) => Request::Promote(named(name)),
                     (None, None, name) => Request::Rollback(named(name.unwrap_or_default())),
                     (Some(plugin), ..) => Request::Swap(Swap {
-                        plugin: absolute(&plugin).map_err(usage)?,
+                        plugin: absolute("--plugin", &plugin).map_err(usage)?,
                         name: swap.name,
                         config: swap.plugin_config.map(config_text).transpose()?,
                         canary_per_mille: swap.canary,
                         ready_within: swap.ready_within,
                         probation: swap.probation,
                         error_budget: swap.error_budget,
+                        dry_run: swap
+                            .dry_run
+                            .then(|| DryRun { time: swap.dry_run_for.unwrap_or(DRY_RUN), calls: swap.calls }),
                     }),
                 };
                 (request, swap.reach)
@@ -202,7 +241,11 @@ impl LowCommand {
             return Err(usage("--control none: a host without a control socket takes no commands".to_owned()));
         }
         let takes = match &request {
-            Request::Swap(swap) => swap.ready_within.unwrap_or(SwapRequest::READY_WITHIN),
+            Request::Swap(swap) => {
+                let tried = swap.dry_run.map_or(Duration::ZERO, |dry_run| dry_run.time);
+                swap.ready_within.unwrap_or(SwapRequest::READY_WITHIN) + tried
+            }
+            Request::Upgrade { .. } => UpgradeRequest::READY_WITHIN + UpgradeRequest::PAUSED_AT_MOST,
             _ => SwapRequest::READY_WITHIN,
         };
         let timeout = reach.timeout.unwrap_or(takes + BESIDES);
@@ -277,15 +320,15 @@ impl std::fmt::Display for Usage {
 
 /// The path from the root, as the host has a working directory of its own. A link is left as it is: it may lead to another
 /// file when the host looks again.
-fn absolute(path: &Path) -> Result<String, String> {
-    let mut full = std::path::absolute(path).map_err(|error| format!("--plugin {}: {error}", path.display()))?;
+fn absolute(option: &str, path: &Path) -> Result<String, String> {
+    let mut full = std::path::absolute(path).map_err(|error| format!("{option} {}: {error}", path.display()))?;
     if let (Some(folder), Some(name)) = (full.parent(), full.file_name())
         && let Ok(folder) = folder.canonicalize()
     {
         full = folder.join(name);
     }
     full.into_os_string().into_string().map_err(|path| {
-        format!("--plugin {}: its path is not UTF-8, and cannot be told to the host: rename it", path.display())
+        format!("{option} {}: its path is not UTF-8, and cannot be told to the host: rename it", path.display())
     })
 }
 

@@ -14,7 +14,7 @@ pub mod reference;
 mod toml_value;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::limits::{Limits, SETTINGS, Setting, Value};
 use crate::listener::ListenerConfig;
@@ -47,6 +47,9 @@ pub struct Given<T: 'static> {
     /// Where it was given: `host.toml:3`, `HOST_WORKERS` or `--workers`.
     pub place: String,
 }
+
+/// What [`PluginConfig::source`] begins with where the configuration comes from a file that was named.
+pub const FROM_FILE: &str = "from the file ";
 
 /// A plugin and the text of its configuration.
 #[derive(Clone, PartialEq, Eq)]
@@ -186,6 +189,14 @@ impl<T> fmt::Debug for Given<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The value may be the configuration of a plugin, with secrets in it.
         write!(f, "{} ({})", self.setting.name, self.place)
+    }
+}
+
+impl PluginConfig {
+    /// The file that its configuration was read from, if it was typed or stood in a variable as `@` and the name of one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.source.strip_prefix(FROM_FILE).map(Path::new)
     }
 }
 

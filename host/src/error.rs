@@ -50,6 +50,18 @@ pub enum Error {
     Plugin(LoadError),
     /// The control socket cannot be had.
     Control(ControlError),
+    /// What outlives the server cannot be kept, or what was kept cannot be had.
+    Store {
+        /// What was found, what was expected and what to do.
+        what: String,
+    },
+    /// What plugins are asked cannot be written down.
+    Recording {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
     /// The operating system refused what a worker needs.
     System {
         /// What was to be done.
@@ -57,6 +69,15 @@ pub enum Error {
         /// What the operating system says.
         source: io::Error,
     },
+    /// The server has stopped, and not all that is to outlive it could be kept.
+    NotKept {
+        /// What was found, and what to do.
+        what: String,
+    },
+    /// It was to take another process's place, and has not: that one goes on. Says why.
+    Upgrade(String),
+    /// The start was left, by its [`Door`](crate::Door).
+    Interrupted,
     /// A worker failed; the log says how. The server has stopped.
     WorkerFailed,
     /// The workers or the plugins did not stop in time, most probably because a plugin does not return from a callback,
@@ -71,7 +92,7 @@ impl Error {
     /// Whether the server never started: what was asked for is at fault, rather than the server.
     #[must_use]
     pub fn is_not_started(&self) -> bool {
-        !matches!(self, Self::WorkerFailed | Self::StopTimeout { .. })
+        !matches!(self, Self::WorkerFailed | Self::StopTimeout { .. } | Self::NotKept { .. })
     }
 }
 
@@ -116,7 +137,12 @@ impl fmt::Display for Error {
             Self::Limits(error) => error.fmt(f),
             Self::Plugin(error) => error.fmt(f),
             Self::Control(error) => error.fmt(f),
+            Self::Store { what } => write!(f, "cannot keep what is to outlive the server: {what}"),
+            Self::NotKept { what } => write!(f, "not all that is to outlive the server could be kept: {what}"),
+            Self::Recording { path, source } => write!(f, "cannot record into {}: {source}", path.display()),
             Self::System { what, source } => write!(f, "cannot {what}: {source}"),
+            Self::Upgrade(why) => write!(f, "this process does not take the other one's place, which goes on: {why}"),
+            Self::Interrupted => f.write_str("the start was interrupted"),
             Self::WorkerFailed => f.write_str("a worker has failed, and the server has stopped; the log says how"),
             Self::StopTimeout { secs } => write!(
                 f,
@@ -165,7 +191,7 @@ fn listen_hint(addr: SocketAddr, source: &io::Error) -> String {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Listen { source, .. } | Self::System { source, .. } => Some(source),
+            Self::Listen { source, .. } | Self::System { source, .. } | Self::Recording { source, .. } => Some(source),
             _ => None,
         }
     }

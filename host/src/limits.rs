@@ -102,10 +102,10 @@ limits! {
             "CONNACK 0x9F, return code 3 for 3.x; no handler is asked", AtOnce;
         /// Connections at one time that have something to go through before MQTT begins: TLS, WebSocket.
         handshakes_max: usize = 1024, Kind::Count, 1..=1_000_000,
-            "they wait, and who has been at it for more than a second is closed for them";
+            "they wait, and who has been at it for more than a second is closed for them", AtOnce;
         /// Time from accepting such a connection until it speaks MQTT.
         handshake_timeout: Duration = Duration::from_secs(10), Kind::Time, 1..=DAY_MS,
-            "closed";
+            "closed", AtOnce;
         /// Time from accepting a connection to its CONNECT packet, and to the end of an authentication exchange; and from the
         /// beginning of a re-authentication to its end.
         connect_timeout: Duration = Duration::from_secs(10), Kind::Time, 1..=DAY_MS,
@@ -149,7 +149,7 @@ limits! {
     "Messages from clients" {
         /// Largest Control Packet accepted, fixed header included; announced as Maximum Packet Size.
         packet_bytes_max: usize = 16 * MIB, Kind::Bytes, SMALLEST_PACKETS..=LARGEST_PACKET,
-            "DISCONNECT 0x95, a close for 3.x, on the declared length";
+            "DISCONNECT 0x95, a close for 3.x, on the declared length", NewConnections;
         /// QoS 1 and 2 messages from one client that may be unacknowledged; announced as Receive Maximum.
         receive_maximum: u16 = 1024, Kind::Count, 1..=U16,
             "DISCONNECT 0x93; 3.x clients have no such bound but that of their Packet Identifiers", NewConnections;
@@ -178,11 +178,11 @@ limits! {
             "PUBACK or PUBREC as if it had been accepted, or a close", NewConnections;
         /// Retained messages.
         retained_messages_max: usize = 1_000_000, Kind::Count, 0..=ANY,
-            "PUBACK and PUBREC 0x97; a close before the acknowledgement for 3.x; QoS 0 is delivered, not retained, and counted";
+            "PUBACK and PUBREC 0x97; a close before the acknowledgement for 3.x; QoS 0 is delivered, not retained, and counted", AtOnce;
         /// Bytes (topic, properties and payload) of retained messages; each level of a topic beyond the second counts for 96
         /// more.
         retained_bytes_max: usize = GIB, Kind::Bytes, 0..=ANY,
-            "PUBACK and PUBREC 0x97; a close before the acknowledgement for 3.x; QoS 0 is delivered, not retained, and counted";
+            "PUBACK and PUBREC 0x97; a close before the acknowledgement for 3.x; QoS 0 is delivered, not retained, and counted", AtOnce;
     }
     "Sessions" {
         /// Sessions held by one worker, connected or not.
@@ -234,6 +234,10 @@ limits! {
         worker_bytes_max: usize = GIB, Kind::Bytes, 1_048_576..=ANY,
             "QoS 1 and 2, CONNECT of a new session and new subscriptions get 0x97, a close for 3.x PUBLISH; large packets \
              and new Topic Aliases: DISCONNECT 0x97; QoS 0 for who is slow is dropped and counted", AtOnce;
+        /// Bytes of one file of the journal in the data directory. Of what is full a checkpoint is made, and behind it the files
+        /// are removed: smaller ones make for a faster start, and for more to be written.
+        store_segment_bytes: usize = 64 * MIB, Kind::Bytes, 65_536..=GIB as u64,
+            "the next file is begun; while 16 of them wait for a checkpoint, no more is kept, as if the disk were full";
     }
     "Plugins" {
         /// Bytes of keys and values that one plugin may keep in the server, where they survive a swap; each entry counts for
@@ -264,7 +268,7 @@ limits! {
         /// handle_deliver, subscribing is decided on. local: it is allowed at listeners that only this machine reaches, and
         /// refused at others.
         undecided: Undecided = Undecided::Local, Kind::Choice(&["local", "refuse", "allow"]), 0..=2,
-            "refuse: PUBACK, PUBREC and SUBACK 0x87, each as its version can say it; QoS 0 and wills are dropped";
+            "refuse: PUBACK, PUBREC and SUBACK 0x87, each as its version can say it; QoS 0 and wills are dropped", NewConnections;
         /// Answers that one plugin may owe at one time.
         tickets_max: usize = 1024, Kind::Count, 1..=1_000_000,
             "the callback that asks for one more time is told so, and answers or fails at once";

@@ -17,6 +17,7 @@ pub use self::rules::ClientRules;
 pub(crate) use self::rules::Common;
 pub use self::tcp::{TcpConfig, TcpKeepAlive};
 pub use self::url::{ListenerUrl, Place, Scheme, UrlError};
+pub use crate::core::{Mount, MountError, UsernameFrom};
 use crate::proxy::Networks;
 
 /// The settings of one listener.

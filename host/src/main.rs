@@ -5,22 +5,33 @@ mod bench_command;
 mod check;
 mod cli;
 mod commands;
+mod dev_command;
 mod log;
+mod new_command;
 mod notify;
 mod reload;
+mod replay_command;
 mod show;
+mod store_command;
 
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use cli::{Config, RunConfig};
 use host::control::Control;
-use host::privileges::is_root;
-use host::{Builder, Error, Server, ServerHandle};
+use host::durable::store::Progress;
+use host::plugin::Recording;
+use host::privileges::{gain_nothing, is_root};
+use host::upgrade::Successor;
+use host::{Builder, Door, Error, Server, ServerHandle};
 use reload::Reloading;
+
+/// How long whoever has asked for an upgrade may take to read that it was done.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Exit code after a second signal: the way shells report a program that a signal has ended.
 const EXIT_INTERRUPTED: i32 = 128 + 2;
@@ -30,13 +41,17 @@ fn main() -> ExitCode {
     let outcome = match cli::parse(std::env::args_os(), variables).unwrap_or_else(|usage| usage.exit()) {
         Config::Run(config) => run(*config),
         Config::Check(config) => check::check(&config),
+        Config::Store(command) => return store_command::run(&command),
         Config::CheckAll(config, log) => check::check_all(&config, &log),
         Config::PrintDefault => {
             show::print(&host::config::reference::default_file());
             return ExitCode::SUCCESS;
         }
         Config::Command(config) => return commands::run(&config),
+        Config::New(config) => return new_command::run(&config),
+        Config::Dev(config) => return dev_command::run(&config),
         Config::Bench(config) => return bench_command::run(&config),
+        Config::Replay(config) => return replay_command::run(&config),
     };
     log::finish();
     match outcome {
@@ -51,9 +66,11 @@ fn main() -> ExitCode {
 
 /// Serves until a signal comes, or the server fails.
 fn run(RunConfig { config, doubts, .. }: RunConfig) -> Result<(), Error> {
+    dev_command::end_with_parent();
     let system = |what| move |source| Error::System { what, source };
     let passed = activation::take()?;
     log::start(&config.log).map_err(system("start a thread for the log"))?;
+    let mut successor = Successor::of_this_process()?;
     for doubt in doubts {
         tracing::warn!("{doubt}");
     }
@@ -67,22 +84,56 @@ fn run(RunConfig { config, doubts, .. }: RunConfig) -> Result<(), Error> {
         tracing::info!("a listening socket was passed: {socket}");
         builder = builder.socket(socket);
     }
+    if config.server.user.is_some() {
+        // What becomes that user has a thread of its own.
+        gain_nothing()?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
     let runtime = runtime.map_err(system("start a runtime for signals"))?;
     let outcome = runtime.block_on(async {
         // Before anything starts, so that no signal is missed.
         let mut signals = Signals::catch().map_err(system("wait for signals"))?;
         let hang_up = signal(SignalKind::hangup()).map_err(system("wait for signals"))?;
-        let control = Control::bind(&config.server.control)?;
-        let server = Arc::new(builder.start()?);
+        let upgrade = signal(SignalKind::user_defined2()).map_err(system("wait for signals"))?;
+        let inherited = successor.as_mut().and_then(Successor::control);
+        let control = Control::inherit(&config.server.control, inherited)?;
+        if let Some(successor) = successor {
+            builder = builder.succeed(successor);
+        }
+        let door = Door::default();
+        let builder = builder.door(&door);
+        let mut starting = tokio::task::spawn_blocking(move || builder.start());
+        let (asked, started) = tokio::select! {
+            biased;
+            name = signals.next() => {
+                if door.lock() {
+                    // What was kept is as it was, and nobody has been let in: there is nothing to put away.
+                    tracing::info!("{name}: leaving before it has started");
+                    return Ok(());
+                }
+                (Some(name), starting.await)
+            }
+            started = &mut starting => (None, started),
+        };
+        let server = Arc::new(started.unwrap_or(Err(Error::WorkerFailed))?);
         let reloading = Arc::new(Reloading::new(&server, config));
-        let asked = Arc::clone(&reloading);
-        let _served = control.serve_with(&server, move || asked.reload())?;
+        let served = control.serve_with(&server, Arc::clone(&reloading))?;
         notify::tell(notify::READY);
-        tokio::spawn(reload_at(hang_up, reloading));
+        tokio::spawn(reload_at(hang_up, Arc::clone(&reloading)));
+        tokio::spawn(upgrade_at(upgrade, reloading));
+        let stopping = async {
+            match asked {
+                Some(name) => name,
+                None => signals.next().await,
+            }
+        };
         tokio::select! {
-            name = signals.next() => tracing::info!("{name}: stopping; once more to leave at once"),
-            failed = on_thread(&server, ServerHandle::wait) => return failed,
+            name = stopping => tracing::info!("{name}: stopping; once more to leave at once"),
+            ended = on_thread(&server, ServerHandle::wait) => {
+                // Whoever has asked for an upgrade hears that it was done.
+                served.finish(ANSWERED_WITHIN);
+                return ended;
+            }
         }
         notify::tell(notify::STOPPING);
         tokio::select! {
@@ -112,6 +163,16 @@ fn builder(config: &host::config::Config) -> Builder {
     if let Some(user) = &config.server.user {
         builder = builder.user(user);
     }
+    if let Some(path) = &config.server.data_dir {
+        // Who has started it is not to give it up for that.
+        let tell =
+            |progress: &Progress| notify::tell(&format!("EXTEND_TIMEOUT_USEC=30000000\nSTATUS=Loading: {progress}"));
+        builder = builder.data_dir(path).durability(config.server.durability).on_progress(tell);
+    }
+    if let Some(path) = &config.server.record {
+        let (secrets, bytes_max) = (config.server.record_secrets, config.server.record_bytes_max);
+        builder = builder.record(Recording { path: path.clone(), secrets, bytes_max });
+    }
     if let Some(workers) = config.server.workers {
         builder = builder.workers(workers);
     }
@@ -131,6 +192,15 @@ async fn reload_at(mut hang_up: Signal, reloading: Arc<Reloading>) {
         let reloading = Arc::clone(&reloading);
         // On another thread, as it is the plugins' code that runs. What came of it is in the log, a panic has been printed.
         let _ = tokio::task::spawn_blocking(move || reloading.reload()).await;
+    }
+}
+
+/// Has another process take the place of this one whenever the signal comes.
+async fn upgrade_at(mut signal: Signal, reloading: Arc<Reloading>) {
+    while signal.recv().await.is_some() {
+        tracing::info!("SIGUSR2: another process is to take the place of this one");
+        let reloading = Arc::clone(&reloading);
+        let _ = tokio::task::spawn_blocking(move || reloading.upgrade(None)).await;
     }
 }
 

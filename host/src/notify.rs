@@ -11,6 +11,11 @@ pub(crate) const READY: &str = "READY=1";
 /// No more clients can come; those that are here are told.
 pub(crate) const STOPPING: &str = "STOPPING=1";
 
+/// The service goes on in another process.
+pub(crate) fn main_pid(pid: u32) -> String {
+    format!("MAINPID={pid}")
+}
+
 /// Tells it, if somebody wants to be told. Nothing depends on it, so that a failure is only logged.
 pub(crate) fn tell(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else { return };

@@ -78,8 +78,8 @@ pub fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
-/// Makes the process, all threads of it, that user's; threads that begin later gain nothing from programs with special
-/// rights either. Does nothing if it is that user's already.
+/// Makes the process, all threads of it, that user's; this thread and those that it begins gain nothing from programs with
+/// special rights either ([`gain_nothing`]). Does nothing if it is that user's already.
 ///
 /// # Errors
 /// There is no such user, or it is root; the process may not, or could go back.
@@ -104,6 +104,15 @@ pub fn become_user(name: &str) -> Result<(), PrivilegesError> {
             return Err(named(|name| PrivilegesError::WayBack { name }));
         }
     }
+    gain_nothing()
+}
+
+/// This thread, and those that it begins, gain nothing from programs with special rights from now on. Unlike the user, this is
+/// each thread's own affair.
+///
+/// # Errors
+/// The operating system refuses.
+pub fn gain_nothing() -> Result<(), PrivilegesError> {
     set_no_new_privs(true).map_err(|errno| PrivilegesError::System {
         what: "give up the rights of programs with special ones (no_new_privs)",
         reason: errno.to_string(),

@@ -1,12 +1,15 @@
-//! The configuration of a running host is read anew: by SIGHUP, or `host reload`.
+//! The configuration of a running host is read anew: by SIGHUP, or `host reload`; and another process takes its place, by SIGUSR2
+//! or `host upgrade`.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use host::ServerHandle;
 use host::config::Config;
+use host::control::Program;
 use host::control::protocol::{Answer, Refusal};
+use host::upgrade::{UpgradeError, UpgradeRequest, upgrade};
 
-use crate::{cli, log};
+use crate::{cli, log, notify};
 
 /// A server, and the configuration that it goes by.
 pub(crate) struct Reloading {
@@ -31,6 +34,21 @@ impl Reloading {
         answer
     }
 
+    /// Has another process take the place of this one; with another program, if it is named. What came of it is in the log.
+    pub(crate) fn upgrade(&self, binary: Option<String>) -> Answer {
+        let server = self.server.upgrade().ok_or_else(|| Refusal::new("host", "the server is ending"))?;
+        let request = UpgradeRequest::of_this_process();
+        let mut request = request.map_err(|error| {
+            Refusal::new("start", format!("it is not known where this program is: {error}. Name it: --binary FILE"))
+        })?;
+        if let Some(binary) = binary {
+            request.binary = binary.into();
+        }
+        let done = upgrade(&server, &request, |pid| notify::tell(&notify::main_pid(pid)));
+        let report = done.map_err(|UpgradeError { step, reason }| Refusal::new(step.name(), reason))?;
+        Ok(report.to_json())
+    }
+
     fn try_reload(&self) -> Answer {
         // What is in it is replaced as a whole.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,5 +65,15 @@ impl Reloading {
         log::set_level(&next.log.level);
         *current = next;
         Ok(report.to_json())
+    }
+}
+
+impl Program for Reloading {
+    fn reload(&self) -> Answer {
+        self.reload()
+    }
+
+    fn upgrade(&self, binary: Option<String>) -> Answer {
+        self.upgrade(binary)
     }
 }

@@ -72,15 +72,16 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
+    /// `told` is left out: it was counted by another process.
     pub(crate) fn start(
         name: String,
         counters: Arc<[Counters]>,
+        mut told: Tally,
         period: Duration,
         mut say: impl FnMut(&Tally) + Send + 'static,
     ) -> io::Result<Self> {
         let (until, end) = mpsc::channel::<()>();
         let report = move || {
-            let mut told = Tally::default();
             while end.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
                 let now = Tally::of(&counters);
                 say(&now.since(&told));
@@ -102,7 +103,8 @@ mod tests {
         let (sender, told) = mpsc::channel();
         let say = move |tally: &Tally| sender.send(*tally).unwrap();
         let reporter =
-            Reporter::start("test".to_owned(), Arc::clone(&counters), Duration::from_millis(1), say).unwrap();
+            Reporter::start("test".to_owned(), Arc::clone(&counters), Tally::default(), Duration::from_millis(1), say)
+                .unwrap();
         assert_eq!(told.recv(), Ok(Tally::default()));
         for (count, others) in [(7, 4), (1, 0)] {
             counters[0].dropped_rate.add(count - others);

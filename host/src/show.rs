@@ -1,5 +1,7 @@
 //! Answers of a running host, for people.
 
+mod differences;
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 
@@ -7,9 +9,15 @@ use host::SwapRequest;
 use host::control::protocol::{Request, Swap};
 use serde_json::{Value, json};
 
+pub(crate) use self::differences::{differences, is_same};
+
 /// Whether all is as it should be, and not only known.
 pub(crate) fn is_well(request: &Request, result: &Value) -> bool {
-    !matches!(request, Request::Health(_)) || list(result, "plugins").all(|plugin| plugin["ok"] == true)
+    match request {
+        Request::Health(_) => list(result, "plugins").all(|plugin| plugin["ok"] == true),
+        Request::Swap(swap) if swap.dry_run.is_some() => is_same(result),
+        _ => true,
+    }
 }
 
 /// What is printed.
@@ -19,9 +27,11 @@ pub(crate) fn text(request: &Request, result: &Value) -> String {
         Request::Health(_) => health(result),
         Request::Configure { .. } => instances(result, "the configuration was taken by"),
         Request::Resume(_) => instances(result, "asked again are"),
+        Request::Swap(swap) if swap.dry_run.is_some() => differences(result),
         Request::Swap(_) | Request::Promote(_) | Request::Rollback(_) => swapped(request, result),
         Request::Metrics => metrics(result),
         Request::Reload => reloaded(result),
+        Request::Upgrade { .. } => format!("{}\n", result["summary"].as_str().unwrap_or_default()),
         Request::Version => format!("{result:#}\n"),
     }
 }

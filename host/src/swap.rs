@@ -12,7 +12,7 @@ use self::prepare::{Ready, prepare};
 pub use self::report::{SwapError, SwapReport, SwapStep};
 pub use self::status::{InstanceStatus, PluginStatus, Role, Status};
 pub(crate) use self::status::{instances, status};
-use crate::plugin::{Chain, Flip, Services};
+use crate::plugin::{self, Chain, DryRun, Flip, Services};
 
 /// What is to be loaded, in whose place, and how careful that is to be.
 ///
@@ -96,6 +96,23 @@ pub(crate) fn swap(
     report.is_rolled_back = chain.retired().iter().any(|retired| Arc::ptr_eq(retired, &plugin));
     tracing::info!("{report}");
     Ok(report)
+}
+
+/// Tries a library beside the plugin that it would replace; see [`ServerHandle::dry_run`](crate::ServerHandle::dry_run).
+pub(crate) fn dry_run(
+    chain: &Chain,
+    services: &Services,
+    request: &SwapRequest,
+    limits: &DryRun,
+) -> Result<serde_json::Value, SwapError> {
+    let (services, captured) = services.captured();
+    // Somebody else may swap while it is tried, which then ends.
+    let change = chain.change().map_err(|busy| SwapError::busy(request.name.as_deref(), &busy))?;
+    let Ready { index, running, plugin } = prepare(chain, &services, request)?;
+    drop(change);
+    let name = plugin.name().to_owned();
+    let tried = plugin::dry_run(chain, index, &running, (plugin, captured), limits);
+    tried.map_err(|busy| SwapError::busy(Some(&name), &busy))
 }
 
 /// Has it decide from now on. What was in order when it was begun may not be any more.

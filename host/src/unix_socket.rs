@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, chmod, fchmod, flock};
@@ -37,6 +38,8 @@ pub(crate) struct UnixSocket {
     path: PathBuf,
     /// Device and number of the name, by which it is known whether it is still this one.
     name: Option<(u64, u64)>,
+    /// Whether the name goes with it: another process may have the socket as well.
+    is_ours: AtomicBool,
 }
 
 impl UnixSocket {
@@ -54,14 +57,32 @@ impl UnixSocket {
         };
         drop(lock);
         match bound {
-            Ok(fd) => Ok(Self { fd, path: path.into(), name: name_of(path) }),
+            Ok(fd) => Ok(Self { fd, path: path.into(), name: name_of(path), is_ours: AtomicBool::new(true) }),
             Err(Errno::ADDRINUSE) => Err(BindError::InUse),
             Err(error) => Err(BindError::System(error.into())),
         }
     }
 
+    /// One that another process has made, and whose name stays that one's for now.
+    pub(crate) fn inherited(fd: OwnedFd, path: &Path) -> Self {
+        Self { fd, path: path.into(), name: name_of(path), is_ours: AtomicBool::new(false) }
+    }
+
+    /// Says whether the name goes with it from now on.
+    pub(crate) fn set_ours(&self, is_ours: bool) {
+        self.is_ours.store(is_ours, Ordering::Relaxed);
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Gives it other permissions, if its name is still this one's.
+    pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        if self.name.is_some() && name_of(&self.path) == self.name {
+            chmod(&self.path, Mode::from_raw_mode(mode))?;
+        }
+        Ok(())
     }
 }
 
@@ -73,7 +94,7 @@ impl AsFd for UnixSocket {
 
 impl Drop for UnixSocket {
     fn drop(&mut self) {
-        if self.name.is_some() && name_of(&self.path) == self.name {
+        if *self.is_ours.get_mut() && self.name.is_some() && name_of(&self.path) == self.name {
             let _ = std::fs::remove_file(&self.path);
         }
     }

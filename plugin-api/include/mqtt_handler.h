@@ -8,7 +8,11 @@
  *
  *     const mqtt_plugin MQTT_PLUGIN_SYMBOL = { MQTT_PLUGIN_HEAD, .name = MQTT_TEXT("my-plugin"), ... };
  *
- * A function that is NULL is a callback that the plugin does not implement, and costs nothing.
+ * A function that is NULL is a callback that the plugin does not implement, and costs nothing. It is no opinion, and what no
+ * plugin has an opinion about is allowed. With one exception: plugins that decide who may connect (`handle_connect`,
+ * `handle_auth`) and on one of publishing (`handle_publish`) and subscribing (`handle_subscribe`, or `handle_deliver`) refuse
+ * the other one with 0x87 at listeners that other machines reach, unless the host is told otherwise (`--undecided allow`).
+ * Implement both, if only to agree.
  */
 #ifndef MQTT_HANDLER_H
 #define MQTT_HANDLER_H
@@ -22,7 +26,7 @@ extern "C" {
 #endif
 
 #define MQTT_ABI_MAJOR 1
-#define MQTT_ABI_MINOR 1
+#define MQTT_ABI_MINOR 2
 
 /* Bytes, and UTF-8 text; valid for the length of one call. Where there are none, the pointer means nothing. */
 typedef struct mqtt_bytes {
@@ -1250,6 +1254,11 @@ struct mqtt_plugin {
     mqtt_verdict (*import_plugin_state)(void *, const mqtt_state *, mqtt_sink);
     /* Says that nobody waits for an answer by this ticket any more: instance, ticket, sink. */
     mqtt_verdict (*cancelled)(void *, uint64_t, mqtt_sink);
+    /* Since 1.2. Looks at a configuration before there is an instance: JSON, sink. MQTT_VERDICT_ERROR: it cannot
+     * be used, and the text in the sink says where and why. */
+    mqtt_verdict (*config_check)(mqtt_text, mqtt_sink);
+    /* Since 1.2. Writes the JSON Schema of the configuration into the sink, as text; nothing if there is none. */
+    mqtt_verdict (*config_schema)(mqtt_sink);
 };
 
 /* The name of the symbol, and what its table begins with. */

@@ -103,10 +103,26 @@ pub trait Handler: Send + Sync + Sized + 'static {
     /// Makes the handler, from the services of the host and the text of `--plugin-config`, which is JSON (`{}` if there
     /// was none).
     ///
+    /// With the feature `config` the second argument may have a type of the author's: `fn init(host: Host, config: Config)`;
+    /// see "Configuration" in the crate's documentation.
+    ///
     /// # Errors
     /// An error stops the host from starting, and is shown to whoever starts it: say what is wrong with the
     /// configuration and what to do.
     fn init(host: Host, config: &str) -> Result<Self, Error>;
+
+    /// Looks at a configuration before there is an instance. `#[handler]` writes it for an `init` with a typed configuration.
+    #[doc(hidden)]
+    fn check_config(config: &str) -> Result<(), Error> {
+        let _ = config;
+        Ok(())
+    }
+
+    /// The JSON Schema of the configuration. `#[handler]` writes it for an `init` with a typed configuration.
+    #[doc(hidden)]
+    fn config_schema() -> Option<String> {
+        None
+    }
 
     /// Makes the state of a connection that has just been accepted.
     fn new_connection(&self, info: &ConnectionInfo<'_>) -> Self::Connection;

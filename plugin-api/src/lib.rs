@@ -7,7 +7,11 @@ pub mod abi;
 mod answer;
 mod ask;
 mod callbacks;
+#[cfg(feature = "config")]
+pub mod config;
 mod export;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod handler;
 mod host;
 mod message;
@@ -17,8 +21,12 @@ pub mod owned;
 mod properties;
 mod qos;
 mod query;
+#[doc(hidden)]
+pub mod reading;
 mod reason_code;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod ticket;
 pub mod topic;
 mod verdict;
@@ -33,6 +41,8 @@ pub use host::{Host, HostError, InfoTarget, Level};
 pub use message::Message;
 pub use metrics::{Counter, Gauge, Histogram};
 pub use on_behalf::{NewSubscription, Reauthorised};
+#[cfg(feature = "config")]
+pub use plugin_api_macros::config;
 pub use plugin_api_macros::handler;
 pub use properties::{Properties, PropertiesBuf, Property, PropertyError};
 pub use qos::QoS;

@@ -5,7 +5,9 @@ use crate::host::result;
 use crate::{Host, HostError};
 
 /// Values by key that the server keeps in memory for the plugin: they belong to its name, so the next version of the plugin
-/// finds them after a swap. They end with the server. Each call takes effect at once, also inside a callback.
+/// finds them after a swap. They end with the server, unless that has a data directory (`--data-dir`): then they are there after
+/// the next start, and what is put in a callback about a packet is safe before its client gets an acknowledgement. Each call
+/// takes effect at once, also inside a callback.
 ///
 /// Keys have up to 1,024 bytes, values up to 1 MiB, and all together what the host's `plugin_store_bytes_max` says.
 ///

@@ -42,3 +42,23 @@ impl Handler for Hello {
 }
 
 plugin_api::export!(Hello);
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::testing::{LogLine, TestHost};
+
+    use super::*;
+
+    #[test]
+    fn it_greets_counts_and_lets_everything_through() -> Result<(), Error> {
+        let host = TestHost::new::<Hello>("{}")?;
+        let client = host.connect("ann")?;
+        assert_eq!(client.subscribe("greetings/#"), SubscribeVerdict::Grant);
+        for payload in ["hello", "again"] {
+            assert_eq!(client.publish("greetings/world", payload), PublishVerdict::Forward);
+        }
+        let texts: Vec<String> = host.take_logs().into_iter().map(|LogLine { text, .. }| text).collect();
+        assert_eq!(texts, ["hello, ann", "message 1: greetings/world", "message 2: greetings/world"]);
+        Ok(())
+    }
+}

@@ -6,10 +6,15 @@ from collections import namedtuple
 OURS, MOSQUITTO, FLOOR = "host", "Mosquitto", "floor"
 # The same on two cores, which they share with the load.
 ONE_WORKER, TWO_WORKERS = "1 worker", "2 workers"
+# The same with what promises something waiting for nothing, for the operating system, for the disk; Mosquitto, which writes all
+# that it keeps when it ends.
+NONE, BUFFERED, FSYNC, PERSISTENT = "none", "buffered", "fsync", "Mosquitto, persistence"
 
-# What `host bench` is asked for. Some are measured so often, and not as often as the others. Those that are about workers run
-# on both cores, with the load. What is spoken: tcp, tls, ws or wss.
-Load = namedtuple("Load", "words rounds_max is_about_workers transport", defaults=(99, False, "tcp"))
+# Who is compared: everybody; ours with one worker and with two, on both cores with the load; ours with and without a store.
+EVERYBODY, WORKERS, DURABILITY = "everybody", "workers", "durability"
+
+# What `host bench` is asked for. Some are measured so often, and not as often as the others. What is spoken: tcp, tls, ws or wss.
+Load = namedtuple("Load", "words rounds_max about transport", defaults=(99, EVERYBODY, "tcp"))
 
 # A figure of a load. `value` finds it in what `host bench` says; a row that has `of_rows` makes it from theirs.
 Row = namedtuple("Row", "name load unit value goal of of_rows", defaults=(None, FLOOR, None))
@@ -72,7 +77,12 @@ def disturbed(name, words, step_name):
 
 def workers(name, words):
     """A row of ours with one and with two workers."""
-    return traffic(name, words)._replace(load=Load(words, is_about_workers=True), of=ONE_WORKER)
+    return traffic(name, words)._replace(load=Load(words, about=WORKERS), of=ONE_WORKER)
+
+
+def durable(name, words, goal=None):
+    """A row of ours with and without a store."""
+    return traffic(name, words, goal)._replace(load=Load(words, about=DURABILITY), of=NONE)
 
 
 def over(transport, *rows):
@@ -208,6 +218,15 @@ GROUPS = [
         *latency("50,000 messages a second", "latency --rate 50000"),
         *disturbed("a storm of subscriptions", STORM, "in storm"),
         *disturbed("a fan-out to 10,000", BESIDE, "beside"),
+    ]),
+    Group("Durability", [
+        durable("100 pairs, QoS 1, 16 B, sessions kept", "pairs --pairs 100 --window 32 --qos 1 --keep-sessions", 1.5),
+        durable("500 pairs, QoS 1, 256 B, sessions kept", "pairs --pairs 500 --window 32 --payload 256 --qos 1 --keep-sessions", 1.5),
+        durable("100 pairs, QoS 2, 16 B, sessions kept", "pairs --pairs 100 --window 32 --qos 2 --keep-sessions"),
+        durable("fan-out 1→100, QoS 1, 16 B, sessions kept", "fan-out --subscribers 100 --window 200 --qos 1 --keep-sessions"),
+        durable("500 pairs, QoS 1, 256 B, sessions kept, one at a time", "pairs --pairs 500 --window 1 --payload 256 --qos 1 --keep-sessions"),
+        durable("100 pairs, QoS 1, 16 B, sessions not kept", "pairs --pairs 100 --window 32 --qos 1"),
+        durable("100 pairs, QoS 0, 16 B", "pairs --pairs 100 --window 32"),
     ]),
     Group("Workers", [
         workers("fan-out 1→100, QoS 0, 16 B", "fan-out --subscribers 100 --window 200"),

@@ -4,7 +4,11 @@ import re
 import statistics
 from pathlib import Path
 
-from comparison.rows import DISTURBING, FLOOR, GROUPS, MOSQUITTO, ONE_WORKER, OURS, TWO_WORKERS
+from comparison.rows import BUFFERED, DISTURBING, DURABILITY, EVERYBODY, FLOOR, FSYNC, GROUPS, MOSQUITTO, NONE, ONE_WORKER, OURS
+from comparison.rows import TWO_WORKERS, WORKERS
+
+# Who is ours among those that are compared.
+OURS_OF = {EVERYBODY: OURS, WORKERS: TWO_WORKERS, DURABILITY: BUFFERED}
 
 # What is known of the rows that are short of their goals.
 BOUNDS = Path(__file__).resolve().parents[1] / "bounds.md"
@@ -39,7 +43,7 @@ def median(row, results, broker):
 
 def ratio(row, results, to):
     """Ours, compared with the least of the others."""
-    ours = median(row, results, TWO_WORKERS if row.load.is_about_workers else OURS)
+    ours = median(row, results, OURS_OF[row.load.about])
     others = [value for value in (median(row, results, other) for other in to) if value]
     return ours / min(others) if ours is not None and others else None
 
@@ -99,13 +103,13 @@ def goal(row, results):
 
 def table(group, results, brokers, notes):
     """The rows of a group. Appends to the notes what has to be known to read them."""
-    about_workers = brokers == [ONE_WORKER, TWO_WORKERS]
+    about = group.rows[0].load.about
     has_floor = FLOOR in brokers and any(row.of == FLOOR and row.goal for row in group.rows)
     brokers = [broker for broker in brokers if broker != FLOOR or has_floor]
-    rivals = [broker for broker in brokers if broker not in (OURS, FLOOR, TWO_WORKERS)]
-    heads = ["", "unit", *brokers, "ratio" if about_workers else "of the best other"]
+    rivals = [NONE] if about == DURABILITY else [broker for broker in brokers if broker not in (OURS_OF[about], FLOOR, FSYNC)]
+    heads = ["", "unit", *brokers, {WORKERS: "ratio", DURABILITY: "buffered of none"}.get(about, "of the best other")]
     heads += ["of the floor"] if has_floor else []
-    heads += [] if about_workers else ["goal"]
+    heads += [] if about == WORKERS else ["goal"]
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for row in group.rows:
         medians = [value for value in (median(row, results, broker) for broker in brokers if broker != FLOOR) if value]
@@ -125,7 +129,7 @@ def table(group, results, brokers, notes):
             cells.append(text)
         shown = [ratio(row, results, rivals)] + ([ratio(row, results, [FLOOR])] if has_floor else [])
         cells += [number(value) if value is not None else "–" for value in shown]
-        cells += [] if about_workers else [goal(row, results)]
+        cells += [] if about == WORKERS else [goal(row, results)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -165,6 +165,11 @@ pub(super) fn read_unsuback(link: &mut Link, filters: usize) -> Result<(), Error
     }
 }
 
+/// A session is present where there was to be none.
+pub(super) fn has_sessions() -> Error {
+    Error::NotStarted("the broker has sessions of an earlier run: choose another --name".into())
+}
+
 /// How connections are made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {

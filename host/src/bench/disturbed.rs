@@ -83,8 +83,9 @@ pub(super) fn run_pairs(
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<(), Error> {
     let cast = traffic::cast(target, pairs, first, options, progress)?;
-    let (window, played) =
-        play(target, options, cast, |shared| traffic::watch(shared, target, pairs, options, progress))?;
+    let played = play(target, options, cast, |shared| traffic::watch(shared, target, pairs, options, progress));
+    traffic::end_sessions(target, pairs, first, progress)?;
+    let (window, played) = played?;
     let step = Step::new(name, "message", window.delivered, window, options.threads);
     report.steps.push(step.with_latency(&played.latency));
     report.count(played.totals.published - played.totals.refused, &played);
@@ -163,7 +164,7 @@ fn storm(target: &Target, options: &Options, connections: u32, filters: u32, sto
 /// The load that goes to many.
 fn fan_out(pairs: &Traffic, subscribers: u32, rate: f64, payload_bytes: usize) -> Traffic {
     let (shape, pace) = (Shape::All, Pace::Rate(rate));
-    Traffic { shape, publishers: 1, subscribers, qos: 0, payload_bytes, pace, ..pairs.clone() }
+    Traffic { shape, publishers: 1, subscribers, qos: 0, payload_bytes, keep_sessions: false, pace, ..pairs.clone() }
 }
 
 /// Publishes to all until it is time to stop. Returns how many deliveries there had to be, too.

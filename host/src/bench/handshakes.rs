@@ -107,7 +107,7 @@ fn beside<T: Send>(
     something: impl FnOnce() -> Result<T, Error> + Send,
 ) -> Result<(Window, Played, T), Error> {
     let cast = traffic::cast(plain, canary, CANARY, options, progress)?;
-    let ((window, done), played) = play(plain, options, cast, |shared| {
+    let played = play(plain, options, cast, |shared| {
         let mut seconds = Seconds::new(shared, plain, options, progress)?;
         seconds.wait(WARM_UP, true, canary.connections() as u64)?;
         let start = Moment::of(shared, options)?;
@@ -123,7 +123,9 @@ fn beside<T: Send>(
         shared.set_phase(Phase::Drain);
         seconds.wait_complete(Phase::Drain, |now| now.received >= now.published - now.refused)?;
         Ok((end.since(&start), done))
-    })?;
+    });
+    traffic::end_sessions(plain, canary, CANARY, progress)?;
+    let ((window, done), played) = played?;
     Ok((window, played, done))
 }
 

@@ -130,6 +130,9 @@ pub struct Traffic {
     pub qos: u8,
     /// The size of a payload; at least [`Traffic::PAYLOAD_BYTES_MIN`].
     pub payload_bytes: usize,
+    /// The subscribers' sessions outlive their connections, so that a broker that keeps sessions on disk does so. They are ended
+    /// when the load is over.
+    pub keep_sessions: bool,
     /// When messages are sent.
     pub pace: Pace,
     /// How long the load runs before it is measured.
@@ -277,6 +280,7 @@ mod tests {
             subscribers,
             qos: 0,
             payload_bytes: 16,
+            keep_sessions: false,
             pace: Pace::Window(1),
             warm_up: Duration::ZERO,
             time: Duration::ZERO,

@@ -225,6 +225,7 @@ impl Report {
             "mqtt": self.target.version.to_string(),
             "qos": self.traffic.qos,
             "payload_bytes": self.traffic.payload_bytes,
+            "keep_sessions": self.traffic.keep_sessions,
             "publishers": self.traffic.publishers,
             "subscribers": self.traffic.subscribers,
             "filters": filters,
@@ -274,6 +275,7 @@ impl fmt::Display for Report {
             Pace::Rate(per_sec) => format!("{per_sec} a second"),
         };
         let secs = self.window.secs();
+        let kept = if self.traffic.keep_sessions { ", sessions that are kept" } else { "" };
         let shape = match self.traffic.shape {
             Shape::All | Shape::Pairs => String::new(),
             Shape::Wildcard(filters) => format!(" with {filters} filters"),
@@ -281,7 +283,7 @@ impl fmt::Display for Report {
         };
         writeln!(
             f,
-            "{}: {publishers} publishers, {subscribers} subscribers{shape}, QoS {qos}, {payload_bytes} bytes, {pace}; \
+            "{}: {publishers} publishers, {subscribers} subscribers{shape}{kept}, QoS {qos}, {payload_bytes} bytes, {pace}; \
              MQTT {} over {} to {}, {secs:.1} s",
             self.bench,
             self.target.version,

@@ -258,7 +258,7 @@ impl Run<'_> {
             Some((vec![topic(number as u32)], 1))
         })?;
         if ready.iter().any(|(_, accepted)| accepted.session_present) {
-            return Err(Error::NotStarted("the broker has sessions of an earlier run: choose another --name".into()));
+            return Err(dial::has_sessions());
         }
         dial::disconnect_all(ready.into_iter().map(|(link, _)| link));
         let topics = if one_topic { 1 } else { sessions };

@@ -8,7 +8,7 @@ use super::dial::{self, Accepted, Manner};
 use super::error::Error;
 use super::figures::Window;
 use super::packets::Template;
-use super::plan::{Options, Shape, Target, Traffic};
+use super::plan::{Options, Pace, Shape, Target, Traffic};
 use super::publisher::{Publisher, Schedule};
 use super::report::{Broker, Progress, Report};
 use super::shared::{Phase, Shared};
@@ -26,7 +26,9 @@ pub(super) fn run(
     let before = resident(options)?;
     let cast = cast(target, traffic, 0, options, progress)?;
     let connected = resident(options)?;
-    let (window, played) = play(target, options, cast, |shared| watch(shared, target, traffic, options, progress))?;
+    let played = play(target, options, cast, |shared| watch(shared, target, traffic, options, progress));
+    end_sessions(target, traffic, 0, progress)?;
+    let (window, played) = played?;
     let broker = options.pid.zip(window.broker).map(|(pid, used)| Broker {
         pid,
         used,
@@ -53,10 +55,15 @@ pub(super) fn cast(
 ) -> Result<Cast, Error> {
     let Traffic { publishers, subscribers, qos, .. } = *traffic;
     let numbers = first..first + traffic.connections();
-    let ready = dial::connect_all(target, numbers, Manner::default(), progress, |number| {
-        let number = (number - first) as u32;
-        (number < subscribers).then(|| (traffic.filters(target, number), qos))
+    let listening = first + subscribers as usize;
+    let manner = Manner { clean: !traffic.keep_sessions, ..Manner::default() };
+    let mut ready = dial::connect_all(target, first..listening, manner, progress, |number| {
+        Some((traffic.filters(target, (number - first) as u32), qos))
     })?;
+    if ready.iter().any(|(_, accepted)| accepted.session_present) {
+        return Err(dial::has_sessions());
+    }
+    ready.extend(dial::connect_all(target, listening..numbers.end, Manner::default(), progress, |_| None)?);
     check_qos(ready.iter().map(|(_, accepted)| accepted), qos)?;
     let keep_alive_secs = ready.iter().map(|(_, accepted)| accepted.keep_alive_secs).filter(|secs| *secs > 0).min();
     let mut ready = ready.into_iter();
@@ -73,12 +80,33 @@ pub(super) fn cast(
     let (of_all, is_own) = (templates(0), traffic.shape == Shape::Pairs);
     let publishers = (0..publishers).zip(ready).map(|(id, (link, accepted))| {
         let templates = if is_own { templates(id) } else { Arc::clone(&of_all) };
-        let publisher = Publisher::new(id, templates, qos, accepted.receive_maximum, traffic.receivers());
+        // A broker may deliver before it has kept what it delivers, and it is what is acknowledged that counts then.
+        let unacknowledged_max = match traffic.pace {
+            Pace::Window(window) if traffic.keep_sessions => u16::try_from(window).unwrap_or(u16::MAX),
+            _ => u16::MAX,
+        };
+        let receive_maximum = accepted.receive_maximum.min(unacknowledged_max);
+        let publisher = Publisher::new(id, templates, qos, receive_maximum, traffic.receivers());
         Ok((link.nonblocking()?, publisher))
     });
     let publishers = publishers.collect::<Result<_, Error>>()?;
     let schedule = Schedule::new(traffic.pace, traffic.publishers);
     Ok(Cast { subscribers, publishers, sources: 0, schedule, keep_alive_secs })
+}
+
+/// Nothing is left behind: a clean start ends the session before.
+pub(super) fn end_sessions(
+    target: &Target,
+    traffic: &Traffic,
+    first: usize,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<(), Error> {
+    if traffic.keep_sessions {
+        let numbers = first..first + traffic.subscribers as usize;
+        let ready = dial::connect_all(target, numbers, Manner::default(), progress, |_| None)?;
+        dial::disconnect_all(ready.into_iter().map(|(link, _)| link));
+    }
+    Ok(())
 }
 
 pub(super) fn check_qos<'a>(accepted: impl IntoIterator<Item = &'a Accepted>, qos: u8) -> Result<(), Error> {

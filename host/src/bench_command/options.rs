@@ -153,6 +153,11 @@ struct LowMessages {
     /// The size of a payload in bytes; at least 16, as it begins with the time, the publisher and a number.
     #[arg(long, value_name = "BYTES", default_value_t = 16, value_parser = payload_bytes)]
     payload: usize,
+    /// Subscribers ask the broker to keep their sessions when they leave (Clean Session 0, a Session Expiry Interval of an hour),
+    /// so that it keeps their messages on disk if it does that. The window is then one of acknowledgements too. The sessions are
+    /// ended at the end.
+    #[arg(long)]
+    keep_sessions: bool,
     #[command(flatten)]
     times: LowTimes,
 }
@@ -509,6 +514,7 @@ impl LowMessages {
             subscribers,
             qos: self.qos,
             payload_bytes: self.payload,
+            keep_sessions: self.keep_sessions,
             pace,
             warm_up: self.times.warm_up,
             time: self.times.secs,

@@ -26,7 +26,7 @@ impl Ack<'static> {
 }
 
 /// The Reason Codes of PUBACK [MQTT-3.4.2-1] and PUBREC [MQTT-3.5.2-1].
-pub(super) const PUBLISH_REASON_CODES: &[u8] = &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
+pub(super) const PUBLISH_REASON_CODES: &[u8] = plugin_api::reading::Packet::Puback.reason_codes();
 /// The Reason Codes of PUBREL [MQTT-3.6.2-1] and PUBCOMP [MQTT-3.7.2-1].
 pub(super) const RELEASE_REASON_CODES: &[u8] = &[0x00, 0x92];
 

@@ -18,10 +18,7 @@ pub struct Connack<'a> {
 }
 
 /// The Reason Codes of CONNACK [MQTT-3.2.2-8].
-pub(super) const REASON_CODES: &[u8] = &[
-    0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C, 0x90, 0x95, 0x97, 0x99, 0x9A, 0x9B,
-    0x9C, 0x9D, 0x9F,
-];
+pub(super) const REASON_CODES: &[u8] = plugin_api::reading::Packet::Connack.reason_codes();
 
 /// The return codes 0 to 5 of MQTT 3.1 and 3.1.1, as the Reason Codes that mean the same.
 const RETURN_CODES: [ReasonCode; 6] = [

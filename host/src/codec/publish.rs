@@ -357,10 +357,7 @@ const fn remaining_length(
     property_bytes: usize,
     payload_bytes: usize,
 ) -> usize {
-    let packet_id_bytes = if matches!(qos, QoS::AtMostOnce) { 0 } else { 2 };
-    let properties_with_length_bytes =
-        if version.is_v5() { wire::variable_byte_integer_bytes(property_bytes) + property_bytes } else { 0 };
-    2 + topic_bytes + packet_id_bytes + properties_with_length_bytes + payload_bytes
+    plugin_api::reading::publish_remaining_length(version.is_v5(), qos, topic_bytes, property_bytes, payload_bytes)
 }
 
 impl Publish<'_> {

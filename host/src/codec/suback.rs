@@ -30,11 +30,11 @@ pub struct Unsuback<'a> {
 }
 
 /// The Reason Codes of SUBACK [MQTT-3.9.3-2].
-pub(super) const SUBACK_REASON_CODES: &[u8] = &[0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2];
+pub(super) const SUBACK_REASON_CODES: &[u8] = plugin_api::reading::Packet::Suback.reason_codes();
 /// The return codes of SUBACK before MQTT 5.0.
 const SUBACK_RETURN_CODES: &[u8] = &[0x00, 0x01, 0x02, 0x80];
 /// The Reason Codes of UNSUBACK [MQTT-3.11.3-2].
-pub(super) const UNSUBACK_REASON_CODES: &[u8] = &[0x00, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91];
+pub(super) const UNSUBACK_REASON_CODES: &[u8] = plugin_api::reading::Packet::Unsuback.reason_codes();
 
 pub(super) fn decode_suback<'a>(version: ProtocolVersion, reader: &mut Reader<'a>) -> Result<Suback<'a>, DecodeError> {
     let packet_id = reader.packet_id()?;

@@ -1,5 +1,6 @@
 //! The data types of section 1.5: reading them from a packet, and writing them.
 
+pub(super) use plugin_api::reading::variable_byte_integer_bytes;
 use plugin_api::{Properties, ReasonCode};
 
 use super::property_rules::{self, Context};
@@ -28,17 +29,6 @@ pub(super) fn variable_byte_integer(bytes: &[u8]) -> Result<Option<(usize, usize
         }
     }
     if bytes.len() >= 4 { Err(TooLong) } else { Ok(None) }
-}
-
-/// How many bytes the shortest form of a Variable Byte Integer has.
-#[inline]
-pub(super) const fn variable_byte_integer_bytes(value: usize) -> usize {
-    match value {
-        0..0x80 => 1,
-        0x80..0x4000 => 2,
-        0x4000..0x20_0000 => 3,
-        _ => 4,
-    }
 }
 
 /// Appends a Variable Byte Integer in its shortest form [MQTT-1.5.5-1].

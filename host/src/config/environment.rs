@@ -4,9 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use super::keys::{LOG_KEYS, SERVER_KEYS};
-use super::{Given, Layer, PluginConfig, nearest, option_of, variable_of};
+use super::{FROM_FILE, Given, Layer, PluginConfig, nearest, option_of, variable_of};
 use crate::limits::{SETTINGS, Setting};
 use crate::listener::ListenerConfig;
+use crate::upgrade;
 
 /// What variables of ours begin with.
 const PREFIX: &str = "HOST_";
@@ -92,7 +93,7 @@ fn plugins(path: Option<&OsString>, config: Option<&OsString>) -> Result<Option<
                     "HOST_PLUGIN_CONFIG: cannot read {file}: {error}. Expected a file with JSON in UTF-8 behind the @"
                 )
             })?;
-            (text, format!("from the file {file}"))
+            (text, format!("{FROM_FILE}{file}"))
         }
         Some((json, None)) => (json.to_owned(), "from HOST_PLUGIN_CONFIG".to_owned()),
         None => ("{}".to_owned(), "none given: {}".to_owned()),
@@ -102,7 +103,7 @@ fn plugins(path: Option<&OsString>, config: Option<&OsString>) -> Result<Option<
 
 /// What is to be said of a variable that is not known.
 fn doubt(name: &str) -> Option<String> {
-    if OTHERS.contains(&name) {
+    if OTHERS.contains(&name) || name == upgrade::VARIABLE {
         return None;
     }
     let options = SERVER_KEYS.iter().map(|setting| option_of("", setting.name));

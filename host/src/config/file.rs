@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::keys::{LOG_KEYS, PLUGIN_KEYS, PluginKeys, SERVER_KEYS};
-use super::{Given, Layer, PluginConfig, nearest, toml_value};
+use super::{FROM_FILE, Given, Layer, PluginConfig, nearest, toml_value};
 use crate::core::OF_LISTENERS;
 use crate::limits::{Kind, SETTINGS, Setting, Value};
 use crate::listener::{LISTENER_KEYS, ListenerConfig, ListenerUrl};
@@ -219,7 +219,7 @@ impl Reader<'_> {
                     let expected = "Expected JSON in UTF-8; a relative name starts from the directory of this file";
                     self.wrong(at, format!("cannot read the config_file {}: {error}. {expected}", file.display()));
                 });
-                (text.ok()?, format!("from the file {}", file.display()))
+                (text.ok()?, format!("{FROM_FILE}{}", file.display()))
             }
             (None, None) => ("{}".to_owned(), "none given: {}".to_owned()),
         };
@@ -309,7 +309,7 @@ fn unknown<T>(name: &str, table: &str, settings: &'static [Setting<T>]) -> Strin
         Some((other, _)) => format!("it belongs to {other}: put it below a line {other}"),
         None => match nearest(name, known.iter().copied(), ALIKE) {
             Some(other) => format!("did you mean `{other}`?"),
-            None if known.len() <= 10 => format!("expected {}", known.join(", ")),
+            None if known.len() <= 16 => format!("expected {}", known.join(", ")),
             None => "`host config default` prints all of them".to_owned(),
         },
     };
@@ -398,7 +398,7 @@ mod tests {
             ("[limits]\n\nreceive_maximum 7", "this is not TOML"),
             ("[limits]\nidle_max = \"1s\"\nidle_max = \"2s\"", "duplicate key"),
             ("\n\n[limit]", "there is no `limit` in the configuration: did you mean `limits`?"),
-            ("\n\n[zzz]", "there is no `zzz` in the configuration: expected workers, control, allow_anonymous"),
+            ("\n\n[zzz]", "there is no `zzz` in the configuration: expected workers, control, data_dir, durability"),
             ("\n\nworker = 3", "there is no `worker` in the configuration: did you mean `workers`?"),
             ("\n\nworkers = 65", "workers is 65: expected a number from 1 to 64"),
             ("\n\ncontrol = \"\"", "control is \"\": expected a path, or none"),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::log_filter::LogFilter;
 use crate::control::Place;
+use crate::durable::store::Durability;
 use crate::limits::value::Field;
 use crate::limits::{Kind, Reload, Setting, Value, Word};
 
@@ -57,12 +58,27 @@ keys! {
         /// user and root may use it.
         control: Place = Place::Default, Kind::Word(&CONTROL), 0..=0,
             "$XDG_RUNTIME_DIR/host.sock, or /tmp/host-UID/control.sock where there is no such directory", Restart;
+        /// The directory where sessions, their messages and retained messages are kept, so that they outlive the server. It is
+        /// made if it is not there, and has one server at a time.
+        data_dir: Option<PathBuf> = None, Kind::Path, 0..=0, "none: nothing is written, and all ends with the server",
+            Restart;
+        /// When something is safe, so that a client is told so: buffered: when the operating system has it, and the end
+        /// of the server cannot lose it; fsync: when the disk has it, and a power failure cannot; none: at once, as nothing
+        /// is written.
+        durability: Durability = Durability::Buffered, Kind::Choice(&["none", "buffered", "fsync"]), 0..=2, "", Restart;
         /// Whether everybody may connect, from everywhere, where no plugin decides on connections.
         allow_anonymous: bool = false, Kind::Flag, 0..=1, "", NewConnections;
         /// The user that host goes on as once it listens and has read certificates and keys; for a host that is started as
         /// root. Plugins are loaded as that user, and what is read anew later (certificates, keys, this configuration) has to
         /// be readable for it. Ports below 1024 cannot be opened any more.
         user: Option<String> = None, Kind::Text, 0..=0, "the one that it is started as", Restart;
+        /// A file into which all that plugins are asked, and what they answer, is written, for `host replay`. What is there
+        /// already stays, and is gone on with.
+        record: Option<PathBuf> = None, Kind::Path, 0..=0, "none: nothing is recorded", Restart;
+        /// Whether passwords, authentication data, exported states and headers such as Authorization are recorded as well.
+        record_secrets: bool = false, Kind::Flag, 0..=1, "", Restart;
+        /// Bytes that the file of a recording may have: then recording ends, and the log says so.
+        record_bytes_max: u64 = 1 << 30, Kind::Bytes, 1024..=1 << 50, "", Restart;
     }
 }
 
@@ -145,6 +161,19 @@ impl Field for LogFormat {
     }
     fn set(&mut self, value: &Value) {
         *self = if *value == Value::Number(1) { Self::Json } else { Self::Human };
+    }
+}
+
+impl Field for Durability {
+    fn get(&self) -> Value {
+        Value::Number(*self as u64)
+    }
+    fn set(&mut self, value: &Value) {
+        *self = match value {
+            Value::Number(0) => Self::None,
+            Value::Number(2) => Self::Fsync,
+            _ => Self::Buffered,
+        };
     }
 }
 

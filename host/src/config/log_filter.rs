@@ -10,6 +10,9 @@ pub struct LogFilter(String);
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
+/// Crates that write checkpoints, and say each step of it.
+const OF_FILES: [&str; 2] = ["fjall", "lsm_tree"];
+
 impl LogFilter {
     /// As it was written.
     #[must_use]
@@ -17,10 +20,21 @@ impl LogFilter {
         &self.0
     }
 
-    /// For the subscriber.
+    /// For the subscriber. What others' code says of its files, and a person of ours does not ask for, is said from debug on.
     #[must_use]
     pub fn to_env_filter(&self) -> EnvFilter {
-        EnvFilter::new(&self.0)
+        EnvFilter::new(self.with_quiet_files())
+    }
+
+    fn with_quiet_files(&self) -> String {
+        let parts: Vec<&str> = self.0.split(',').collect();
+        let mut filter = self.0.clone();
+        if parts.contains(&"info") {
+            for target in OF_FILES.iter().filter(|target| !parts.iter().any(|part| part.starts_with(*target))) {
+                filter.push_str(&format!(",{target}=warn"));
+            }
+        }
+        filter
     }
 }
 
@@ -57,6 +71,20 @@ mod tests {
         }
         for bad in ["", "inof", "host=inof", "info,host", "host::plugin="] {
             assert!(LogFilter::from_str(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_files_needs_debug() {
+        for (typed, filter) in [
+            ("info", "info,fjall=warn,lsm_tree=warn"),
+            ("info,host::plugin=debug", "info,host::plugin=debug,fjall=warn,lsm_tree=warn"),
+            ("info,fjall=info", "info,fjall=info,lsm_tree=warn"),
+            ("debug", "debug"),
+            ("warn", "warn"),
+            ("host=trace", "host=trace"),
+        ] {
+            assert_eq!(LogFilter::from_str(typed).unwrap().with_quiet_files(), filter);
         }
     }
 }

@@ -31,8 +31,10 @@ mod serve;
 mod socket;
 mod supervised;
 
-use std::path::Path;
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::server::ServerHandle;
@@ -76,6 +78,19 @@ impl Control {
         }
     }
 
+    /// Takes the socket over that the process before had, if it is the one that `place` says; else [binds](Self::bind) one.
+    ///
+    /// # Errors
+    /// As for [`Control::bind`].
+    pub fn inherit(place: &Place, inherited: Option<Inherited>) -> Result<Self, Error> {
+        let Some(Inherited { fd, path }) = inherited else { return Self::bind(place) };
+        if place.for_server().is_ok_and(|wanted| wanted.as_ref() == Some(&path)) {
+            let system = |source| Error::System { what: "take the control socket over", source };
+            return Ok(Self(Some(Socket::inherited(fd, &path).map_err(system)?)));
+        }
+        Self::bind(place)
+    }
+
     /// Where it is, if there is one.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
@@ -87,28 +102,26 @@ impl Control {
     /// # Errors
     /// The operating system refuses a thread.
     pub fn serve(self, server: &Arc<ServerHandle>) -> Result<Served, Error> {
-        self.serve_with(server, || {
-            let reason = "this server is part of another program, which has not said where its configuration is";
-            Err(Refusal::new("config", reason))
-        })
+        self.serve_with(server, Part)
     }
 
-    /// The same; `reload` carries out [`Request::Reload`]: where a configuration comes from is the program's business.
+    /// The same; `program` carries out what is the program's business, such as where a configuration comes from.
     ///
     /// # Errors
     /// The operating system refuses a thread.
-    pub fn serve_with(
-        self,
-        server: &Arc<ServerHandle>,
-        reload: impl Fn() -> Answer + Send + Sync + 'static,
-    ) -> Result<Served, Error> {
+    pub fn serve_with(self, server: &Arc<ServerHandle>, program: impl Program) -> Result<Served, Error> {
         let Some(socket) = self.0 else { return Ok(Served(None)) };
+        let socket = Arc::new(socket);
+        // A server that has taken another's place has its name as well.
+        socket.set_ours(true);
+        server.set_control(Shared(Arc::downgrade(&socket)));
         let server = Arc::downgrade(server);
         let operator = move |request: Request| -> Answer {
             let ending = || Refusal::new("host", "the server is ending");
             let server = server.upgrade().ok_or_else(ending)?;
             match request {
-                Request::Reload => reload(),
+                Request::Reload => program.reload(),
+                Request::Upgrade { binary } => program.upgrade(binary),
                 request => operations::carry_out(&server, request),
             }
         };
@@ -118,10 +131,80 @@ impl Control {
     }
 }
 
+/// What the program decides on that a server is part of.
+pub trait Program: Send + Sync + 'static {
+    /// Carries out [`Request::Reload`].
+    fn reload(&self) -> Answer;
+
+    /// Carries out [`Request::Upgrade`], with the program to start, if it was named.
+    fn upgrade(&self, binary: Option<String>) -> Answer;
+}
+
+impl<P: Program> Program for Arc<P> {
+    fn reload(&self) -> Answer {
+        (**self).reload()
+    }
+
+    fn upgrade(&self, binary: Option<String>) -> Answer {
+        (**self).upgrade(binary)
+    }
+}
+
+/// A server that is part of another program, of which nothing is known.
+struct Part;
+
+impl Program for Part {
+    fn reload(&self) -> Answer {
+        let reason = "this server is part of another program, which has not said where its configuration is";
+        Err(Refusal::new("config", reason))
+    }
+
+    fn upgrade(&self, _: Option<String>) -> Answer {
+        let reason = "this server is part of another program, which has not said how it is started";
+        Err(Refusal::new("start", reason))
+    }
+}
+
+/// A control socket of the process before.
+#[derive(Debug)]
+pub struct Inherited {
+    pub(crate) fd: OwnedFd,
+    pub(crate) path: PathBuf,
+}
+
+/// A control socket that is served, for the process that takes it over.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shared(Weak<Socket>);
+
+impl Shared {
+    /// Calls `with` with the socket and its path, if there is one.
+    pub(crate) fn show<T>(&self, with: impl FnOnce(Option<(BorrowedFd<'_>, &Path)>) -> T) -> T {
+        let socket = self.0.upgrade();
+        with(socket.as_ref().map(|socket| (socket.listener.as_fd(), socket.path())))
+    }
+
+    /// Says whether its name goes with it from now on, and whether clients are accepted here.
+    pub(crate) fn set_ours(&self, is_ours: bool) {
+        if let Some(socket) = self.0.upgrade() {
+            socket.set_ours(is_ours);
+            socket.bell.set_paused(!is_ours);
+        }
+    }
+}
+
 /// A control socket at which commands are taken. Dropping it removes it; commands that have come are carried out.
 #[derive(Debug)]
 #[must_use = "commands are taken only as long as this lives"]
-pub struct Served(#[expect(dead_code, reason = "it is there to be dropped")] Option<Serving>);
+pub struct Served(Option<Serving>);
+
+impl Served {
+    /// Waits until what has come is answered, for `patience` at most.
+    pub fn finish(&self, patience: Duration) {
+        if let Some(serving) = &self.0 {
+            serving.finish(patience);
+        }
+    }
+}
 
 #[cfg(test)]
 pub(crate) mod tests {

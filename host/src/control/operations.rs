@@ -22,11 +22,14 @@ const CONFIG_TIMEOUT: Duration = SwapRequest::READY_WITHIN;
 pub(super) fn carry_out(server: &ServerHandle, request: Request) -> Answer {
     match request {
         Request::Version => Ok(json!({
-            "host": env!("CARGO_PKG_VERSION"),
+            "host": crate::version(),
             "pid": std::process::id(),
             "listeners": server.local_urls().iter().map(shown).collect::<Vec<_>>(),
         })),
         Request::Swap(swap) => {
+            if let Some(dry_run) = swap.dry_run {
+                return Ok(server.dry_run(&swap_request(swap), &dry_run)?);
+            }
             let done = server.swap(&swap_request(swap))?;
             if done.is_rolled_back {
                 // The old one decides: for whoever asked, that is a failure.
@@ -42,6 +45,7 @@ pub(super) fn carry_out(server: &ServerHandle, request: Request) -> Answer {
         Request::Resume(name) => resume(server, &name),
         // Whoever serves has carried it out.
         Request::Reload => Err(Refusal::new("config", "there is no configuration to be read")),
+        Request::Upgrade { .. } => Err(Refusal::new("start", "there is no program to be started")),
         Request::Metrics => Ok(json!({"metrics": server.metrics().iter().map(metric).collect::<Vec<_>>()})),
     }
 }
@@ -89,7 +93,7 @@ impl From<SwapError> for Refusal {
 }
 
 fn swap_request(swap: protocol::Swap) -> SwapRequest {
-    let protocol::Swap { plugin, name, config, canary_per_mille, ready_within, probation, error_budget } = swap;
+    let protocol::Swap { plugin, name, config, canary_per_mille, ready_within, probation, error_budget, .. } = swap;
     let defaults = SwapRequest::new(plugin);
     SwapRequest {
         config,

@@ -44,7 +44,10 @@ impl FromStr for Place {
 
 impl Place {
     /// The path that a server listens at. Makes the default's directory, for nobody but this user.
-    pub(super) fn for_server(&self) -> Result<Option<PathBuf>, ControlError> {
+    ///
+    /// # Errors
+    /// The directory cannot be made, or is not this user's alone; the path is too long for a socket.
+    pub fn for_server(&self) -> Result<Option<PathBuf>, ControlError> {
         let path = match self {
             Self::None => return Ok(None),
             Self::Path(path) => path.clone(),

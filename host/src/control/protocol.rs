@@ -12,12 +12,14 @@
 //! | --- | --- | --- |
 //! | `version` | | `host`, `pid`, `listeners` |
 //! | `swap` | `plugin` (absolute path); optional: `name`, `config` (JSON as a string), `canary_per_mille`, `ready_within_ms`, `probation_ms`, `error_budget` | what was done: [`SwapReport::to_json`](crate::SwapReport::to_json), and `summary`, a sentence |
+//! | `swap` with `dry_run_ms`; optional: `dry_run_calls` | as before, but for `canary_per_mille` and what stands behind `ready_within_ms` | nothing is swapped; after that time: `plugin`, `candidate`, `calls`, `same`, `different`, `left_out`, `lost`, `seconds`, `callbacks`, `differences`, `more_differences`, `notes` |
 //! | `promote`, `rollback` | optional: `plugin` (a name) | the same |
 //! | `plugins` | | [`Status::to_json`](crate::Status::to_json) |
 //! | `configure` | `plugin`, `config` (JSON as a string) | `plugin`, and `instances` that have taken it |
 //! | `health` | optional: `plugin` | `plugins`: of each instance `plugin`, `role`, `version`, `generation`, `ok`, `text` (`null`: it does not say), `quarantined` (then it is not `ok`, whatever it says) |
 //! | `resume` | `plugin` | `plugin`, and `instances` that are asked again |
 //! | `reload` | | `changed` and `restart`: of each `key`, `from`, `to`, `counts`; and `summary`, a sentence |
+//! | `upgrade` | optional: `binary` (absolute path) | `pid`, `host`, `connections`, `closed`, `paused_ms`, `took_ms`; and `summary`, a sentence. Another process has taken this one's place then, which ends |
 //! | `metrics` | | `metrics`: of each `plugin`, `name`, `kind`, `help`, and `value`, or of a histogram `count`, `sum`, `buckets` (upper bound `le`, null for none, and `count`) |
 //!
 //! A request that cannot be understood is answered with an error of the step `request`, and the connection stays open; one
@@ -26,6 +28,8 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+
+use crate::plugin::DryRun;
 
 /// The version of the protocol.
 pub const VERSION: u64 = 1;
@@ -65,6 +69,11 @@ pub enum Request {
     Resume(String),
     /// The configuration is read anew, and heeded as far as that is possible without a restart.
     Reload,
+    /// Another process takes the place of this one, with its connections.
+    Upgrade {
+        /// The program: an absolute path. `None`: the one that runs, as it is there now.
+        binary: Option<String>,
+    },
     /// The counters, gauges and histograms of the plugins.
     Metrics,
 }
@@ -86,6 +95,8 @@ pub struct Swap {
     pub probation: Option<Duration>,
     /// How many errors are one too many, less one; `None` for the default.
     pub error_budget: Option<u64>,
+    /// It is only tried, for so long; `None`: it is swapped.
+    pub dry_run: Option<DryRun>,
 }
 
 /// Why a request was not carried out.
@@ -119,8 +130,19 @@ impl Refusal {
 /// What the host says.
 pub type Answer<T = Value> = Result<T, Refusal>;
 
-const COMMANDS: [&str; 10] =
-    ["version", "swap", "promote", "rollback", "plugins", "configure", "health", "resume", "reload", "metrics"];
+const COMMANDS: [&str; 11] = [
+    "version",
+    "swap",
+    "promote",
+    "rollback",
+    "plugins",
+    "configure",
+    "health",
+    "resume",
+    "reload",
+    "upgrade",
+    "metrics",
+];
 
 impl Request {
     /// Its name.
@@ -136,6 +158,7 @@ impl Request {
             Self::Health(_) => "health",
             Self::Resume(_) => "resume",
             Self::Reload => "reload",
+            Self::Upgrade { .. } => "upgrade",
             Self::Metrics => "metrics",
         }
     }
@@ -153,6 +176,7 @@ impl Request {
             Self::Version | Self::Plugins | Self::Reload | Self::Metrics => {}
             Self::Promote(plugin) | Self::Rollback(plugin) | Self::Health(plugin) => put("plugin", json!(plugin)),
             Self::Resume(plugin) => put("plugin", json!(plugin)),
+            Self::Upgrade { binary } => put("binary", json!(binary)),
             Self::Configure { plugin, config } => {
                 put("plugin", json!(plugin));
                 put("config", json!(config));
@@ -165,6 +189,8 @@ impl Request {
                 put("ready_within_ms", json!(swap.ready_within.map(milliseconds)));
                 put("probation_ms", json!(swap.probation.map(milliseconds)));
                 put("error_budget", json!(swap.error_budget));
+                put("dry_run_ms", json!(swap.dry_run.map(|dry_run| milliseconds(dry_run.time))));
+                put("dry_run_calls", json!(swap.dry_run.and_then(|dry_run| dry_run.calls)));
             }
         }
         line.to_string()
@@ -205,6 +231,7 @@ impl Request {
             "promote" => Self::Promote(fields.text("plugin")?),
             "rollback" => Self::Rollback(fields.text("plugin")?),
             "health" => Self::Health(fields.text("plugin")?),
+            "upgrade" => Self::upgrade(&mut fields)?,
             "resume" => Self::Resume(fields.required("plugin", A_NAME)?),
             "configure" => Self::Configure {
                 plugin: fields.required("plugin", A_NAME)?,
@@ -221,6 +248,19 @@ impl Request {
     }
 }
 
+impl Request {
+    fn upgrade(fields: &mut Fields) -> Result<Self, Refusal> {
+        let binary = fields.text("binary")?;
+        match &binary {
+            Some(path) if !path.starts_with('/') => Err(Refusal::request(format!(
+                "`binary` is {}: expected an absolute path, as the host has a directory of its own",
+                json!(path)
+            ))),
+            _ => Ok(Self::Upgrade { binary }),
+        }
+    }
+}
+
 impl Swap {
     fn from_fields(fields: &mut Fields) -> Result<Self, Refusal> {
         let swap = Self {
@@ -231,6 +271,7 @@ impl Swap {
             ready_within: fields.number("ready_within_ms", 1..=milliseconds(TIME_MAX))?.map(Duration::from_millis),
             probation: fields.number("probation_ms", 0..=milliseconds(TIME_MAX))?.map(Duration::from_millis),
             error_budget: fields.number("error_budget", 0..=ERROR_BUDGET_MAX)?,
+            dry_run: DryRun::from_fields(fields)?,
         };
         if !swap.plugin.starts_with('/') {
             let got = json!(swap.plugin);
@@ -239,6 +280,19 @@ impl Swap {
             )));
         }
         Ok(swap)
+    }
+}
+
+impl DryRun {
+    fn from_fields(fields: &mut Fields) -> Result<Option<Self>, Refusal> {
+        let time = fields.number("dry_run_ms", 1..=milliseconds(TIME_MAX))?.map(Duration::from_millis);
+        let calls = fields.number("dry_run_calls", 1..=u64::MAX)?;
+        if time.is_none() && calls.is_some() {
+            return Err(Refusal::request(
+                "`dry_run_calls` says something only with `dry_run_ms`: for how long at most",
+            ));
+        }
+        Ok(time.map(|time| Self { time, calls }))
     }
 }
 
@@ -310,7 +364,7 @@ fn kind(value: &Value) -> &'static str {
 
 /// What a host says first.
 pub(super) fn greeting() -> String {
-    json!({"host": env!("CARGO_PKG_VERSION"), "control": VERSION, "pid": std::process::id()}).to_string()
+    json!({"host": crate::version(), "control": VERSION, "pid": std::process::id()}).to_string()
 }
 
 /// An answer as one line, without its end.
@@ -352,6 +406,7 @@ mod tests {
             ready_within: Some(Duration::from_millis(250)),
             probation: Some(Duration::from_millis(1500)),
             error_budget: Some(0),
+            dry_run: Some(DryRun { time: Duration::from_secs(5), calls: Some(100) }),
         };
         let plain = Swap { plugin: "/x.so".to_owned(), ..Swap::default() };
         let named = || Some("acl".to_owned());
@@ -360,6 +415,8 @@ mod tests {
             Request::Plugins,
             Request::Metrics,
             Request::Reload,
+            Request::Upgrade { binary: None },
+            Request::Upgrade { binary: Some("/usr/local/bin/host".to_owned()) },
             Request::Promote(None),
             Request::Promote(named()),
             Request::Rollback(None),
@@ -410,10 +467,18 @@ mod tests {
                 "`probation_ms` is -1: expected",
             ),
             (
+                b"{\"control\":1,\"command\":\"swap\",\"plugin\":\"/a\",\"dry_run_calls\":5}",
+                "`dry_run_calls` says something only with `dry_run_ms`",
+            ),
+            (
                 b"{\"control\":1,\"command\":\"swap\",\"plugin\":\"/a\",\"error_budget\":1.5}",
                 "`error_budget` is 1.5: expected",
             ),
             (b"{\"control\":1,\"command\":\"configure\",\"plugin\":\"a\"}", "`config` is missing"),
+            (
+                b"{\"control\":1,\"command\":\"upgrade\",\"binary\":\"host\"}",
+                "`binary` is \"host\": expected an absolute",
+            ),
         ];
         for (line, expected) in table {
             let text = String::from_utf8_lossy(line).into_owned();

@@ -8,9 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-use rustix::net::{Shutdown, shutdown};
-
 use super::lines::{Lines, NoLine};
 use super::protocol::{self, Answer, REQUEST_BYTES_MAX, Refusal, Request};
 use super::socket::{Socket, check_peer};
@@ -33,42 +30,63 @@ pub(super) type Operator = dyn Fn(Request) -> Answer + Send + Sync;
 /// A socket that is served. Dropping it closes the socket; requests that are being carried out are left to themselves.
 #[derive(Debug)]
 pub(super) struct Serving {
+    /// The thread is told to end. The socket itself may be another process's as well, which goes on with it.
     socket: Arc<Socket>,
     thread: Option<JoinHandle<()>>,
+    /// How many requests are being carried out or answered.
+    busy: Arc<AtomicUsize>,
 }
 
 impl Serving {
-    pub(super) fn start(socket: Socket, operator: Arc<Operator>) -> io::Result<Self> {
+    pub(super) fn start(socket: Arc<Socket>, operator: Arc<Operator>) -> io::Result<Self> {
         Self::with_patience(socket, operator, PATIENCE)
     }
 
-    fn with_patience(socket: Socket, operator: Arc<Operator>, patience: Duration) -> io::Result<Self> {
-        let socket = Arc::new(socket);
+    fn with_patience(socket: Arc<Socket>, operator: Arc<Operator>, patience: Duration) -> io::Result<Self> {
+        socket.listener.set_nonblocking(true)?;
+        let busy = Arc::default();
+        let served = Served { operator, busy: Arc::clone(&busy), patience };
         let accepting = Arc::clone(&socket);
-        let thread = std::thread::Builder::new()
-            .name("control".to_owned())
-            .spawn(move || accept_all(&accepting, &operator, patience))?;
-        Ok(Self { socket, thread: Some(thread) })
+        let thread = std::thread::Builder::new().name("control".to_owned());
+        let thread = thread.spawn(move || accept_all(&accepting, &served))?;
+        Ok(Self { socket, thread: Some(thread), busy })
     }
+
+    /// Waits until what has come is answered, for so long at most.
+    pub(super) fn finish(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while self.busy.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// What all clients have in common.
+#[derive(Clone)]
+struct Served {
+    operator: Arc<Operator>,
+    busy: Arc<AtomicUsize>,
+    patience: Duration,
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // It makes `accept` return, now and from now on.
-        let _ = shutdown(&self.socket.listener, Shutdown::Both);
+        self.socket.bell.end();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn accept_all(socket: &Socket, operator: &Arc<Operator>, patience: Duration) {
+fn accept_all(socket: &Socket, served: &Served) {
     let clients = Arc::new(AtomicUsize::new(0));
-    loop {
+    while socket.bell.wait(&socket.listener) {
         match socket.listener.accept() {
-            Ok((stream, _)) => admit(stream, &clients, operator, patience),
-            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => return,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok((stream, _)) => match stream.set_nonblocking(false) {
+                Ok(()) => admit(stream, &clients, served),
+                Err(error) => tracing::warn!(%error, "a client of the control socket cannot be served"),
+            },
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
             Err(error) => {
                 tracing::warn!(%error, "the control socket cannot accept");
                 std::thread::sleep(PAUSE);
@@ -77,7 +95,7 @@ fn accept_all(socket: &Socket, operator: &Arc<Operator>, patience: Duration) {
     }
 }
 
-/// One client more that is served, until this is dropped.
+/// One client more that is served, or one request, until this is dropped.
 struct Admitted(Arc<AtomicUsize>);
 
 impl Drop for Admitted {
@@ -87,7 +105,7 @@ impl Drop for Admitted {
 }
 
 /// Gives a client a thread, or turns it away.
-fn admit(stream: UnixStream, clients: &Arc<AtomicUsize>, operator: &Arc<Operator>, patience: Duration) {
+fn admit(stream: UnixStream, clients: &Arc<AtomicUsize>, served: &Served) {
     let turn_away = |stream, refusal| {
         let _ = Lines::new(stream).write(&protocol::answer_line(&Err(refusal)), Instant::now() + FAREWELL);
     };
@@ -101,9 +119,9 @@ fn admit(stream: UnixStream, clients: &Arc<AtomicUsize>, operator: &Arc<Operator
         let reason = format!("{CLIENTS_MAX} clients are being served, which is all that there may be: try again later");
         return turn_away(stream, Refusal::new("busy", reason));
     }
-    let operator = Arc::clone(operator);
+    let served = served.clone();
     let thread = std::thread::Builder::new().name("control-client".to_owned()).spawn(move || {
-        serve(stream, &*operator, patience);
+        serve(stream, &served);
         drop(admitted);
     });
     if let Err(error) = thread {
@@ -111,15 +129,21 @@ fn admit(stream: UnixStream, clients: &Arc<AtomicUsize>, operator: &Arc<Operator
     }
 }
 
-fn serve(stream: UnixStream, operator: &Operator, patience: Duration) {
-    let mut lines = Lines::new(stream);
+fn serve(stream: UnixStream, Served { operator, busy, patience }: &Served) {
+    let (mut lines, patience) = (Lines::new(stream), *patience);
     let mut say = protocol::greeting();
+    let mut answering = None;
     loop {
         if lines.write(&say, Instant::now() + patience).is_err() {
             return;
         }
+        drop(answering.take());
         let (answer, is_last) = match lines.read(REQUEST_BYTES_MAX, Instant::now() + patience) {
-            Ok(line) => (Request::from_line(&line).and_then(|request| carry_out(request, operator)), false),
+            Ok(line) => {
+                busy.fetch_add(1, Ordering::Relaxed);
+                answering = Some(Admitted(Arc::clone(busy)));
+                (Request::from_line(&line).and_then(|request| carry_out(request, &**operator)), false)
+            }
             Err(NoLine::Ended(false) | NoLine::Failed(_)) => return,
             Err(NoLine::Ended(true)) => (Err(cut_off()), true),
             Err(NoLine::TooLong) => (Err(too_long()), true),
@@ -179,7 +203,7 @@ mod tests {
         patience: Duration,
         operator: impl Fn(Request) -> Answer + Send + Sync + 'static,
     ) -> Serving {
-        Serving::with_patience(Socket::bind(path).unwrap(), Arc::new(operator), patience).unwrap()
+        Serving::with_patience(Arc::new(Socket::bind(path).unwrap()), Arc::new(operator), patience).unwrap()
     }
 
     fn echo(request: Request) -> Answer {

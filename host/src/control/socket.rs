@@ -1,11 +1,14 @@
 //! The socket itself: made for one user, in the place of one that nobody listens at any more, and reached in bounded time.
 
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use rustix::net::sockopt::socket_peercred;
@@ -17,6 +20,9 @@ use crate::unix_socket::{BindError, PAUSE, UnixSocket, try_connect};
 /// Clients that may wait to be accepted.
 const BACKLOG: i32 = 16;
 
+/// How long the thread that accepts may take to notice that it is to stop for a time.
+const HEEDED_WITHIN: Duration = Duration::from_secs(1);
+
 /// Nobody but its user may connect.
 const MODE: u32 = 0o600;
 
@@ -26,6 +32,60 @@ pub(super) struct Socket {
     pub(super) listener: UnixListener,
     /// The same one, with its name.
     named: UnixSocket,
+    /// How the thread that accepts is told something.
+    pub(super) bell: Bell,
+}
+
+/// Whether anybody is accepted, for a thread that waits for clients.
+#[derive(Debug)]
+pub(super) struct Bell {
+    ours: UnixStream,
+    theirs: UnixStream,
+    is_paused: AtomicBool,
+    /// The thread has seen that.
+    is_heeded: AtomicBool,
+}
+
+impl Bell {
+    fn new() -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        theirs.set_nonblocking(true)?;
+        Ok(Self { ours, theirs, is_paused: AtomicBool::default(), is_heeded: AtomicBool::default() })
+    }
+
+    /// The thread is to end.
+    pub(super) fn end(&self) {
+        let _ = self.ours.shutdown(Shutdown::Both);
+    }
+
+    /// Nobody is accepted any more when this returns, or again.
+    pub(super) fn set_paused(&self, is_paused: bool) {
+        self.is_paused.store(is_paused, Ordering::Release);
+        // Where it cannot be written the thread has ended.
+        let _ = (&self.ours).write(b"!");
+        let deadline = Instant::now() + HEEDED_WITHIN;
+        while self.is_heeded.load(Ordering::Acquire) != is_paused && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
+    /// Waits for a client of `listener`. `false`: the thread is to end.
+    pub(super) fn wait(&self, listener: &UnixListener) -> bool {
+        loop {
+            let is_paused = self.is_paused.load(Ordering::Acquire);
+            self.is_heeded.store(is_paused, Ordering::Release);
+            let mut both = [PollFd::new(&self.theirs, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
+            let count = if is_paused { 1 } else { 2 };
+            // If it fails, accepting says so.
+            let _ = poll(&mut both[..count], None);
+            if both[0].revents().is_empty() {
+                return true;
+            }
+            if matches!((&self.theirs).read(&mut [0; 16]), Ok(0)) {
+                return false;
+            }
+        }
+    }
 }
 
 impl Socket {
@@ -41,7 +101,19 @@ impl Socket {
             BindError::System(error) => refused(error.to_string()),
         })?;
         let listener = named.as_fd().try_clone_to_owned().map_err(|error| refused(error.to_string()))?;
-        Ok(Self { listener: UnixListener::from(listener), named })
+        let bell = Bell::new().map_err(|error| refused(error.to_string()))?;
+        Ok(Self { listener: UnixListener::from(listener), named, bell })
+    }
+
+    /// One that the process has made whose place this one takes, and whose name stays that one's for now.
+    pub(super) fn inherited(fd: OwnedFd, path: &Path) -> io::Result<Self> {
+        let listener = UnixListener::from(fd.try_clone()?);
+        Ok(Self { listener, named: UnixSocket::inherited(fd, path), bell: Bell::new()? })
+    }
+
+    /// Says whether its name goes with it from now on.
+    pub(super) fn set_ours(&self, is_ours: bool) {
+        self.named.set_ours(is_ours);
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -63,7 +63,11 @@ impl Core {
             let (all, source) =
                 (self.callbacks.contains(Callback::Acknowledged), self.callbacks.contains(Callback::Puback));
             // Its token is told with PUBCOMP.
+            let is_first = session.in_flight[place].awaiting == Awaiting::Pubrec;
             session.note_received(place, |queued| all || source && queued.message.token() != 0);
+            if is_first {
+                self.journal_received(session_slot, ack.packet_id, 1);
+            }
         }
         if known || !self.connections[slot as usize].is_v5() {
             self.acknowledge(slot, PUBREL, ack.packet_id);
@@ -114,6 +118,7 @@ impl Core {
         let session = self.sessions.get_mut(session_slot as usize);
         let done = session.map_or(0, |session| session.acknowledge_oldest(first, count, awaiting));
         if done > 0 {
+            self.journal_acknowledged(session_slot, first, done);
             self.pump(session_slot);
         }
         done
@@ -121,9 +126,11 @@ impl Core {
 
     /// PUBREC for some messages, which are released.
     fn received_in_order(&mut self, slot: u32, first: PacketId, count: usize) -> usize {
-        let session = self.sessions.get_mut(self.connections[slot as usize].session as usize);
+        let session_slot = self.connections[slot as usize].session;
+        let session = self.sessions.get_mut(session_slot as usize);
         let done = session.map_or(0, |session| session.note_all_received(first, count));
         if done > 0 {
+            self.journal_received(session_slot, first, done);
             self.acknowledge_all(slot, PUBREL, first, done);
         }
         done
@@ -137,6 +144,7 @@ impl Core {
             return Ok(Next::Stop);
         };
         if !is_told && session.acknowledge_oldest(ack.packet_id, 1, awaiting) == 1 {
+            self.journal_acknowledged(session_slot, ack.packet_id, 1);
             self.pump(session_slot);
             self.list_replays(slot);
             return Ok(self.next(slot));
@@ -149,6 +157,7 @@ impl Core {
             return Err(wrong_acknowledgement());
         }
         let delivery = session.remove_in_flight(place);
+        self.journal_acknowledged(session_slot, ack.packet_id, 1);
         self.tell_acknowledged(ack.reason_code, session_slot, delivery.as_ref(), ack.packet_id);
         if !self.tell_puback(slot, ack.packet_id, kind, ack.reason_code, Self::token_of(delivery.as_ref())) {
             self.close_failed(slot);

@@ -13,6 +13,7 @@ use super::failures::Failures;
 use super::rates::SharedBucket;
 use crate::clock::Millis;
 use crate::limits::Limits;
+use crate::packed::{Reader, Unreadable, Write};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -34,7 +35,32 @@ pub(super) struct Gate {
     connects: SharedBucket,
 }
 
+impl Gate {
+    /// What is left of the rate of CONNECT packets.
+    pub(super) fn full_at_ns(&self) -> u64 {
+        self.connects.full_at_ns()
+    }
+
+    /// As much is left as another process has left.
+    pub(super) fn inherit(&self, full_at_ns: u64) {
+        self.connects.inherit(full_at_ns);
+    }
+}
+
 impl Admission {
+    /// Writes what is left of the rate of CONNECT packets, and who is turned away or about to be. Connections are counted by
+    /// whoever has them.
+    pub(super) fn write(&self, now: Millis, out: &mut Vec<u8>) {
+        out.put_u64(self.connects.full_at_ns());
+        self.failures.write(now, out);
+    }
+
+    /// Takes that in.
+    pub(super) fn inherit(&self, reader: &mut Reader<'_>) -> Result<(), Unreadable> {
+        self.connects.inherit(reader.u64()?);
+        self.failures.inherit(reader)
+    }
+
     /// Counts a new connection. `false`: there are too many, at the listener, in the server (of which the second bounds are) or
     /// from the address.
     pub(super) fn enter(&self, peer: SocketAddr, listener: &ListenerProfile, server: &Limits) -> bool {
@@ -47,6 +73,15 @@ impl Admission {
         }
         listener.gate.open.fetch_sub(1, Ordering::Relaxed);
         false
+    }
+
+    /// Counts a connection that is there already, whatever the bounds are.
+    pub(super) fn enter_over_bounds(&self, peer: SocketAddr, listener: &ListenerProfile) {
+        listener.gate.open.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        if listener.limits.connections_per_address_max != 0 {
+            *self.addresses().entry(peer.ip().to_canonical()).or_default() += 1;
+        }
     }
 
     /// A connection that [`Admission::enter`] has counted is gone.

@@ -81,6 +81,19 @@ impl OutboundAliases {
         size_of::<Self>() + self.entries.capacity() * size_of::<Entry>() + self.topic_bytes
     }
 
+    /// The topics by alias; empty where it stands for none.
+    pub(super) fn topics(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| &*entry.topic)
+    }
+
+    /// The aliases of a client that has been told these topics.
+    pub(super) fn of_topics(topics: Vec<&str>) -> Self {
+        let hash = |topic: &str| FixedState::default().hash_one(topic) as u32;
+        let topic_bytes = topics.iter().map(|topic| topic.len()).sum();
+        let entries = topics.into_iter().map(|topic| Entry { hash: hash(topic), used_at: 0, topic: topic.into() });
+        Self { entries: entries.collect(), topic_bytes, hand: 0, clock: 0 }
+    }
+
     /// Whether a topic is worth an alias.
     pub(super) fn suit(topic: &str) -> bool {
         (TOPIC_BYTES_MIN..=TOPIC_BYTES_MAX).contains(&topic.len())

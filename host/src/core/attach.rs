@@ -22,6 +22,9 @@ impl Core {
             self.settle_session(kept);
         }
         let existing = self.slot_of_client(&pending.client_id);
+        if self.held_acks.is_refused && (pending.expiry_secs != 0 || existing.is_some_and(|kept| self.is_kept(kept))) {
+            return self.refuse(slot, &self.no_room(slot, ReasonCode::QUOTA_EXCEEDED));
+        }
         let mut took_over = false;
         if let Some(session_slot) = existing {
             let before = self.sessions[session_slot as usize].connection;
@@ -50,9 +53,12 @@ impl Core {
         let will = session.take_away(|away| &mut away.will); // [MQTT-3.1.3-9]
         session.resend_all();
         if let Some(will) = will {
+            self.journal_will_gone(session_slot);
             self.settle_will(&will.body, Fate::Discarded);
         }
-        drop(self.take_last_states(session_slot));
+        self.forget_last_states(session_slot);
+        self.journal_attached(session_slot, resumed.is_none());
+        self.journal_will_of(slot, session_slot);
         let session = &mut self.sessions[session_slot as usize];
         let connection = &mut self.connections[slot as usize];
         session.be_decided_by(connection.listener.decided_by);
@@ -73,6 +79,7 @@ impl Core {
         let properties = connack.as_properties();
         let connack = Connack { session_present: resumed.is_some(), reason_code: ReasonCode::SUCCESS, properties };
         self.write(slot, |out| Packet::Connack(connack).encode(pending.version, out));
+        self.shut_if_kept(slot, session_slot);
         if !self.tell_connected(slot, resumed.is_some(), took_over) {
             return self.close_failed(slot);
         }
@@ -86,7 +93,7 @@ impl Core {
         self.resume_replays(slot, session_slot);
     }
 
-    fn new_session(&mut self, client_id: &str) -> u32 {
+    pub(super) fn new_session(&mut self, client_id: &str) -> u32 {
         let serial = self.next_serial;
         self.next_serial = self.next_serial.wrapping_add(1);
         self.account.add(session_bytes(client_id));

@@ -69,7 +69,15 @@ impl Backlog {
         self.0.iter().flat_map(|waiting| &waiting.items).flat_map(Item::messages)
     }
 
-    /// The same, which are taken out.
+    /// What was put in last, if that was a message and not packets.
+    pub(super) fn last(&self) -> Option<&Queued> {
+        match self.0.as_ref()?.items.back()? {
+            Item::One(queued) => Some(queued),
+            Item::Some(_) => None,
+        }
+    }
+
+    /// Each of them, taken out.
     pub(super) fn into_each(mut self) -> impl Iterator<Item = Queued> {
         std::iter::from_fn(move || self.pop_front())
     }

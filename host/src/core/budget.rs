@@ -124,7 +124,7 @@ impl Account {
 pub(super) struct Kept(Option<Rc<Counted>>);
 
 #[derive(Debug)]
-struct Counted {
+pub(super) struct Counted {
     message: Message,
     /// `None` in one that nobody keeps.
     account: Option<Account>,
@@ -153,7 +153,13 @@ impl Kept {
         Self(Some(counted))
     }
 
-    fn counted(&self) -> &Rc<Counted> {
+    /// Whether both are one message, which is kept once.
+    #[inline]
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Rc::ptr_eq(self.counted(), other.counted())
+    }
+
+    pub(super) fn counted(&self) -> &Rc<Counted> {
         self.0.as_ref().expect("there is one until it is dropped")
     }
 }

@@ -67,6 +67,8 @@ impl Core {
             connection.is_held || connection.partial.as_ref().map_or(0, |partial| partial.len()) <= partial_max,
             "bytes of a packet that has not come completely"
         );
+        assert_eq!(connection.is_owed, self.held_acks.has(slot), "what a connection is owed");
+        assert!(connection.is_owed || !connection.is_shut, "shut, and nothing says when it is not any more");
         let waits = connection.extra.as_ref().is_some_and(|extra| extra.waiting.is_some());
         assert_eq!(connection.is_waiting, waits, "an open question");
         assert!(!waits || connection.is_held, "packets overtake an open question");
@@ -134,6 +136,7 @@ impl Core {
         assert_eq!(self.handovers.len(), 0, "handovers");
         assert_eq!(self.timers.len(), 0, "timers");
         assert!(self.lanes.is_empty(), "lanes");
+        self.held_acks.assert_nothing_left();
         let gone = |key: &SessionKey| !self.sessions.contains(key.slot as usize);
         assert!(self.waiting_for_memory.iter().all(gone), "sessions that wait for memory");
         assert_eq!((self.held.len(), self.remains.len()), (0, 0), "work for later turns");

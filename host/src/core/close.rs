@@ -35,8 +35,10 @@ impl Core {
         }
         let kind = if disconnect.reason_code == ReasonCode::NORMAL_DISCONNECTION {
             // [MQTT-3.14.4-3]
-            if let Some(extra) = &mut self.connections[slot as usize].extra {
-                extra.will = None;
+            if let Some(extra) = &mut self.connections[slot as usize].extra
+                && extra.will.take().is_some_and(|will| will.delay_secs > 0)
+            {
+                self.journal_will_gone(self.connections[slot as usize].session);
             }
             DisconnectKind::Normal
         } else {
@@ -88,6 +90,7 @@ impl Core {
         }
         let mut extra = self.take_extra(slot);
         let will = extra.as_mut().and_then(|extra| extra.will.take()).filter(|_| phase == Phase::Connected);
+        let has_delayed_will = will.as_ref().is_some_and(|will| will.delay_secs > 0);
         let mut handlers = self.connections[slot as usize].handlers.take();
         let expiry_secs = self.sessions.get(session_slot as usize).map_or(0, |session| session.expiry_secs);
         if expiry_secs != 0 && expiry_secs != EXPIRY_NEVER {
@@ -100,6 +103,9 @@ impl Core {
                 && self.sessions[session_slot as usize].expiry_secs != 0
             {
                 self.park_replays(session_slot, extra.replays);
+            }
+            if has_delayed_will && body.is_none() {
+                self.journal_will_gone(session_slot);
             }
             self.detach(session_slot, body);
         }
@@ -122,6 +128,10 @@ impl Core {
                 return;
             }
             self.account.add(states.bytes());
+            if self.sessions[session_slot as usize].number != 0 {
+                let encoded = states.encoded(self.plan.plugins());
+                self.journal_last_states(session_slot, &encoded);
+            }
             self.sessions[session_slot as usize].away().last_states = Some(states);
         }
     }
@@ -131,6 +141,13 @@ impl Core {
         let states = self.sessions[session_slot as usize].take_away(|away| &mut away.last_states)?;
         self.account.sub(states.bytes());
         Some(states)
+    }
+
+    /// The same for a session that goes on.
+    pub(super) fn forget_last_states(&mut self, session_slot: u32) {
+        if self.take_last_states(session_slot).is_some() {
+            self.journal_last_states(session_slot, &[]);
+        }
     }
 
     fn pending_client_id(&self, slot: u32, waiting: Option<&Waiting>) -> Box<str> {
@@ -163,17 +180,20 @@ impl Core {
                 }
                 let session = &mut self.sessions[session_slot as usize];
                 session.away().will = Some(DelayedWill { at, body });
+                self.journal_delayed_will(session_slot);
                 self.arm_session(session_slot, at);
             }
             None => {}
         }
         if expiry_secs == 0 {
-            self.end_session(session_slot); // [MQTT-4.1.0-2]
-        } else if expiry_secs != EXPIRY_NEVER {
+            return self.end_session(session_slot); // [MQTT-4.1.0-2]
+        }
+        if expiry_secs != EXPIRY_NEVER {
             let at = self.now.plus_secs(expiry_secs);
             self.sessions[session_slot as usize].expires_at = at; // [MQTT-3.1.2-23]
             self.arm_session(session_slot, at);
         }
+        self.journal_changed(session_slot);
     }
 
     pub(super) fn publish_will(&mut self, will: &AcceptedWill) {
@@ -187,13 +207,15 @@ impl Core {
     pub(super) fn end_session(&mut self, session_slot: u32) {
         self.tell_what_ends_with(session_slot);
         drop(self.take_last_states(session_slot));
+        let was_kept = self.sessions[session_slot as usize].number != 0;
+        self.journal_ended(session_slot);
         let mut session = self.sessions.remove(session_slot as usize);
         debug_assert_eq!(session.connection, NONE);
         Self::leave_all_groups(&session);
         self.by_client.remove(&*session.client_id, session_slot);
         self.account.sub(session_bytes(&session.client_id));
         let key = session.key(session_slot);
-        self.hand_on_all(&mut session);
+        self.hand_on_all(&mut session, was_kept);
         let will = session.take_away(|away| &mut away.will);
         self.remove_subscriptions(key, session.subscriptions);
         if let Some(delayed) = will {
@@ -202,7 +224,7 @@ impl Core {
     }
 
     /// Has [`Core::session_due`] look at a session.
-    fn arm_session(&mut self, session_slot: u32, at: Millis) {
+    pub(super) fn arm_session(&mut self, session_slot: u32, at: Millis) {
         let session = &mut self.sessions[session_slot as usize];
         let subject = session.key(session_slot).into();
         self.timers.arm_once(&mut session.armed, self.now, at, subject);
@@ -233,6 +255,7 @@ impl Core {
             self.arm_session(session_slot, next);
         }
         if let Some(delayed) = due_will {
+            self.journal_will_gone(session_slot);
             self.settle_will(&delayed.body, Fate::Now);
         }
     }

@@ -242,7 +242,8 @@ impl Core {
         let is_known = details.is_some_and(|details| details.certificate().is_some());
         let is_foreign_page =
             || details.and_then(|details| details.http.as_ref()).is_some_and(|http| http.is_of_foreign_page());
-        let is_of_this_machine = connection.peer.addr().ip().to_canonical().is_loopback()
+        let is_of_this_machine = !profile.has_proxy
+            && connection.peer.addr().ip().to_canonical().is_loopback()
             && (profile.origins_are_named || !is_foreign_page());
         if pending.accepted || is_known || profile.allow_anonymous || is_of_this_machine {
             Ok(())

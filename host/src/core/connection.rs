@@ -17,6 +17,7 @@ use super::replay::Replays;
 use super::timers::Armed;
 use crate::clock::Millis;
 use crate::codec::ProtocolVersion;
+use crate::message::{MessageParts, Source};
 use crate::plugin::Handlers;
 
 /// No slot of a slab.
@@ -57,6 +58,10 @@ pub(super) struct Connection {
     pub(super) is_held: bool,
     /// A plugin has a question that it has not answered: what is in `partial` waits for that.
     pub(super) is_waiting: bool,
+    /// It has something to send that waits until it is safe what that promises; see [`held_acks`](super::held_acks).
+    pub(super) is_owed: bool,
+    /// So does all that is in `out`, which begins with CONNACK.
+    pub(super) is_shut: bool,
     /// DISCONNECT has come: the peer sends nothing more.
     pub(super) has_left: bool,
     /// CONNECT asked for a session that ends with the connection.
@@ -155,6 +160,15 @@ pub(super) struct Will {
     pub(super) delay_secs: u32,
 }
 
+impl Will {
+    /// The message, with what goes on of its properties; without its lifetime, which begins when it is published.
+    pub(super) fn parts<'a>(&'a self, properties: &'a [u8]) -> MessageParts<'a> {
+        let (topic, payload, expires_at, source) = (&*self.topic, &*self.payload, Millis::NEVER, Source::Will);
+        let (qos, retain) = (self.qos, self.retain);
+        MessageParts { topic, payload, properties, qos, retain, expires_at, source, as_it_came: None }
+    }
+}
+
 /// Enhanced authentication of one connection.
 #[derive(Debug)]
 pub(super) struct Auth {
@@ -204,6 +218,8 @@ impl Connection {
             dirty: false,
             is_held: false,
             is_waiting: false,
+            is_owed: false,
+            is_shut: false,
             has_left: false,
             asked_no_expiry: true,
             problem_information: true,
@@ -334,6 +350,6 @@ mod tests {
     #[test]
     fn idle_connection_takes_few_bytes() {
         let bytes = (size_of::<Connection>(), size_of::<Session>());
-        assert!(bytes.0 + bytes.1 <= 360, "{bytes:?}");
+        assert!(bytes.0 + bytes.1 <= 348, "{bytes:?}");
     }
 }

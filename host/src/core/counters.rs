@@ -65,3 +65,38 @@ pub struct Counters {
     /// Messages dropped because their Message Expiry Interval had passed.
     pub dropped_expired: Counter,
 }
+
+impl Counters {
+    /// Each of them, with its name.
+    pub(crate) fn named(&self) -> [(&'static str, &Counter); 20] {
+        macro_rules! named {
+            ($($name:ident),+ $(,)?) => {{
+                // None can be forgotten.
+                let Self { $($name),+ } = self;
+                [$((stringify!($name), $name)),+]
+            }};
+        }
+        named![
+            connections_accepted,
+            connections_refused,
+            connections_turned_away,
+            handshakes_failed,
+            handshakes_late,
+            connects_refused,
+            answers_late,
+            publishes_received,
+            publishes_sent,
+            dropped_slow,
+            dropped_queue_full,
+            dropped_no_member,
+            publishes_refused,
+            dropped_rate,
+            dropped_not_retained,
+            dropped_too_large,
+            dropped_outside_mount,
+            dropped_by_handler,
+            dropped_unauthorised,
+            dropped_expired,
+        ]
+    }
+}

@@ -16,6 +16,7 @@ use plugin_api::ReasonCode;
 
 use crate::clock::Millis;
 use crate::limits::Limits;
+use crate::packed::{Reader, Unreadable, Write};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -115,6 +116,45 @@ impl Failures {
         set.any(|entry| entry.address == address && entry.is_turned_away && entry.ends_at > now)
     }
 
+    /// Writes what is known and counts still.
+    pub(super) fn write(&self, now: Millis, out: &mut Vec<u8>) {
+        let sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        let known: Vec<_> = sets.iter().flatten().filter(|entry| entry.ends_at > now).collect();
+        out.put_count(known.len());
+        for Entry { address, ends_at, failures, is_turned_away } in known {
+            out.put_u64(address.0);
+            out.put_u64(ends_at.0);
+            out.put_u32(*failures);
+            out.put_flag(*is_turned_away);
+        }
+    }
+
+    /// Takes that in.
+    pub(super) fn inherit(&self, reader: &mut Reader<'_>) -> Result<(), Unreadable> {
+        let known = reader.list(|reader| {
+            let (address, ends_at) = (Address(reader.u64()?), Millis(reader.u64()?));
+            Ok(Entry { address, ends_at, failures: reader.u32()?, is_turned_away: reader.flag()? })
+        })?;
+        if known.is_empty() {
+            return Ok(());
+        }
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        sets.resize(SETS, [Entry::default(); WAYS]);
+        for entry in known {
+            let number = self.set_of(entry.address, &sets);
+            let weights = sets[number].iter().map(|known| known.weight(Millis(0))).enumerate();
+            // The hash has other keys here, so that some may have no room.
+            let (place, least) = weights.min_by_key(|(_, weight)| *weight).expect("a set has places");
+            if least < entry.weight(Millis(0)) {
+                sets[number][place] = entry;
+            }
+            if entry.is_turned_away {
+                self.turned_away_until.fetch_max(entry.ends_at.0, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
     /// Which of the sets an address may be in; there is at least one.
     fn set_of(&self, address: Address, sets: &[[Entry; WAYS]]) -> usize {
         self.hash.hash_one(address) as usize % sets.len()
@@ -170,6 +210,27 @@ mod tests {
         assert!(!turns_away("192.0.2.2", 10_003));
         assert!(!turns_away("192.0.2.1", 40_002), "what came meanwhile does not prolong it");
         assert!(!note("192.0.2.1", 40_002), "it begins anew");
+    }
+
+    #[test]
+    fn another_process_turns_away_whom_this_one_does() {
+        let (failures, limits) = (Failures::default(), limits());
+        let note = |failures: &Failures, text, at| failures.note(ip(text), &limits, Millis(at));
+        assert!(
+            !note(&failures, "192.0.2.1", 0) && !note(&failures, "192.0.2.1", 1) && note(&failures, "192.0.2.1", 2)
+        );
+        assert!(!note(&failures, "192.0.2.2", 3) && !note(&failures, "192.0.2.2", 4));
+        let mut image = Vec::new();
+        failures.write(Millis(5), &mut image);
+        let heir = Failures::default();
+        heir.inherit(&mut Reader::new(&image)).unwrap();
+        let turns_away = |text, at| heir.turns_away(ip(text), &limits, Millis(at));
+        assert!(turns_away("192.0.2.1", 6) && turns_away("192.0.2.1", 30_001) && !turns_away("192.0.2.1", 30_002));
+        assert!(!turns_away("192.0.2.2", 6));
+        assert!(note(&heir, "192.0.2.2", 7), "the third one");
+        let mut later = Vec::new();
+        failures.write(Millis(50_000), &mut later);
+        assert_eq!(later, [0; 4], "what counts no more is not told");
     }
 
     #[test]

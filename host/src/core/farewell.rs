@@ -262,8 +262,14 @@ impl Core {
                 let will = session.away.as_mut().and_then(|away| away.will.as_mut());
                 let Some(will) = will.filter(|will| waits(&will.body)) else { return };
                 match accepted {
-                    Some(accepted) => will.body = WillBody::Accepted(accepted),
-                    None => drop(session.take_away(|away| &mut away.will)),
+                    Some(accepted) => {
+                        will.body = WillBody::Accepted(accepted);
+                        self.journal_delayed_will(key.slot);
+                    }
+                    None => {
+                        drop(session.take_away(|away| &mut away.will));
+                        self.journal_will_gone(key.slot);
+                    }
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Packets that are kept as they came go on: to their receiver, or into its queue.
 
-use plugin_api::Callback;
+use plugin_api::{Callback, QoS};
 
 use super::Core;
 use super::budget::FREE_BYTES;
@@ -34,10 +34,21 @@ impl Core {
             return 0;
         }
         let first = self.sessions[session_slot as usize].add_part(part.first(count), message_bytes);
-        self.write(slot, |out| part.row(0..count).append_to(out, first));
+        let is_held = part.qos() == QoS::ExactlyOnce && self.holds_exactly_once(session_slot);
+        self.write_or_owe(slot, is_held, |out| part.row(0..count).append_to(out, first));
         let out_largest = &mut self.connections[slot as usize].out_largest;
         *out_largest = largest.max(*out_largest);
         self.counters().publishes_sent.add(count as u64);
+        count
+    }
+
+    /// The same for packets that have not been in its queue.
+    pub(super) fn send_part_now(&mut self, session_slot: u32, part: &Part, max: usize) -> usize {
+        let first = behind(self.sessions[session_slot as usize].next_packet_id, 0);
+        let count = self.send_part(session_slot, part, max);
+        if count > 0 {
+            self.journal_sent_row(session_slot, &part.row(0..count), first);
+        }
         count
     }
 
@@ -46,6 +57,7 @@ impl Core {
         let (count, bytes) = (part.len(), part.message_bytes(0..part.len()));
         let may = self.may_enqueue(session_slot, count, bytes);
         if may {
+            self.journal_queued_row(session_slot, &part.all());
             self.sessions[session_slot as usize].queue.push_part(part);
             self.note_presence(session_slot);
         }
@@ -68,12 +80,14 @@ impl Core {
         } else {
             session.add_row(row, &self.account)
         };
+        self.journal_sent_row(session_slot, row, first);
         self.write(slot, |out| row.append_to(out, first));
     }
 
     /// Puts packets into a session's queue. What does not fit is dealt with as any message.
     pub(super) fn enqueue_row(&mut self, session_slot: u32, row: &Row<'_>) {
         if self.may_enqueue(session_slot, row.len(), row.message_bytes()) {
+            self.journal_queued_row(session_slot, row);
             self.sessions[session_slot as usize].queue.push_row(row, &self.account);
             return self.note_presence(session_slot);
         }
@@ -107,8 +121,12 @@ impl Core {
         let part = part.first(part.len());
         self.settle_in_flight(slot);
         self.leave_lane(slot);
+        let first = behind(self.sessions[session_slot as usize].next_packet_id, 0);
         let count = self.send_part(session_slot, &part, part.len());
         self.sessions[session_slot as usize].queue.skip_packets(count);
+        if count > 0 {
+            self.journal_sent(session_slot, first, count);
+        }
         count > 0
     }
 }

@@ -34,7 +34,9 @@ impl Core {
     pub fn feed(&mut self, slot: u32, bytes: &[u8], now: Millis) {
         self.now = now;
         self.look_at_plan();
+        self.mark_journal();
         self.take_in(slot, bytes);
+        self.unmark_journal();
     }
 
     pub(super) fn take_in(&mut self, slot: u32, bytes: &[u8]) {

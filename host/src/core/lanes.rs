@@ -260,6 +260,7 @@ impl Core {
             && out.parts.qos != QoS::ExactlyOnce
             && !self.wants(Callback::Deliver)
             && !self.is_full()
+            && !self.is_refused_to_plugins(&out.parts)
             && self.deliver_to_set(targets, out, publisher)
     }
 
@@ -389,6 +390,12 @@ impl Core {
     fn join_lane(&mut self, set: u32, kind: Kind, slot: u32, target: u32) {
         let lane = self.lanes.lane_of(set, kind);
         let session = &self.sessions[self.connections[slot as usize].session as usize];
+        if session.number != 0 && !self.lanes.lanes[lane as usize].has_kept {
+            // From now on there is a body for each message.
+            self.settle_lane(lane);
+            self.lanes.lanes[lane as usize].has_kept = true;
+        }
+        let session = &self.sessions[self.connections[slot as usize].session as usize];
         let member = self.lanes.lanes[lane as usize].join(slot, target, session.next_packet_id);
         self.lanes.sets[set as usize].members += 1;
         self.connections[slot as usize].lane = Place { lane, member };
@@ -416,6 +423,11 @@ impl Core {
             let is_acknowledged = class.qos != QoS::AtMostOnce;
             if is_acknowledged {
                 let message = out.keep(&self.account);
+                if lane.has_kept
+                    && let Some(journal) = &mut self.journal
+                {
+                    lane.bodies.push(journal.body(&message));
+                }
                 lane.unsettled.push(Queued { message, qos: class.qos, retain: class.retain, origin: Origin::One(0) });
             }
             let (before, after) = lane.append(is_acknowledged, |run, packet_id| {
@@ -571,9 +583,16 @@ impl Core {
             return;
         }
         let bytes = lane.unsettled.iter().map(|queued| queued.message.bytes()).sum();
+        let bodies = std::mem::take(&mut lane.bodies);
         lane.settle(|connection, batch| {
             let session = self.connections[connection as usize].session;
-            self.sessions[session as usize].add_batch(batch, bytes);
+            let session = &mut self.sessions[session as usize];
+            if session.number != 0
+                && let Some(journal) = &mut self.journal
+            {
+                journal.sent_batch(session, batch, &bodies);
+            }
+            session.add_batch(batch, bytes);
         });
     }
 

@@ -199,6 +199,8 @@ const FROM_PLUGIN: u8 = 0x08;
 const FROM_WILL: u8 = 0x10;
 const FROM_SERVER: u8 = 0x18;
 const FROM: u8 = 0x18;
+/// Its way stands in a journal. The worker that it comes from is in one byte more.
+const IN_TRANSIT: u8 = 0x20;
 
 impl Batch {
     /// Whether there is nothing in it.
@@ -225,6 +227,15 @@ impl Batch {
 
     /// Appends a message.
     pub fn push(&mut self, destination: Destination, parts: &MessageParts<'_>) {
+        self.put(destination, parts, None);
+    }
+
+    /// The same for one whose way stands in the journal of the worker `from`.
+    pub(super) fn push_in_transit(&mut self, from: u8, destination: Destination, parts: &MessageParts<'_>) {
+        self.put(destination, parts, Some(from));
+    }
+
+    fn put(&mut self, destination: Destination, parts: &MessageParts<'_>, in_transit: Option<u8>) {
         let mut flags = parts.qos as u8 | if parts.retain { RETAIN } else { 0 };
         if let Destination::Member { .. } = destination {
             flags |= MEMBER;
@@ -235,8 +246,10 @@ impl Batch {
             Source::Will => FROM_WILL,
             Source::Server => FROM_SERVER,
         };
+        flags |= in_transit.map_or(0, |_| IN_TRANSIT);
         let out = &mut self.encoded;
         out.push(flags);
+        out.extend(in_transit);
         if let Source::Plugin { index, hops } = parts.source {
             out.extend_from_slice(&[index, hops]);
         }
@@ -262,6 +275,13 @@ impl Batch {
         let message = (!rest.0.is_empty()).then(|| rest.message());
         *at = self.encoded.len() - rest.0.len();
         message
+    }
+
+    /// The worker that the message at `at` comes from, if there is one and its way stands in the journal of that.
+    #[inline]
+    pub(super) fn in_transit_from(&self, at: usize) -> Option<usize> {
+        let is_in_transit = self.encoded.get(at)? & IN_TRANSIT != 0;
+        if is_in_transit { self.encoded.get(at + 1).map(|from| usize::from(*from)) } else { None }
     }
 
     /// The messages, in the order in which they were pushed.
@@ -320,6 +340,7 @@ impl<'a> Reader<'a> {
 
     fn message(&mut self) -> (Destination, MessageParts<'a>) {
         let flags = self.take(1)[0];
+        self.take(usize::from(flags & IN_TRANSIT != 0));
         let source = match flags & FROM {
             0 => Source::Client,
             FROM_PLUGIN => {

@@ -132,6 +132,12 @@ impl Mailbox {
         bytes
     }
 
+    /// Whether nothing waits in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting().is_empty()
+    }
+
     /// Bytes of messages that wait in it.
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {

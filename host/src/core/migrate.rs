@@ -3,7 +3,8 @@
 use plugin_api::{DisconnectKind, ReasonCode};
 
 use super::connection::{Closing, Phase};
-use super::{Core, Subject, slot_of};
+use super::timers::Subject;
+use super::{Core, slot_of};
 use crate::plugin::{self, Conformed, ConnectionInfo, Handlers, SwapRequest};
 
 /// Connections that the sweep moves in one turn, and places that it looks at.

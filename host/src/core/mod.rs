@@ -20,6 +20,7 @@ mod budget;
 #[cfg(any(test, fuzzing))]
 mod check;
 mod close;
+mod commons;
 mod congestion;
 mod connect;
 mod connection;
@@ -30,9 +31,12 @@ mod failures;
 mod farewell;
 mod forward;
 mod handover;
+mod held_acks;
+mod image;
 mod in_flight;
 mod inbound;
 mod index;
+mod journal;
 mod kept;
 mod lanes;
 pub mod mail;
@@ -44,6 +48,7 @@ mod notices;
 mod on_behalf;
 mod outbound;
 mod packets;
+mod patience;
 pub mod peer;
 mod poll;
 mod profile;
@@ -55,6 +60,7 @@ mod received;
 mod release;
 mod replay;
 mod requests;
+mod restore;
 mod route;
 mod session;
 mod shared;
@@ -64,30 +70,33 @@ mod templates;
 mod tests;
 mod timers;
 mod train;
+mod turn;
 mod work;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use foldhash::fast::{FixedState, RandomState};
 use plugin_api::{PropertiesBuf, Property, ReasonCode};
 use slab::Slab;
 
-use self::admission::Admission;
 use self::budget::Account;
+pub use self::commons::Shared;
 use self::congestion::Congestion;
 use self::connection::{Closing, Connection, NONE, Phase};
 pub use self::counters::Counters;
 use self::deferred::Came;
 use self::farewell::Farewell;
 pub use self::handover::Handover;
+use self::held_acks::HeldAcks;
+pub(crate) use self::image::message::{read_message, write_message};
+pub(crate) use self::image::{Heirloom, InheritedTimer, ProfileOf};
 use self::index::SlotIndex;
+use self::journal::Journal;
 use self::lanes::Lanes;
-use self::mail::{Batch, Mail};
-use self::mailbox::Mailboxes;
+use self::mail::Batch;
 use self::migrate::Sweep;
 pub use self::mount::{Mount, MountError};
 use self::peer::PeerDetails;
@@ -97,95 +106,18 @@ pub use self::profile::{ListenerProfile, OF_LISTENERS, UsernameFrom};
 pub use self::query::{Cursor, Query, Wanted};
 use self::reauthorise::Pass;
 use self::requests::{DelayedInfo, EarlyMail};
+pub use self::restore::RestoreError;
+use self::restore::Restoring;
 use self::session::Session;
 use self::shared::HandedOn;
 use self::templates::Templates;
-use self::timers::{Armed, Subject, Timers, is_current};
-use self::work::{Remains, TIMER_UNITS, UNITS_A_TURN};
+use self::timers::{Armed, Timers};
+use self::work::{Remains, UNITS_A_TURN};
 use crate::clock::Millis;
 use crate::limits::Limits;
 use crate::message::Message;
-use crate::plugin::{Callbacks, Chain, ChangedMessage, Plan};
-use crate::router::{Chooser, Interest, Retained, Router, SessionKey};
-
-/// What all workers of a server share. Immutable, or with its own documented rule for threads.
-pub struct Shared {
-    /// Bounds.
-    pub limits: Limits,
-    /// The plugins, in order.
-    pub chain: Chain,
-    /// Filter → workers; behind one lock, touched on a cache miss and on (un)subscribe.
-    pub interest: Arc<Interest>,
-    /// Retained messages; behind one lock, touched by retained publishes and SUBSCRIBE.
-    pub retained: Arc<Retained>,
-    /// How workers and plugins reach a worker.
-    pub mailboxes: Mailboxes,
-    /// What each worker has counted; and behind these, each thread that takes in connections for the workers: there are at most
-    /// as many.
-    pub counters: Arc<[Counters]>,
-    /// Workers that hold as much as they may: one bit for each. Written when one becomes full or ceases to be.
-    full_workers: Arc<AtomicU64>,
-    /// Network Connections open in all workers.
-    admission: Arc<Admission>,
-    /// What makes the Client Identifiers that the server assigns unguessable, even for who was assigned one: otherwise a
-    /// session could be waiting under the next one [MQTT-3.2.2-16].
-    assigned_keys: std::hash::RandomState,
-}
-
-impl Shared {
-    /// Shared state for as many workers as there are mailboxes.
-    #[must_use]
-    pub fn new(limits: Limits, chain: Chain, mailboxes: Mailboxes) -> Self {
-        let workers = mailboxes.workers();
-        let woken = mailboxes.clone();
-        chain.on_change(move || {
-            for worker in 0..workers {
-                // It is to wake the worker. What is in a mailbox that is full has done that.
-                let _ = woken.post(worker, Mail::Plan);
-            }
-        });
-        Self {
-            interest: Arc::new(Interest::new(workers)),
-            retained: Arc::new(Retained::new(limits.retained_messages_max, limits.retained_bytes_max)),
-            counters: (0..2 * workers).map(|_| Counters::default()).collect(),
-            full_workers: Arc::default(),
-            admission: Arc::default(),
-            // The standard library's hasher takes its keys from the operating system's random numbers.
-            assigned_keys: std::hash::RandomState::new(),
-            limits,
-            chain,
-            mailboxes,
-        }
-    }
-
-    /// The same state with other bounds. Those of retained messages stay as they are.
-    fn with_limits(&self, limits: &Limits) -> Self {
-        Self {
-            limits: limits.clone(),
-            chain: self.chain.clone(),
-            interest: Arc::clone(&self.interest),
-            retained: Arc::clone(&self.retained),
-            mailboxes: self.mailboxes.clone(),
-            counters: Arc::clone(&self.counters),
-            full_workers: Arc::clone(&self.full_workers),
-            admission: Arc::clone(&self.admission),
-            assigned_keys: self.assigned_keys.clone(),
-        }
-    }
-
-    /// Whether connections from an address are turned away, because nobody from there gets in.
-    #[must_use]
-    pub fn turns_away(&self, ip: IpAddr, now: Millis) -> bool {
-        self.admission.failures.turns_away(ip, &self.limits, now)
-    }
-
-    /// Somebody from an address has failed to get in: see `core::failures`.
-    pub fn note_failure(&self, ip: IpAddr, now: Millis) {
-        if self.admission.failures.note(ip, &self.limits, now) {
-            tracing::info!(address = %ip, "turned away for {:?}: too many failures to get in", self.limits.failures_ban);
-        }
-    }
-}
+use crate::plugin::{Callbacks, ChangedMessage, Plan};
+use crate::router::{Chooser, Router, SessionKey};
 
 /// The property that names the server that clients should use instead, if there is one.
 fn server_reference(limits: &Limits) -> Option<PropertiesBuf> {
@@ -301,6 +233,8 @@ pub struct Core {
     delivered: ChangedMessage,
     /// Connections, by slot and id, to be closed at the end of the turn.
     closing_soon: Vec<(u32, u64, Closing)>,
+    /// Messages that several sessions have, while these go over to another process.
+    bodies: image::bodies::Bodies,
     /// Reused for the properties of a message that is routed.
     properties: Vec<u8>,
     /// Reused for the acknowledgements of a [train](train).
@@ -313,11 +247,13 @@ pub struct Core {
     stopping: bool,
     /// See [`Core::take_has_read_secrets`].
     has_read_secrets: bool,
+    /// What this turn changes of what is kept; `None` where nothing is.
+    journal: Option<Box<Journal>>,
+    /// Sessions are coming back; see [`Core::restore`].
+    restoring: Option<Box<Restoring>>,
+    /// What is held until the journals of its turns are safe.
+    held_acks: HeldAcks,
 }
-
-/// Time until a connection is looked at again whose time is over, but that has sent what could not be looked at, in
-/// milliseconds.
-const HELD_MS: u64 = 100;
 
 /// Connection ids are unique over workers: the worker's number stands in the upper bits.
 const CONNECTION_ID_WORKER_SHIFT: u32 = 48;
@@ -334,6 +270,9 @@ impl Core {
         let free_bytes = outbound::free_bytes(shared.limits.outbound_bytes_max);
         assert!(worker < workers, "worker {worker} of {workers}");
         let plan = shared.chain.plan();
+        // A swap that came before this worker began has nothing to wait for here.
+        shared.chain.report_conformed(worker, plan.epoch(), 0);
+        let journal = shared.keeping.as_ref().map(|keeping| Box::new(Journal::new(worker, Arc::clone(keeping))));
         Self {
             worker,
             router: Router::new(worker, Arc::clone(&shared.interest)),
@@ -383,6 +322,7 @@ impl Core {
             changed: ChangedMessage::default(),
             delivered: ChangedMessage::default(),
             closing_soon: Vec::new(),
+            bodies: image::bodies::Bodies::default(),
             properties: Vec::new(),
             answers: Vec::new(),
             ends: Vec::new(),
@@ -391,6 +331,9 @@ impl Core {
             next_serial: 1,
             stopping: false,
             has_read_secrets: false,
+            journal,
+            restoring: None,
+            held_acks: HeldAcks::default(),
         }
     }
 
@@ -452,83 +395,11 @@ impl Core {
         self.now = now;
         self.forget_lane(slot);
         drop(self.take_out(slot));
+        self.forget_owed(slot);
         self.close(
             slot,
             Closing::silent(plugin_api::DisconnectKind::Closed, plugin_api::ReasonCode::UNSPECIFIED_ERROR),
         );
-    }
-
-    /// Does what has become due, as far as the turn's work allows. `true` if something is left.
-    pub fn on_tick(&mut self, now: Millis) -> bool {
-        self.now = now;
-        if self.has_mail_left() {
-            self.on_mail(now);
-        }
-        self.leave_work_for_others();
-        while !self.is_spent() {
-            let Some((at, subject)) = self.timers.pop_due(now) else {
-                return false;
-            };
-            self.spend(TIMER_UNITS);
-            match subject {
-                Subject::Connection { slot, id } => self.connection_due(slot, id, at),
-                Subject::Session { slot, serial } => self.session_due(SessionKey { slot, serial }, at),
-                Subject::Info(number) => self.info_due(number),
-                Subject::Retained => self.retained_due(at),
-                Subject::Early => self.early_due(),
-                Subject::Sweep => self.sweep_due(),
-                Subject::Farewell(connection) => self.farewell_due(connection),
-            }
-        }
-        self.timers.next().is_some_and(|at| at <= now)
-    }
-
-    /// When [`Core::on_tick`] should be called next, at the latest. It may lie in the past: at once, then.
-    #[must_use]
-    pub fn next_tick(&self) -> Option<Millis> {
-        let has_more = self.has_mail_left() || !self.listed_replays.is_empty();
-        if has_more
-            || self.is_sweeping()
-            || !self.queries.is_empty()
-            || !self.passes.is_empty()
-            || self.has_memory_again()
-            || !self.remains.is_empty()
-            || !self.held.is_empty()
-            || !self.partings.is_empty()
-        {
-            return Some(self.now);
-        }
-        self.timers.next().into_iter().chain(self.next_hand_on()).min()
-    }
-
-    /// Goes on with what is spread over turns, and moves to `into` the connections that have something to send or are to
-    /// be closed. Call it once a turn, after everything that was received has been handed in.
-    pub fn take_dirty(&mut self, into: &mut Vec<u32>) {
-        self.continue_replays();
-        self.continue_to_hand_on();
-        self.continue_removing();
-        self.continue_held();
-        self.continue_parting();
-        self.continue_waiting();
-        self.continue_sweep();
-        self.close_late();
-        self.continue_queries();
-        self.continue_passes();
-        self.close_lanes();
-        let listed = into.len();
-        into.append(&mut self.dirty);
-        for &slot in &into[listed..] {
-            if let Some(connection) = self.connections.get_mut(slot as usize) {
-                connection.dirty = false;
-            }
-        }
-    }
-
-    /// Whether [`Core::take_dirty`] has something to say already, so that there is to be another turn: a connection that is lost
-    /// while it is sent to leaves a will, and a handler may fail when it is asked about what is sent next.
-    #[must_use]
-    pub fn has_dirty(&self) -> bool {
-        !self.dirty.is_empty() || !self.closing_soon.is_empty()
     }
 
     /// Bytes that wait for the socket of a connection: all, or the first of them. Report with [`Core::sent`] before you ask
@@ -537,6 +408,7 @@ impl Core {
     #[inline]
     pub fn outbound(&mut self, slot: u32) -> &[u8] {
         match self.connections.get(slot as usize) {
+            Some(connection) if connection.is_shut => &[],
             Some(connection) if self.lanes.comes_first(connection) => self.lanes.next_piece(connection.lane),
             Some(connection) => &connection.out[connection.out_sent..],
             None => &[],
@@ -572,6 +444,7 @@ impl Core {
         if self.connections.contains(slot as usize) {
             let out = self.take_out(slot);
             self.recycle(out);
+            self.forget_owed(slot);
             let connection = self.connections.remove(slot as usize);
             self.by_connection.remove(connection.id, slot);
             self.shared.admission.leave(connection.peer.addr(), &connection.listener.profile);
@@ -642,80 +515,6 @@ impl Core {
 
     fn session_of(&self, slot: u32) -> Option<&Session> {
         self.sessions.get(self.connections[slot as usize].session as usize)
-    }
-
-    /// Has [`Core::connection_due`] look at a connection.
-    fn arm_connection(&mut self, slot: u32, at: Millis) {
-        let connection = &mut self.connections[slot as usize];
-        let subject = Subject::Connection { slot, id: connection.id };
-        self.timers.arm_once(&mut connection.armed, self.now, at, subject);
-    }
-
-    /// How long a connection may say nothing, in milliseconds: connect timeout, or the earlier of Keep Alive and idle
-    /// time. `None`: for ever.
-    fn patience(&self, slot: u32) -> Option<u64> {
-        let ms = |bound: std::time::Duration| u64::try_from(bound.as_millis()).unwrap_or(u64::MAX);
-        let connection = &self.connections[slot as usize];
-        let limits = &connection.listener.limits;
-        match connection.phase {
-            Phase::AwaitingConnect | Phase::Authenticating => Some(ms(limits.connect_timeout)),
-            Phase::Connected => {
-                let idle = Some(ms(limits.idle_max)).filter(|idle| *idle != 0);
-                connection.keep_alive_ms().into_iter().chain(idle).min()
-            }
-            Phase::Leaving | Phase::Closing => None,
-        }
-    }
-
-    /// When a connection has to have said something, or has to have ended a re-authentication. `None`: never.
-    fn due_at(&self, slot: u32) -> Option<Millis> {
-        let connection = &self.connections[slot as usize];
-        let silent_until = self.patience(slot).map(|patience| connection.heard_at + patience);
-        let again_until = connection.auth().and_then(|auth| auth.again_until);
-        silent_until.into_iter().chain(again_until).min()
-    }
-
-    /// Its patience with a connection may have come to its end.
-    fn connection_due(&mut self, slot: u32, id: u64, at: Millis) {
-        let Some(connection) = self.connections.get_mut(slot as usize).filter(|connection| connection.id == id) else {
-            return;
-        };
-        if !is_current(&mut connection.armed, at) {
-            return;
-        }
-        if connection.is_waiting && self.deadline_due(slot) {
-            return;
-        }
-        let session_slot = self.connections[slot as usize].session;
-        if self.wants(plugin_api::Callback::Deliver) && self.sessions.contains(session_slot as usize) {
-            // Deliveries may wait for a plugin that could not say whether it lets them pass.
-            self.pump(session_slot);
-            self.list_replays(slot);
-        }
-        let connection = &mut self.connections[slot as usize];
-        if connection.is_held {
-            // What it has sent has not been looked at.
-            connection.heard_at = self.now;
-            let later = self.now + HELD_MS;
-            self.prolong_again(slot, |until| until.max(later));
-        }
-        let Some(due_at) = self.due_at(slot) else {
-            return;
-        };
-        if self.now < due_at {
-            return self.arm_connection(slot, due_at);
-        }
-        if self.is_overdue_again(slot) {
-            return;
-        }
-        if matches!(self.connections[slot as usize].phase, Phase::AwaitingConnect | Phase::Authenticating) {
-            self.note_failure(slot);
-        }
-        // [MQTT-3.1.2-22], and the same for a peer that does not get to its CONNECT.
-        self.close(
-            slot,
-            Closing::telling(plugin_api::DisconnectKind::KeepAliveTimeout, plugin_api::ReasonCode::KEEP_ALIVE_TIMEOUT),
-        );
     }
 }
 

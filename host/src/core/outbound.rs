@@ -149,8 +149,21 @@ impl Core {
         });
         if !fits {
             self.take_back(slot, start);
+        } else if self.keeps_its_place(slot, packet) {
+            self.owe_from(slot, start);
         }
         fits
+    }
+
+    /// Whether a packet that has been appended is held with what the connection is owed.
+    fn keeps_its_place(&mut self, slot: u32, packet: &Packet<'_>) -> bool {
+        match packet {
+            // They promise nothing.
+            Packet::Pingresp | Packet::Auth(_) | Packet::Connack(_) => false,
+            // Nothing comes behind it.
+            Packet::Disconnect(_) => self.is_owed(slot),
+            _ => self.must_owe(slot),
+        }
     }
 
     /// Takes a packet that must not be sent out of the buffer again, whose end was at `start`. One that is empty now will
@@ -168,6 +181,9 @@ impl Core {
     #[inline]
     pub(super) fn acknowledge(&mut self, slot: u32, first_byte: u8, packet_id: PacketId) {
         let packet = short_ack(first_byte, packet_id);
+        if self.must_owe(slot) {
+            return self.owe(slot, |held| held.extend_from_slice(&packet));
+        }
         let connection = &mut self.connections[slot as usize];
         let room = connection.out.capacity() - connection.out.len();
         if connection.dirty && room >= packet.len() {
@@ -180,7 +196,8 @@ impl Core {
 
     /// The same for so many Packet Identifiers, from one on.
     pub(super) fn acknowledge_all(&mut self, slot: u32, first_byte: u8, first: PacketId, count: usize) {
-        self.write(slot, |out| {
+        let is_held = self.must_owe(slot);
+        self.write_or_owe(slot, is_held, |out| {
             let (start, mut next) = (out.len(), first);
             out.resize(start + 4 * count, 0);
             for packet in out[start..].as_chunks_mut::<4>().0 {
@@ -208,6 +225,7 @@ impl Core {
             self.forget_lane(slot);
             self.connections[slot as usize].out.clear();
             self.connections[slot as usize].out_sent = 0;
+            self.forget_owed(slot);
             self.close(
                 slot,
                 Closing::silent(plugin_api::DisconnectKind::LimitExceeded, plugin_api::ReasonCode::QUOTA_EXCEEDED),
@@ -279,7 +297,7 @@ impl Core {
     ) {
         let bytes = delivery.message.bytes();
         self.settle_in_flight(self.sessions[session_slot as usize].connection);
-        if self.is_overfull(bytes) {
+        if self.is_overfull(bytes) || self.cannot_keep(session_slot, parts) {
             self.counters().dropped_queue_full.add(1);
             return self.tell_queued_dropped(DropReason::ServerFull, session_slot, &delivery);
         }
@@ -306,10 +324,16 @@ impl Core {
         let (messages_max, bytes_max, full) = (limits.queue_messages_max, limits.queue_bytes_max, limits.queue_full);
         loop {
             let session = &mut self.sessions[session_slot as usize];
-            let Err(refused) = session.enqueue(delivery, messages_max, bytes_max) else { break };
+            let Err(refused) = session.enqueue(delivery, messages_max, bytes_max) else {
+                self.journal_queued(session_slot);
+                break;
+            };
             // Nothing makes room for what is larger than the whole queue.
             let may_make_room = full == QueueFull::DropOldest && refused.message.bytes() <= bytes_max;
             let oldest = if may_make_room { session.queue.pop_front() } else { None };
+            if oldest.as_ref().is_some_and(|oldest| oldest.qos != QoS::AtMostOnce) {
+                self.journal_dropped(session_slot, 0, 1);
+            }
             let dropped = oldest.as_ref().unwrap_or(&refused);
             tracing::debug!(topic = dropped.message.topic(), "a message was dropped: its session's queue is full");
             self.counters().dropped_queue_full.add(1);
@@ -348,17 +372,22 @@ impl Core {
         if delivery.qos != QoS::AtMostOnce && !self.sessions[session_slot as usize].has_packet_id() {
             return Err(delivery);
         }
+        let was_queued = cause == Cause::Queued && delivery.qos != QoS::AtMostOnce;
         if !self.wants(Callback::Deliver) {
-            self.send_kept(session_slot, delivery, parts);
+            self.send_kept(session_slot, delivery, parts, was_queued);
             return Ok(());
         }
         match self.ask_about_queued(session_slot, delivery, cause) {
-            Asked::Send(delivery) => self.send_kept(session_slot, delivery, parts),
+            Asked::Send(delivery) => self.send_kept(session_slot, delivery, parts, was_queued),
             Asked::Changed(delivery) => {
+                if was_queued {
+                    self.journal_dropped(session_slot, 0, 1);
+                }
                 let receivers = self.templates.alone();
-                self.send_kept(session_slot, delivery, None);
+                self.send_kept(session_slot, delivery, None, false);
                 self.templates.together(receivers);
             }
+            Asked::Dropped if was_queued => self.journal_dropped(session_slot, 0, 1),
             Asked::Dropped => {}
             Asked::Later(delivery) => return Err(delivery),
         }
@@ -368,7 +397,7 @@ impl Core {
     /// Sends a message that a session keeps. There is a Packet Identifier for it. What is too large is dropped as if it had
     /// been sent.
     #[inline]
-    fn send_kept(&mut self, session_slot: u32, delivery: Queued, parts: Option<&MessageParts<'_>>) {
+    fn send_kept(&mut self, session_slot: u32, delivery: Queued, parts: Option<&MessageParts<'_>>, was_queued: bool) {
         let session = &mut self.sessions[session_slot as usize];
         let slot = session.connection;
         let packet_id = if delivery.qos == QoS::AtMostOnce { None } else { session.take_packet_id() };
@@ -376,8 +405,16 @@ impl Core {
         let parts = parts.copied().unwrap_or_else(|| delivery.message.parts());
         let sent = self.append(slot, class, &parts, delivery.origin.identifiers(), packet_id, false);
         match (sent, packet_id) {
-            (Err(why), _) => self.tell_queued_dropped(why, session_slot, &delivery),
-            (Ok(()), Some(packet_id)) => self.sessions[session_slot as usize].add_in_flight(packet_id, delivery),
+            (Err(why), _) => {
+                if was_queued {
+                    self.journal_dropped(session_slot, 0, 1);
+                }
+                self.tell_queued_dropped(why, session_slot, &delivery);
+            }
+            (Ok(()), Some(packet_id)) => {
+                self.journal_sent_one(session_slot, packet_id, &delivery, was_queued);
+                self.sessions[session_slot as usize].add_in_flight(packet_id, delivery);
+            }
             (Ok(()), None) => {}
         }
     }
@@ -396,6 +433,8 @@ impl Core {
         let now = self.now;
         self.leave_lane(slot);
         self.out(slot);
+        let is_held =
+            !dup && class.qos == QoS::ExactlyOnce && self.holds_exactly_once(self.connections[slot as usize].session);
         let connection = &mut self.connections[slot as usize];
         let (start, capacity) = (connection.out.len(), connection.out.capacity());
         let mut has_new_alias = false;
@@ -412,6 +451,9 @@ impl Core {
                     self.counters().dropped_outside_mount.add(1);
                     return Err(outside);
                 }
+            } else if is_held {
+                // What is sent before it does not know an alias that it would set.
+                encode(&mut connection.out, class, parts, &own, now);
             } else {
                 has_new_alias = connection.append_with_alias(class, parts, own, now);
             }
@@ -425,6 +467,9 @@ impl Core {
         connection.out_largest = connection.out_largest.max(connection.out.len() - start);
         if has_new_alias {
             self.count_extra(slot);
+        }
+        if is_held {
+            self.owe_from(slot, start);
         }
         self.counters().publishes_sent.add(1);
         Ok(())
@@ -451,6 +496,9 @@ impl Core {
             let delivery = self.sessions[session_slot as usize].queue.pop_front().expect("it is not empty");
             // [MQTT-3.3.2-5]
             if delivery.message.is_expired(self.now) {
+                if delivery.qos != QoS::AtMostOnce {
+                    self.journal_dropped(session_slot, 0, 1);
+                }
                 self.counters().dropped_expired.add(1);
                 if self.wants(Callback::Expired) {
                     self.tell_queued(Fate::Expired, session_slot, &delivery, None);
@@ -520,6 +568,7 @@ impl Core {
                 session.to_resend -= 1;
             } else {
                 session.remove_in_flight(place);
+                self.journal_acknowledged(session_slot, packet_id, 1);
             }
         }
     }

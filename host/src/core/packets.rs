@@ -113,6 +113,11 @@ impl<'a> Row<'a> {
         self.kind
     }
 
+    /// One behind the other.
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// Bytes of Topic Names and payloads.
     #[inline]
     pub(super) fn message_bytes(&self) -> usize {

@@ -27,6 +27,11 @@ pub struct ListenerProfile {
     pub allow_anonymous: bool,
     /// Pages in a browser whose origin has been let in may be those of other machines, also where no plugin has an opinion.
     pub origins_are_named: bool,
+    /// Its connections come through a proxy, which may speak for others or for itself: none of them is taken for one of this
+    /// machine, whatever its address.
+    pub has_proxy: bool,
+    /// Its connections have nothing between their sockets and MQTT, so that they can go over to another process.
+    pub goes_over: bool,
     /// What of the client's certificate takes the place of its User Name.
     pub username_from: Option<UsernameFrom>,
     /// What has come through it, counted by all workers. A copy of the profile counts on.
@@ -89,6 +94,8 @@ impl ListenerProfile {
             mount: None,
             allow_anonymous: false,
             origins_are_named: false,
+            has_proxy: false,
+            goes_over: true,
             username_from: None,
             gate: Arc::default(),
         }

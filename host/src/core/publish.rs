@@ -338,6 +338,9 @@ impl Core {
             }
             return;
         };
+        if self.held_acks.is_refused && parts.is_some_and(|parts| self.would_be_kept(slot, publish.qos, parts)) {
+            return self.refuse_to_keep(slot, publish);
+        }
         if parts.is_some_and(|parts| !self.can_take(slot, publish.qos, parts)) {
             self.counters().publishes_refused.add(1);
             return self.refuse_full(slot, publish);
@@ -372,6 +375,17 @@ impl Core {
         })
     }
 
+    /// What would have to be kept cannot be. 5.0 clients are told; the others get no acknowledgement, until they are closed and
+    /// may send it again.
+    fn refuse_to_keep(&mut self, slot: u32, publish: &Publish<'_>) {
+        self.counters().publishes_refused.add(1);
+        if self.connections[slot as usize].is_v5() {
+            self.reject_publish(slot, publish, ReasonCode::QUOTA_EXCEEDED, PropertiesBuf::default());
+        } else {
+            self.withhold(slot);
+        }
+    }
+
     fn refuse_to_retain(&mut self, slot: u32, publish: &Publish<'_>) {
         self.counters().dropped_not_retained.add(1);
         self.refuse_full(slot, publish);
@@ -389,7 +403,8 @@ impl Core {
 
     /// Stores and routes what a client has published. Returns the Reason Code of its acknowledgement.
     fn publish_from(&mut self, slot: u32, out: &mut Outgoing<'_>) -> ReasonCode {
-        if out.parts.retain && !self.retain(out) {
+        let cannot = out.parts.qos == QoS::AtMostOnce && self.cannot_retain(&out.parts);
+        if out.parts.retain && (cannot || !self.retain(out)) {
             if out.parts.qos != QoS::AtMostOnce {
                 return ReasonCode::QUOTA_EXCEEDED;
             }
@@ -402,6 +417,7 @@ impl Core {
     /// before does not outlive it [MQTT-3.3.1-7@3.1.1].
     pub(super) fn not_retained(&mut self, out: &Outgoing<'_>) {
         if self.shared.retained.clear(out.parts.topic) {
+            self.journal_retained();
             self.tell_retained(RetainChange::Cleared, &out.parts);
         }
         self.counters().dropped_not_retained.add(1);

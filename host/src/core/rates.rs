@@ -51,6 +51,15 @@ impl ClientRates {
         self.bytes = self.bytes.without(bytes as u64, limits.byte_rate_max, now);
         true
     }
+
+    /// What is left, as two numbers.
+    pub(super) fn to_numbers(self) -> [u64; 2] {
+        [self.messages.full_at_ns, self.bytes.full_at_ns]
+    }
+
+    pub(super) fn of_numbers([messages, bytes]: [u64; 2]) -> Self {
+        Self { messages: Bucket { full_at_ns: messages }, bytes: Bucket { full_at_ns: bytes } }
+    }
 }
 
 /// A bucket that all workers take from.
@@ -58,6 +67,16 @@ impl ClientRates {
 pub(super) struct SharedBucket(AtomicU64);
 
 impl SharedBucket {
+    /// What is left, as a number.
+    pub(super) fn full_at_ns(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// As much is left as in another one.
+    pub(super) fn inherit(&self, full_at_ns: u64) {
+        self.0.store(full_at_ns, Ordering::Relaxed);
+    }
+
     /// Takes one. `false` if nothing is left. The workers' clocks differ by no more than a turn, which does no harm.
     pub(super) fn take_one(&self, a_second: u64, now: Millis) -> bool {
         let take = |full_at_ns| {

@@ -139,7 +139,6 @@ impl Core {
             self.act_on_codes(session_slot, &asked, &codes, sum);
             after = Some(last);
         }
-        sum.dropped += self.drop_unmatched(session_slot);
         self.sessions[session_slot as usize].asks_again = false;
     }
 
@@ -176,7 +175,7 @@ impl Core {
         codes: &[ReasonCode],
         sum: &mut Reauthorised,
     ) {
-        let mut left: Vec<Left> = Vec::new();
+        let (mut left, mut removed): (Vec<Left>, u64) = (Vec::new(), 0);
         for ((filter, subscription), code) in asked.iter().zip(codes) {
             // One that was ended or replaced since has been decided by that.
             if self.sessions[session_slot as usize].subscriptions.get(filter) != Some(subscription) {
@@ -185,7 +184,7 @@ impl Core {
             match QoS::from_u8(code.0) {
                 None => {
                     self.pay_for(filter);
-                    sum.removed += u64::from(self.unsubscribe(session_slot, filter, &mut left));
+                    removed += u64::from(self.unsubscribe(session_slot, filter, &mut left));
                 }
                 Some(qos) if qos < subscription.options.qos => {
                     let options = SubscribeOptions { qos, ..subscription.options };
@@ -197,6 +196,12 @@ impl Core {
         if !left.is_empty() {
             self.hand_on_queued(session_slot, &left);
         }
+        // Where nothing is taken away, what waits stays: the client may have ended itself what has brought it, and gets it all the
+        // same [MQTT-3.10.4-3].
+        if removed > 0 {
+            sum.dropped += self.drop_unmatched(session_slot);
+        }
+        sum.removed += removed;
     }
 
     /// Replaces a subscription by one with a lower QoS.
@@ -208,20 +213,19 @@ impl Core {
     /// Drops what waits in the queue of a session because of subscriptions that are gone. What is in flight stays, and what
     /// was sent to this very client.
     fn drop_unmatched(&mut self, session_slot: u32) -> u64 {
-        let session = &mut self.sessions[session_slot as usize];
+        let session = &self.sessions[session_slot as usize];
         if !session.queue.iter().any(|waiting| may_be_dropped(&waiting)) {
             return 0;
         }
-        let queue = std::mem::take(&mut session.queue);
-        self.spend(queue.len().div_ceil(MESSAGES_A_UNIT));
+        let messages = session.queue.len();
+        self.spend(messages.div_ceil(MESSAGES_A_UNIT));
         let mut known: HashMap<Box<str>, bool, RandomState> = HashMap::default();
-        let mut dropped = 0;
-        for waiting in queue.into_each() {
+        let dropped = self.take_from_queue(session_slot, |core, waiting| {
             let stays = match &waiting.origin {
                 Origin::Sent => true,
                 Origin::Shared { .. } | Origin::Changed(_) => {
                     let group = waiting.origin.group();
-                    let shared = self.sessions[session_slot as usize].shared.as_ref().zip(group);
+                    let shared = core.sessions[session_slot as usize].shared.as_ref().zip(group);
                     shared.is_some_and(|(shared, group)| shared.is_member(group))
                 }
                 Origin::One(_) | Origin::Several(_) => {
@@ -229,23 +233,20 @@ impl Core {
                     match known.get(topic) {
                         Some(known) => *known,
                         None => {
-                            let is_matched = self.is_matched(session_slot, topic);
+                            let is_matched = core.is_matched(session_slot, topic);
                             known.insert(topic.into(), is_matched);
                             is_matched
                         }
                     }
                 }
             };
-            let session = &mut self.sessions[session_slot as usize];
-            if stays {
-                session.queue.push_back(waiting);
-            } else {
-                dropped += 1;
-                self.tell_queued_dropped(DropReason::NotAuthorised, session_slot, &waiting);
-            }
+            (!stays).then_some(())
+        });
+        for (waiting, ()) in &dropped {
+            self.tell_queued_dropped(DropReason::NotAuthorised, session_slot, waiting);
         }
+        let dropped = dropped.len() as u64;
         self.counters().dropped_unauthorised.add(dropped);
-        self.note_presence(session_slot);
         dropped
     }
 

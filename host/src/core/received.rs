@@ -202,6 +202,36 @@ impl Received {
         self.0.as_ref().map_or(0, |received| messages(received) + packets(received))
     }
 
+    /// A copy of each, by Packet Identifier.
+    #[cfg(test)]
+    pub(super) fn shown(&self) -> std::collections::BTreeMap<PacketId, Option<Kept>> {
+        let Some(received) = &self.0 else { return Default::default() };
+        let in_order = |first: PacketId, count: usize| (0..count as u64).map(move |number| behind(first.get(), number));
+        let run = in_order(received.first, received.run.len()).zip(received.run.iter().cloned());
+        let packets = in_order(received.packets.first, received.packets.len);
+        let packets = packets.map(|packet_id| (packet_id, received.packets.message(packet_id)));
+        let others = received.others.iter().map(|(packet_id, message)| (*packet_id, message.clone()));
+        run.chain(packets).chain(others).collect()
+    }
+
+    /// All of them with their Packet Identifiers, in no order. Those that are kept as packets are made for it.
+    pub(super) fn each(&self) -> impl Iterator<Item = (PacketId, Option<Cow<'_, Kept>>)> {
+        let received = self.0.iter();
+        let in_run = received.clone().flat_map(|received| {
+            let packet_ids = (0..).map(|number| behind(received.first.get(), number));
+            packet_ids.zip(received.run.iter().map(|message| message.as_ref().map(Cow::Borrowed)))
+        });
+        let others = received.clone().flat_map(|received| &received.others);
+        let others = others.map(|(packet_id, message)| (*packet_id, message.as_ref().map(Cow::Borrowed)));
+        let packets = received.flat_map(|received| {
+            let parts = &received.packets.parts;
+            let each = parts.iter().flat_map(|part| (0..part.len()).map(|number| part.message(number).message));
+            let packet_ids = (0..).map(|number| behind(received.packets.first.get(), number));
+            packet_ids.zip(each.map(|message| Some(Cow::Owned(message))))
+        });
+        in_run.chain(others).chain(packets)
+    }
+
     /// The message with this Packet Identifier, if one is kept.
     fn get(&self, packet_id: PacketId) -> Option<Cow<'_, Message>> {
         let received = self.0.as_ref()?;
@@ -311,7 +341,10 @@ impl Core {
                 self.acknowledge(slot, PUBREC, packet_id);
                 return Ok(Some(self.next(slot)));
             }
-            if let Some(message) = session.received.release(packet_id).flatten() {
+            let session_slot = connection.session;
+            let message = session.received.release(packet_id).flatten();
+            self.journal_released(session_slot, packet_id, 1);
+            if let Some(message) = message {
                 self.publish_released(slot, &message);
             }
         }
@@ -321,6 +354,9 @@ impl Core {
     /// Keeps a QoS 2 message until it is released, and says so [MQTT-4.3.3-8].
     pub(super) fn receive(&mut self, slot: u32, packet_id: PacketId, message: Option<Kept>) {
         let session_slot = self.connections[slot as usize].session;
+        if let Some((journal, session)) = self.journal_of(session_slot) {
+            journal.incoming(session.number, packet_id, message.as_ref());
+        }
         self.sessions[session_slot as usize].received.insert(packet_id, message);
         // Whether anybody has subscribed is known when it is released, and PUBCOMP cannot say it.
         self.acknowledge(slot, PUBREC, packet_id);
@@ -329,6 +365,7 @@ impl Core {
     /// Keeps QoS 2 messages that have come as packets, with consecutive Packet Identifiers from one on.
     pub(super) fn receive_row(&mut self, slot: u32, first: PacketId, row: &Row<'_>) {
         let session_slot = self.connections[slot as usize].session;
+        self.journal_incoming_row(session_slot, row, first);
         let received = &mut self.sessions[session_slot as usize].received;
         if received.goes_on_with(first) {
             return received.insert_row(first, row, &self.account);
@@ -348,6 +385,9 @@ impl Core {
         let received = session.received.release(ack.packet_id);
         let known = received.is_some();
         session.received.trim();
+        if known {
+            self.journal_released(session_slot, ack.packet_id, 1);
+        }
         if let Some(message) = received.flatten() {
             self.publish_released(slot, &message);
         }

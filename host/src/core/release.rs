@@ -46,12 +46,14 @@ impl Core {
             let Some(session) = self.sessions.get_mut(session_slot as usize) else { break };
             if let Some(part) = session.received.release_packets(next, RELEASED_AT_ONCE.min(count - done)) {
                 let released = part.len();
+                self.journal_released(session_slot, next, released);
                 self.pass_on_part(slot, part, &mut way);
                 self.acknowledge_all(slot, PUBCOMP, next, released);
                 (done, next) = (done + released, behind(next.get(), released as u64));
                 continue;
             }
             let Some(message) = session.received.release_first(next) else { break };
+            self.journal_released(session_slot, next, 1);
             if let Some(message) = message {
                 self.pass_on(slot, message, &mut way);
             }
@@ -93,7 +95,7 @@ impl Core {
             NONE => 0,
             // Who has sent them may have come back with another version.
             _ if self.hears_of_acknowledgements() || row.kind().is_v5 != way.to.is_v5 => 0,
-            _ => self.send_part(session, part, count),
+            _ => self.send_part_now(session, part, count),
         };
         way.sent += gone as u64;
         self.spend(2 * gone + part.message_bytes(0..gone) / DELIVERY_BYTES_A_UNIT);
@@ -146,7 +148,8 @@ impl Core {
         debug_assert!(packet_id.is_some(), "as many as there are messages left");
         let (qos, dup, retain) = (QoS::ExactlyOnce, false, false);
         let head = PublishHead { dup, qos, retain, packet_id };
-        let bytes = self.write(connection, |out| {
+        let is_held = self.holds_exactly_once(way.to.session);
+        let bytes = self.write_or_owe(connection, is_held, |out| {
             let start = out.len();
             codec::encode_publish(version(way.to.is_v5), out, head, &way.topic, &[], message.payload());
             out.len() - start
@@ -155,7 +158,11 @@ impl Core {
         *largest = bytes.max(*largest);
         self.counters().publishes_sent.add(1);
         if let Some(packet_id) = packet_id {
-            self.sessions[way.to.session as usize].add_in_flight(packet_id, Queued::plain(message, qos));
+            let queued = Queued::plain(message, qos);
+            if let Some((journal, session)) = self.journal_of(way.to.session) {
+                journal.sent_now(session, packet_id, &queued);
+            }
+            self.sessions[way.to.session as usize].add_in_flight(packet_id, queued);
         }
     }
 }

@@ -14,8 +14,9 @@ use super::outbound::NEXT_TO_NOTHING;
 use super::session::{Origin, Queued};
 use crate::codec;
 use crate::message::Message;
+use crate::packed::{Reader, Unreadable, Write};
 use crate::plugin::Cause;
-use crate::router::Found;
+use crate::router::{Found, Retained};
 
 /// The replays of one connection stop for this turn after so many messages, as each turn costs a `send`: with 64 it was half
 /// of what a replay takes,
@@ -44,11 +45,11 @@ pub(super) type Parked = BTreeMap<Box<str>, Replay>;
 
 /// How a subscription wants its retained messages.
 pub(super) struct Replay {
-    qos: QoS,
+    pub(super) qos: QoS,
     /// Subscription Identifier, 0 for none.
-    identifier: u32,
+    pub(super) identifier: u32,
     /// What is stored after this comes as a live message, as the subscription was there before.
-    mark: u64,
+    pub(super) mark: u64,
 }
 
 /// The replay that is under way: the only one of its connection for which messages have been looked up.
@@ -76,6 +77,34 @@ impl Replays {
     /// Messages that were found and not sent yet.
     pub(super) fn messages_left(&self) -> usize {
         self.current.as_ref().map_or(0, Current::messages_left)
+    }
+
+    /// Writes them for another process, where retained messages have the same numbers and other places.
+    pub(super) fn write(&self, retained: &Retained, out: &mut Vec<u8>) {
+        out.put_option(self.current.as_ref(), |out, current| {
+            out.put_text(&current.filter);
+            current.replay.write(out);
+            let topics = retained.topics(&current.found.places[current.done..], current.found.mark);
+            out.put_u64(current.found.mark);
+            out.put_count(topics.len());
+            topics.iter().for_each(|message| out.put_text(message.topic()));
+        });
+        out.put_count(self.waiting.len());
+        for (filter, replay) in &self.waiting {
+            out.put_text(filter);
+            replay.write(out);
+        }
+    }
+
+    /// Reads what was written there, once the retained messages have been taken in.
+    pub(super) fn read(retained: &Retained, reader: &mut Reader<'_>) -> Result<Self, Unreadable> {
+        let current = reader.option(|reader| {
+            let (filter, replay, mark) = (reader.text()?.into(), Replay::read(reader)?, reader.u64()?);
+            let places = retained.places(&reader.list(Reader::text)?);
+            Ok(Current { filter, replay, found: Found { places, mark, searched: 0 }, done: 0 })
+        })?;
+        let waiting = reader.list(|reader| Ok((Box::from(reader.text()?), Replay::read(reader)?)))?;
+        Ok(Self { current, waiting: waiting.into_iter().collect(), is_listed: false })
     }
 
     /// Forgets the replay of a filter.
@@ -176,6 +205,9 @@ impl Core {
                 let left = self.sessions[session_slot as usize].enqueue(delivery, messages_max, bytes_max);
                 left.map_err(|delivery| (DropReason::QueueFull, delivery))
             };
+            if left.is_ok() {
+                self.journal_queued(session_slot);
+            }
             if let Err((reason, delivery)) = left {
                 self.counters().dropped_queue_full.add(1);
                 self.tell_queued_dropped(reason, session_slot, &delivery);

@@ -14,7 +14,8 @@ use super::mail::{InfoMail, InfoTarget, Mail, SendTarget};
 use super::notices::Meant;
 use super::publish::forwarded;
 use super::session::{Origin, Queued};
-use super::{CONNECTION_ID_WORKER_SHIFT, Core, Subject, slot_of};
+use super::timers::Subject;
+use super::{CONNECTION_ID_WORKER_SHIFT, Core, slot_of};
 use crate::clock::Millis;
 use crate::message::{Message, MessageParts, Source};
 use crate::plugin::{Cause, Cursor, InfoAction, InfoOutcome, InfoRequest, OwnedMessage};
@@ -121,7 +122,7 @@ impl Core {
         self.wait_for_info(timer, DelayedInfo { at: begun + info.delay_ms, begun, info });
     }
 
-    fn wait_for_info(&mut self, timer: u64, delayed: DelayedInfo) {
+    pub(super) fn wait_for_info(&mut self, timer: u64, delayed: DelayedInfo) {
         self.timers.arm(self.now, delayed.at, Subject::Info(timer));
         self.delayed_infos.insert(timer, delayed);
     }
@@ -351,7 +352,7 @@ pub(super) struct EarlyMail {
 
 /// A message for `handle_info` or `handle_event` that waits for its moment, once or again and again.
 pub(super) struct DelayedInfo {
-    at: Millis,
-    begun: Millis,
-    info: Box<InfoMail>,
+    pub(super) at: Millis,
+    pub(super) begun: Millis,
+    pub(super) info: Box<InfoMail>,
 }

@@ -18,7 +18,7 @@ use super::work::DELIVERY_BYTES_A_UNIT;
 use crate::clock::Millis;
 use crate::message::{Message, MessageParts};
 use crate::plugin::Cause;
-use crate::router::{SessionKey, Target, Targets};
+use crate::router::{Group, Member, SessionKey, Target, Targets};
 
 /// A message that is being routed. It is copied at most once, when the first session has to keep it.
 pub(super) struct Outgoing<'a> {
@@ -60,7 +60,7 @@ impl Core {
         self.spend(searched);
         self.deliver_to(&targets, out, publisher);
         for worker in workers_in(targets.remote) {
-            self.send_to_worker(worker, Destination::Matching, out);
+            self.send_to_worker(worker, None, out);
         }
         for group in &targets.groups {
             self.deliver_to_group(group, out);
@@ -77,7 +77,12 @@ impl Core {
         }
         if out.parts.payload.is_empty() {
             // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
-            if self.shared.retained.clear(out.parts.topic) {
+            let is_cleared = self.shared.retained.clear(out.parts.topic);
+            // Who clears what another one has cleared is told that there is none: that is to be safe, too, and need not be yet.
+            if is_cleared || out.parts.qos != QoS::AtMostOnce {
+                self.journal_retained();
+            }
+            if is_cleared {
                 self.tell_retained(RetainChange::Cleared, &out.parts);
             }
             return true;
@@ -87,6 +92,7 @@ impl Core {
             self.timers.arm_once(&mut self.retained_armed, self.now, out.parts.expires_at, Subject::Retained);
         }
         if kept {
+            self.journal_retained();
             self.tell_retained(RetainChange::Set, &out.parts);
         }
         kept
@@ -105,10 +111,17 @@ impl Core {
         }
         let removed = self.shared.retained.remove_expired(self.now);
         self.spend(removed.len() * RETAINED_UNITS);
+        if !removed.is_empty() {
+            self.journal_retained();
+        }
         for message in &removed {
             self.tell_retained(RetainChange::Expired, &message.parts());
         }
-        // Another worker may have stored the next one; looking at it twice does no harm.
+        self.watch_retained();
+    }
+
+    /// Looks again when the next retained message expires. Another worker may have stored it; looking at it twice does no harm.
+    pub(super) fn watch_retained(&mut self) {
         if let Some(next) = self.shared.retained.next_expiry() {
             self.timers.arm_once(&mut self.retained_armed, self.now, next, Subject::Retained);
         }
@@ -129,14 +142,27 @@ impl Core {
         }
     }
 
-    /// `false` if it was dropped.
-    pub(super) fn send_to_worker(&mut self, worker: usize, destination: Destination, out: &Outgoing<'_>) -> bool {
+    /// Puts a message on its way to another worker: to all subscriptions there, or to the member of a group. `false` if it was
+    /// dropped.
+    pub(super) fn send_to_worker(
+        &mut self,
+        worker: usize,
+        member: Option<(&Group, &Member)>,
+        out: &mut Outgoing<'_>,
+    ) -> bool {
         if self.is_shed(worker, out.parts.qos == QoS::AtMostOnce) {
             self.counters().dropped_slow.add(1);
             self.tell_dropped(DropReason::Slow, &Meant::for_anybody(&out.parts));
             return false;
         }
-        self.outbox[worker].push(destination, &out.parts);
+        let destination = member.map_or(Destination::Matching, |(group, member)| Destination::Member {
+            session: member.session,
+            group: group.number(),
+        });
+        match self.journal_transit(worker, member.map(|(group, _)| group), out) {
+            Some(from) => self.outbox[worker].push_in_transit(from, destination, &out.parts),
+            None => self.outbox[worker].push(destination, &out.parts),
+        }
         true
     }
 
@@ -192,6 +218,7 @@ impl Core {
         let mut inbox = std::mem::take(&mut self.inbox);
         loop {
             let before = self.inbox_at;
+            let in_transit = inbox.in_transit_from(self.inbox_at);
             let Some((destination, parts)) = inbox.message(&mut self.inbox_at) else {
                 // What a plugin asks for meanwhile waits for the next turn: it may go on asking for ever.
                 for mail in inbox.take_mails() {
@@ -201,6 +228,9 @@ impl Core {
                 self.inbox_at = 0;
                 break;
             };
+            if let Some(from) = in_transit {
+                self.journal_taken(from);
+            }
             self.deliver_from_worker(destination, parts);
             *bytes_left = bytes_left.saturating_sub(self.inbox_at - before);
             // Who is to stop comes to it at once.
@@ -240,7 +270,7 @@ impl Core {
 
     /// Stores, if it is retained, and routes a message of the server's own. `false`: there was no room to retain it.
     pub(super) fn retain_and_route(&mut self, out: &mut Outgoing<'_>) -> bool {
-        let kept = self.retain(out);
+        let kept = !self.cannot_retain(&out.parts) && self.retain(out);
         self.route(out, None);
         kept
     }

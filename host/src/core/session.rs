@@ -27,6 +27,8 @@ pub(super) const EXPIRY_NEVER: u32 = u32::MAX;
 /// One Session.
 pub(super) struct Session {
     pub(super) client_id: Box<str>,
+    /// Its number in the store; 0 if nothing of it outlives the server.
+    pub(super) number: u64,
     /// Tells this session from an earlier one in the same slot.
     pub(super) serial: u32,
     /// Slot of its Network Connection, [`NONE`] while there is none.
@@ -187,6 +189,13 @@ pub(super) struct Changed {
     account: Account,
 }
 
+impl Changed {
+    /// What was published.
+    pub(super) fn published(&self) -> &Kept {
+        &self.published
+    }
+}
+
 impl Drop for Changed {
     fn drop(&mut self) {
         self.account.sub(size_of::<Self>());
@@ -269,6 +278,7 @@ impl Session {
     pub(super) fn new(client_id: Box<str>, serial: u32) -> Self {
         Self {
             client_id,
+            number: 0,
             serial,
             connection: NONE,
             expiry_secs: 0,
@@ -388,6 +398,11 @@ impl Session {
         let delivery = delivery?;
         self.in_flight_bytes -= narrow(delivery.message.bytes());
         Some(delivery)
+    }
+
+    /// A message of so many bytes is in flight from before.
+    pub(super) fn count_in_flight(&mut self, bytes: usize) {
+        self.in_flight_bytes += narrow(bytes);
     }
 
     /// The place in flight of the first message that is to be sent again.

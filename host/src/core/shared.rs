@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::num::{NonZeroU32, NonZeroU64};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -12,7 +13,6 @@ use plugin_api::{DropReason, QoS};
 use super::Core;
 use super::budget::Kept;
 use super::connection::Phase;
-use super::mail::Destination;
 use super::notices::Meant;
 use super::route::{Outgoing, Wanted, delivery_units};
 use super::session::{InFlight, Queued, Session};
@@ -30,14 +30,37 @@ pub(super) struct SharedPart {
 }
 
 impl SharedPart {
+    /// The Shared Subscription of a group as the client wrote it, if the session is a member.
+    pub(super) fn written(&self, group: NonZeroU64) -> Option<&str> {
+        self.memberships.get(&group).map(|membership| &*membership.written)
+    }
+
+    /// The group of a Shared Subscription, by how the client wrote it.
+    pub(super) fn number(&self, written: &str) -> Option<NonZeroU64> {
+        let named = |(_, membership): &(&NonZeroU64, &Membership)| *membership.written == *written;
+        self.memberships.iter().find(named).map(|(number, _)| *number)
+    }
+
     /// Whether the session is a member of a group.
     pub(super) fn is_member(&self, group: NonZeroU64) -> bool {
         self.memberships.contains_key(&group)
     }
+
+    /// The subscription to a group, as the client wrote it.
+    pub(super) fn filter_of(&self, group: NonZeroU64) -> Option<&str> {
+        self.memberships.get(&group).map(|membership| &*membership.written)
+    }
+
+    /// The group of a subscription.
+    pub(super) fn group_of(&self, written: &str) -> Option<NonZeroU64> {
+        self.memberships.iter().find(|(_, membership)| *membership.written == *written).map(|(number, _)| *number)
+    }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Membership {
+    /// The Topic Filter as the client wrote it.
+    written: Rc<str>,
     options: SubscribeOptions,
     identifier: Option<NonZeroU32>,
 }
@@ -47,6 +70,8 @@ struct Membership {
 pub(super) struct HandedOn {
     message: Kept,
     group: NonZeroU64,
+    /// That it looks for one stands in the journal.
+    in_transit: bool,
 }
 
 /// Messages of members that have left that are given to others in a turn, and the bytes of them.
@@ -60,8 +85,7 @@ impl Core {
     pub(super) fn join_group(
         &mut self,
         session_slot: u32,
-        share_name: &str,
-        filter: &str,
+        (written, share_name, filter): (&str, &str, &str),
         options: SubscribeOptions,
         identifier: Option<NonZeroU32>,
     ) {
@@ -75,7 +99,7 @@ impl Core {
         self.note_presence(session_slot);
         let number = self.router.subscribe_shared(key, share_name, filter, options, identifier, presence);
         if let Some(shared) = &mut self.sessions[session_slot as usize].shared {
-            shared.memberships.insert(number, Membership { options, identifier });
+            shared.memberships.insert(number, Membership { written: written.into(), options, identifier });
         }
     }
 
@@ -175,9 +199,8 @@ impl Core {
         self.tell_dropped(DropReason::SessionEnded, &Meant::for_anybody(&out.parts));
     }
 
-    fn send_to_member(&mut self, group: &Group, member: &Member, out: &Outgoing<'_>) {
-        let destination = Destination::Member { session: member.session, group: group.number() };
-        if self.send_to_worker(member.worker, destination, out) && self.chooser.counts_what_is_on_its_way() {
+    fn send_to_member(&mut self, group: &Group, member: &Member, out: &mut Outgoing<'_>) {
+        if self.send_to_worker(member.worker, Some((group, member)), out) && self.chooser.counts_what_is_on_its_way() {
             member.presence.expect();
         }
     }
@@ -196,7 +219,7 @@ impl Core {
             return self.tell_expired(&Meant { session: key.slot, ..Meant::for_anybody(&out.parts) });
         }
         // As it is now: the subscription may have been replaced since.
-        let Some(&Membership { options, identifier }) = shared.and_then(|shared| shared.memberships.get(&number))
+        let Some(&Membership { options, identifier, .. }) = shared.and_then(|shared| shared.memberships.get(&number))
         else {
             return self.choose_again(number, &mut out);
         };
@@ -230,22 +253,32 @@ impl Core {
 
     /// A session has ended: what it had as a member of groups and what its client has not acknowledged goes on to other
     /// members, in its order. But not a QoS 2 message that was sent already: the client may have it [MQTT-4.8.2-5].
-    pub(super) fn hand_on_all(&mut self, session: &mut Session) {
+    /// `was_kept`: it is not to be lost with the server either.
+    pub(super) fn hand_on_all(&mut self, session: &mut Session, was_kept: bool) {
         if session.shared.is_none() {
             return;
         }
+        let shared = session.shared.as_deref().filter(|_| was_kept);
+        let written = |group| shared.and_then(|shared| shared.written(group));
         let unacknowledged = session.in_flight.take().into_iter().filter_map(InFlight::into_unsent);
         for sent in unacknowledged {
             match sent.origin.group() {
                 Some(_) if sent.qos == QoS::ExactlyOnce => self.counters().dropped_no_member.add(1),
-                Some(group) => self.hand_on(sent.into_published(), group),
+                Some(group) => self.hand_on(sent.into_published(), group, written(group)),
                 None => {}
             }
         }
         for waiting in std::mem::take(&mut session.queue).into_each() {
             if let Some(group) = waiting.origin.group() {
-                self.hand_on(waiting.into_published(), group);
+                self.hand_on(waiting.into_published(), group, written(group));
             }
+        }
+    }
+
+    /// A session is no member of a group any more.
+    pub(super) fn forget_membership(&mut self, session_slot: u32, left: &Left) {
+        if let Some(shared) = &mut self.sessions[session_slot as usize].shared {
+            shared.memberships.remove(&left.number);
         }
     }
 
@@ -256,39 +289,65 @@ impl Core {
         let Some(shared) = &mut session.shared else {
             return;
         };
-        let mut groups: Vec<NonZeroU64> = Vec::new();
+        let is_kept = session.number != 0;
+        let mut groups: HashMap<NonZeroU64, Option<Rc<str>>, RandomState> = HashMap::default();
         for group in left {
-            shared.memberships.remove(&group.number);
+            let membership = shared.memberships.remove(&group.number);
             if group.has_others {
-                groups.push(group.number);
+                groups.insert(group.number, membership.filter(|_| is_kept).map(|membership| membership.written));
             }
         }
-        groups.sort_unstable();
-        let goes_on =
-            |waiting: &Queued| waiting.origin.group().is_some_and(|group| groups.binary_search(&group).is_ok());
-        if !session.queue.iter().any(|waiting| goes_on(&waiting)) {
+        let group_of = |waiting: &Queued| waiting.origin.group().filter(|group| groups.contains_key(group));
+        if !session.queue.iter().any(|waiting| group_of(&waiting).is_some()) {
             return;
         }
-        let (given, kept): (Vec<Queued>, Vec<Queued>) =
-            std::mem::take(&mut session.queue).into_each().partition(goes_on);
-        session.queue = kept.into_iter().collect();
-        self.note_presence(session_slot);
-        for waiting in given {
-            if let Some(group) = waiting.origin.group() {
-                self.hand_on(waiting.into_published(), group);
-            }
+        for (waiting, group) in self.take_from_queue(session_slot, |_, waiting| group_of(waiting)) {
+            let written = groups.get(&group).and_then(Option::as_deref);
+            self.hand_on(waiting.into_published(), group, written);
         }
     }
 
-    /// Puts a message on the list of those that look for another member.
-    fn hand_on(&mut self, message: Kept, group: NonZeroU64) {
+    /// Takes those messages out of a session's queue of which `why` has something to say.
+    pub(super) fn take_from_queue<T>(
+        &mut self,
+        session_slot: u32,
+        mut why: impl FnMut(&mut Self, &Queued) -> Option<T>,
+    ) -> Vec<(Queued, T)> {
+        let mut taken = Vec::new();
+        // Of those that are kept in the store: how many stay, and how many are taken behind these.
+        let (mut place, mut count) = (0, 0);
+        for waiting in std::mem::take(&mut self.sessions[session_slot as usize].queue).into_each() {
+            let is_stored = waiting.qos != QoS::AtMostOnce;
+            if let Some(why) = why(self, &waiting) {
+                count += usize::from(is_stored);
+                taken.push((waiting, why));
+                continue;
+            }
+            if is_stored && count > 0 {
+                self.journal_dropped(session_slot, place, count);
+                count = 0;
+            }
+            place += usize::from(is_stored);
+            self.sessions[session_slot as usize].queue.push_back(waiting);
+        }
+        if count > 0 {
+            self.journal_dropped(session_slot, place, count);
+        }
+        self.note_presence(session_slot);
+        taken
+    }
+
+    /// Puts a message on the list of those that look for another member. `written` is the Shared Subscription as a client
+    /// wrote it, if the message is not to be lost with the server.
+    fn hand_on(&mut self, message: Kept, group: NonZeroU64, written: Option<&str>) {
         let bytes = message.bytes();
         if self.handed_on_bytes + bytes > self.shared.limits.queue_bytes_max {
             self.counters().dropped_queue_full.add(1);
             return self.tell_dropped(DropReason::QueueFull, &Meant::for_anybody(&message.parts()));
         }
         self.handed_on_bytes += bytes;
-        self.handed_on.push_back(HandedOn { message, group });
+        let in_transit = written.is_some_and(|written| self.journal_hand_on(&message, written));
+        self.handed_on.push_back(HandedOn { message, group, in_transit });
     }
 
     /// When the list is to be looked at again.
@@ -311,9 +370,12 @@ impl Core {
     fn hand_on_some(&mut self) {
         let (mut messages, mut bytes) = (0, 0);
         while messages < HANDED_ON_A_TURN && bytes < HANDED_ON_BYTES_A_TURN && !self.congestion.is_any_behind() {
-            let Some(HandedOn { message, group }) = self.handed_on.pop_front() else {
+            let Some(HandedOn { message, group, in_transit }) = self.handed_on.pop_front() else {
                 return;
             };
+            if in_transit {
+                self.journal_taken(self.worker);
+            }
             messages += 1;
             bytes += message.bytes();
             self.handed_on_bytes -= message.bytes();

@@ -15,6 +15,7 @@ use super::work::levels_in;
 use crate::codec::{
     DecodeError, Packet, ProtocolVersion, RetainHandling, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
 };
+use crate::durable::change::Change;
 use crate::plugin::{Cursor, SubscribeItem, SubscribeOutcome};
 use crate::router::Left;
 
@@ -164,6 +165,9 @@ impl Core {
         let Some(session) = self.sessions.get(session_slot as usize) else {
             return ReasonCode::UNSPECIFIED_ERROR;
         };
+        if self.held_acks.is_refused && self.is_kept(session_slot) {
+            return ReasonCode::QUOTA_EXCEEDED;
+        }
         // One that is there already may be replaced; but that is looked up only if it matters.
         let has_room = !self.is_full() && session.subscriptions.len() < limits.subscriptions_max;
         if !has_room && !session.subscriptions.contains_key(asked.written) {
@@ -237,10 +241,17 @@ impl Core {
         }
         let (key, identifier) = (session.key(session_slot), NonZeroU32::new(identifier));
         match asked.share_name {
-            Some(share_name) => self.join_group(session_slot, share_name, asked.filter, options, identifier),
+            Some(share_name) => {
+                let filter = (asked.written, share_name, asked.filter);
+                self.join_group(session_slot, filter, options, identifier);
+            }
             None => {
                 self.router.subscribe(key, asked.filter, options, identifier);
             }
+        }
+        if let Some((journal, session)) = self.journal_of(session_slot) {
+            let (session, Subscription { options, identifier }) = (session.number, subscription);
+            journal.put(&Change::Subscribed { session, filter: asked.written, options, identifier });
         }
         existed
     }
@@ -306,6 +317,9 @@ impl Core {
                 *code = ReasonCode::NO_SUBSCRIPTION_EXISTED;
             }
         }
+        if codes.contains(&ReasonCode::NO_SUBSCRIPTION_EXISTED) && self.is_kept(session_slot) {
+            self.answer_behind_journals(); // A plugin may have ended it.
+        }
         if !left.is_empty() {
             self.hand_on_queued(session_slot, &left);
         }
@@ -340,6 +354,9 @@ impl Core {
         session.subscriptions.remove(written).is_some() && {
             self.account.sub(subscription_bytes(written));
             left.extend(self.remove_from_router(key, written));
+            if let Some((journal, session)) = self.journal_of(session_slot) {
+                journal.put(&Change::Unsubscribed { session: session.number, filter: written });
+            }
             self.cancel_replay(session_slot, written);
             true
         }

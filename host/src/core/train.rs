@@ -173,7 +173,7 @@ impl Core {
     #[inline]
     fn begin_train<'a>(&mut self, slot: u32, bytes: &'a [u8]) -> Option<(Rc<str>, Train<'a>)> {
         let connection = &mut self.connections[slot as usize];
-        if connection.phase != Phase::Connected || connection.listener.checks_publish {
+        if connection.phase != Phase::Connected || connection.listener.checks_publish || self.held_acks.is_refused {
             return None;
         }
         let alike = Alike::of(connection.version, bytes)?;
@@ -392,7 +392,8 @@ impl Core {
         }
         if !self.answers.is_empty() {
             let mut answers = std::mem::take(&mut self.answers);
-            self.write(train.from, |out| out.extend_from_slice(&answers));
+            let is_held = self.must_owe(train.from);
+            self.write_or_owe(train.from, is_held, |out| out.extend_from_slice(&answers));
             answers.clear();
             self.answers = answers;
         }

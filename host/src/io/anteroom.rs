@@ -17,20 +17,22 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use rustix::process::setpriority_process;
 use slab::Slab;
 
 use self::guest::{Guest, Step};
-use super::listener::{Accepted, Entrance, Listener};
+use super::entrance::Entrance;
+use super::listener::{Accepted, Listener};
 use super::poller::{Poller, Readiness};
 use super::transform::{Buffers, Flow, Transform};
 use super::worker::{Workers, stop_all};
 use crate::clock::{Clock, Millis};
 use crate::core::peer::PeerDetails;
 use crate::core::{Counters, Shared};
+use crate::limits::Limits;
 
 /// How far the threads stand back behind others: with this niceness, a thread gets a tenth of what a worker gets that wants
 /// the same core. A handshake takes some hundred microseconds of it, in one piece.
@@ -82,25 +84,40 @@ impl Arrived {
     }
 }
 
-/// The places for guests, of all threads together.
-#[derive(Debug)]
+/// The places for guests, of all threads together, and for how long each is theirs. Both may change.
+#[derive(Debug, Default)]
 pub(crate) struct Places {
     taken: AtomicUsize,
-    max: usize,
+    max: AtomicUsize,
+    timeout_ms: AtomicU64,
 }
 
 impl Places {
-    pub(crate) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { taken: AtomicUsize::new(0), max })
+    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
+        let places = Self::default();
+        places.set_bounds(limits);
+        Arc::new(places)
+    }
+
+    /// Has the bounds that are said here from now on, also for those who have come.
+    pub(crate) fn set_bounds(&self, limits: &Limits) {
+        let timeout_ms = u64::try_from(limits.handshake_timeout.as_millis()).unwrap_or(u64::MAX);
+        self.max.store(limits.handshakes_max, Ordering::Relaxed);
+        self.timeout_ms.store(timeout_ms, Ordering::Relaxed);
+    }
+
+    /// Time from accepting a connection until it has to be through, in milliseconds.
+    pub(super) fn timeout_ms(&self) -> u64 {
+        self.timeout_ms.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.taken.load(Ordering::Relaxed) >= self.max
+        self.taken.load(Ordering::Relaxed) >= self.max.load(Ordering::Relaxed)
     }
 
     #[cfg(feature = "quic")]
     pub(super) fn is_half_full(&self) -> bool {
-        self.taken.load(Ordering::Relaxed) >= self.max / 2
+        self.taken.load(Ordering::Relaxed) >= self.max.load(Ordering::Relaxed) / 2
     }
 
     pub(super) fn take(self: &Arc<Self>) -> Place {
@@ -167,7 +184,6 @@ struct Anteroom {
     leaving: VecDeque<(Millis, u32, u32)>,
     next_serial: u32,
     places: Arc<Places>,
-    timeout_ms: u64,
     /// Its place among the counters of all threads.
     counters: usize,
     clock: Clock,
@@ -190,7 +206,6 @@ impl Anteroom {
             leaving: VecDeque::new(),
             next_serial: 0,
             places: Arc::clone(&seed.places),
-            timeout_ms: u64::try_from(shared.limits.handshake_timeout.as_millis()).unwrap_or(u64::MAX),
             // Behind those of the workers.
             counters: shared.counters.len() - 1 - seed.number,
             clock: seed.clock,
@@ -224,10 +239,7 @@ impl Anteroom {
         self.note_events();
         let now = self.clock.now();
         self.close_those_who_leave(now);
-        if !more {
-            // All that has come is known, so who is not on the list has not been heard of.
-            self.turn_out(now);
-        }
+        self.turn_out(more, now);
         for _ in 0..SERVED_PER_TURN {
             let Some(key) = self.to_serve.pop_front() else { break };
             self.serve(key, now);
@@ -239,7 +251,7 @@ impl Anteroom {
     /// How long there is nothing to do unless something happens, in milliseconds.
     fn patience_ms(&self) -> Option<u64> {
         let now = self.clock.now();
-        let overdue = self.by_arrival.front().map(|(came, ..)| *came + self.timeout_ms);
+        let overdue = self.by_arrival.front().map(|(came, ..)| *came + self.places.timeout_ms());
         let leaves = self.leaving.front().map(|(by, ..)| *by);
         overdue.into_iter().chain(leaves).chain(self.entrance.opens_at()).min().map(|at| at.since(now))
     }
@@ -327,19 +339,31 @@ impl Anteroom {
             }
             Step::Leaves => {
                 self.leaving.push_back((now + LEAVE_MS, key, guest.serial));
-                if guest.knows_peer {
-                    self.shared.note_failure(guest.peer.ip(), now);
-                }
-                self.counters().handshakes_failed.add(1);
+                self.count_failure(key, now);
             }
-            Step::Gone => drop(self.guests.remove(key as usize)),
+            Step::Gone => {
+                self.count_failure(key, now);
+                self.guests.remove(key as usize);
+            }
         }
     }
 
-    /// Closes those whose time is over.
-    fn turn_out(&mut self, now: Millis) {
-        while let Some(guest) = self.turn_out_oldest(self.timeout_ms, "has not got through its handshake in time", now)
-        {
+    /// Counts that a guest was refused, once: also one that has hung up before it was told.
+    fn count_failure(&mut self, key: u32, now: Millis) {
+        let guest = &mut self.guests[key as usize];
+        if std::mem::take(&mut guest.was_refused) {
+            if guest.knows_peer {
+                self.shared.note_failure(guest.peer.ip(), now);
+            }
+            self.counters().handshakes_failed.add(1);
+        }
+    }
+
+    /// Closes those whose time is over. Unless there are `more` events than were reported, all that has come is known, so that
+    /// who is not on the list has not been heard of; otherwise it may have been, and has a little more time.
+    fn turn_out(&mut self, more: bool, now: Millis) {
+        let stay_ms = if more { self.places.timeout_ms().saturating_add(GRACE_MS) } else { self.places.timeout_ms() };
+        while let Some(guest) = self.turn_out_oldest(stay_ms, "has not got through its handshake in time", now) {
             if guest.knows_peer {
                 self.shared.note_failure(guest.peer.ip(), now);
             }

@@ -46,8 +46,8 @@ pub(super) fn udp(addr: SocketAddr, config: &TcpConfig) -> io::Result<OwnedFd> {
 pub(super) fn prepare(socket: &OwnedFd, config: &TcpConfig) -> io::Result<()> {
     // We decide what goes into a segment.
     sockopt::set_tcp_nodelay(socket, true)?;
+    sockopt::set_socket_keepalive(socket, config.keep_alive.is_some())?;
     if let Some(keep_alive) = &config.keep_alive {
-        sockopt::set_socket_keepalive(socket, true)?;
         sockopt::set_tcp_keepidle(socket, keep_alive.idle)?;
         sockopt::set_tcp_keepintvl(socket, keep_alive.interval)?;
         sockopt::set_tcp_keepcnt(socket, keep_alive.probes)?;

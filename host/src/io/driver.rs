@@ -1,6 +1,8 @@
 //! Moves bytes between the sockets of one worker and its core: when, and in. `flush` moves them out.
 
 mod flush;
+pub(super) mod handed_over;
+mod journal;
 #[cfg(test)]
 mod tests;
 mod transformed;
@@ -13,17 +15,24 @@ use rustix::io::Errno;
 use rustix::net::{self, RecvFlags};
 use zeroize::Zeroize;
 
+use self::journal::Desk;
 use super::anteroom::Arrived;
-use super::listener::{Accepted, Entrance, Listener};
+use super::entrance::Entrance;
+use super::listener::{Accepted, Listener};
 use super::poller::{Poller, Readiness};
 use super::sockets::{Queued, Sockets, Stage, Stream};
 use super::transform::{Buffers, Flow, PeerEnd, Transform};
 use super::worker::{Arriving, Workers};
 use crate::clock::{Clock, Millis};
 use crate::core::{Arrival, Core, Handover};
+use crate::durable::store::Store;
 
-/// Bytes taken from one socket in a turn. All sockets share this one buffer.
+/// Bytes taken from one socket at once. All sockets share this one buffer.
 const SCRATCH_BYTES: usize = 64 << 10;
+
+/// While a turn has read less from all sockets, who has more is read again: one publisher alone costs its subscribers a `send`
+/// for each turn. With 1 KiB for 100 and a window of 200 it is 0.12 µs instead of 0.15 for each delivery.
+const READ_ON_BYTES: usize = if cfg!(test) { SCRATCH_BYTES + 1 } else { 256 << 10 };
 
 /// Bytes taken from all sockets in a turn; who is left is first in the next one.
 const READ_BYTES_PER_TURN: usize = if cfg!(test) { 64 << 10 } else { 4 << 20 };
@@ -74,10 +83,21 @@ pub(super) struct Driver {
     /// How many of these, at its beginning, are of earlier turns.
     left_over: usize,
     handovers: Vec<(u32, usize, Box<Handover>)>,
+    /// Where the core's journals go, if there is a store.
+    store: Option<Desk>,
+    /// The number of the last order of [`pause`](crate::io::pause) that it has carried out.
+    last_order: u64,
 }
 
 impl Driver {
-    pub(super) fn new(worker: usize, core: Core, poller: Poller, workers: Arc<Workers>, clock: Clock) -> Self {
+    pub(super) fn new(
+        worker: usize,
+        core: Core,
+        poller: Poller,
+        workers: Arc<Workers>,
+        clock: Clock,
+        store: Option<Arc<dyn Store>>,
+    ) -> Self {
         Self {
             worker,
             core,
@@ -95,6 +115,8 @@ impl Driver {
             to_flush: Vec::new(),
             left_over: 0,
             handovers: Vec::new(),
+            store: store.map(Desk::new),
+            last_order: 0,
         }
     }
 
@@ -106,10 +128,15 @@ impl Driver {
         let mut more = false;
         self.exchange_listeners();
         loop {
+            if self.workers.pause().is_on() {
+                self.pause()?;
+                more = true;
+            }
             let patience_ms = if more { Some(0) } else { self.patience_ms() };
             more = self.turn(patience_ms)?;
             if self.has_stopped() {
                 self.flush_rest();
+                self.hand_over_journal();
                 return Ok(());
             }
         }
@@ -118,7 +145,7 @@ impl Driver {
     /// How long there is nothing to do unless something happens, in milliseconds. `None` if there is no end to it.
     fn patience_ms(&self) -> Option<u64> {
         let now = self.clock.now();
-        let congested = self.core.is_congested(now).then(|| now + CONGESTED_MS);
+        let congested = self.is_held_up(now).then(|| now + CONGESTED_MS);
         if congested.is_none() && !self.to_read.is_empty() {
             // Time has passed since the turn, which left them because of a worker that was behind: it is waited for no more.
             return Some(0);
@@ -135,8 +162,9 @@ impl Driver {
         let mut more = self.poller.wait(patience_ms)?;
         let began = self.clock.now();
         let rung = self.note_events();
+        self.learn_what_is_safe(began);
         self.accept(began);
-        let has_read = if self.core.is_congested(began) { self.to_read.is_empty() } else { self.read_sockets() };
+        let has_read = if self.is_held_up(began) { self.to_read.is_empty() } else { self.read_sockets() };
         if rung {
             self.exchange_listeners();
             self.welcome(self.clock.now());
@@ -150,11 +178,12 @@ impl Driver {
         // Mail is worked off there as well: the bell may have rung for it in an earlier turn.
         self.begin_stopping();
         // The other workers begin with theirs while this one sends.
-        self.core.flush_mail();
+        self.end_of_work();
         self.flush(now);
         self.close_overdue(now);
-        self.core.flush_mail();
-        let congested = self.core.is_congested(now);
+        self.end_of_work();
+        self.ask_to_be_woken();
+        let congested = self.is_held_up(now);
         let tick_waits = congested && self.put_off_since.is_some();
         more |= !congested && !self.to_read.is_empty();
         more |= !self.to_flush.is_empty() || self.core.has_dirty();
@@ -275,19 +304,26 @@ impl Driver {
         rung
     }
 
-    /// Reads once from each socket that has something, until the turn's bytes or the core's work for it are used up. `true` if
-    /// each has had its turn.
+    /// Reads from each socket that has something, until the turn's bytes or the core's work for it are used up: once, and again
+    /// where there was little. `true` if each has had its turn.
     fn read_sockets(&mut self) -> bool {
         let (mut bytes, mut since_flush) = (0, 0);
         let mut done = 0;
         // Who has more goes to the end of the list, past the ones of this turn.
         let listed = self.to_read.len();
-        while done < listed && bytes < READ_BYTES_PER_TURN && !self.core.is_spent() {
+        while done < self.to_read.len() && !self.core.is_spent() {
+            let is_again = done >= listed;
+            if bytes >= if is_again { READ_ON_BYTES } else { READ_BYTES_PER_TURN } {
+                break;
+            }
             let conn = self.to_read[done];
             done += 1;
             // Anew for each: a handler may have been slow, and what comes now has not come before.
             let now = self.clock.now();
             let read = self.read_socket(conn, now);
+            if is_again && read == 0 {
+                break; // Who is held would come again and again.
+            }
             bytes += read;
             since_flush += read;
             if since_flush >= flush::EARLY_READ_BYTES {
@@ -297,7 +333,7 @@ impl Driver {
             }
         }
         self.to_read.drain(..done);
-        done == listed
+        done >= listed
     }
 
     /// One `recv`. Returns the number of bytes.

@@ -8,8 +8,10 @@
 pub(crate) mod anteroom;
 mod bind;
 mod driver;
+mod entrance;
 pub(crate) mod listener;
 pub(crate) mod passed;
+pub(crate) mod pause;
 mod poller;
 #[cfg(feature = "quic")]
 pub(crate) mod quic;

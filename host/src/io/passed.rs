@@ -25,6 +25,16 @@ pub struct PassedSocket {
     pub(super) fd: OwnedFd,
     name: Option<String>,
     pub(super) place: Place,
+    pub(super) origin: Origin,
+}
+
+/// Who has opened a socket that was passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Somebody who goes on having it.
+    Elsewhere,
+    /// The process whose place this one takes, for a listener with this URL. Whether the name of a Unix socket goes with it.
+    Predecessor { asked: ListenerUrl, owns_name: bool },
 }
 
 impl PassedSocket {
@@ -51,11 +61,45 @@ impl PassedSocket {
         fcntl_setfd(&fd, FdFlags::CLOEXEC).map_err(failed)?;
         let flags = fcntl_getfl(&fd).map_err(failed)?;
         fcntl_setfl(&fd, flags | OFlags::NONBLOCK).map_err(failed)?;
-        Ok(Self { fd, name, place })
+        Ok(Self { fd, name, place, origin: Origin::Elsewhere })
+    }
+
+    /// A socket of the process whose place this one takes: of a listener with this name and this URL.
+    ///
+    /// # Errors
+    /// It is not what it is said to be.
+    pub(crate) fn inherited(
+        fd: OwnedFd,
+        name: Option<String>,
+        asked: ListenerUrl,
+        owns_name: bool,
+    ) -> Result<Self, Error> {
+        let of_packets = asked.scheme == Scheme::Quic;
+        let mut socket = match of_packets {
+            true => {
+                let refuse = |why: io::Error| Error::Listener { name: asked.to_string(), what: why.to_string() };
+                let place = place(&fd).map_err(refuse)?;
+                Self { fd, name, place, origin: Origin::Elsewhere }
+            }
+            false => Self::new(fd, name)?,
+        };
+        socket.origin = Origin::Predecessor { asked, owns_name };
+        Ok(socket)
+    }
+
+    /// Whether a listener with these settings had it before.
+    fn was_for(&self, config: &ListenerConfig) -> bool {
+        let Origin::Predecessor { asked, .. } = &self.origin else { return false };
+        let takes_packets = |scheme| scheme == Scheme::Quic;
+        let is_there = asked.place == config.url.place || self.place == config.url.place;
+        is_there && takes_packets(asked.scheme) == takes_packets(config.url.scheme)
     }
 
     /// The listener that it is where none was asked for.
-    fn listener(&self) -> ListenerConfig {
+    pub(crate) fn listener(&self) -> ListenerConfig {
+        if let Origin::Predecessor { asked, .. } = &self.origin {
+            return ListenerConfig::new(asked.clone());
+        }
         ListenerConfig::new(match &self.place {
             Place::Address(addr) => ListenerUrl::tcp(*addr),
             Place::Path(_) => ListenerUrl { scheme: Scheme::Unix, place: self.place.clone(), path: String::new() },
@@ -125,6 +169,24 @@ pub(crate) fn deal_out(
         return Err(Error::Listener { name: socket.to_string(), what });
     }
     Ok(configs.into_iter().zip(dealt).collect())
+}
+
+/// Gives the sockets of the process whose place this one takes to the listeners that had them before. Listeners for which there
+/// is none are opened; sockets for which there is no listener any more are closed.
+pub(crate) fn deal_out_inherited(
+    configs: Vec<ListenerConfig>,
+    mut sockets: Vec<PassedSocket>,
+) -> Vec<(ListenerConfig, Option<PassedSocket>)> {
+    let mut find = |config: &ListenerConfig| {
+        let named = sockets.iter().position(|socket| socket.was_for(config) && socket.name == config.name);
+        let at = named.or_else(|| sockets.iter().position(|socket| socket.was_for(config)));
+        at.map(|at| sockets.remove(at))
+    };
+    let dealt = configs.into_iter().map(|config| {
+        let socket = find(&config);
+        (config, socket)
+    });
+    dealt.collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! QUIC needs a clock and packets of its own, so all of it is on one thread, with a runtime that nobody else has. What a
 //! client's stream brings goes through a pair of sockets: the worker sees an ordinary descriptor, as of any other connection,
 //! and knows nothing of QUIC. Workers are not held up by handshakes; of these there are at most
-//! [`handshakes_max`](Limits::handshakes_max), each within [`handshake_timeout`](Limits::handshake_timeout).
+//! [`handshakes_max`](crate::Limits::handshakes_max), each within [`handshake_timeout`](crate::Limits::handshake_timeout).
 
 mod pump;
 mod tls;
@@ -26,7 +26,6 @@ use super::listener::Listener;
 use super::worker::{Workers, stop_all};
 use crate::core::mailbox::Mailboxes;
 use crate::core::peer::{PeerDetails, TransportKind};
-use crate::limits::Limits;
 
 /// Bytes that a client may have sent and that no worker has taken; and those of ours that it has not acknowledged.
 const STREAM_BYTES_MAX: u32 = 256 << 10;
@@ -54,7 +53,7 @@ pub(crate) struct Seed {
     pub(crate) workers: Arc<Workers>,
     /// All of the server's; it takes those for QUIC.
     pub(crate) listeners: Vec<Listener>,
-    pub(crate) limits: Limits,
+    pub(crate) places: Arc<Places>,
     /// To stop the workers, should the thread fail.
     pub(crate) mailboxes: Mailboxes,
     /// Called on the thread when it has ended.
@@ -66,10 +65,8 @@ pub(crate) fn start(seed: Seed) -> io::Result<JoinHandle<bool>> {
     // What can fail is made here, so that it fails before anything has started.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let entered = runtime.enter();
-    let places = Places::new(seed.limits.handshakes_max);
-    let timeout = seed.limits.handshake_timeout;
     let listeners = seed.listeners.into_iter().filter(Listener::is_quic);
-    let doors = listeners.map(|listener| Door::new(listener, &seed.workers, &places, timeout));
+    let doors = listeners.map(|listener| Door::new(listener, &seed.workers, &seed.places));
     let doors: Vec<_> = doors.collect::<io::Result<_>>()?;
     drop(entered);
     let (workers, mailboxes, on_end) = (seed.workers, seed.mailboxes, seed.on_end);
@@ -113,24 +110,18 @@ struct Door {
     endpoint: Endpoint,
     workers: Arc<Workers>,
     places: Arc<Places>,
-    timeout: Duration,
     offer: Offer,
 }
 
 impl Door {
-    fn new(
-        listener: Listener,
-        workers: &Arc<Workers>,
-        places: &Arc<Places>,
-        timeout: Duration,
-    ) -> io::Result<Arc<Self>> {
+    fn new(listener: Listener, workers: &Arc<Workers>, places: &Arc<Places>) -> io::Result<Arc<Self>> {
         let socket = rustix::io::fcntl_dupfd_cloexec(&listener, 0)?.into();
         let offer = Offer::new(transport());
         let config = offer.now(&listener)?;
         let endpoint =
             Endpoint::new(EndpointConfig::default(), Some((*config).clone()), socket, Arc::new(TokioRuntime))?;
         let (workers, places) = (Arc::clone(workers), Arc::clone(places));
-        Ok(Arc::new(Self { listener, endpoint, workers, places, timeout, offer }))
+        Ok(Arc::new(Self { listener, endpoint, workers, places, offer }))
     }
 
     async fn take_all(self: Arc<Self>) {
@@ -160,7 +151,7 @@ impl Door {
     /// Takes a client through its handshake, gives it to a worker, and moves bytes until it ends. The error says what it has
     /// done wrong.
     async fn serve(&self, incoming: Incoming, place: Place) -> Result<(), String> {
-        let deadline = tokio::time::Instant::now() + self.timeout;
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(self.places.timeout_ms());
         let late = |_| "has not got through its handshake in time".to_owned();
         let config = self.offer.now(&self.listener).map_err(|error| error.to_string())?;
         let connecting = incoming.accept_with(config).map_err(|error| error.to_string())?;

@@ -118,6 +118,11 @@ impl Sockets {
         self.by_conn.get_mut(conn as usize)?.as_mut()
     }
 
+    /// The descriptor in a slot.
+    pub(super) fn fd(&self, conn: u32) -> Option<&OwnedFd> {
+        self.by_conn.get(conn as usize)?.as_ref().map(|socket| &socket.fd)
+    }
+
     /// Puts a transform between a socket and its connection.
     pub(super) fn insert_transform(&mut self, conn: u32, transform: Box<Transform>) {
         let at = conn as usize;

@@ -21,6 +21,9 @@ const UNREAD_BYTES_MAX: usize = 24 << 10;
 /// Bytes that are read at once of who may send a thousand times as many, compressed.
 const DEFLATED_BYTES_MAX: usize = 8 << 10;
 
+/// Bytes of a shared buffer that are kept for the next use: what is read or sent at once is hardly ever more.
+const BUFFER_BYTES_KEPT: usize = 256 << 10;
+
 /// What nobody can go on with: the connection is to be closed, once [`Transform::unsent`] was sent.
 #[derive(Debug)]
 pub(crate) struct Broken(pub(crate) String);
@@ -57,10 +60,23 @@ pub(crate) struct Buffers {
     pub(crate) wire: Vec<u8>,
 }
 
+impl Buffers {
+    /// Gives back the memory that something unusual has taken: compressed bytes may have become a thousand times as many.
+    pub(crate) fn give_back(&mut self) {
+        for buffer in [&mut self.plain, &mut self.wire] {
+            if buffer.capacity() > BUFFER_BYTES_KEPT {
+                buffer.clear();
+                buffer.shrink_to(BUFFER_BYTES_KEPT);
+            }
+        }
+    }
+}
+
 /// The layers of one connection, with what they keep.
 #[derive(Debug, Default)]
 pub(crate) struct Transform {
-    tls: Option<Records>,
+    /// In a place of its own: it is much larger than all else, and a WebSocket without TLS goes without.
+    tls: Option<Box<Records>>,
     /// Within TLS, if there is that.
     websocket: Option<Box<WebSocket>>,
     /// Of what was read, what is incomplete.
@@ -79,7 +95,7 @@ pub(crate) struct Transform {
 
 impl Transform {
     /// With TLS, whose handshake is over but for `unsent`, which the peer is still to be sent.
-    pub(crate) fn tls(records: Records, unsent: Vec<u8>) -> Self {
+    pub(crate) fn tls(records: Box<Records>, unsent: Vec<u8>) -> Self {
         Self { tls: Some(records), unsent, ..Self::default() }
     }
 
@@ -152,11 +168,14 @@ impl Transform {
     fn open_layers(&mut self, wire: &mut [u8], buffers: &mut Buffers) -> Result<Flow, Broken> {
         let Buffers { plain, wire: between } = buffers;
         plain.clear();
+        // At once, so that there are no copies in memory that was given back: there may be a password among it.
+        plain.reserve(wire.len());
         match (self.tls.is_some(), self.websocket.is_some()) {
             (_, false) => self.open_records(wire, plain),
             (false, true) => self.open_frames(wire, plain),
             (true, true) => {
                 between.clear();
+                between.reserve(wire.len());
                 let records = self.open_records(wire, between);
                 let frames = self.open_frames(between, plain)?;
                 records.map(|flow| if frames == Flow::Ended { frames } else { flow })
@@ -297,6 +316,23 @@ mod tests {
         let (mut transform, mut buffers) = (Transform::default(), Buffers::default());
         let flow = transform.upgrade(b"", deflate, &mut following.to_vec(), &mut buffers);
         (transform, buffers, flow)
+    }
+
+    /// Each idle connection has one; TLS alone takes more than a thousand bytes.
+    #[test]
+    fn websocket_does_not_pay_for_tls() {
+        assert!(size_of::<Transform>() <= 96, "{}", size_of::<Transform>());
+    }
+
+    #[test]
+    fn memory_for_something_unusual_is_given_back() {
+        let (_, mut buffers, _) = upgraded(false, b"");
+        for (bytes, expected) in [(100, 100), (BUFFER_BYTES_KEPT, BUFFER_BYTES_KEPT), (8 << 20, BUFFER_BYTES_KEPT)] {
+            buffers.plain = Vec::with_capacity(bytes);
+            buffers.plain.resize(bytes, 0);
+            buffers.give_back();
+            assert_eq!(buffers.plain.capacity(), expected);
+        }
     }
 
     /// A connection may go from one worker to another with a CONNECT that came with its request, and a Close behind it.

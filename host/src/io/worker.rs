@@ -5,18 +5,22 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::anteroom::Arrived;
 use super::driver::Driver;
+pub(crate) use super::driver::handed_over::{Inheritance, Inherited};
 use super::listener::Listener;
+use super::pause::Pause;
 use super::poller::{Doorbell, Poller};
 use super::transform::Transform;
-use crate::clock::Clock;
+use crate::clock::{Clock, WallMillis};
 use crate::core::mail::Mail;
 use crate::core::mailbox::Mailboxes;
-use crate::core::{Core, Handover, Shared};
+use crate::core::{Core, Handover, RestoreError, Shared};
+use crate::durable::store::Store;
 use crate::plugin::Watch;
 
 /// Where other threads reach a worker.
@@ -54,6 +58,7 @@ pub(crate) struct Workers {
     next: AtomicUsize,
     /// Workers that have told their clients and give away no connection any more.
     stopping: AtomicUsize,
+    pause: Pause,
 }
 
 impl Workers {
@@ -68,6 +73,7 @@ impl Workers {
             listeners_epoch: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
             stopping: AtomicUsize::new(0),
+            pause: Pause::default(),
         }))
     }
 
@@ -83,6 +89,11 @@ impl Workers {
     /// An epoll for a worker, which its doorbell wakes.
     pub(super) fn epoll(&self, worker: usize) -> io::Result<OwnedFd> {
         Poller::create(&self.seats[worker].doorbell)
+    }
+
+    /// How all workers are stopped for a time.
+    pub(crate) fn pause(&self) -> &Pause {
+        &self.pause
     }
 
     /// Has all threads accept from these listeners, and from no other.
@@ -157,11 +168,11 @@ impl Workers {
     }
 
     /// Whether no connection waits to be adopted by a worker.
-    pub(super) fn nothing_arrives(&self, worker: usize) -> bool {
+    pub(crate) fn nothing_arrives(&self, worker: usize) -> bool {
         lock(&self.seats[worker].arriving).is_empty()
     }
 
-    fn ring_all(&self) {
+    pub(crate) fn ring_all(&self) {
         self.seats.iter().map(|seat| &seat.doorbell).chain(&self.anterooms).for_each(Doorbell::ring);
         #[cfg(feature = "quic")]
         self.quic.notify_one();
@@ -206,8 +217,67 @@ pub(crate) struct Seed {
     pub(crate) clock: Clock,
     /// Sees what plugins do on the worker's thread.
     pub(crate) watch: Arc<Watch>,
+    /// Where what is to be kept goes, if there is a store.
+    pub(crate) store: Option<Arc<dyn Store>>,
+    /// What was kept, which comes before everything else.
+    pub(crate) restoring: Option<Restoring>,
+    /// What it begins with, if it takes the place of another process's.
+    pub(crate) inheritance: Option<Inheritance>,
     /// Called on the worker's thread when it has ended.
     pub(crate) on_end: Box<dyn Fn() + Send>,
+}
+
+/// What was kept, on its way to a worker that starts.
+pub(crate) struct Restoring {
+    /// Journals. There is no more once the other end is gone.
+    pub(crate) pieces: Receiver<Vec<u8>>,
+    /// What the wall clock showed when the server's clock showed zero.
+    pub(crate) zero: WallMillis,
+    /// Told when all of them have been applied; and then with the journal of what that has led to, or why it could not be.
+    pub(crate) done: Sender<Result<Vec<u8>, String>>,
+    /// Says that all workers have come so far.
+    pub(crate) go_on: Receiver<()>,
+}
+
+/// Tells that a worker panics, which the others and the server would wait for.
+pub(crate) struct Word(Sender<Result<Vec<u8>, String>>);
+
+impl Drop for Word {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let what =
+                "a worker has panicked while it loaded what was kept, which is a bug of the server; it has said where";
+            let _ = self.0.send(Err(what.to_owned()));
+        }
+    }
+}
+
+impl Restoring {
+    /// Nobody listens, and nobody says to go on, if the server has given up already.
+    fn run(self, core: &mut Core, clock: Clock) {
+        let zero = self.zero;
+        let Some((word, go_on)) = self.apply(|piece| core.restore(piece, zero, clock.now())) else { return };
+        core.end_restoring(clock.now());
+        let mut last = Vec::new();
+        core.hand_over_journal(|journal| {
+            // It is one with those of the others, and nobody waits for it.
+            last.append(journal);
+            0
+        });
+        let _ = word.0.send(Ok(last));
+        let _ = go_on.recv();
+    }
+
+    /// Gives each piece to `restore`, until all workers have theirs. `None` if the server has given up.
+    pub(crate) fn apply(self, restore: impl FnMut(&[u8]) -> Result<(), RestoreError>) -> Option<(Word, Receiver<()>)> {
+        let Self { pieces, done, go_on, .. } = self;
+        let (word, mut restore) = (Word(done), restore);
+        let restored = pieces.iter().try_for_each(|piece| restore(&piece));
+        // Whoever has more for a worker that takes no more is not to wait for it.
+        drop(pieces);
+        let _ = word.0.send(restored.map(|()| Vec::new()).map_err(|error| error.to_string()));
+        go_on.recv().ok().map(|()| (word, go_on))
+    }
 }
 
 /// Starts a worker's thread. The result says whether it ended as it was asked to (`true`) or failed.
@@ -221,8 +291,15 @@ pub(crate) fn start(seed: Seed) -> io::Result<JoinHandle<bool>> {
         let _ending = Ending(seed.on_end);
         let run = || {
             seed.watch.sit(worker);
-            let core = Core::new(worker, seed.shared, seed.clock.now());
-            Driver::new(worker, core, Poller::new(epoll), workers, seed.clock).run()
+            let mut core = Core::new(worker, seed.shared, seed.clock.now());
+            if let Some(restoring) = seed.restoring {
+                restoring.run(&mut core, seed.clock);
+            }
+            let mut driver = Driver::new(worker, core, Poller::new(epoll), workers, seed.clock, seed.store);
+            if seed.inheritance.is_some_and(|inheritance| !driver.inherit(inheritance)) {
+                return Ok(()); // Another process goes on with all of it.
+            }
+            driver.run()
         };
         let outcome = catch_unwind(AssertUnwindSafe(run));
         let as_asked = matches!(outcome, Ok(Ok(())));

@@ -70,24 +70,24 @@ keys! {
     }
     "Unix sockets" {
         /// Permissions of the socket's file, for `unix:`. Who may write to it may connect.
-        unix_mode: unix_mode, Kind::Mode, 0..=0o777, "", Restart;
+        unix_mode: unix_mode, Kind::Mode, 0..=0o777, "", AtOnce;
     }
     "TCP" {
         /// Connections that the kernel keeps until they are accepted, unless the system allows fewer (`net.core.somaxconn`).
-        backlog: tcp.backlog, Kind::Count, 1..=65_535, "", Restart;
+        backlog: tcp.backlog, Kind::Count, 1..=65_535, "", NewConnections;
         /// Silence after which the kernel asks the peer whether it is still there, in whole seconds. MQTT has a Keep Alive of
         /// its own, and this one wakes devices that sleep.
-        tcp_keep_alive: tcp.keep_alive, Kind::Time, 1000..=32_767_000, "it is not asked", Restart;
+        tcp_keep_alive: tcp.keep_alive, Kind::Time, 1000..=32_767_000, "it is not asked", NewConnections;
         /// Time until the kernel asks once more, in whole seconds. Only with tcp_keep_alive.
         tcp_keep_alive_interval: (
             |listener| listener.tcp.keep_alive.as_ref().map_or(Value::Unset, |alive| alive.interval.get()),
             |listener, value| if let Some(alive) = &mut listener.tcp.keep_alive { alive.interval.set(value) }
-        ), Kind::Time, 1000..=32_767_000, "15s", Restart;
+        ), Kind::Time, 1000..=32_767_000, "15s", NewConnections;
         /// Questions without an answer after which the connection is lost. Only with tcp_keep_alive.
         tcp_keep_alive_probes: (
             |listener| listener.tcp.keep_alive.as_ref().map_or(Value::Unset, |alive| alive.probes.get()),
             |listener, value| if let Some(alive) = &mut listener.tcp.keep_alive { alive.probes.set(value) }
-        ), Kind::Count, 1..=127, "4", Restart;
+        ), Kind::Count, 1..=127, "4", NewConnections;
         /// Whether other processes of the same user may listen at the same address (`SO_REUSEPORT`): connections are shared
         /// out between them, so that a new version can be started before the old one is stopped.
         reuse_port: tcp.reuse_port, Kind::Flag, 0..=1, "", Restart;

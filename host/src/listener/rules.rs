@@ -1,6 +1,6 @@
 //! What holds for the clients of one listener, and what becomes of it: the [`ListenerProfile`] that the core goes by.
 
-use super::{ListenerConfig, ListenerUrl};
+use super::{ListenerConfig, ListenerUrl, Scheme};
 use crate::core::{ListenerProfile, Mount, OF_LISTENERS, UsernameFrom};
 use crate::error::Error;
 use crate::io;
@@ -58,8 +58,10 @@ impl ListenerConfig {
         profile.mount.clone_from(&self.rules.mount);
         profile.username_from = self.rules.username_from;
         profile.origins_are_named = !self.websocket.origins.is_empty();
+        profile.has_proxy = !self.proxy_from.is_empty();
+        profile.goes_over = matches!(self.url.scheme, Scheme::Tcp | Scheme::Unix);
         // A proxy on this machine passes others on.
-        let is_local = url.is_local() && self.proxy_from.is_empty();
+        let is_local = url.is_local() && !profile.has_proxy;
         let refuses_undecided = match profile.limits.undecided {
             Undecided::Local => !is_local,
             Undecided::Refuse => true,

@@ -1,18 +1,16 @@
 //! Who may connect, when several plugins have a say: `handle_connect` and `handle_auth`.
 
 use plugin_api::abi::Verdict;
+use plugin_api::reading::{self, Answer, fold_connect, is_later};
 use plugin_api::{Callback, PropertiesBuf, ReasonCode};
 
-use super::answer::{Answer, unknown};
-use super::chain::{Chain, ERROR, implementing_from, is_later};
+use super::chain::{Chain, implementing_from};
 use super::cursor::{Cursor, SoFar};
 use super::handlers::Handlers;
 use super::instance::Plugin;
 use super::outcome::{AuthOutcome, ConnackOverrides, ConnectOutcome};
 use super::request::{AuthRequest, ConnectRequest, ConnectionInfo, PublishRequest};
-use super::rules::{self, Place};
 use super::tickets::Answered;
-use crate::codec::PacketType;
 
 impl Chain {
     /// May this client connect? Among overrides, the later plugin's win; the later plugin sees the Client Identifier that
@@ -42,7 +40,7 @@ impl Chain {
             }
             return ConnectOutcome::Failed;
         };
-        let end = fold_connect(&asked, request.client_id, verdict, &answer, &mut overrides);
+        let end = fold_connect(&*asked, request.client_id, verdict, &answer, &mut overrides);
         end.unwrap_or_else(|| connect_from(handlers, index + 1, request, Some(overrides)))
     }
 
@@ -104,50 +102,12 @@ fn connect_from(
             let so_far = SoFar::Connect(std::mem::take(overrides));
             return ConnectOutcome::Deferred(Cursor::new(handlers, index, answer.ticket, so_far));
         }
-        let plugin = &handlers.plugins().list[index];
+        let plugin = &*handlers.plugins().list[index];
         if let Some(end) = fold_connect(plugin, request.client_id, verdict, &answer, overrides) {
             return end;
         }
     }
     all.map_or(ConnectOutcome::NoOpinion, ConnectOutcome::Accept)
-}
-
-/// Takes one plugin's answer in. `Some`: asking ends here.
-fn fold_connect(
-    plugin: &Plugin,
-    who: &str,
-    verdict: Verdict,
-    answer: &Answer,
-    overrides: &mut ConnackOverrides,
-) -> Option<ConnectOutcome> {
-    let read = match verdict {
-        Verdict::OK => answer.overrides().map(|new| *overrides = merged(overrides, new)),
-        Verdict::REJECT => match answer.refusal(Place::Farewell) {
-            Ok((code, properties)) => {
-                let reason_code = plugin.fitting(Callback::Connect, who, PacketType::Connack, code);
-                return Some(ConnectOutcome::Reject { reason_code, properties });
-            }
-            Err(why) => Err(why),
-        },
-        Verdict::ERROR => {
-            plugin.log_error(Callback::Connect, who, answer);
-            return Some(ConnectOutcome::Reject { reason_code: ERROR, properties: PropertiesBuf::new() });
-        }
-        other => Err(unknown(other)),
-    };
-    read.err().map(|why| {
-        plugin.log_unreadable(Callback::Connect, who, &why);
-        ConnectOutcome::Failed
-    })
-}
-
-fn merged(earlier: &ConnackOverrides, later: ConnackOverrides) -> ConnackOverrides {
-    ConnackOverrides {
-        client_id: later.client_id.or_else(|| earlier.client_id.clone()),
-        keep_alive: later.keep_alive.or(earlier.keep_alive),
-        session_expiry: later.session_expiry.or(earlier.session_expiry),
-        properties: rules::merge(&earlier.properties, &later.properties),
-    }
 }
 
 fn auth_from(
@@ -177,7 +137,7 @@ fn auth_from(
     AuthOutcome::Reject { reason_code: ReasonCode::BAD_AUTHENTICATION_METHOD, properties: PropertiesBuf::new() }
 }
 
-/// `None`: it is not this plugin's method, and the next one is asked.
+/// See [`reading::fold_auth`]: the plugin owns the exchange from now on, unless the method is not its own.
 fn fold_auth(
     (plugin, index): (&Plugin, usize),
     who: &str,
@@ -186,31 +146,9 @@ fn fold_auth(
     verdict: Verdict,
     answer: &Answer,
 ) -> Option<AuthOutcome> {
-    let outcome = match verdict {
-        Verdict::OK => answer.auth_data().map(|data| AuthOutcome::Ok { data }),
-        Verdict::CONTINUE => answer.auth_data().map(|data| AuthOutcome::Continue { data: data.unwrap_or_default() }),
-        Verdict::REJECT => answer
-            .refusal(Place::Farewell)
-            .map(|(reason_code, properties)| AuthOutcome::Reject { reason_code, properties }),
-        Verdict::ERROR => {
-            plugin.log_error(Callback::Auth, who, answer);
-            Ok(AuthOutcome::Reject { reason_code: ERROR, properties: PropertiesBuf::new() })
-        }
-        other => Err(unknown(other)),
-    };
-    match outcome {
-        Ok(AuthOutcome::Reject { reason_code: ReasonCode::BAD_AUTHENTICATION_METHOD, .. }) if owner.is_none() => None,
-        Ok(mut outcome) => {
-            *owner = Some(index);
-            if let AuthOutcome::Reject { reason_code, .. } = &mut outcome {
-                let packet = if request.connected { PacketType::Disconnect } else { PacketType::Connack };
-                *reason_code = plugin.fitting(Callback::Auth, who, packet, *reason_code);
-            }
-            Some(outcome)
-        }
-        Err(why) => {
-            plugin.log_unreadable(Callback::Auth, who, &why);
-            Some(AuthOutcome::Failed)
-        }
+    let outcome = reading::fold_auth(plugin, who, (owner.is_some(), request.connected), verdict, answer)?;
+    if outcome != AuthOutcome::Failed {
+        *owner = Some(index);
     }
+    Some(outcome)
 }

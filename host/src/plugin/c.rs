@@ -20,6 +20,7 @@ use plugin_api::abi::{
     RawDisconnect, RawHost, RawInfo, RawMessageNotice, RawPublish, RawRetained, RawState, RawSubscribe, RawSwapped,
     RawUnsubscribe, Sink, Verdict,
 };
+use plugin_api::reading::checked;
 use plugin_api::{Callback, Callbacks};
 
 pub(super) use self::services::CHost;
@@ -161,16 +162,6 @@ unsafe fn owned_text(data: *const u8, length: usize) -> Option<RStr<'static>> {
     std::str::from_utf8(slice.as_slice()).ok().map(RStr::from_str)
 }
 
-/// A slice that may be looked at: no pointer is fine where there is no length.
-pub(super) fn checked<T>(slice: RSlice<'_, T>) -> Option<RSlice<'_, T>> {
-    let bytes = slice.len().checked_mul(size_of::<T>()).filter(|bytes| isize::try_from(*bytes).is_ok());
-    match (slice.as_ptr().is_null(), slice.len(), bytes) {
-        (_, 0, _) => Some(RSlice::EMPTY),
-        (false, _, Some(_)) if slice.as_ptr().is_aligned() => Some(slice),
-        _ => None,
-    }
-}
-
 /// Where the function of a callback stands.
 const fn entry(callback: Callback) -> usize {
     match callback {
@@ -240,6 +231,8 @@ absent! {
     no_import(Opaque, &RawSwapped<'_>, &RawState<'_>, Sink<'_>) -> Opaque = std::ptr::null_mut();
     no_plugin_import(Opaque, &RawState<'_>, Sink<'_>) -> Verdict = Verdict::OK;
     no_cancelled(Opaque, u64, Sink<'_>) -> Verdict = Verdict::OK;
+    no_config_check(RStr<'_>, Sink<'_>) -> Verdict = Verdict::OK;
+    no_config_schema(Sink<'_>) -> Verdict = Verdict::OK;
 }
 
 /// What stands where a plugin has nothing. Callbacks among it are never called.
@@ -278,6 +271,8 @@ const ABSENT: PluginVt = PluginVt {
     export_plugin_state: nothing,
     import_plugin_state: no_plugin_import,
     cancelled: no_cancelled,
+    config_check: no_config_check,
+    config_schema: no_config_schema,
 };
 
 #[cfg(test)]

@@ -8,14 +8,15 @@ use std::time::Instant;
 use plugin_api::Callback;
 use plugin_api::abi::{Opaque, PluginVtRef, RawInfo, RawMessageNotice, RawRetained, RawState, Verdict};
 
-use super::answer::{Answer, unknown};
 use super::handlers::State;
 use super::instance::Plugin;
+use super::loader::check_config;
 use super::owned::Request;
 use super::request::{ConnectionInfo, text};
 use super::services::{self, Left, NO_CONNECTION};
 use super::stats::Entry;
 use super::watch::{Seat, Watch};
+use plugin_api::reading::{Answer, unknown};
 
 /// Why a plugin has not done what the operator has asked of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Plugin {
             self.call(Entry::of(callback), client_id, |table, instance, answer| {
                 // SAFETY: the instance lives as long as this plugin.
                 unsafe { table.session_expired()(instance, text(client_id), state, answer.sink()) }
-            });
+            })
         });
     }
 
@@ -69,7 +70,7 @@ impl Plugin {
                 };
                 // SAFETY: the instance lives as long as this plugin.
                 unsafe { tell(instance, notice, answer.sink()) }
-            });
+            })
         });
     }
 
@@ -81,7 +82,7 @@ impl Plugin {
             self.call(Entry::of(callback), "", |table, instance, answer| {
                 // SAFETY: the instance lives as long as this plugin.
                 unsafe { table.retained()(instance, notice, answer.sink()) }
-            });
+            })
         });
     }
 
@@ -100,7 +101,7 @@ impl Plugin {
             self.call(Entry::of(callback), "", |table, instance, answer| {
                 // SAFETY: the instance lives as long as this plugin.
                 unsafe { table.event()(instance, info, answer.sink()) }
-            });
+            })
         });
     }
 
@@ -115,6 +116,7 @@ impl Plugin {
     /// Calls `handle_config`. Where the plugin takes the configuration, the instance that replaces it gets it as well. Not
     /// for a worker's thread.
     pub(crate) fn configure(&self, config: &str) -> Result<(), Unable> {
+        check_config(self.table, config).map_err(Unable::Refused)?;
         self.ask(Callback::Config, |table, instance, answer| {
             // SAFETY: the instance lives as long as this plugin.
             unsafe { table.config()(instance, text(config), answer.sink()) }
@@ -165,6 +167,7 @@ impl Plugin {
     /// It has not answered in time: nobody waits any more.
     pub(super) fn expire(&self, callback: Callback, who: &str, ticket: u64) {
         self.log_late(callback, who);
+        self.note_later(NO_CONNECTION, who, ticket, None);
         if self.tickets().cancel(ticket) {
             self.cancelled(ticket);
         }
@@ -179,7 +182,12 @@ impl Plugin {
     }
 
     /// Runs a call that has nothing to answer and no connection's state.
-    pub(super) fn call(&self, entry: Entry, who: &str, call: impl FnOnce(PluginVtRef, Opaque, &mut Answer) -> Verdict) {
+    pub(super) fn call(
+        &self,
+        entry: Entry,
+        who: &str,
+        call: impl FnOnce(PluginVtRef, Opaque, &mut Answer) -> Verdict,
+    ) -> Verdict {
         let mut answer = Answer::default();
         let run = || call(self.table, self.instance, &mut answer);
         let (verdict, panics) = self.run(entry, NO_CONNECTION, who, run);
@@ -188,6 +196,7 @@ impl Plugin {
         } else {
             self.log_caught(entry, who, panics);
         }
+        verdict
     }
 
     /// Makes a call: it is counted, seen by the watchdog, and timed now and then.
@@ -242,6 +251,7 @@ impl Plugin {
             return None;
         }
         self.log_caught(entry, "", panics);
+        self.note_begin(info);
         Some(State::Here(new))
     }
 }

@@ -12,10 +12,10 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use plugin_api::abi::{RawAck, Verdict};
+use plugin_api::abi::RawAck;
+use plugin_api::reading::Answer;
 use plugin_api::{AckKind, Callback, DisconnectKind, ReasonCode};
 
-use super::answer::Answer;
 use super::cursor::Cursor;
 use super::error::LoadError;
 use super::generation::{Cell, Plan};
@@ -23,7 +23,7 @@ use super::handlers::{Handlers, PluginSet};
 use super::instance::Plugin;
 use super::outcome::Failed;
 use super::request::{ConnectionInfo, DisconnectReason, InfoRequest, NO_EXTENSION};
-use super::tickets::{Answered, NO_TICKET};
+use super::tickets::Answered;
 use crate::message::Source;
 
 /// Plugins that one chain may have.
@@ -193,14 +193,6 @@ impl fmt::Debug for Chain {
         f.debug_list().entries(self.plugins().iter().map(|plugin| plugin.name())).finish()
     }
 }
-
-/// Whether a plugin answers later.
-pub(super) fn is_later(verdict: Verdict, answer: &Answer) -> bool {
-    verdict == Verdict::DEFERRED && answer.ticket != NO_TICKET
-}
-
-/// The Reason Code of "any other error".
-pub(super) const ERROR: ReasonCode = ReasonCode::UNSPECIFIED_ERROR;
 
 /// The plugins that implement a callback, by their place in the chain.
 #[inline]

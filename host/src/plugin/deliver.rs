@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use plugin_api::abi::{RawDeliver, Verdict};
+use plugin_api::abi::RawDeliver;
+use plugin_api::reading::{Answer, DeliverAnswer, read_deliver};
 use plugin_api::{Callback, QoS};
 
-use super::answer::{Answer, unknown};
 use super::chain::{Chain, implementing};
 use super::handlers::Handlers;
 use super::outcome::{ChangedMessage, DeliverOutcome};
@@ -92,35 +92,18 @@ fn fold(
             let raw = raw(&request, who, name);
             handlers.ask(index, who, &mut answer, &raw)
         };
-        let read = match asked {
-            Ok(Verdict::OK) => Ok(()),
-            Ok(Verdict::CHANGED) => {
-                let packet_bytes_max = handlers.plugins().list[index].packet_bytes_max();
-                answer.message(packet_bytes_max).map(|message| {
-                    message.copy_to(changed);
-                    // A delivery is raised to no QoS that the client has not subscribed with.
-                    changed.qos = changed.qos.min(request.qos);
-                    is_changed = true;
-                })
+        let Ok(verdict) = asked else { return DeliverOutcome::Failed };
+        match read_deliver(&*handlers.plugins().list[index], who, verdict, &answer) {
+            DeliverAnswer::Send => {}
+            DeliverAnswer::Changed(message) => {
+                message.copy_to(changed);
+                // A delivery is raised to no QoS that the client has not subscribed with.
+                changed.qos = changed.qos.min(request.qos);
+                is_changed = true;
             }
-            Ok(Verdict::DROP) => match answer.nothing() {
-                Ok(()) => return DeliverOutcome::Drop,
-                Err(why) => Err(why),
-            },
-            Ok(Verdict::ERROR) => {
-                handlers.plugins().list[index].log_error(Callback::Deliver, who, &answer);
-                return DeliverOutcome::Drop;
-            }
-            Ok(Verdict::AWAY) => return DeliverOutcome::Later,
-            Ok(other) => {
-                handlers.plugins().list[index].log_unreadable(Callback::Deliver, who, &unknown(other));
-                return DeliverOutcome::Failed;
-            }
-            Err(_) => return DeliverOutcome::Failed,
-        };
-        if let Err(why) = read {
-            handlers.plugins().list[index].log_unreadable(Callback::Deliver, who, &why);
-            return DeliverOutcome::Drop;
+            DeliverAnswer::Drop => return DeliverOutcome::Drop,
+            DeliverAnswer::Later => return DeliverOutcome::Later,
+            DeliverAnswer::Failed => return DeliverOutcome::Failed,
         }
     }
     if is_changed { DeliverOutcome::Changed } else { DeliverOutcome::Send }

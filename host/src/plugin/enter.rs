@@ -9,7 +9,6 @@ use plugin_api::abi::{
 };
 use plugin_api::{Callback, ReasonCode};
 
-use super::answer::Answer;
 use super::handlers::{Handlers, Kept, State, States};
 use super::offload::Question;
 use super::outcome::Failed;
@@ -17,7 +16,9 @@ use super::owned::Own;
 use super::request::ConnectionInfo;
 use super::services::{self, Left};
 use super::stats::{Detour, Entry};
+use super::tickets::NO_TICKET;
 use super::transport::Transport;
+use plugin_api::reading::Answer;
 
 impl Handlers {
     /// Asks one plugin with its instance and its state.
@@ -173,10 +174,14 @@ impl Handlers {
             Aside::Failed => return Err(Failed), // It was logged when it panicked.
         };
         let plugin = &self.plugins.list[index];
+        let listening = plugin.listen();
         let (verdict, left) = plugin.run(entry, connection, who, || {
             // SAFETY: as in `agrees`.
             unsafe { view.call(plugin.table, plugin.instance, raw, answer) }
         });
+        if let Some(listening) = listening {
+            listening.note(connection, who, view.copy(), verdict, answer, ticket_of(&left));
+        }
         self.look_at_answer(index, entry, who, answer, verdict, left)
     }
 
@@ -316,6 +321,11 @@ impl Handlers {
         }
         self.ask_once(index, who, answer, view)
     }
+}
+
+/// The ticket that a call has taken.
+pub(super) fn ticket_of(left: &Left) -> u64 {
+    left.as_ref().map_or(NO_TICKET, |left| left.ticket)
 }
 
 /// What clients are told where the host refuses in a plugin's place, and a client is in already.

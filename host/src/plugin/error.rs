@@ -77,6 +77,18 @@ pub enum LoadError {
         /// What is wrong, and where.
         reason: String,
     },
+    /// Its configuration does not fit its schema.
+    ConfigRefused {
+        /// The plugin.
+        plugin: String,
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// It was asked for the schema of its configuration, and has none.
+    NoSchema {
+        /// The plugin.
+        plugin: String,
+    },
     /// Its `init` returned an error.
     InitRefused {
         /// The plugin.
@@ -168,6 +180,15 @@ impl fmt::Display for LoadError {
                 f,
                 "plugin {plugin}: its configuration is not JSON: {reason}. Check the --plugin-config that follows it \
                  (text needs double quotes, and the whole of it quotes of the shell's)."
+            ),
+            Self::ConfigRefused { plugin, reason } => write!(
+                f,
+                "plugin {plugin}: {reason}. `host check --schema` with the plugin's file prints what its configuration may have."
+            ),
+            Self::NoSchema { plugin } => write!(
+                f,
+                "plugin {plugin}: there is no schema of its configuration. One that is written in Rust has one if its `init` \
+                 takes a type (`#[plugin_api::config]`, plugin-api 1.2)."
             ),
             Self::InitRefused { plugin, reason } => {
                 write!(f, "plugin {plugin}: it refuses to start: {reason}")

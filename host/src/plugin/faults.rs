@@ -3,14 +3,32 @@
 use std::time::Instant;
 
 use plugin_api::abi::Verdict;
+use plugin_api::reading::{Answer, Faults, Packet};
 use plugin_api::{Callback, ReasonCode};
 
-use super::answer::Answer;
 use super::instance::Plugin;
-use super::rules;
 use super::services::{Left, Panic, Settled};
 use super::stats::{Entry, Trouble};
-use crate::codec::PacketType;
+
+impl Faults for Plugin {
+    fn packet_bytes_max(&self) -> usize {
+        self.services().packet_bytes_max()
+    }
+
+    fn error(&self, callback: Callback, who: &str, answer: &Answer) {
+        self.log_error(callback, who, answer);
+    }
+
+    fn unreadable(&self, callback: Callback, who: &str, why: &str) {
+        self.log_unreadable(callback, who, why);
+    }
+
+    #[cold]
+    fn misfit(&self, callback: Callback, client_id: &str, packet: Packet, answered: ReasonCode) {
+        let callback = callback.name();
+        tracing::warn!(plugin = self.name, callback, client_id, "{}", packet.misfit(answered));
+    }
+}
 
 impl Plugin {
     /// Counts a failure: a panic, an error, an answer that cannot be read, a deadline that has passed.
@@ -82,16 +100,6 @@ impl Plugin {
         self.count_failure();
     }
 
-    /// See [`rules::fitting`].
-    pub(super) fn fitting(
-        &self,
-        callback: Callback,
-        client_id: &str,
-        packet: PacketType,
-        answered: ReasonCode,
-    ) -> ReasonCode {
-        rules::fitting(packet, answered, &self.name, callback.name(), client_id)
-    }
     /// It has taken longer for an answer than it may.
     #[cold]
     pub(super) fn log_late(&self, callback: Callback, client_id: &str) {

@@ -5,7 +5,9 @@
 //! Nothing of the author's runs under the lock of the plan, and nothing of it is dropped on a worker's thread: an instance
 //! that has been replaced is stopped and dropped by [`Chain::retire`], once nobody refers to it.
 
-use crate::sync::simple::atomic::{AtomicBool, AtomicU32, Ordering};
+mod keeping;
+mod probation;
+
 use std::hash::BuildHasher;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
@@ -13,9 +15,12 @@ use std::time::{Duration, Instant};
 use foldhash::fast::FixedState;
 use plugin_api::{Callback, Callbacks};
 
+pub(super) use self::probation::Probation;
 use super::chain::Chain;
 use super::handlers::{PluginSet, Plugins};
 use super::instance::Plugin;
+use super::record::Shadow;
+use crate::sync::simple::atomic::{AtomicU32, Ordering};
 
 /// All connections, in the unit of [`Trial::per_mille`].
 const PER_MILLE: u64 = 1000;
@@ -29,6 +34,8 @@ pub struct Plan {
     candidate: Option<(Arc<Plugins>, u16)>,
     /// The callbacks of the instances that connections may stay with, or go back to, while there is a trial.
     previous: Callbacks,
+    /// A candidate that is tried beside a plugin, and decides nothing.
+    shadow: Weak<Shadow>,
 }
 
 impl Plan {
@@ -37,6 +44,12 @@ impl Plan {
     #[inline]
     pub fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    /// A candidate that is tried, and is to hear of each connection.
+    #[inline]
+    pub(super) fn shadow(&self) -> Option<Arc<Shadow>> {
+        if self.shadow.strong_count() == 0 { None } else { self.shadow.upgrade() }
     }
 
     /// The plugins that decide about all connections but those that a canary takes.
@@ -82,66 +95,6 @@ impl Plan {
 
 fn is_drawn(connection: u64, per_mille: u16) -> bool {
     FixedState::with_seed(0x6361_6e61).hash_one(connection) % PER_MILLE < u64::from(per_mille)
-}
-
-/// How many failures an instance may still have before it is rolled back.
-#[derive(Default)]
-pub(super) struct Probation {
-    /// One more than its budget has left; 0: nobody counts.
-    left: AtomicU32,
-    chain: OnceLock<Weak<Cell>>,
-    previous: Mutex<Weak<Plugin>>,
-    /// It has not passed: whoever is in its place decides again.
-    is_undone: AtomicBool,
-}
-
-impl Probation {
-    fn begin(&self, chain: &Arc<Cell>, budget: u32, previous: &Arc<Plugin>) {
-        let _ = self.chain.set(Arc::downgrade(chain));
-        *self.previous.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(previous);
-        self.left.store(budget.saturating_add(1), Ordering::Relaxed);
-    }
-
-    fn end(&self) {
-        self.left.store(0, Ordering::Relaxed);
-        *self.previous.lock().unwrap_or_else(PoisonError::into_inner) = Weak::new();
-    }
-
-    pub(super) fn is_running(&self) -> bool {
-        self.left.load(Ordering::Relaxed) != 0
-    }
-
-    pub(super) fn errors_left(&self) -> Option<u32> {
-        self.left.load(Ordering::Relaxed).checked_sub(1)
-    }
-
-    /// It ends with a rollback.
-    fn undo(&self) {
-        // First, so that there is always one of the two.
-        self.is_undone.store(true, Ordering::Relaxed);
-        self.end();
-    }
-
-    /// The instance that decided before, as long as it can come back; and once it has, the one that decides at this place:
-    /// the failure that uses up the budget costs no connection either.
-    #[cold]
-    pub(super) fn previous(&self, index: usize) -> Option<Arc<Plugin>> {
-        let previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-        if previous.is_some() || !self.is_undone.load(Ordering::Relaxed) {
-            return previous;
-        }
-        self.chain.get()?.upgrade()?.state().plan.plugins().get(index).cloned()
-    }
-
-    #[cold]
-    pub(super) fn count_failure(&self, plugin: &Plugin) {
-        let before = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        if before == Ok(1)
-            && let Some(chain) = self.chain.get().and_then(Weak::upgrade)
-        {
-            chain.has_failed(plugin);
-        }
-    }
 }
 
 /// An instance that is new, and the one whose place it takes or is to take.
@@ -193,6 +146,8 @@ pub enum Busy {
     Stopping,
     /// Another change is under way.
     Changing,
+    /// A candidate is being tried, and there can be one at a time.
+    DryRun,
     /// There is a canary, of the plugin with this name.
     Canary(String),
     /// There is nothing to promote or to roll back, or of this plugin there is not.
@@ -205,6 +160,9 @@ impl std::fmt::Display for Busy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Stopping => f.write_str("the server is stopping, or has stopped"),
+            Self::DryRun => {
+                f.write_str("another dry run is under way, and there can be one at a time: try again when it ends")
+            }
             Self::Changing => f.write_str("another swap is under way: try again when it has ended"),
             Self::Canary(name) => {
                 write!(
@@ -426,6 +384,19 @@ impl Chain {
         Ok(self.0.publish(state))
     }
 
+    /// Has a candidate that is only tried hear of each connection.
+    ///
+    /// # Errors
+    /// Another one is tried.
+    pub(super) fn follow(&self, shadow: &Arc<Shadow>) -> Result<u32, Busy> {
+        let mut state = self.0.state();
+        if state.plan.shadow.strong_count() > 0 {
+            return Err(Busy::DryRun);
+        }
+        state.plan.shadow = Arc::downgrade(shadow);
+        Ok(self.0.publish(state))
+    }
+
     /// Gives all connections to the instance that has a share of them. Its probation begins, as it was asked for.
     ///
     /// # Errors
@@ -476,121 +447,6 @@ impl Chain {
     #[must_use]
     pub fn retired(&self) -> Vec<Arc<Plugin>> {
         self.0.state().retired.clone()
-    }
-
-    /// Ends the probations that are over by now. Returns when the next one is.
-    fn settle(&self) -> Option<Instant> {
-        let now = Instant::now();
-        self.settle_if(|trial| trial.until.is_some_and(|until| until <= now))
-    }
-
-    /// Ends all probations.
-    #[cfg(test)]
-    pub(crate) fn settle_all(&self) {
-        let _ = self.settle_if(|trial| trial.until.is_some());
-    }
-
-    fn settle_if(&self, is_over: impl Fn(&Trial) -> bool) -> Option<Instant> {
-        let mut state = self.0.state();
-        let mut any = false;
-        while let Some(at) = state.trials.iter().position(&is_over) {
-            let trial = state.settle(at);
-            any = true;
-            tracing::info!(
-                plugin = trial.plugin.name(),
-                version = trial.plugin.version(),
-                generation = trial.plugin.generation(),
-                "a plugin has passed its probation"
-            );
-        }
-        let next = state.trials.iter().filter_map(|trial| trial.until).min();
-        if any {
-            self.0.publish(state);
-        }
-        next
-    }
-
-    /// Stops and drops the instances that have been replaced and that nobody refers to any more. `true` if others are
-    /// left. Not for a worker's thread: it is the authors' code.
-    pub fn retire(&self) -> bool {
-        let mut state = self.0.state();
-        // Nobody can get at one that is only here, so the count does not rise again.
-        let (free, used) =
-            std::mem::take(&mut state.retired).into_iter().partition(|plugin| Arc::strong_count(plugin) == 1);
-        state.retired = used;
-        let is_any_left = !state.retired.is_empty();
-        drop(state);
-        let free: Vec<Arc<Plugin>> = free;
-        for plugin in free {
-            let (name, version, generation) =
-                (plugin.name().to_owned(), plugin.version().to_owned(), plugin.generation());
-            plugin.let_go();
-            drop(plugin);
-            tracing::info!(plugin = name, version, generation, "a replaced plugin has been dropped");
-        }
-        is_any_left
-    }
-
-    /// Hands back what plugins as a whole have learnt on probation, on a thread of its own: it is the authors' code, of a
-    /// version that was perhaps not good.
-    fn hand_back(&self) {
-        let all = std::mem::take(&mut self.0.state().handing_back);
-        if all.is_empty() {
-            return;
-        }
-        let hand_back = move || all.iter().for_each(|(from, to)| from.hand_back_all(to));
-        if let Err(error) = std::thread::Builder::new().name("plugin-hand-back".to_owned()).spawn(hand_back) {
-            tracing::error!(%error, "no thread for it: a plugin goes on with what it knew before the swap");
-        }
-    }
-
-    /// Does what is due, until [`Chain::close`]. For a thread of its own.
-    pub(crate) fn keep(&self) {
-        /// How often it is looked whether an instance that has been replaced is still used.
-        const LOOK_MS: u64 = 20;
-        loop {
-            self.hand_back();
-            let next = self.settle();
-            let look = self.retire().then(|| Instant::now() + Duration::from_millis(LOOK_MS));
-            let state = self.0.state();
-            if state.closed {
-                return;
-            }
-            let patience = next.into_iter().chain(look).min().map(|at| at.saturating_duration_since(Instant::now()));
-            // What changed between the two locks has notified nobody.
-            let patience = patience.unwrap_or(Duration::from_secs(1)).min(Duration::from_secs(1));
-            drop(self.0.changed.wait_timeout(state, patience));
-        }
-    }
-
-    /// Allows no more changes, and waits for the one that is under way.
-    pub(crate) fn close(&self) {
-        // First, as the one that is under way may wait for workers that have ended, or for an `init` that does not return.
-        self.0.state().closed = true;
-        self.0.changed.notify_all();
-        *self.0.change.lock().unwrap_or_else(PoisonError::into_inner) = true;
-    }
-
-    /// Whether the server ends.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.0.state().closed
-    }
-
-    /// Tells all instances that they are about to be dropped. To be called once. They are dropped with the last clone of
-    /// the chain and the last connection's handlers, so that none is dropped while it is still in use.
-    pub fn stop(&self) {
-        let state = self.0.state();
-        let mut all = state.plan.base.list.to_vec();
-        let trials = state.trials.iter().flat_map(|trial| [&trial.plugin, &trial.previous]);
-        for plugin in trials.chain(&state.retired) {
-            if !all.iter().any(|other| Arc::ptr_eq(other, plugin)) {
-                all.push(Arc::clone(plugin));
-            }
-        }
-        drop(state);
-        // They share one pool, and are told what there is to tell of their connections before.
-        all.first().inspect(|plugin| plugin.pool().drain());
-        all.iter().for_each(|plugin| plugin.let_go());
     }
 
     /// A worker says that its connections conform to a plan, but for some that cannot yet.

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use plugin_api::abi::{Opaque, Verdict};
 use plugin_api::{Callback, Callbacks};
 
-use super::answer::Answer;
 use super::cursor::Cursor;
 use super::generation::Plan;
 use super::instance::Plugin;
@@ -16,6 +15,7 @@ use super::pool::Cell;
 use super::request::ConnectionInfo;
 use super::stats::{Detour, Entry};
 use super::tickets::Answered;
+use plugin_api::reading::Answer;
 
 /// Some plugins of a chain, by their places in it, and what becomes of what they leave out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,17 +190,8 @@ impl Handlers {
     /// Makes the states. If one plugin cannot, those that are made already are returned: their plugins have to hear that
     /// the connection ends.
     pub(super) fn new(plan: &Plan, set: PluginSet, info: &ConnectionInfo<'_>) -> Result<Self, Self> {
-        let plugins = plan.plugins_for(info.connection, set);
-        let mut handlers = Self {
-            plugins: Arc::clone(&plugins),
-            connection: info.connection,
-            states: match plugins.list.len() {
-                1 => States::One(State::NONE),
-                count => States::Any((0..count).map(|_| State::NONE).collect()),
-            },
-            epoch: plan.epoch(),
-            kept: None,
-        };
+        let mut handlers = Self::empty(plan, set, info.connection);
+        let plugins = Arc::clone(&handlers.plugins);
         for (index, plugin) in plugins.deciding() {
             match plugin.detour(Entry::NEW_CONNECTION) {
                 Some(Detour::Refuse) => return Err(handlers),
@@ -215,6 +206,16 @@ impl Handlers {
             }
         }
         Ok(handlers)
+    }
+
+    /// Without any state.
+    pub(super) fn empty(plan: &Plan, set: PluginSet, connection: u64) -> Self {
+        let plugins = plan.plugins_for(connection, set);
+        let states = match plugins.list.len() {
+            1 => States::One(State::NONE),
+            count => States::Any((0..count).map(|_| State::NONE).collect()),
+        };
+        Self { plugins, connection, states, epoch: plan.epoch(), kept: None }
     }
 
     /// Has the instance that decided before decide about a connection that has just begun, as the new one has panicked
@@ -324,6 +325,7 @@ impl Handlers {
         answered: Answered,
     ) -> Result<(Verdict, Answer), Failed> {
         let (Answered { verdict, answer }, Cursor { asked, index, .. }) = (answered, cursor);
+        asked.note_later(self.connection, who, cursor.ticket, Some((verdict, &answer)));
         if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
             if verdict == Verdict::PANICKED {
                 asked.log_panic(Entry::of(callback), who, None, &answer);
@@ -364,10 +366,14 @@ impl Handlers {
 
     /// Drops all states. A callback that comes after this fails.
     pub(super) fn end(&mut self, who: &str) {
-        let plugins = Arc::clone(&self.plugins);
+        let (plugins, connection) = (Arc::clone(&self.plugins), self.connection);
         for (plugin, state) in plugins.list.iter().zip(self.states()) {
             if !matches!(state, State::None) {
                 plugin.count_connection(false);
+                // What is with the pool ends there, when all before it is done.
+                if let State::Here(_) = state {
+                    plugin.note_end(connection, who);
+                }
                 plugin.drop_state(state, who);
             }
         }

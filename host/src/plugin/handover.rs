@@ -4,12 +4,13 @@
 use plugin_api::Callback;
 use plugin_api::abi::{FLAG_SWAP_DISCONNECTS, Opaque, RawState, RawSwapped, Verdict};
 
-use super::answer::{Answer, unknown};
 use super::handlers::State;
 use super::instance::Plugin;
 use super::request::{NO_EXTENSION, slice};
 use super::services::NO_CONNECTION;
 use super::stats::Entry;
+use crate::packed::{Reader, Write};
+use plugin_api::reading::{Answer, unknown};
 
 /// A state that a plugin has exported: the version of its schema, in the plugin's own counting, and its bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -157,6 +158,35 @@ impl Plugin {
         }
         let failed = |_| format!("export_plugin_state of version {} failed; the log says how", self.version());
         to.import_all(&self.export_all().map_err(failed)?)
+    }
+
+    /// What the plugin as a whole knows, for another process: with its name. `None` if it does not say.
+    ///
+    /// # Errors
+    /// It failed; says how.
+    pub(crate) fn image(&self) -> Option<Result<Vec<u8>, String>> {
+        if !self.callbacks().contains(Callback::ExportPlugin) {
+            return None;
+        }
+        let failed = |_| format!("export_plugin_state of {} {} failed; the log says how", self.name(), self.version());
+        Some(self.export_all().map_err(failed).map(|exported| {
+            let mut image = Vec::new();
+            image.put_text(self.name());
+            exported.write(&mut image);
+            image
+        }))
+    }
+
+    /// Takes in what the plugin of this name knew as a whole, from behind the name on, if it has a function for it.
+    ///
+    /// # Errors
+    /// It cannot be read, or the plugin failed; says how.
+    pub(crate) fn inherit(&self, image: &mut Reader<'_>) -> Result<(), String> {
+        let exported = Exported::read(image).map_err(|error| error.to_string())?;
+        if !self.callbacks().contains(Callback::ImportPlugin) {
+            return Ok(());
+        }
+        self.import_all(&exported).map_err(|why| format!("{} {}: {why}", self.name(), self.version()))
     }
 
     /// The same after a rollback, where nothing depends on it: the one that decides again has what it knew before.

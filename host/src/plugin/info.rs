@@ -1,17 +1,14 @@
 //! Messages of plugins for a connection, `handle_info`: what they have the host do.
 
 use plugin_api::Callback;
-use plugin_api::abi::Verdict;
+use plugin_api::reading::{Answer, fold_info, is_later};
 
-use super::answer::{Answer, unknown};
-use super::chain::{Chain, implementing_from, is_later};
+use super::chain::{Chain, implementing_from};
 use super::cursor::{Cursor, SoFar};
 use super::handlers::Handlers;
-use super::instance::Plugin;
 use super::outcome::{InfoAction, InfoOutcome};
 use super::request::InfoRequest;
 use super::tickets::Answered;
-use crate::codec::PacketType;
 
 impl Chain {
     /// Hands a message to one plugin, or to all that implement `handle_info`.
@@ -46,7 +43,7 @@ impl Chain {
             }
             return InfoOutcome::Failed;
         };
-        let end = fold_info(&asked, who, verdict, &answer, &mut actions);
+        let end = fold_info(&*asked, who, verdict, &answer, &mut actions);
         end.unwrap_or_else(|| info_from(handlers, index + 1, who, plugin, request, actions))
     }
 }
@@ -71,40 +68,10 @@ fn info_from(
         if is_later(verdict, &answer) {
             return InfoOutcome::Deferred(Cursor::new(handlers, index, answer.ticket, SoFar::Info(actions)));
         }
-        let plugin = &handlers.plugins().list[index];
+        let plugin = &*handlers.plugins().list[index];
         if let Some(end) = fold_info(plugin, who, verdict, &answer, &mut actions) {
             return end;
         }
     }
     InfoOutcome::Actions(actions)
-}
-
-/// Adds one plugin's actions. `Some`: asking ends here.
-fn fold_info(
-    plugin: &Plugin,
-    who: &str,
-    verdict: Verdict,
-    answer: &Answer,
-    actions: &mut Vec<InfoAction>,
-) -> Option<InfoOutcome> {
-    let fitted = |mut action| {
-        if let InfoAction::Disconnect { reason_code, .. } = &mut action {
-            *reason_code = plugin.fitting(Callback::Info, who, PacketType::Disconnect, *reason_code);
-        }
-        action
-    };
-    let read = match verdict {
-        Verdict::OK => {
-            answer.actions(plugin.packet_bytes_max()).map(|more| actions.extend(more.into_iter().map(fitted)))
-        }
-        Verdict::ERROR => {
-            plugin.log_error(Callback::Info, who, answer);
-            Ok(())
-        }
-        other => Err(unknown(other)),
-    };
-    read.err().map(|why| {
-        plugin.log_unreadable(Callback::Info, who, &why);
-        InfoOutcome::Failed
-    })
 }

@@ -8,16 +8,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use plugin_api::abi::{Opaque, PluginVtRef, Verdict};
 use plugin_api::{Callback, Callbacks};
 
-use super::answer::Answer;
 use super::c::CHost;
 use super::faults::fatal;
 use super::generation::Probation;
 use super::loader::{Language, Origin};
 use super::pool::Pool;
+use super::record::Taps;
 use super::request::text;
 use super::services::{self, NO_CONNECTION, Panic, PluginServices};
 use super::stats::{Detour, Entry, Kind, Monitor, PluginStats};
 use super::tickets::Tickets;
+use plugin_api::reading::Answer;
 
 /// A plugin that is loaded and initialised. Dropping it drops its instance; its library stays mapped.
 pub struct Plugin {
@@ -39,6 +40,7 @@ pub struct Plugin {
     pub(super) probation: Probation,
     pub(super) monitor: Arc<Monitor>,
     pool: Arc<Pool>,
+    taps: Taps,
 }
 
 // SAFETY: the contract of `PluginVt`: functions that take no connection's state may be called by several threads at once,
@@ -70,6 +72,7 @@ impl Plugin {
         let callbacks = Callbacks::from_bits(table.callbacks());
         let kind = Kind { implements: callbacks, may_block: Callbacks::from_bits(table.blocking()) };
         let (monitor, pool) = (services.watch().monitor(&name, kind), Arc::clone(services.pool()));
+        let (recorder, taps) = (services.recorder().cloned(), Taps::new(&name));
         let services = PluginServices::leak(&name, services);
         let mut answer = Answer::default();
         let (instance, left) = services::inside(Entry::INIT, NO_CONNECTION, "", || {
@@ -86,7 +89,7 @@ impl Plugin {
             let panicked = number == u64::from(Verdict::PANICKED.0);
             return Err(if panicked { NotReady::Panicked(fatal(left, &answer)) } else { NotReady::Refused(text) });
         }
-        Ok(Self {
+        let plugin = Self {
             name,
             version: table.version().as_str().to_owned(),
             api_version,
@@ -101,7 +104,12 @@ impl Plugin {
             probation: Probation::default(),
             monitor,
             pool,
-        })
+            taps,
+        };
+        if let Some(recorder) = recorder {
+            recorder.attach(&plugin);
+        }
+        Ok(plugin)
     }
 
     /// Its name, by which logs and commands address it.
@@ -246,6 +254,22 @@ impl Plugin {
         self.monitor.count_full(entry);
     }
 
+    /// Who listens to its calls.
+    pub(super) fn taps(&self) -> &Taps {
+        &self.taps
+    }
+
+    /// Whether somebody does.
+    #[inline]
+    pub(super) fn is_tapped(&self) -> bool {
+        self.monitor.is_tapped()
+    }
+
+    /// Somebody does from now on, or nobody.
+    pub(super) fn set_tapped(&self, is_tapped: bool) {
+        self.monitor.set_tapped(is_tapped);
+    }
+
     /// The threads for what may block.
     pub(super) fn pool(&self) -> &Arc<Pool> {
         &self.pool
@@ -270,11 +294,6 @@ impl Plugin {
     /// Its functions, and what they get as the instance, which lives as long as this plugin.
     pub(super) fn foreign(&self) -> (PluginVtRef, Opaque) {
         (self.table, self.instance)
-    }
-
-    /// Bytes that a message from this plugin may have, as the PUBLISH packet that carries it.
-    pub(super) fn packet_bytes_max(&self) -> usize {
-        self.services.packet_bytes_max()
     }
 
     /// The tickets that it has taken.

@@ -29,14 +29,16 @@ use abi_stable::library::{AbiHeaderRef, LibHeader, ROOT_MODULE_LOADER_NAME_WITH_
 use abi_stable::sabi_types::VersionNumber;
 use abi_stable::type_layout::{TLFieldOrFunction, TypeLayout};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-use plugin_api::abi::{FLAG_UNWINDS, PluginVtRef};
+use plugin_api::abi::{FLAG_UNWINDS, PluginVtRef, Verdict};
+use plugin_api::reading::{Answer, unknown};
 use plugin_api::{Callback, Callbacks, Handler};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::c;
 use super::error::LoadError;
 use super::instance::{NotReady, Plugin};
-use super::services::{Panic, Services};
+use super::services::{NO_CONNECTION, Panic, Services, inside};
+use super::stats::Entry as Call;
 
 /// Largest library that is loaded, in bytes.
 const LIBRARY_BYTES_MAX: u64 = 1 << 30;
@@ -172,10 +174,19 @@ impl Prepared {
         self.table.name().as_str()
     }
 
+    /// The JSON Schema of its configuration; `None` if it has none, or is older than that question.
+    #[must_use]
+    pub fn config_schema(&self) -> Option<String> {
+        let (write, mut answer) = (self.table.config_schema()?, Answer::default());
+        // SAFETY: the layout is right, and the library is never unmapped; the function needs no instance.
+        let (verdict, _) = inside(Call::INIT, NO_CONNECTION, "", || unsafe { write(answer.sink()) });
+        answer.whole_text().filter(|text| verdict == Verdict::OK && !text.is_empty())
+    }
+
     /// Initialises the handler. `config` is JSON, `{}` if there is nothing to configure.
     ///
     /// # Errors
-    /// `config` is not JSON, or `init` returned an error or panicked.
+    /// `config` is not JSON or does not fit its schema, or `init` returned an error or panicked.
     pub fn init(self, config: &str, services: &Services) -> Result<Plugin, LoadError> {
         // SAFETY: the layout is right, and the library is never unmapped.
         unsafe { init(self.table, self.language, self.api_version, self.origin, config, services) }
@@ -231,11 +242,29 @@ unsafe fn init(
     if let Err(error) = serde_json::from_str::<serde_json::Value>(config) {
         return Err(LoadError::BadConfig { plugin, reason: error.to_string() });
     }
+    if let Err(reason) = check_config(table, config) {
+        return Err(LoadError::ConfigRefused { plugin, reason });
+    }
     // SAFETY: the caller's promise.
     unsafe { Plugin::init(table, language, api_version, origin, config, services) }.map_err(|error| match error {
         NotReady::Refused(reason) => LoadError::InitRefused { plugin, reason },
         NotReady::Panicked(Panic { text, location }) => LoadError::InitPanicked { plugin, text, location },
     })
+}
+
+/// Has a plugin look at a configuration, without an instance.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub(super) fn check_config(table: PluginVtRef, config: &str) -> Result<(), String> {
+    let Some(check) = table.config_check() else { return Ok(()) }; // It is older than that question.
+    let mut answer = Answer::default();
+    // SAFETY: the layout was checked when the library was loaded; the function needs no instance.
+    let (verdict, _) = inside(Call::INIT, NO_CONNECTION, "", || unsafe { check(config.into(), answer.sink()) });
+    match verdict {
+        Verdict::OK => Ok(()),
+        _ => Err(answer.text().map_or_else(|| unknown(verdict), |(_, text)| text)),
+    }
 }
 
 /// A callback that may have the state of a connection on another thread while a message is delivered to it, which cannot

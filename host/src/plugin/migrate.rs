@@ -6,6 +6,7 @@ use super::generation::Plan;
 use super::handlers::{Handlers, Kept, State};
 use super::handover::NotExported;
 use super::instance::Plugin;
+use super::record::Shadow;
 use super::request::SwapRequest;
 use plugin_api::Callback;
 
@@ -59,8 +60,38 @@ impl Handlers {
                 self.share(target);
             }
         }
+        if let Some(shadow) = plan.shadow()
+            && !self.begin_shadow(&shadow, request)
+        {
+            return Conformed::Later;
+        }
         self.set_epoch(plan.epoch());
         Conformed::Yes
+    }
+
+    /// Hands a copy of what is known of the connection to a candidate that is tried. `false`: a state is away.
+    #[cold]
+    fn begin_shadow(&mut self, shadow: &Shadow, request: &SwapRequest<'_>) -> bool {
+        let Some(index) = self.plugins().list.iter().position(|plugin| shadow.is_of(plugin)) else { return true };
+        if !self.settle(index) {
+            return false;
+        }
+        let plugin = Arc::clone(&self.plugins().list[index]);
+        let state = &self.states()[index];
+        if state.is_none() {
+            return true;
+        }
+        let exported = if shadow.imports() {
+            match plugin.export(request.info.connection, state, request.client_id) {
+                Ok(exported) => Some(exported),
+                Err(NotExported::Away) => return false,
+                Err(NotExported::NotOffered | NotExported::Failed) => None,
+            }
+        } else {
+            None
+        };
+        shadow.begin(&plugin, request, exported);
+        true
     }
 
     /// What another instance makes of the connection. The present one still has it.
@@ -76,7 +107,10 @@ impl Handlers {
         if is_imported && !state.is_none() {
             match old.export(request.info.connection, state, request.client_id) {
                 Ok(exported) => match new.import(&raw, &exported) {
-                    Some(state) => return Taken::State(state),
+                    Some(state) => {
+                        new.note_begin(&request.info);
+                        return Taken::State(state);
+                    }
                     None if new.is_on_probation() => return Taken::Nothing,
                     None => {}
                 },
@@ -94,7 +128,7 @@ impl Handlers {
             return Taken::Not(Conformed::Disconnect);
         }
         if new.begins_on_pool() {
-            return new.begin_swapped(request, &old).map_or_else(refused, Taken::State);
+            return new.begin_swapped(request, &raw).map_or_else(refused, Taken::State);
         }
         let Some(mut state) = new.new_state(&request.info) else { return refused() };
         if new.swapped(&raw, &state) {

@@ -2,20 +2,21 @@
 //!
 //! The core sees a [`Chain`] and, for each connection, its [`Handlers`]. It asks with requests that borrow from the packet
 //! and gets outcomes that are checked: whatever a plugin answers, an outcome can be acted on. How several plugins' answers
-//! become one is in `chain.rs`; what an answer may contain is in `answer.rs` and `rules.rs`.
+//! become one is in `chain.rs`; what an answer may contain, and what comes of one
+//! plugin's, is in [`plugin_api::reading`], which the tests of authors read answers with as well.
 //!
 //! Where `unsafe` is, and why:
 //! - `loader.rs` maps a library and trusts its table of functions, after the checks that are described there;
 //! - `instance.rs` and `call.rs` call those functions; `enter.rs` calls those that get the state of a connection, and pairs it
 //!   with the instance that made it; `handover.rs` calls those that hand state over;
 //! - `transport.rs` finds what it has shown again;
-//! - `answer.rs`, `services.rs` and `services/` are called by plugins, and turn the pointers that they get back into references.
+//! - `services.rs` and `services/` are called by plugins, and turn the pointers that they get back into references.
 //!
 //! **A plugin that cannot answer refuses.** A panic, a state that panicked before, an answer that cannot be read: the
 //! outcome is `Failed`, the reason is in the log with plugin, callback and client, and the core closes the connection.
 
 mod admit;
-mod answer;
+mod bequest;
 mod c;
 mod call;
 mod chain;
@@ -37,8 +38,8 @@ mod outcome;
 mod owned;
 mod pool;
 mod publish;
+mod record;
 mod request;
-mod rules;
 mod services;
 mod stats;
 mod subscriptions;
@@ -64,11 +65,14 @@ pub use outcome::{
     OwnedMessage, PublishOutcome, SubscribeOutcome,
 };
 pub use plugin_api::{AckKind, AuthStep, Callback, Callbacks};
+pub(crate) use record::dry_run;
+pub use record::{DryRun, Recorder, Recording, Replay, ReplayError, replay};
 pub use request::{
     AuthRequest, ConnectRequest, ConnectionInfo, DisconnectReason, InfoRequest, PublishFields, PublishRequest,
     SubscribeItem, SwapRequest, WillRequest,
 };
 pub use services::{Asker, MetricSample, MetricValue, Pieces, Services};
+pub(crate) use services::{GateState, KnownKeys};
 pub use stats::{CallbackStats, PluginStats};
 pub use tickets::Answered;
 pub use transport::{Transport, show};

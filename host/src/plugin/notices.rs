@@ -8,15 +8,17 @@ use std::sync::Arc;
 use plugin_api::abi::{RawConnected, RawDeliver, RawMessageNotice, RawRetained};
 use plugin_api::{Callback, DropReason, QoS, ReasonCode, RetainChange};
 
-use super::answer::Answer;
 use super::chain::{Chain, implementing};
 use super::generation::Plan;
 use super::handlers::Handlers;
 use super::handover::Exported;
+use super::instance::Plugin;
 use super::outcome::Failed;
 use super::request::NO_EXTENSION;
 use super::services;
 use crate::message::MessageParts;
+use crate::packed::{Reader, Unreadable, Write};
+use plugin_api::reading::Answer;
 
 /// A client that has been let in.
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +87,62 @@ impl LastStates {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.0.iter().map(|(_, state)| size_of::<(usize, Exported)>() + state.bytes.len()).sum()
+    }
+
+    /// The form in which they outlive the server, for [`decode`](Self::decode): for each, the length of the plugin's name, the
+    /// version of the state and its length in four bytes each, then the name and the state.
+    #[must_use]
+    pub fn encoded(&self, plugins: &[Arc<Plugin>]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (index, Exported { version, bytes }) in &self.0 {
+            let Some(plugin) = plugins.get(*index) else { continue };
+            let name = plugin.name().as_bytes();
+            let length =
+                |bytes: usize| u32::try_from(bytes).expect("a name, or a state of a MiB at most").to_le_bytes();
+            for part in [length(name.len()), version.to_le_bytes(), length(bytes.len())] {
+                out.extend_from_slice(&part);
+            }
+            out.extend_from_slice(name);
+            out.extend_from_slice(bytes);
+        }
+        out
+    }
+
+    /// What was encoded, for those of the plugins that there are now. `None` if there is nothing for any of them.
+    #[must_use]
+    pub fn decode(mut encoded: &[u8], plugins: &[Arc<Plugin>]) -> Option<Self> {
+        let mut states = Vec::new();
+        while let Some((numbers, rest)) = encoded.split_first_chunk::<12>() {
+            let number = |at: usize| numbers[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+            let (name, rest) = rest.split_at_checked(number(0) as usize)?;
+            let (bytes, rest) = rest.split_at_checked(number(8) as usize)?;
+            if let Some(index) = plugins.iter().position(|plugin| plugin.name().as_bytes() == name) {
+                states.push((index, Exported { version: number(4), bytes: bytes.to_vec() }));
+            }
+            encoded = rest;
+        }
+        (!states.is_empty()).then(|| Self(states.into()))
+    }
+}
+
+impl LastStates {
+    /// Writes them with the names of the plugins.
+    pub(crate) fn write(&self, plan: &Plan, out: &mut Vec<u8>) {
+        let named = |(index, state): &'_ (usize, Exported)| Some((plan.plugins().get(*index)?.name(), state.clone()));
+        let states: Vec<_> = self.0.iter().filter_map(named).collect();
+        out.put_count(states.len());
+        for (name, state) in states {
+            out.put_text(name);
+            state.write(out);
+        }
+    }
+
+    /// Reads what was written, as far as the plan has these plugins.
+    pub(crate) fn read(plan: &Plan, reader: &mut Reader<'_>) -> Result<Option<Self>, Unreadable> {
+        let states = reader.list(|reader| Ok((reader.text()?, Exported::read(reader)?)))?;
+        let place = |name| plan.plugins().iter().position(|plugin| plugin.name() == name);
+        let states: Box<[_]> = states.into_iter().filter_map(|(name, state)| Some((place(name)?, state))).collect();
+        Ok((!states.is_empty()).then_some(Self(states)))
     }
 }
 

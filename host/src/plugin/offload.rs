@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use plugin_api::Callback;
-use plugin_api::abi::{Opaque, RawAck, RawState, Verdict};
+use plugin_api::abi::{Opaque, RawAck, RawState, RawSwapped, Verdict};
 
-use super::answer::Answer;
+use super::enter::ticket_of;
 use super::handlers::{Handlers, State};
 use super::instance::Plugin;
 use super::outcome::Failed;
@@ -16,6 +16,7 @@ use super::request::{ConnectionInfo, NO_EXTENSION, SwapRequest, text};
 use super::services::{self, NO_CONNECTION};
 use super::stats::{Detour, Entry};
 use super::tickets::{Answered, NO_TICKET};
+use plugin_api::reading::Answer;
 
 /// A question that is to be asked on the pool.
 pub(super) struct Question<'a> {
@@ -99,11 +100,10 @@ impl Plugin {
 
     /// Has the pool make the state of a connection that comes from another instance, and tell the plugin of it, if that is
     /// where it makes states.
-    pub(super) fn begin_swapped(self: &Arc<Self>, request: &SwapRequest<'_>, from: &Self) -> Option<State> {
+    pub(super) fn begin_swapped(self: &Arc<Self>, request: &SwapRequest<'_>, raw: &RawSwapped<'_>) -> Option<State> {
         let cell = self.begin_pooled(OwnedInfo::from(&request.info), request.info.connection)?;
         if self.callbacks().contains(Callback::Swapped) {
-            let raw = request.raw(from.version(), self.generation() < from.generation());
-            let request = Request::Swapped(Box::new(OwnedSwapped::new(&request.info, &raw)));
+            let request = Request::Swapped(Box::new(OwnedSwapped::new(&request.info, raw)));
             let call = Call::new(raw.client_id.as_str(), request);
             if self.pool().push(&cell, Job::Tell(call)) == Err(Full) {
                 self.count_full(Entry::of(Callback::Swapped));
@@ -148,10 +148,16 @@ impl Plugin {
         who: &str,
         callback: Callback,
         request: impl FnOnce() -> Request,
-        here: impl FnOnce(),
+        here: impl FnOnce() -> Verdict,
     ) {
         match self.detour(Entry::of(callback)) {
-            None => here(),
+            None => {
+                let listening = self.listen();
+                let verdict = here();
+                if let Some(listening) = listening {
+                    listening.note(NO_CONNECTION, who, request(), verdict, &Answer::default(), NO_TICKET);
+                }
+            }
             Some(Detour::Pool) => {
                 if self.pool().notify(self, Call::new(who, request())) == Err(Full) {
                     self.count_full(Entry::of(callback));
@@ -178,6 +184,7 @@ impl Plugin {
             Job::Tell(call) => services::with_hops(call.hops, || self.work_on_telling(connection, state, &call)),
             Job::Drop { who } => {
                 if let State::Here(raw) = state.take() {
+                    self.note_end(connection, &who);
                     self.drop_raw(raw, &who);
                 }
             }
@@ -188,10 +195,14 @@ impl Plugin {
     fn work_on_telling(&self, connection: u64, state: &mut State, Call { who, request, .. }: &Call) {
         let (entry, mut answer) = (Entry::of(request.callback()), Answer::default());
         let State::Here(raw) = *state else { return };
+        let listening = self.listen();
         let (verdict, left) = self.run(entry, connection, who, || {
             // SAFETY: the state is this instance's, and the cell gives it to one thread at a time.
             unsafe { self.make(raw, request, &mut answer) }
         });
+        if let Some(listening) = listening {
+            listening.note(connection, who, request.clone(), verdict, &answer, NO_TICKET);
+        }
         if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
             self.log_panic(entry, who, left, &answer);
             *state = State::None;
@@ -213,12 +224,16 @@ impl Plugin {
         let State::Here(raw) = *state else {
             return Some(Answered { verdict: Verdict::POISONED, answer });
         };
+        let listening = self.listen();
         let (verdict, left) = services::with_ticket(ticket, self.tickets(), || {
             self.run(entry, connection, who, || {
                 // SAFETY: as in `work_on_telling`.
                 unsafe { self.make(raw, request, &mut answer) }
             })
         });
+        if let Some(listening) = listening {
+            listening.note(connection, who, request.clone(), verdict, &answer, ticket_of(&left));
+        }
         let takes_longer = verdict == Verdict::DEFERRED && left.as_ref().is_some_and(|left| left.ticket == ticket);
         if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
             self.log_panic(entry, who, left, &answer);
@@ -230,6 +245,45 @@ impl Plugin {
         (!takes_longer).then_some(Answered { verdict, answer })
     }
 
+    /// Makes a call on this thread, for a candidate that is only tried. The answer has its ticket if it comes later; a state
+    /// that has panicked is dropped.
+    pub(super) fn try_out(
+        &self,
+        connection: u64,
+        who: &str,
+        state: &mut State,
+        request: &Request,
+    ) -> (Verdict, Answer) {
+        let (entry, mut answer) = (Entry::of(request.callback()), Answer::default());
+        let raw = match *state {
+            State::Here(raw) => raw,
+            _ if !request.has_state() => std::ptr::null_mut(),
+            _ => return (Verdict::POISONED, answer),
+        };
+        let (verdict, left) = self.run(entry, connection, who, || {
+            // SAFETY: the caller has the state from this instance, and no other thread uses it; a request that is about no
+            // connection does not use it.
+            unsafe { self.make(raw, request, &mut answer) }
+        });
+        if let Some(left) = &left {
+            self.note_ticket(verdict, left, &mut answer);
+        }
+        if matches!(verdict, Verdict::PANICKED | Verdict::POISONED) {
+            self.log_panic(entry, who, left, &answer);
+            self.let_state_go(state, who);
+        } else {
+            self.log_caught(entry, who, left);
+        }
+        (verdict, answer)
+    }
+
+    /// Drops a state that it has made, on this thread.
+    pub(super) fn let_state_go(&self, state: &mut State, who: &str) {
+        if let State::Here(raw) = state.take() {
+            self.drop_raw(raw, who);
+        }
+    }
+
     /// Answers a question that was asked on the pool.
     pub(super) fn complete(&self, ticket: u64, answered: Answered) {
         // If nobody waits any more, the answer is of no use.
@@ -238,12 +292,16 @@ impl Plugin {
 
     /// On a thread of the pool: tells it something that is about no connection's state.
     pub(super) fn tell(&self, Call { who, request, hops }: &Call) {
-        services::with_hops(*hops, || {
+        let listening = self.listen();
+        let verdict = services::with_hops(*hops, || {
             self.call(Entry::of(request.callback()), who, |_, _, answer| {
                 // SAFETY: such a request does not use the state.
                 unsafe { self.make(std::ptr::null_mut(), request, answer) }
-            });
+            })
         });
+        if let Some(listening) = listening {
+            listening.note(NO_CONNECTION, who, request.clone(), verdict, &Answer::default(), NO_TICKET);
+        }
     }
 
     /// Calls the function that a request is for.
@@ -273,7 +331,7 @@ impl Plugin {
                 Request::Info(info) => table.info()(instance, state, &info.raw(), sink),
                 Request::Disconnect(reason) => table.disconnect()(instance, state, &reason.raw(), sink),
                 Request::Connected(connected) => table.connected()(instance, state, &connected.raw(), sink),
-                Request::Swapped(swapped) => swapped.with(|view| table.swapped()(instance, state, view, sink)),
+                Request::Swapped(swapped) => swapped.with(|_, view| table.swapped()(instance, state, view, sink)),
                 Request::SessionExpired { client_id, state } => {
                     let state = state.as_ref().map(|(version, bytes)| RawState {
                         bytes: (&**bytes).into(),
@@ -289,6 +347,7 @@ impl Plugin {
                 },
                 Request::Event(event) => table.event()(instance, &event.raw(), sink),
                 Request::Retained(retained) => table.retained()(instance, &retained.raw(), sink),
+                Request::Deliver(deliver) => table.deliver()(instance, state, &deliver.raw(), sink),
             }
         }
     }

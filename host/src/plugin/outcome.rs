@@ -1,193 +1,22 @@
 //! What the chain decided. Everything in an outcome is checked: the core can act on it as it is.
+//!
+//! The types are those that [`plugin_api::reading`] makes of one plugin's answer.
 
-use plugin_api::{PropertiesBuf, QoS, ReasonCode};
+pub use plugin_api::reading::{ChangedMessage, ConnackOverrides, DeliverOutcome, Failed, InfoAction, OwnedMessage};
 
 use super::cursor::Cursor;
 
-/// At least one plugin could not answer. The chain has logged why; the core closes the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Failed;
-
 /// May a client connect?
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ConnectOutcome {
-    /// No plugin implements `handle_connect`.
-    NoOpinion,
-    /// All that do let it in.
-    Accept(ConnackOverrides),
-    /// One of them does not.
-    Reject {
-        /// An error.
-        reason_code: ReasonCode,
-        /// Properties of CONNACK.
-        properties: PropertiesBuf,
-    },
-    /// See [`Failed`].
-    Failed,
-    /// A plugin answers later.
-    Deferred(Box<Cursor>),
-}
-
-/// What the plugins change of what the client asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ConnackOverrides {
-    /// Another Client Identifier: not empty, at most 65,535 bytes, without U+0000.
-    pub client_id: Option<String>,
-    /// Another Keep Alive, in seconds.
-    pub keep_alive: Option<u16>,
-    /// Another Session Expiry Interval, in seconds.
-    pub session_expiry: Option<u32>,
-    /// Further properties of CONNACK: Reason String, User Properties, Response Information.
-    pub properties: PropertiesBuf,
-}
+pub type ConnectOutcome = plugin_api::reading::ConnectOutcome<Box<Cursor>>;
 
 /// How a step of an authentication exchange ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AuthOutcome {
-    /// The client is who it says.
-    Ok {
-        /// Authentication Data for its last packet.
-        data: Option<Vec<u8>>,
-    },
-    /// The client has to answer.
-    Continue {
-        /// Authentication Data for it.
-        data: Vec<u8>,
-    },
-    /// It is not.
-    Reject {
-        /// An error.
-        reason_code: ReasonCode,
-        /// Properties of CONNACK or DISCONNECT.
-        properties: PropertiesBuf,
-    },
-    /// See [`Failed`].
-    Failed,
-    /// A plugin answers later.
-    Deferred(Box<Cursor>),
-}
+pub type AuthOutcome = plugin_api::reading::AuthOutcome<Box<Cursor>>;
 
 /// What becomes of a message?
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PublishOutcome {
-    /// Deliver it.
-    Forward,
-    /// Deliver the [`ChangedMessage`] instead.
-    Changed,
-    /// Acknowledge it, and do not deliver it.
-    Handled,
-    /// Refuse it.
-    Reject {
-        /// An error.
-        reason_code: ReasonCode,
-        /// Properties of PUBACK or PUBREC.
-        properties: PropertiesBuf,
-    },
-    /// End the connection.
-    Disconnect {
-        /// Success or an error.
-        reason_code: ReasonCode,
-        /// Properties of DISCONNECT.
-        properties: PropertiesBuf,
-    },
-    /// See [`Failed`].
-    Failed,
-    /// A plugin answers later.
-    Deferred(Box<Cursor>),
-}
-
-/// May a client get a message?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeliverOutcome {
-    /// Send it.
-    Send,
-    /// Send the [`ChangedMessage`] instead.
-    Changed,
-    /// It does not get it.
-    Drop,
-    /// A plugin cannot say now: the state of the connection is with an answer that has not come.
-    Later,
-    /// See [`Failed`]. It does not get it.
-    Failed,
-}
-
-/// A message from a plugin. Topic Name and properties are valid for PUBLISH.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnedMessage {
-    /// Topic Name.
-    pub topic: String,
-    /// Application payload.
-    pub payload: Vec<u8>,
-    /// Encoded properties, without Topic Alias and Subscription Identifier.
-    pub properties: Vec<u8>,
-    /// QoS.
-    pub qos: QoS,
-    /// RETAIN.
-    pub retain: bool,
-    /// A number of the plugin's own, 0 for none. It counts for a message to one client only.
-    pub token: u64,
-}
-
-/// What [`PublishOutcome::Changed`] and [`DeliverOutcome::Changed`] speak of: filled by the chain, kept by the caller, so that its buffers are reused.
-pub type ChangedMessage = OwnedMessage;
-
-impl Default for OwnedMessage {
-    fn default() -> Self {
-        Self {
-            topic: String::new(),
-            payload: Vec::new(),
-            properties: Vec::new(),
-            qos: QoS::AtMostOnce,
-            retain: false,
-            token: 0,
-        }
-    }
-}
+pub type PublishOutcome = plugin_api::reading::PublishOutcome<Box<Cursor>>;
 
 /// How asking about SUBSCRIBE or UNSUBSCRIBE ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SubscribeOutcome {
-    /// The Reason Codes are decided.
-    Done,
-    /// End the connection.
-    Disconnect {
-        /// Success or an error.
-        reason_code: ReasonCode,
-        /// Properties of DISCONNECT.
-        properties: PropertiesBuf,
-    },
-    /// See [`Failed`].
-    Failed,
-    /// A plugin answers later.
-    Deferred(Box<Cursor>),
-}
+pub type SubscribeOutcome = plugin_api::reading::SubscribeOutcome<Box<Cursor>>;
 
 /// How `handle_info` ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum InfoOutcome {
-    /// What is to be done, in order.
-    Actions(Vec<InfoAction>),
-    /// See [`Failed`].
-    Failed,
-    /// A plugin answers later.
-    Deferred(Box<Cursor>),
-}
-
-/// One thing to be done to the connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum InfoAction {
-    /// Send this message to the client.
-    Publish(OwnedMessage),
-    /// End the connection.
-    Disconnect {
-        /// Success or an error.
-        reason_code: ReasonCode,
-        /// Properties of DISCONNECT.
-        properties: PropertiesBuf,
-    },
-    /// Close the connection without DISCONNECT.
-    Stop {
-        /// Why; for `handle_disconnect`.
-        reason: String,
-    },
-}
+pub type InfoOutcome = plugin_api::reading::InfoOutcome<Box<Cursor>>;

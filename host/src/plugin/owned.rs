@@ -18,6 +18,7 @@ use crate::core::peer::PeerDetails;
 /// Makes the owned counterpart of a view from its fields: text, bytes, and what is copied as it is.
 macro_rules! owned {
     ($($name:ident: $raw:ident { text: $($text:ident)*; bytes: $($bytes:ident)*; copied: $($copied:ident: $type:ty)*; })+) => {$(
+        #[derive(Clone)]
         pub(super) struct $name {
             $($text: Box<str>,)*
             $($bytes: Box<[u8]>,)*
@@ -71,6 +72,7 @@ owned! {
 }
 
 /// A connection that has just been accepted.
+#[derive(Clone)]
 pub(super) struct OwnedInfo {
     connection: u64,
     peer: SocketAddr,
@@ -86,12 +88,18 @@ impl From<&ConnectionInfo<'_>> for OwnedInfo {
 }
 
 impl OwnedInfo {
+    /// The bytes behind it.
+    pub(super) fn bytes(&self) -> usize {
+        self.listener.len() + self.details.as_ref().map_or(0, |details| details.bytes())
+    }
+
     pub(super) fn with<T>(&self, see: impl FnOnce(&ConnectionInfo<'_>) -> T) -> T {
         let Self { connection, peer, ref listener, ref details } = *self;
         show(details.as_deref(), |transport| see(&ConnectionInfo { connection, peer, listener, transport }))
     }
 }
 
+#[derive(Clone)]
 pub(super) struct OwnedConnect {
     client_id: Box<str>,
     username: Box<str>,
@@ -107,7 +115,24 @@ pub(super) struct OwnedConnect {
     flags: u8,
 }
 
+/// A message on its way to one client: for recordings, as the question itself is answered at once.
+#[derive(Clone)]
+pub(super) struct OwnedDeliver {
+    topic: Box<str>,
+    payload: Box<[u8]>,
+    properties: Box<[u8]>,
+    client_id: Box<str>,
+    plugin: Box<str>,
+    identifiers: Box<[u32]>,
+    token: u64,
+    qos: u8,
+    flags: u8,
+    origin: u8,
+    cause: u8,
+}
+
 /// A connection that comes from another instance.
+#[derive(Clone)]
 pub(super) struct OwnedSwapped {
     info: OwnedInfo,
     client_id: Box<str>,
@@ -133,6 +158,11 @@ impl Drop for OwnedAuth {
 }
 
 impl OwnedSwapped {
+    /// The bytes behind it.
+    pub(super) fn bytes(&self) -> usize {
+        self.info.bytes() + self.client_id.len() + self.from_version.len()
+    }
+
     pub(super) fn new(info: &ConnectionInfo<'_>, raw: &RawSwapped<'_>) -> Self {
         Self {
             info: info.into(),
@@ -144,22 +174,26 @@ impl OwnedSwapped {
         }
     }
 
-    pub(super) fn with<T>(&self, see: impl FnOnce(&RawSwapped<'_>) -> T) -> T {
+    pub(super) fn with<T>(&self, see: impl FnOnce(&ConnectionInfo<'_>, &RawSwapped<'_>) -> T) -> T {
         self.info.with(|info| {
-            see(&RawSwapped {
-                info: info.raw(),
-                client_id: (&*self.client_id).into(),
-                from_version: (&*self.from_version).into(),
-                keep_alive: self.keep_alive,
-                protocol_version: self.protocol_version,
-                flags: self.flags,
-                extension: NO_EXTENSION,
-            })
+            see(
+                info,
+                &RawSwapped {
+                    info: info.raw(),
+                    client_id: (&*self.client_id).into(),
+                    from_version: (&*self.from_version).into(),
+                    keep_alive: self.keep_alive,
+                    protocol_version: self.protocol_version,
+                    flags: self.flags,
+                    extension: NO_EXTENSION,
+                },
+            )
         })
     }
 }
 
 /// What a plugin is asked, or told.
+#[derive(Clone)]
 pub(super) enum Request {
     Connect(Box<OwnedConnect>),
     Auth(OwnedAuth),
@@ -184,6 +218,7 @@ pub(super) enum Request {
     Message(Callback, Box<OwnedMessageNotice>),
     Retained(OwnedRetained),
     Event(OwnedMessageForInfo),
+    Deliver(Box<OwnedDeliver>),
 }
 
 impl Request {
@@ -197,7 +232,8 @@ impl Request {
         match self {
             Self::Connect(connect) => {
                 let own = connect.client_id.len() + connect.username.len() + connect.password.len();
-                own + connect.properties.len() + connect.will.as_ref().map_or(0, OwnedPublish::bytes)
+                let peer = connect.listener.len() + connect.details.as_ref().map_or(0, |details| details.bytes());
+                own + peer + connect.properties.len() + connect.will.as_ref().map_or(0, OwnedPublish::bytes)
             }
             Self::Auth(auth) => auth.bytes(),
             Self::Publish(publish) => publish.bytes(),
@@ -211,15 +247,22 @@ impl Request {
             Self::Info(info) | Self::Event(info) => info.bytes(),
             Self::Disconnect(reason) => reason.bytes(),
             Self::Connected(connected) => connected.bytes(),
-            Self::Swapped(swapped) => {
-                swapped.info.listener.len() + swapped.client_id.len() + swapped.from_version.len()
-            }
+            Self::Swapped(swapped) => swapped.bytes(),
             Self::SessionExpired { client_id, state } => {
                 client_id.len() + state.as_ref().map_or(0, |(_, bytes)| bytes.len())
             }
             Self::Message(_, notice) => notice.bytes(),
             Self::Retained(retained) => retained.bytes(),
+            Self::Deliver(deliver) => {
+                let names = deliver.client_id.len() + deliver.plugin.len() + size_of_val(&*deliver.identifiers);
+                deliver.topic.len() + deliver.payload.len() + deliver.properties.len() + names
+            }
         }
+    }
+
+    /// Whether it is about a connection, whose state the call needs.
+    pub(super) fn has_state(&self) -> bool {
+        !matches!(self, Self::SessionExpired { .. } | Self::Message(..) | Self::Retained(_) | Self::Event(_))
     }
 
     pub(super) fn callback(&self) -> Callback {
@@ -238,6 +281,7 @@ impl Request {
             Self::Message(callback, _) => *callback,
             Self::Retained(_) => Callback::Retained,
             Self::Event(_) => Callback::Event,
+            Self::Deliver(_) => Callback::Deliver,
         }
     }
 }
@@ -265,6 +309,25 @@ impl OwnedConnect {
     }
 }
 
+impl OwnedDeliver {
+    pub(super) fn raw(&self) -> RawDeliver<'_> {
+        RawDeliver {
+            topic: (&*self.topic).into(),
+            payload: (&*self.payload).into(),
+            properties: (&*self.properties).into(),
+            client_id: (&*self.client_id).into(),
+            plugin: (&*self.plugin).into(),
+            identifiers: (&*self.identifiers).into(),
+            token: self.token,
+            qos: self.qos,
+            flags: self.flags,
+            origin: self.origin,
+            cause: self.cause,
+            extension: NO_EXTENSION,
+        }
+    }
+}
+
 /// Shows a SUBSCRIBE packet.
 pub(super) fn with_subscribe<T>(
     items: &[OwnedSubscription],
@@ -287,20 +350,41 @@ pub(super) fn with_unsubscribe<T>(
     show(&RawUnsubscribe { filters, properties, extension: NO_EXTENSION })
 }
 
-/// A view that can be kept; but for that of a delivery, which is decided on at once or not at all.
+/// A view that can be kept.
 pub(super) trait Own {
-    fn own(&self) -> Option<Request>;
+    fn copy(&self) -> Request;
+
+    /// The same for a question that another thread is to ask: a delivery is decided on at once or not at all.
+    fn own(&self) -> Option<Request> {
+        Some(self.copy())
+    }
 }
 
 impl Own for RawDeliver<'_> {
+    fn copy(&self) -> Request {
+        Request::Deliver(Box::new(OwnedDeliver {
+            topic: self.topic.as_str().into(),
+            payload: self.payload.as_slice().into(),
+            properties: self.properties.as_slice().into(),
+            client_id: self.client_id.as_str().into(),
+            plugin: self.plugin.as_str().into(),
+            identifiers: self.identifiers.as_slice().into(),
+            token: self.token,
+            qos: self.qos,
+            flags: self.flags,
+            origin: self.origin,
+            cause: self.cause,
+        }))
+    }
+
     fn own(&self) -> Option<Request> {
         None
     }
 }
 
 impl Own for RawConnect<'_> {
-    fn own(&self) -> Option<Request> {
-        Some(Request::Connect(Box::new(OwnedConnect {
+    fn copy(&self) -> Request {
+        Request::Connect(Box::new(OwnedConnect {
             client_id: self.client_id.as_str().into(),
             username: self.username.as_str().into(),
             password: self.password.as_slice().into(),
@@ -313,57 +397,57 @@ impl Own for RawConnect<'_> {
             keep_alive: self.keep_alive,
             protocol_version: self.protocol_version,
             flags: self.flags,
-        })))
+        }))
     }
 }
 
 impl Own for RawAuth<'_> {
-    fn own(&self) -> Option<Request> {
-        Some(Request::Auth(self.into()))
+    fn copy(&self) -> Request {
+        Request::Auth(self.into())
     }
 }
 
 impl Own for RawPublish<'_> {
-    fn own(&self) -> Option<Request> {
-        Some(Request::Publish(self.into()))
+    fn copy(&self) -> Request {
+        Request::Publish(self.into())
     }
 }
 
 impl Own for RawSubscribe<'_> {
-    fn own(&self) -> Option<Request> {
+    fn copy(&self) -> Request {
         let items = self.subscriptions.iter().map(OwnedSubscription::from).collect();
-        Some(Request::Subscribe(items, self.properties.as_slice().into()))
+        Request::Subscribe(items, self.properties.as_slice().into())
     }
 }
 
 impl Own for RawUnsubscribe<'_> {
-    fn own(&self) -> Option<Request> {
+    fn copy(&self) -> Request {
         let filters = self.filters.iter().map(|filter| filter.as_str().into()).collect();
-        Some(Request::Unsubscribe(filters, self.properties.as_slice().into()))
+        Request::Unsubscribe(filters, self.properties.as_slice().into())
     }
 }
 
 impl Own for RawAck {
-    fn own(&self) -> Option<Request> {
+    fn copy(&self) -> Request {
         let Self { packet_id, kind, reason_code, token, .. } = *self;
-        Some(Request::Puback { packet_id, kind, reason_code, token })
+        Request::Puback { packet_id, kind, reason_code, token }
     }
 }
 
 impl Own for RawInfo<'_> {
-    fn own(&self) -> Option<Request> {
-        Some(Request::Info(self.into()))
+    fn copy(&self) -> Request {
+        Request::Info(self.into())
     }
 }
 
 impl Own for RawDisconnect<'_> {
-    fn own(&self) -> Option<Request> {
-        Some(Request::Disconnect(self.into()))
+    fn copy(&self) -> Request {
+        Request::Disconnect(self.into())
     }
 }
 
 impl Own for RawConnected<'_> {
-    fn own(&self) -> Option<Request> {
-        Some(Request::Connected(self.into()))
+    fn copy(&self) -> Request {
+        Request::Connected(self.into())
     }
 }

@@ -1,18 +1,19 @@
 //! What becomes of a message, when several plugins have a say.
 
 use plugin_api::abi::{RawPublish, Verdict};
+use plugin_api::reading::{self, Answer, Faults as _, read_publish, refused};
 use plugin_api::{Callback, PropertiesBuf, ReasonCode};
 
-use super::answer::{Answer, MessageView, unknown};
-use super::chain::{Chain, ERROR, implementing_from};
+use super::chain::{Chain, implementing_from};
 use super::cursor::{Cursor, SoFar};
 use super::handlers::Handlers;
 use super::instance::Plugin;
 use super::outcome::{ChangedMessage, Failed, PublishOutcome};
 use super::request::PublishRequest;
-use super::rules::Place;
-use super::tickets::{Answered, NO_TICKET};
-use crate::codec::PacketType;
+use super::tickets::Answered;
+
+/// One plugin's answer about a message.
+type Asked<'a> = reading::PublishAnswer<'a, Box<Cursor>>;
 
 impl Chain {
     /// What becomes of a message? Each plugin sees the previous one's. If one changes the topic, those before it are asked
@@ -72,10 +73,7 @@ impl Chain {
             let from = changer.map_or(index, |changer| changer + 1);
             return objection.unwrap_or_else(|| ask_from(handlers, from, who, request, changed, is_changed));
         };
-        let asked = match verdict {
-            Verdict::OK => Asked::Forward,
-            _ => read_publish(&plugin, who, verdict, &answer),
-        };
+        let asked = read_publish(&*plugin, who, verdict, &answer);
         let (end, from) = match changer {
             None => (fold(handlers, index, who, request, changed, &mut is_changed, asked), index + 1),
             Some(changer) => {
@@ -109,8 +107,7 @@ fn go_on(
 ) -> PublishOutcome {
     let mut is_changed = false;
     let asked = match asked {
-        Ok(Verdict::OK) => Asked::Forward,
-        Ok(verdict) => read_publish(&handlers.plugins().list[index], who, verdict, &answer),
+        Ok(verdict) => read_publish(&*handlers.plugins().list[index], who, verdict, &answer),
         Err(Failed) => Asked::End(PublishOutcome::Failed),
     };
     let end = fold(handlers, index, who, request, changed, &mut is_changed, asked);
@@ -168,15 +165,6 @@ fn fold(
     }
 }
 
-/// One plugin's answer about a message.
-enum Asked<'a> {
-    Forward,
-    Changed(MessageView<'a>),
-    /// It answers later, by this ticket.
-    Later(u64),
-    End(PublishOutcome),
-}
-
 #[inline]
 fn ask_publish<'a>(
     handlers: &mut Handlers,
@@ -187,38 +175,9 @@ fn ask_publish<'a>(
 ) -> Asked<'a> {
     match handlers.ask(index, who, answer, raw) {
         Ok(Verdict::OK) => Asked::Forward,
-        Ok(verdict) => read_publish(&handlers.plugins().list[index], who, verdict, answer),
+        Ok(verdict) => read_publish(&*handlers.plugins().list[index], who, verdict, answer),
         Err(Failed) => Asked::End(PublishOutcome::Failed),
     }
-}
-
-fn read_publish<'a>(plugin: &Plugin, who: &str, verdict: Verdict, answer: &'a Answer) -> Asked<'a> {
-    // PUBREC has the Reason Codes of PUBACK.
-    let fitting = |packet, code| plugin.fitting(Callback::Publish, who, packet, code);
-    let read = match verdict {
-        Verdict::CHANGED => answer.message(plugin.packet_bytes_max()).map(Asked::Changed),
-        Verdict::DEFERRED if answer.ticket != NO_TICKET => Ok(Asked::Later(answer.ticket)),
-        Verdict::HANDLED => answer.nothing().map(|()| Asked::End(PublishOutcome::Handled)),
-        Verdict::REJECT => answer
-            .refusal(Place::Acknowledgement)
-            .map(|(code, properties)| (fitting(PacketType::Puback, code), properties))
-            .map(|(reason_code, properties)| Asked::End(PublishOutcome::Reject { reason_code, properties })),
-        Verdict::DISCONNECT => answer
-            .disconnection()
-            .map(|(code, properties)| (fitting(PacketType::Disconnect, code), properties))
-            .map(|(reason_code, properties)| Asked::End(PublishOutcome::Disconnect { reason_code, properties })),
-        Verdict::ERROR => {
-            plugin.log_error(Callback::Publish, who, answer);
-            Ok(Asked::End(refused()))
-        }
-        other => Err(unknown(other)),
-    };
-    read.unwrap_or_else(|why| {
-        plugin.log_unreadable(Callback::Publish, who, &why);
-        // A message that cannot be published is refused; an answer that makes no sense at all ends the connection.
-        let unusable_message = verdict == Verdict::CHANGED;
-        Asked::End(if unusable_message { refused() } else { PublishOutcome::Failed })
-    })
 }
 
 /// Asks the plugins from a place on and before `changer` about the topic that this one has given a message. `Some`: they
@@ -255,13 +214,9 @@ fn fold_again(plugin: &Plugin, who: &str, changed: &ChangedMessage, asked: Asked
         Asked::Changed(message) if message.equals(changed) => None,
         Asked::Changed(_) => {
             let why = "it changes a message again that a later plugin has changed";
-            plugin.log_unreadable(Callback::Publish, who, why);
+            plugin.unreadable(Callback::Publish, who, why);
             Some(refused())
         }
         Asked::End(end) => Some(end),
     }
-}
-
-fn refused() -> PublishOutcome {
-    PublishOutcome::Reject { reason_code: ERROR, properties: PropertiesBuf::new() }
 }

@@ -6,6 +6,7 @@
 
 mod asker;
 mod functions;
+mod gate;
 mod holdings;
 mod inside;
 mod log;
@@ -17,11 +18,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use abi_stable::prefix_type::WithMetadata;
-use plugin_api::abi::{HostVtRef, Opaque, RawHost, RawMessage, RawPublish, RawTarget, Status};
-use plugin_api::{PropertiesBuf, Property, QoS};
+use plugin_api::abi::{HostVtRef, Opaque, RawHost, RawMessage, RawTarget, Status};
+use plugin_api::reading::{self, MessageView};
+use plugin_api::{PropertiesBuf, Property};
 
 pub use self::asker::{Asker, Pieces};
 pub(super) use self::functions::TABLE;
+use self::gate::Gate;
+pub(crate) use self::gate::State as GateState;
+pub(crate) use self::holdings::KnownKeys;
 use self::holdings::{AllHoldings, Holdings};
 use self::inside::{GIVEN, HOPS, LATER, is_inside, may_defer, touch};
 pub(super) use self::inside::{
@@ -29,7 +34,7 @@ pub(super) use self::inside::{
 };
 pub use self::metrics::{MetricSample, MetricValue};
 use super::pool::Pool;
-use super::rules::{self, Place};
+use super::record::{Captured, Recorder};
 use super::tickets::{Answered, Completed, NO_TICKET, Tickets};
 use super::watch::Watch;
 use crate::clock::{Clock, Millis};
@@ -37,14 +42,17 @@ use crate::codec::PACKET_BYTES_MAX;
 use crate::core::mail::{InfoMail, InfoTarget, Mail, SendTarget};
 use crate::core::mailbox::Mailboxes;
 use crate::core::{may_exist, owner_of};
+use crate::durable::change::ChangeError;
+use crate::durable::store::Store;
 use crate::limits::Limits;
 use crate::message::{Message, MessageParts, Source};
+use crate::packed::Unreadable;
 
 /// Bytes of kind and data together in one message for `handle_info`.
 const INFO_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes of one line that a plugin logs; the rest is cut off.
-pub(super) const LOG_BYTES_MAX: usize = 64 * 1024;
+pub(super) const LOG_BYTES_MAX: usize = reading::TEXT_BYTES_MAX;
 
 /// Requests that one callback may make.
 const REQUESTS_MAX: usize = 4096;
@@ -64,13 +72,20 @@ pub(super) const NO_CONNECTION: u64 = 0;
 pub struct Services {
     mailboxes: Mailboxes,
     clock: Clock,
-    packet_bytes_max: usize,
+    packet_bytes_max: Arc<AtomicUsize>,
     watch: Arc<Watch>,
     pool: Arc<Pool>,
     tickets_max: usize,
     holdings: Arc<AllHoldings>,
+    gate: Arc<Gate>,
     /// The number of the next timer.
     next_timer: Arc<AtomicU64>,
+    /// How many workers there have been at most, in processes before this one as well: connections have their numbers.
+    workers_ever: Arc<AtomicUsize>,
+    /// Writes down what plugins are asked.
+    recorder: Option<Arc<Recorder>>,
+    /// Nothing is done: they are a candidate's, which is only tried.
+    captured: Option<Arc<Captured>>,
 }
 
 impl Services {
@@ -81,7 +96,62 @@ impl Services {
         let (limits, next_timer) = (Limits::default(), Arc::new(AtomicU64::new(1)));
         let (watch, holdings) = (Watch::new(0, &limits), Arc::new(AllHoldings::new(&limits)));
         let pool = Pool::new(&limits, Arc::clone(&watch));
-        Self { mailboxes, clock, packet_bytes_max, watch, pool, tickets_max: TICKETS_MAX, holdings, next_timer }
+        let packet_bytes_max = Arc::new(AtomicUsize::new(packet_bytes_max));
+        let workers_ever = Arc::new(AtomicUsize::new(mailboxes.workers()));
+        let tickets_max = TICKETS_MAX;
+        Self {
+            mailboxes,
+            clock,
+            packet_bytes_max,
+            watch,
+            pool,
+            tickets_max,
+            holdings,
+            gate: Arc::default(),
+            next_timer,
+            workers_ever,
+            recorder: None,
+            captured: None,
+        }
+    }
+
+    /// The same, for plugins whose calls are written down.
+    #[must_use]
+    pub fn recorded_by(self, recorder: Arc<Recorder>) -> Self {
+        Self { recorder: Some(recorder), ..self }
+    }
+
+    pub(super) fn recorder(&self) -> Option<&Arc<Recorder>> {
+        self.recorder.as_ref()
+    }
+
+    /// For a candidate that is tried: what it asks for is taken, and not done; what it keeps by keys begins as a copy of what
+    /// is kept here.
+    pub(crate) fn captured(&self) -> (Self, Arc<Captured>) {
+        let captured = Arc::<Captured>::default();
+        let mailboxes = Mailboxes::new(vec![Box::new(|| {})]);
+        // Whoever waits for an answer of the host's is told that it does not run.
+        mailboxes.of(0).close();
+        let holdings = Arc::new(self.holdings.copy());
+        let watch = Watch::new(0, &Limits::default());
+        let pool = Pool::new(&Limits::default(), Arc::clone(&watch));
+        let services = Self {
+            mailboxes,
+            watch,
+            pool,
+            holdings,
+            next_timer: Arc::new(AtomicU64::new(Captured::FIRST_TIMER)),
+            recorder: None,
+            captured: Some(Arc::clone(&captured)),
+            ..self.clone()
+        };
+        (services, captured)
+    }
+
+    /// The number of another timer.
+    fn take_timer_number(&self) -> u64 {
+        let expected = self.captured.as_ref().and_then(|captured| captured.next_timer());
+        expected.unwrap_or_else(|| self.next_timer.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The same, with these bounds of what a plugin may keep in the server.
@@ -90,10 +160,59 @@ impl Services {
         Self { holdings: Arc::new(AllHoldings::new(limits)), ..self }
     }
 
+    /// Gives plugins back what was kept of what they keep by keys, and keeps it from now on, for a server with so many workers.
+    ///
+    /// # Errors
+    /// `values` is not a journal.
+    pub fn keep_in(&self, store: Arc<dyn Store>, workers: u16, values: &[u8]) -> Result<(), ChangeError> {
+        self.holdings.keep_in(store, workers, values)
+    }
+
+    /// What plugins keep by keys comes from another process that has kept it: [`Services::keep_on`] follows.
+    pub(crate) fn note_changes(&self) {
+        self.holdings.note_changes();
+    }
+
+    /// Keeps what plugins have put since then, and what they put from now on, for a server with so many workers.
+    pub(crate) fn keep_on(&self, store: Arc<dyn Store>, workers: u16) {
+        self.holdings.keep_on(store, workers);
+    }
+
+    /// Counts what plugins have put by keys, or removed, and that was handed over to where it is kept.
+    pub(crate) fn values(&self) -> Arc<AtomicU64> {
+        self.holdings.values()
+    }
+
     /// The counters, gauges and histograms of all plugins that have some, plugin by plugin in the order of their names.
     #[must_use]
     pub fn metrics(&self) -> Vec<MetricSample> {
         self.holdings.samples()
+    }
+
+    /// Takes requests from plugins' own threads, or does not.
+    pub(crate) fn set_gate(&self, state: GateState) {
+        self.gate.set(state);
+    }
+
+    /// The number of the next timer, and how many workers there have been.
+    pub(crate) fn numbers(&self) -> (u64, usize) {
+        (self.next_timer.load(Ordering::Relaxed), self.workers_ever.load(Ordering::Relaxed))
+    }
+
+    /// Goes on behind the numbers of another process.
+    pub(crate) fn skip_numbers(&self, next_timer: u64, workers_ever: usize) {
+        self.next_timer.fetch_max(next_timer, Ordering::Relaxed);
+        self.workers_ever.fetch_max(workers_ever, Ordering::Relaxed);
+    }
+
+    /// What is kept for plugins, for another process: one piece for each.
+    pub(crate) fn values_images(&self) -> Vec<Vec<u8>> {
+        self.holdings.images()
+    }
+
+    /// Takes in what another process has kept for a plugin, in the place of what it said before: `known` has the keys of that.
+    pub(crate) fn inherit_values(&self, image: &[u8], known: &mut KnownKeys) -> Result<(), Unreadable> {
+        self.holdings.inherit(image, known)
     }
 
     /// The same, for plugins whose calls this watchdog sees, and that have a pool with these limits.
@@ -117,6 +236,11 @@ impl Services {
         Self { tickets_max, ..self }
     }
 
+    /// What plugins send may make packets of this size from now on.
+    pub fn set_packet_bytes_max(&self, bytes: usize) {
+        self.packet_bytes_max.store(bytes, Ordering::Relaxed);
+    }
+
     /// Services where no server runs (`host check`): plugins can log, and everything else is refused.
     #[must_use]
     pub fn detached() -> Self {
@@ -133,12 +257,8 @@ impl Services {
             );
             return Err(Status::NOT_HERE);
         }
-        let (topic, payload) = (message.topic.as_slice(), message.payload.as_slice());
-        let properties = message.properties.as_slice();
-        let qos = QoS::from_u8(message.qos).ok_or(Status::INVALID)?;
-        rules::message_size(topic, payload, properties, qos, self.packet_bytes_max).map_err(|_| Status::TOO_LARGE)?;
-        let topic = rules::topic_name(topic).map_err(|_| Status::INVALID)?;
-        let properties = rules::properties(Place::Message, properties).map_err(|_| Status::INVALID)?;
+        let MessageView { topic, payload, properties, qos, retain, token } =
+            reading::message_of(message, plugin.packet_bytes_max())?;
         let expires_at =
             properties.message_expiry_interval().map_or(Millis::NEVER, |secs| self.clock.now().plus_secs(secs));
         let kept = properties
@@ -150,12 +270,12 @@ impl Services {
             payload,
             properties: kept.as_bytes(),
             qos,
-            retain: message.flags & RawPublish::RETAIN != 0,
+            retain,
             expires_at,
             source: Source::Plugin { index: plugin.place(), hops },
             as_it_came: None,
         };
-        Ok(parts.to_message_with_token(message.token))
+        Ok(parts.to_message_with_token(token))
     }
 
     fn post_publish(&self, message: Message) -> Result<(), Status> {
@@ -169,7 +289,7 @@ impl Services {
         let (to, target) = match target.kind {
             RawTarget::CONNECTION => {
                 // The number says who accepted it, and no worker has accepted what does not exist.
-                if !may_exist(target.connection, workers) {
+                if !may_exist(target.connection, self.workers_ever.load(Ordering::Relaxed)) {
                     return Err(Status::NOT_FOUND);
                 }
                 (0..workers, SendTarget::Connection(target.connection))
@@ -204,11 +324,17 @@ impl Services {
     /// The same for one worker and a request that somebody waits for.
     fn post_one(&self, worker: usize, mail: Mail) -> Result<(), Status> {
         if !is_inside() {
-            return self.mailboxes.hand_in(worker, mail).map_err(|refused| {
-                let mut mail = refused.mail;
-                mail.forget_asker();
-                if refused.closed { Status::NOT_RUNNING } else { Status::FULL }
+            let mut mail = Some(mail);
+            let posted = self.gate.pass(|| {
+                let Some(mail) = mail.take() else { return Err(Status::INVALID) };
+                self.mailboxes.hand_in(worker, mail).map_err(|refused| {
+                    let mut mail = refused.mail;
+                    mail.forget_asker();
+                    if refused.closed { Status::NOT_RUNNING } else { Status::FULL }
+                })
             });
+            mail.iter_mut().for_each(Mail::forget_asker);
+            return posted;
         }
         LATER.with_borrow_mut(|later| {
             if later.requests.len() >= REQUESTS_MAX {
@@ -225,9 +351,15 @@ impl Services {
     /// Puts mail into the mailboxes of some workers; later, if a callback runs on this thread. `FULL` if not all of them
     /// took it: those that did have it, as `HostError::Full` says.
     fn post(&self, to: std::ops::Range<usize>, mail: &dyn Fn() -> Mail) -> Result<(), Status> {
+        if let Some(captured) = self.captured.as_ref().filter(|_| !is_inside()) {
+            captured.count_outside();
+            return Ok(());
+        }
         if !is_inside() {
-            let refused = to.filter(|worker| !self.mailboxes.post(*worker, mail())).count();
-            return if refused == 0 { Ok(()) } else { Err(Status::FULL) };
+            return self.gate.pass(|| {
+                let refused = to.filter(|worker| !self.mailboxes.post(*worker, mail())).count();
+                if refused == 0 { Ok(()) } else { Err(Status::FULL) }
+            });
         }
         LATER.with_borrow_mut(|later| {
             if later.requests.len() + to.len() > REQUESTS_MAX {
@@ -245,7 +377,8 @@ pub(super) struct PluginServices {
     plugin: String,
     /// Place in the chain; [`NOT_IN_A_CHAIN`] before there is one.
     index: AtomicUsize,
-    packet_bytes_max: usize,
+    /// That of the server, which may change.
+    packet_bytes_max: Arc<AtomicUsize>,
     pub(super) tickets: Tickets,
     holdings: Arc<Holdings>,
     /// `None` once the instance is dropped.
@@ -259,7 +392,7 @@ impl PluginServices {
         Box::leak(Box::new(Self {
             plugin: plugin.to_owned(),
             index: AtomicUsize::new(NOT_IN_A_CHAIN),
-            packet_bytes_max: services.packet_bytes_max,
+            packet_bytes_max: Arc::clone(&services.packet_bytes_max),
             tickets: Tickets::new(services.tickets_max),
             holdings: services.holdings.of(plugin),
             services: RwLock::new(Some(services.clone())),
@@ -293,7 +426,7 @@ impl PluginServices {
 
     /// Bytes that a message from the plugin may have, as the PUBLISH packet that carries it.
     pub(super) fn packet_bytes_max(&self) -> usize {
-        self.packet_bytes_max
+        self.packet_bytes_max.load(Ordering::Relaxed)
     }
 
     /// The instance is gone: refuse everything but log lines.
@@ -326,6 +459,10 @@ impl PluginServices {
         match self.tickets.complete(ticket, answered) {
             Completed::Kept => Status::OK,
             Completed::Post { worker, connection, answered } => self.with(|services| {
+                if let Some(captured) = &services.captured {
+                    captured.answer(ticket, answered);
+                    return Ok(());
+                }
                 let mail = Mail::Answer { connection, ticket, answered };
                 // There is room for answers: there are no more of them than open tickets.
                 if services.mailboxes.post(worker, mail) { Ok(()) } else { Err(Status::FULL) }
@@ -349,6 +486,14 @@ impl PluginServices {
     fn with_holdings(&self, act: impl FnOnce(&Holdings, &AllHoldings) -> Status) -> Status {
         let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
         services.as_ref().map_or(Status::NOT_RUNNING, |services| act(&self.holdings, &services.holdings))
+    }
+
+    /// The same of what changes it: a plugin's own thread waits while everything goes over to another process.
+    fn change_holdings(&self, act: impl FnOnce(&Holdings, &AllHoldings) -> Status) -> Status {
+        let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(services) = services.as_ref() else { return Status::NOT_RUNNING };
+        let act = || act(&self.holdings, &services.holdings);
+        if is_inside() { act() } else { services.gate.pass(|| Ok(act())).unwrap_or_else(|refused| refused) }
     }
 
     /// The place of the plugin in the chain.

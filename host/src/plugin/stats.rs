@@ -202,6 +202,8 @@ pub(super) struct Monitor {
     /// Whether it has a callback that cannot wait for a state that a thread of the pool has.
     is_fixed: bool,
     is_quarantined: AtomicBool,
+    /// Whether somebody listens to all calls: then none is simply made.
+    is_tapped: AtomicBool,
     /// One for each worker, and the last for all other threads.
     slots: Box<[Slot]>,
     /// Calls that took longer than their budget on a worker; written by the watchdog.
@@ -226,6 +228,7 @@ impl Monitor {
             pooled: AtomicU64::new(pooled),
             is_fixed: implements.contains(Callback::Deliver),
             is_quarantined: AtomicBool::new(false),
+            is_tapped: AtomicBool::new(false),
             slots: (0..=workers).map(|_| Slot::default()).collect(),
             overstays: Default::default(),
             times: (0..ENTRIES).map(|_| [const { AtomicU64::new(0) }; TIME_BUCKETS]).collect(),
@@ -388,11 +391,23 @@ impl Monitor {
         was
     }
 
+    /// Whether somebody listens to the calls.
+    #[inline]
+    pub(super) fn is_tapped(&self) -> bool {
+        self.is_tapped.load(Relaxed)
+    }
+
+    /// From now on somebody listens to the calls, or nobody.
+    pub(super) fn set_tapped(&self, is_tapped: bool) {
+        self.is_tapped.store(is_tapped, Relaxed);
+        self.set_detours();
+    }
+
     fn set_detours(&self) {
         // Under a lock, so that what was changed last is in what is stored last.
         let _changing = self.panics.lock().unwrap_or_else(PoisonError::into_inner);
-        let quarantine = if self.is_quarantined.load(Relaxed) { u64::MAX } else { 0 };
-        self.detours.store(quarantine | self.pooled.load(Relaxed), Relaxed);
+        let all = if self.is_quarantined.load(Relaxed) || self.is_tapped() { u64::MAX } else { 0 };
+        self.detours.store(all | self.pooled.load(Relaxed), Relaxed);
     }
 
     pub(super) fn is_quarantined(&self) -> bool {

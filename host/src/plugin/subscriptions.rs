@@ -1,17 +1,15 @@
 //! What a client may subscribe to, when several plugins have a say: `handle_subscribe` and `handle_unsubscribe`.
 
 use plugin_api::abi::{RawSubscribe, RawSubscription, RawUnsubscribe, Verdict};
-use plugin_api::{Callback, QoS, ReasonCode};
+use plugin_api::reading::{Answer, fold_codes, is_later};
+use plugin_api::{Callback, ReasonCode};
 
-use super::answer::{Answer, Unreadable, unknown};
-use super::chain::{Chain, ERROR, implementing_from, is_later};
+use super::chain::{Chain, implementing_from};
 use super::cursor::{Cursor, SoFar};
 use super::handlers::Handlers;
-use super::instance::Plugin;
 use super::outcome::SubscribeOutcome;
 use super::request::{NO_EXTENSION, SubscribeItem, slice, text};
 use super::tickets::Answered;
-use crate::codec::PacketType;
 
 impl Chain {
     /// What may a client subscribe to? `codes` come in as what the server would grant, one for each entry, and go out
@@ -96,7 +94,7 @@ fn go_on(
         }
         return SubscribeOutcome::Failed;
     };
-    match fold_codes(&cursor.asked, callback, who, verdict, &answer, codes) {
+    match fold_codes(&*cursor.asked, callback, who, verdict, &answer, codes) {
         Some(end) => end,
         None => ask(handlers, cursor.index + 1, codes),
     }
@@ -166,69 +164,5 @@ fn fold_asked(
     if is_later(verdict, answer) {
         return Some(SubscribeOutcome::Deferred(Cursor::new(handlers, index, answer.ticket, SoFar::Nothing)));
     }
-    fold_codes(&handlers.plugins().list[index], callback, who, verdict, answer, codes)
-}
-
-/// Folds one plugin's Reason Codes into those so far. `Some`: asking ends here.
-fn fold_codes(
-    plugin: &Plugin,
-    callback: Callback,
-    who: &str,
-    verdict: Verdict,
-    answer: &Answer,
-    codes: &mut [ReasonCode],
-) -> Option<SubscribeOutcome> {
-    let (packet, fold): (_, fn(_, _) -> _) = match callback {
-        Callback::Subscribe => (PacketType::Suback, lower_grant),
-        _ => (PacketType::Unsuback, refuse_only),
-    };
-    let fitting = |packet, code| plugin.fitting(callback, who, packet, code);
-    let read = match verdict {
-        Verdict::OK => answer.nothing(),
-        Verdict::CODES => answer.codes(codes.len()).and_then(|answers| {
-            codes.iter_mut().zip(answers).try_for_each(|(code, answered)| {
-                let answered = fold(*code, ReasonCode(*answered))?;
-                *code = if answered == *code { answered } else { fitting(packet, answered) };
-                Ok(())
-            })
-        }),
-        Verdict::DISCONNECT => match answer.disconnection() {
-            Ok((code, properties)) => {
-                let reason_code = fitting(PacketType::Disconnect, code);
-                return Some(SubscribeOutcome::Disconnect { reason_code, properties });
-            }
-            Err(why) => Err(why),
-        },
-        Verdict::ERROR => {
-            plugin.log_error(callback, who, answer);
-            codes.iter_mut().filter(|code| !code.is_error()).for_each(|code| *code = ERROR);
-            Ok(())
-        }
-        other => Err(unknown(other)),
-    };
-    read.err().map(|why| {
-        plugin.log_unreadable(callback, who, &why);
-        SubscribeOutcome::Failed
-    })
-}
-
-/// SUBSCRIBE: the first error stays; a granted QoS is only ever lowered.
-fn lower_grant(so_far: ReasonCode, answered: ReasonCode) -> Result<ReasonCode, Unreadable> {
-    if !answered.is_error() && QoS::from_u8(answered.0).is_none() {
-        return Err(format!("{answered} is neither a granted QoS nor an error"));
-    }
-    Ok(match (so_far.is_error(), answered.is_error()) {
-        (true, _) => so_far,
-        (false, true) => answered,
-        (false, false) => ReasonCode(so_far.0.min(answered.0)),
-    })
-}
-
-/// UNSUBSCRIBE: the first error stays; whether there was a subscription is not a plugin's to say.
-fn refuse_only(so_far: ReasonCode, answered: ReasonCode) -> Result<ReasonCode, Unreadable> {
-    match answered {
-        ReasonCode::SUCCESS | ReasonCode::NO_SUBSCRIPTION_EXISTED => Ok(so_far),
-        _ if !answered.is_error() => Err(format!("{answered} is neither success nor an error")),
-        _ => Ok(if so_far.is_error() { so_far } else { answered }),
-    }
+    fold_codes(&*handlers.plugins().list[index], callback, who, verdict, answer, codes)
 }

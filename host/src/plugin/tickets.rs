@@ -12,9 +12,9 @@ use std::sync::atomic::AtomicU64;
 use foldhash::fast::RandomState;
 use plugin_api::abi::Verdict;
 
-use super::answer::Answer;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
+use plugin_api::reading::Answer;
 
 /// Locks among which the tickets of one plugin are spread, so that threads that answer seldom meet.
 // loom wants the same of each run, and numbers go on from one to the next.
@@ -24,7 +24,7 @@ const SHARDS: usize = if cfg!(all(test, feature = "loom")) { 1 } else { 16 };
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// No ticket.
-pub(super) const NO_TICKET: u64 = 0;
+pub(super) const NO_TICKET: u64 = Answer::NO_TICKET;
 
 /// The open tickets of one plugin.
 pub(super) struct Tickets {

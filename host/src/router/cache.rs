@@ -238,7 +238,9 @@ mod tests {
         let mut put_all = || (0..100).map(|n| put(&format!("twice/{n}"))).last().unwrap_or(0);
         let once = put_all();
         assert!(once < before + 20, "{before} and then {once}");
-        assert_eq!(put_all(), before + 100);
+        // Of two that share a byte, each makes the other one be forgotten.
+        let twice = put_all();
+        assert!((before + 80..=before + 100).contains(&twice), "{before} and then {twice}");
     }
 
     #[test]

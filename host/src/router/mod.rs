@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 pub use crate::codec::SubscribeOptions;
 pub use interest::{Interest, WORKERS_MAX};
-pub use retained::{EXPIRED_AT_ONCE, Found, Full, Retained};
+pub use retained::{EXPIRED_AT_ONCE, Found, Full, Numbered, Retained, RetainedChange};
 pub use shared::{Chooser, Group, Left, Member, Presence, Standing};
 pub use targets::{Locals, Own, SessionKey, Target, Targets, WentTo};
 

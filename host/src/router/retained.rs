@@ -16,12 +16,22 @@ use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 /// (both shared); other messages do not come here.
 pub struct Retained {
     store: RwLock<Store>,
-    messages_max: usize,
-    bytes_max: usize,
+}
+
+/// What has become of the retained message of a topic.
+#[derive(Debug, Clone)]
+pub enum RetainedChange {
+    /// It is this one.
+    Set(Arc<Message>),
+    /// There is none any more.
+    Gone(Box<str>),
 }
 
 /// What each level of a message's topic beyond the second takes, if no other topic has it: a node and its edge.
 const LEVEL_BYTES: usize = 96;
+
+/// Changes for which memory is kept.
+const CHANGES_KEPT: usize = 1024;
 
 /// Messages that [`Retained::remove_expired`] removes at most under one lock.
 pub const EXPIRED_AT_ONCE: usize = 256;
@@ -31,7 +41,13 @@ impl Retained {
     /// `bytes_max` bytes together. Each level of a topic beyond the second counts for 96 bytes more, as it takes as much.
     #[must_use]
     pub fn new(messages_max: usize, bytes_max: usize) -> Self {
-        Self { store: RwLock::new(Store::new()), messages_max, bytes_max }
+        Self { store: RwLock::new(Store { messages_max, bytes_max, ..Store::new() }) }
+    }
+
+    /// Has other bounds from now on. What is beyond them already stays, and nothing is added to it.
+    pub fn set_bounds(&self, messages_max: usize, bytes_max: usize) {
+        let mut store = self.write();
+        (store.messages_max, store.bytes_max) = (messages_max, bytes_max);
     }
 
     /// Makes `message` the retained one of its topic [MQTT-3.3.1-5].
@@ -48,8 +64,33 @@ impl Retained {
         }
         let mut store = self.write();
         self.check(&store, message.topic(), counted_bytes(message.topic(), message.bytes()))?;
+        store.note(|| RetainedChange::Set(Arc::clone(&message)));
         store.insert(message);
         Ok(())
+    }
+
+    /// The same for a message that outlived the server that it was published to: nothing is noted.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub fn restore(&self, message: Arc<Message>) -> Result<(), Full> {
+        let mut store = self.write();
+        self.check(&store, message.topic(), counted_bytes(message.topic(), message.bytes()))?;
+        store.insert(message);
+        Ok(())
+    }
+
+    /// Has changes noted from now on, in their order, for [`with_changes`](Self::with_changes).
+    pub fn note_changes(&self) {
+        self.write().changes.get_or_insert_default();
+    }
+
+    /// Takes out what has changed, and gives it to `take`. Nobody changes anything meanwhile.
+    pub fn with_changes<R>(&self, take: impl FnOnce(std::vec::Drain<'_, RetainedChange>) -> R) -> R {
+        let mut store = self.write();
+        let taken = take(store.changes.get_or_insert_default().drain(..));
+        store.changes.get_or_insert_default().shrink_to(CHANGES_KEPT);
+        taken
     }
 
     /// Whether a message of so many bytes could be retained for `topic` now.
@@ -63,18 +104,23 @@ impl Retained {
     fn check(&self, store: &Store, topic: &str, bytes: usize) -> Result<(), Full> {
         let replaced = store.find(topic);
         let (old_messages, old_bytes) = replaced.map_or((0, 0), |old| (1, counted_bytes(topic, old.bytes())));
-        if store.messages - old_messages >= self.messages_max {
-            return Err(Full::Messages { max: self.messages_max });
+        if store.messages - old_messages >= store.messages_max {
+            return Err(Full::Messages { max: store.messages_max });
         }
-        if store.bytes - old_bytes + bytes > self.bytes_max {
-            return Err(Full::Bytes { got: bytes, max: self.bytes_max });
+        if store.bytes - old_bytes + bytes > store.bytes_max {
+            return Err(Full::Bytes { got: bytes, max: store.bytes_max });
         }
         Ok(())
     }
 
     /// Removes the retained message of `topic` [MQTT-3.3.1-6], and returns whether there was one.
     pub fn clear(&self, topic: &str) -> bool {
-        self.write().remove(topic).is_some()
+        let mut store = self.write();
+        let is_cleared = store.remove(topic).is_some();
+        if is_cleared {
+            store.note(|| RetainedChange::Gone(topic.into()));
+        }
+        is_cleared
     }
 
     /// The messages that match `filter` (valid, and without `$share/…`), in no order, as they are at this moment.
@@ -128,6 +174,53 @@ impl Retained {
         }
     }
 
+    /// The messages at some of the places that were found with `mark`, without those that have been replaced or cleared since.
+    #[must_use]
+    pub fn topics(&self, places: &[u32], mark: u64) -> Vec<Arc<Message>> {
+        let store = self.read();
+        let leaf = |place: &u32| store.arena.try_get(*place).filter(|leaf| leaf.number < mark);
+        places.iter().filter_map(leaf).filter_map(|leaf| leaf.message.clone()).collect()
+    }
+
+    /// Where the messages of some topics are, of those that have one.
+    #[must_use]
+    pub fn places(&self, topics: &[&str]) -> Vec<u32> {
+        let store = self.read();
+        topics.iter().filter_map(|topic| store.node(topic)).collect()
+    }
+
+    /// Messages with their numbers, in the order of their places, from the place `from` on, as many as have so many bytes
+    /// together or a few more; and the place to go on from.
+    #[must_use]
+    pub fn numbered(&self, from: u32, bytes_max: usize) -> (Vec<Numbered>, Option<u32>) {
+        let store = self.read();
+        let (mut some, mut bytes) = (Vec::new(), 0);
+        for place in from..store.arena.end() {
+            if bytes >= bytes_max {
+                return (some, Some(place));
+            }
+            let leaf = store.arena.get(place);
+            if let Some(message) = &leaf.message {
+                bytes += message.bytes();
+                some.push(Numbered { message: Arc::clone(message), number: leaf.number, since: leaf.since });
+            }
+        }
+        (some, None)
+    }
+
+    /// Takes in a message of another store with the numbers that it has there, whatever the bounds are, and the
+    /// [`mark`](Self::mark) of that store: marks that it has given hold here as well, once all of its messages are here.
+    pub fn inherit(&self, numbered: Numbered, mark: u64) {
+        let mut store = self.write();
+        let topic = numbered.message.topic().to_owned();
+        store.insert(numbered.message);
+        store.next_number = store.next_number.max(mark);
+        if let Some(node) = store.node(&topic) {
+            let leaf = store.arena.get_mut(node);
+            (leaf.number, leaf.since) = (numbered.number, numbered.since);
+        }
+    }
+
     /// Messages in the order of their places, from the place `from` on, as far as `places` of them or `rows` messages go.
     /// A topic keeps its place for as long as it has a message. Topics that had none when [`mark`](Self::mark) returned
     /// this value are left out, and those whose message is not `wanted`.
@@ -172,6 +265,9 @@ impl Retained {
         {
             removed.extend(store.take(node));
         }
+        for message in &removed {
+            store.note(|| RetainedChange::Gone(message.topic().into()));
+        }
         removed
     }
 
@@ -207,6 +303,17 @@ impl Retained {
     fn write(&self) -> RwLockWriteGuard<'_, Store> {
         self.store.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A retained message with the numbers by which it is told from those that were stored before and after.
+#[derive(Debug, Clone)]
+pub struct Numbered {
+    /// The message.
+    pub message: Arc<Message>,
+    /// Its own number.
+    pub number: u64,
+    /// The number of the message from which on its topic has had one throughout.
+    pub since: u64,
 }
 
 /// The places of retained messages.
@@ -277,10 +384,14 @@ struct Store {
     arena: Arena<Leaf>,
     messages: usize,
     bytes: usize,
+    messages_max: usize,
+    bytes_max: usize,
     /// The nodes whose message expires, by when.
     expiring: BTreeSet<(Millis, u32)>,
     /// Messages are numbered as they are stored.
     next_number: u64,
+    /// What has changed and was not taken out, if somebody wants to know.
+    changes: Option<Vec<RetainedChange>>,
 }
 
 /// Links are [`ROOT`] for none.
@@ -297,7 +408,22 @@ struct Leaf {
 
 impl Store {
     fn new() -> Self {
-        Self { arena: Arena::new(), messages: 0, bytes: 0, expiring: BTreeSet::new(), next_number: 0 }
+        Self {
+            arena: Arena::new(),
+            messages: 0,
+            bytes: 0,
+            messages_max: usize::MAX,
+            bytes_max: usize::MAX,
+            expiring: BTreeSet::new(),
+            next_number: 0,
+            changes: None,
+        }
+    }
+
+    fn note(&mut self, change: impl FnOnce() -> RetainedChange) {
+        if let Some(changes) = &mut self.changes {
+            changes.push(change());
+        }
     }
 
     fn node(&self, topic: &str) -> Option<u32> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{ServerHandle, lock};
 use crate::error::Error;
-use crate::io::anteroom::{self, Places};
+use crate::io::anteroom;
 use crate::io::listener::{Bound, Listener};
 use crate::listener::{Common, ListenerConfig, ListenerUrl};
 
@@ -99,14 +99,13 @@ impl ServerHandle {
         let Some(shared) = threads.shared.clone().filter(|_| !threads.has_anteroom) else { return Ok(()) };
         threads.has_anteroom = true;
         drop(threads);
-        let places = Places::new(shared.limits.handshakes_max);
         for number in 0..self.workers.anterooms() {
             let ended = Arc::clone(&self.ended);
             let seed = anteroom::Seed {
                 number,
                 name: format!("{}-tls-{number}", self.name),
                 workers: Arc::clone(&self.workers),
-                places: Arc::clone(&places),
+                places: Arc::clone(&self.places),
                 shared: Arc::clone(&shared),
                 clock: self.clock,
                 on_end: Box::new(move || ended.add_one()),

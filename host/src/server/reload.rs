@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::builder::default_addr;
 use super::listeners::Open;
 use super::{ServerHandle, lock};
 use crate::config::{Config, LOG_KEYS, PluginConfig, SERVER_KEYS};
@@ -141,6 +142,11 @@ impl ServerHandle {
         self.change_plugins(steps)?;
         let before = self.listeners.places();
         let limits = Arc::new(next.limits.clone());
+        self.services.set_packet_bytes_max(limits.packet_bytes_max);
+        self.places.set_bounds(&limits);
+        if let Some(shared) = &lock(&self.threads).shared {
+            shared.retained.set_bounds(limits.retained_messages_max, limits.retained_bytes_max);
+        }
         for worker in 0..self.mailboxes.workers() {
             // It fails where the worker has ended.
             let _ = self.mailboxes.post(worker, Mail::Limits(Arc::clone(&limits)));
@@ -158,6 +164,12 @@ impl ServerHandle {
     /// Has these listeners from now on. Those that are as they were read their certificates anew.
     fn use_listeners(&self, opened: Vec<Open>) -> Vec<Result<(), crate::Error>> {
         let before = self.listeners.listeners();
+        for Open { config, listener } in &opened {
+            // What is new is as it is wanted already.
+            if let Err(error) = listener.adjust(config) {
+                tracing::error!(listener = listener.name(), %error, "its socket stays as it was");
+            }
+        }
         self.listeners.replace(opened);
         let is_old = |listener: &Listener| before.iter().any(|old| old.is_same(listener));
         let listeners = self.listeners.listeners();
@@ -190,7 +202,7 @@ impl ServerHandle {
         let wanted = match (current.listeners.is_empty(), wanted.listeners.is_empty()) {
             // Those that it has by default, or that were passed to it.
             (true, true) => old.iter().map(|open| open.config.clone()).collect(),
-            (false, true) => vec![ListenerConfig::new(ListenerUrl::tcp(super::default_addr()))],
+            (false, true) => vec![ListenerConfig::new(ListenerUrl::tcp(default_addr()))],
             (_, false) => wanted.listeners.clone(),
         };
         let allow_anonymous = next.server.allow_anonymous;

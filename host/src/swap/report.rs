@@ -165,7 +165,7 @@ impl SwapError {
 
     pub(crate) fn busy(plugin: Option<&str>, busy: &Busy) -> Self {
         let step = match busy {
-            Busy::Stopping | Busy::Changing => SwapStep::Begin,
+            Busy::Stopping | Busy::Changing | Busy::DryRun => SwapStep::Begin,
             Busy::Canary(_) | Busy::NoTrial(_) | Busy::Several(_) => SwapStep::Flip,
         };
         Self::new(step, plugin, busy)
@@ -180,7 +180,9 @@ impl SwapError {
             | LoadError::BadName { .. }
             | LoadError::BlocksDeliveries { .. }
             | LoadError::PanicAbort { .. } => SwapStep::Abi,
-            LoadError::BadConfig { .. } => SwapStep::Config,
+            LoadError::BadConfig { .. } | LoadError::ConfigRefused { .. } | LoadError::NoSchema { .. } => {
+                SwapStep::Config
+            }
             LoadError::InitRefused { .. } | LoadError::InitPanicked { .. } => SwapStep::Init,
             LoadError::DuplicateName { .. } | LoadError::TooManyPlugins { .. } => SwapStep::Name,
         };

@@ -39,6 +39,10 @@ fn note<T>(place: &T) {
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 
 impl<T> Mutex<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(std::sync::Mutex::new(value))
+    }
+
     #[track_caller]
     pub(crate) fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         note(self);
@@ -131,7 +135,7 @@ pub(crate) mod atomic {
     atomics! {
         AtomicBool: bool { swap fetch_or fetch_and }
         AtomicU32: u32 { swap fetch_add fetch_sub fetch_or fetch_and }
-        AtomicU64: u64 { swap fetch_add fetch_sub fetch_or fetch_and }
+        AtomicU64: u64 { swap fetch_add fetch_sub fetch_or fetch_and fetch_max }
         AtomicUsize: usize { swap fetch_add fetch_sub }
     }
 }

@@ -3,6 +3,7 @@
 use tungstenite::error::ProtocolError;
 use tungstenite::handshake::server::create_response;
 use tungstenite::http::{self, HeaderValue};
+use zeroize::Zeroize;
 
 use super::Settings;
 use super::deflate;
@@ -78,9 +79,12 @@ impl Upgrade {
             let max = settings.request_bytes_max;
             return Step::Refused(Refused::new(431, format!("the request has more than {max} bytes")));
         };
-        let head = std::mem::take(&mut self.head);
+        let mut head = std::mem::take(&mut self.head);
         let bytes = from + at + 4;
-        match answer(&head[..bytes], settings) {
+        let answered = answer(&head[..bytes], settings);
+        // It may have credentials in it, and what has come behind it a password.
+        head.zeroize();
+        match answered {
             Ok((request, response, deflate)) => {
                 Step::Accepted(Box::new(Accepted { request, response, taken: bytes - before, deflate }))
             }

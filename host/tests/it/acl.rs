@@ -143,12 +143,50 @@ fn subscription_that_is_no_longer_allowed_gets_nothing_more() {
     });
 }
 
+/// As `mosquitto_passwd` has written them, for the passwords `one`, `two` (with `-H sha512`) and `three`.
+const MOSQUITTO_ONE: &str = "sensor1:$7$101$CvIxrlE69RS2HmPs$OwrI8uD3RoW8MzYjNoWxRTuYRZ01B7Uy6SpZqwtkUFW+TLDpD3YGRDZVpX\
+     B5Nv4jbk8DdmBV3dnY3DK7wW91vg==";
+const MOSQUITTO_TWO: &str = "operator:$6$NUMmT3BkbAVUbOI+$h4fI9ZQ1NySST8SUuEeqz+xZniKevlBYVjRyjayZbXUTd4M3kcAhw/1Y0i/ea\
+     lNLYcT3G2gxknTYaBDJ4xHIog==";
+const MOSQUITTO_THREE: &str = "sensor1:$7$101$UyJE5vIdQ0Uxk1Me$kEUBvfpzDKAOFS4k/lmaNsuAvkPpc0+X/2LRFBJd5szbZo9CODjIrXYeqE\
+     U1eUpeWhGrkB5FOWTGhnz7ojo/Qg==";
+
+#[test]
+fn mosquittos_files_count_and_so_do_their_changes() {
+    let dir = TempDir::new("acl-files");
+    let passwords = dir.file("passwd", &format!("{MOSQUITTO_ONE}\n{MOSQUITTO_TWO}\n"));
+    let rules =
+        dir.file("acl", "user sensor1\ntopic write a/#\nuser operator\ntopic read a/#\npattern readwrite of/%u\n");
+    let config = format!(r#"{{"password_file": "{}", "acl_file": "{}"}}"#, passwords.display(), rules.display());
+    let library = package_library("acl");
+    let (process, addr) = Process::listening(["--plugin", library.to_str().unwrap(), "--plugin-config", &config]);
+    let (mut sensor, connack) = sign_in(addr, V5, "sensor1", "one");
+    assert_eq!(connack.code, 0);
+    let (mut operator, connack) = sign_in(addr, V5, "operator", "two");
+    assert_eq!(connack.code, 0);
+    assert_eq!(sign_in(addr, V5, "operator", "one").1.code, BAD_USER_NAME_OR_PASSWORD);
+    assert_eq!(operator.subscribe_all(&[("a/#", 0), ("#", 0), ("of/operator", 0)]), [0, NOT_AUTHORIZED, 0]);
+    assert_eq!(sensor.publish("a/b", "x", 1), 0);
+    assert_eq!(operator.receive().text(), "x");
+    assert_eq!(operator.publish("a/b", "x", 1), NOT_AUTHORIZED);
+    // A fault keeps what there was; then other rules and another password.
+    dir.file("acl", "user sensor1\ntopic wriite a/#\n");
+    process.wait_log("the rules stay as they were");
+    assert_eq!(sensor.publish("a/b", "x", 1), 0);
+    dir.file("passwd", &format!("{MOSQUITTO_THREE}\n{MOSQUITTO_TWO}\n"));
+    dir.file("acl", "user sensor1\ntopic write b/#\nuser operator\ntopic read b/#\n");
+    eventually("the files are read", || sensor.publish("a/b", "x", 1) == NOT_AUTHORIZED);
+    assert_eq!(sign_in(addr, V5, "sensor1", "one").1.code, BAD_USER_NAME_OR_PASSWORD);
+    assert_eq!(sign_in(addr, V5, "sensor1", "three").1.code, 0);
+    process.stop();
+}
+
 #[test]
 fn swap_keeps_who_is_connected_and_what_they_may_do() {
     with_commands("acl-swap", |addr, _, command| {
         let mut sensor = sign_in(addr, V5, "sensor1", "correct horse").0;
         let mut operator = sign_in(addr, V5, "operator", "correct horse").0;
-        operator.subscribe("sensors/#", 1);
+        operator.subscribe_all(&[("sensors/#", 1), ("chat/+", 1)]);
         let library = package_library("acl");
         let library = library.to_str().unwrap();
         for config in [readme_config(), without("chat/+")] {
@@ -159,6 +197,14 @@ fn swap_keeps_who_is_connected_and_what_they_may_do() {
             assert_eq!(sensor.publish("sensors/sensor2/t", "1", 1), NOT_AUTHORIZED);
         }
         assert_eq!(sensor.publish("chat/x", "by the new rules", 1), NOT_AUTHORIZED);
+        // And for subscriptions of the old ones. 0x10: nobody has subscribed to it.
+        let permissive = readme_config().replace(
+            r#""allow": ["publish", "subscribe"], "topics": ["chat/+"]"#,
+            r#""allow": ["publish"], "topics": ["chat/+"]"#,
+        );
+        let output = command(&["swap", "--plugin", library, "--plugin-config", &permissive, "--probation", "0s"]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(sensor.publish("chat/x", "to nobody", 1), 0x10);
     });
 }
 

@@ -171,6 +171,7 @@ fn units_start_a_server_at_their_sockets() {
     let start = values(&service, "ExecStart").concat();
     let dir = TempDir::new("unit");
     let start = start.replace("/run/host", dir.path().to_str().unwrap());
+    let start = start.replace("/var/lib/host", dir.path().to_str().unwrap());
     let args: Vec<&str> = start.split(' ').skip(1).collect();
     let ((first, at_first), (second, at_second)) = (self::socket(), self::socket());
     let process = Process::spawn_with_stdin(&mut with_sockets([&first, &second], &args));

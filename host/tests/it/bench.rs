@@ -77,6 +77,10 @@ fn messages_of_each_shape_come_once_and_in_order() {
     let (host, addr) = Process::listening(["--workers", "2"]);
     let moment = format!("--secs 0.1 --warm-up 0.05 --pid {}", host.id());
     bench_ok(addr, &format!("pairs --pairs 5 --mqtt 3.1 --qos 2 {moment}"));
+    for mqtt in ["3.1.1", "5", "5"] {
+        // Who finds a session of the time before says so.
+        bench_ok(addr, &format!("fan-in --publishers 3 --qos 1 --keep-sessions --name kept --mqtt {mqtt} {moment}"));
+    }
     for mqtt in ["3.1.1", "5"] {
         for qos in 0..=2 {
             let table = [

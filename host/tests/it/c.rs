@@ -100,7 +100,7 @@ fn check_says_what_is_in_a_plugin_in_c() {
     let output = host_output(["check", library.to_str().expect("text")]);
     let text = String::from_utf8(output.stdout).expect("text");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    for part in ["c-handler 1.0.0", "1.1, for C", "handle_connect, handle_publish, handle_subscribe, handle_disconnect"]
+    for part in ["c-handler 1.0.0", "1.2, for C", "handle_connect, handle_publish, handle_subscribe, handle_disconnect"]
     {
         assert!(text.contains(part), "{part} in {text}");
     }

@@ -1,10 +1,11 @@
 //! The `host` program: its command line, its log, and how it ends.
 
+use std::ffi::OsStr;
 use std::process::Output;
 
 use rustix::process::Signal;
 
-use crate::harness::{Process, TempDir, host_command, host_output};
+use crate::harness::{Process, TempDir, host_command, host_output, library};
 use crate::mqtt::{Client, V3_1_1, V5};
 
 fn stdout(output: &Output) -> String {
@@ -81,6 +82,20 @@ fn first_signal_stops_gracefully() {
             assert_eq!(process.wait().code(), Some(0));
         }
     }
+}
+
+/// Whatever it is at: loading what was kept, or in a plugin that does not return.
+#[test]
+fn signal_while_it_starts_ends_it_at_once() {
+    let dir = TempDir::new("cli-starting");
+    let (plugin, data) = (library("unruly"), dir.path().join("data"));
+    let args = ["--plugin-config", r#"{"block":"init"}"#, "--listen", "127.0.0.1:0", "--data-dir"].map(OsStr::new);
+    let args = [OsStr::new("--plugin"), plugin.as_os_str()].into_iter().chain(args).chain([data.as_os_str()]);
+    let mut process = Process::start(args);
+    process.wait_log("unruly is here");
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().code(), Some(0));
+    process.wait_log("SIGTERM: leaving before it has started");
 }
 
 #[test]

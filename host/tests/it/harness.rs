@@ -116,6 +116,25 @@ impl Process {
         addr.parse().unwrap_or_else(|_| panic!("an address in {line}"))
     }
 
+    /// The address, once it listens; `None` if it ends instead.
+    pub(crate) fn listens(&mut self) -> Option<SocketAddr> {
+        let mut has_begun = false;
+        eventually("it listens, or ends", || {
+            has_begun = self.log().iter().any(|line| line.contains("listening on "));
+            has_begun || !self.is_running()
+        });
+        has_begun.then(|| self.wait_listening())
+    }
+
+    /// The same of the listener whose URL begins like this, at a port of this machine.
+    #[track_caller]
+    pub(crate) fn wait_listening_on(&self, url: &str) -> SocketAddr {
+        let line = self.wait_log(&format!("listening on {url}"));
+        let (_, rest) = line.split_once(url).expect("it was searched for");
+        let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        ([127, 0, 0, 1], port.parse().unwrap_or_else(|_| panic!("a port in {line}"))).into()
+    }
+
     /// Waits for a line of the log that contains `text`.
     #[track_caller]
     pub(crate) fn wait_log(&self, text: &str) -> String {
@@ -126,7 +145,13 @@ impl Process {
     /// whatever has a bound in time may be late, not only what a test holds up.
     #[track_caller]
     pub(crate) fn wait_log_of(&self, parts: &[&str]) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        self.wait_log_within(PATIENCE, parts)
+    }
+
+    /// The same with another patience.
+    #[track_caller]
+    pub(crate) fn wait_log_within(&self, patience: Duration, parts: &[&str]) -> String {
+        let deadline = Instant::now() + patience;
         let mut lines = self.log.lines.lock().unwrap();
         loop {
             if let Some(line) = lines.0.iter().find(|line| parts.iter().all(|part| line.contains(part))) {
@@ -236,9 +261,17 @@ pub(crate) fn library(name: &str) -> PathBuf {
     built(&["-p", "test-plugins", "--examples"], "examples", name)
 }
 
+/// The packages in `plugins`, which are built at once.
+const SHIPPED: [&str; 7] = ["acl", "http-auth", "jwt", "rewrite", "scram", "validate", "webhook"];
+
 /// The library of another package of the workspace, such as `acl`.
 pub(crate) fn package_library(package: &str) -> PathBuf {
-    built(&["-p", package, "--lib"], "", &package.replace('-', "_"))
+    let name = package.replace('-', "_");
+    if !SHIPPED.contains(&package) {
+        return built(&["-p", package, "--lib"], "", &name);
+    }
+    let packages = SHIPPED.map(|package| ["-p", package]);
+    built(&[packages.as_flattened(), &["--lib"]].concat(), "", &name)
 }
 
 /// The directory into which cargo builds this profile: `…/target/debug`.

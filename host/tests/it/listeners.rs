@@ -3,6 +3,7 @@
 
 use std::os::unix::net::UnixStream;
 
+use host::config::Config;
 use host::limits::Undecided;
 use host::{ClientRules, Limits, ListenerConfig};
 use plugin_api::{
@@ -10,7 +11,7 @@ use plugin_api::{
     handler,
 };
 
-use crate::harness::{TempDir, start, with_configured};
+use crate::harness::{TempDir, eventually, start, with_configured};
 use crate::mqtt::{self, Client, V5};
 
 /// Lets in who comes through a Unix socket as the user that this process is; publishing below `locked` is refused.
@@ -151,4 +152,21 @@ fn what_plugins_leave_undecided_is_refused_where_other_machines_come() {
         assert_eq!((codes, is_local(0)), (expected, !is_local(1)), "{undecided:?}");
         server.stop().expect("it stops");
     }
+}
+
+/// What is to become of it may change, for who connects then.
+#[test]
+fn what_is_left_undecided_may_be_refused_from_a_reload_on() {
+    let current = Config::default();
+    let server = start(1, |builder| builder.handler::<Forgetful>("forgetful", "{}"));
+    let mut before = Client::connect(server.local_addr(), V5, "before");
+    let mut wanted = current.clone();
+    wanted.limits.undecided = Undecided::Refuse;
+    let (_, report) = server.reload(&current, &wanted).expect("it can change");
+    assert!(report.restart.is_empty(), "{report}");
+    eventually("it is refused to who comes", || {
+        Client::connect(server.local_addr(), V5, "after").subscribe_all(&[("#", 1)]) == [0x87]
+    });
+    assert_eq!(before.subscribe_all(&[("#", 1)]), [1]);
+    server.stop().expect("it stops");
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use host::ServerHandle;
-use host::listener::ListenerConfig;
+use host::listener::{ClientCertificates, ListenerConfig, UsernameFrom};
 use plugin_api::{Connect as Seen, ConnectVerdict, ConnectionInfo, Error, Handler, Host, ReasonCode, handler};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream};
@@ -70,7 +70,10 @@ impl Wire for QuicWire {
 }
 
 fn client_config(authority: &Authority, protocols: &[&str]) -> ClientConfig {
-    let mut config = authority.client();
+    speaking(authority.client(), protocols)
+}
+
+fn speaking(mut config: rustls::ClientConfig, protocols: &[&str]) -> ClientConfig {
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).expect("it speaks TLS 1.3")))
 }
@@ -84,7 +87,11 @@ fn connect(addr: SocketAddr, config: ClientConfig) -> Result<Connection, Connect
 
 /// A client, with nothing sent on its stream.
 fn open(addr: SocketAddr, authority: &Authority, version: u8) -> Client<QuicWire> {
-    let connection = connect(addr, client_config(authority, &["mqtt"])).expect("a connection");
+    open_with(addr, client_config(authority, &["mqtt"]), version)
+}
+
+fn open_with(addr: SocketAddr, config: ClientConfig, version: u8) -> Client<QuicWire> {
+    let connection = connect(addr, config).expect("a connection");
     let (to_server, from_server) = runtime().block_on(connection.open_bi()).expect("a stream");
     Client::over(QuicWire { connection, to_server, from_server, patience: Mutex::new(PATIENCE) }, version)
 }
@@ -269,4 +276,101 @@ fn handlers_see_that_it_is_quic() {
     let (_, connack) = Client::connect_with(server.local_addr(), &Connect::new(V5, "c"));
     assert_eq!(connack.code, 0x87);
     server.stop().expect("it stops");
+}
+
+/// Lets in who has shown a certificate that calls it `good`, and who has shown none as `nobody`.
+struct OnlyGood;
+
+#[handler]
+impl Handler for OnlyGood {
+    type Connection = ();
+
+    fn init(_host: Host, _config: &str) -> Result<Self, Error> {
+        Ok(OnlyGood)
+    }
+
+    fn new_connection(&self, _info: &ConnectionInfo<'_>) {}
+
+    fn handle_connect(&self, _: &mut (), connect: &Seen<'_>) -> Result<ConnectVerdict, Error> {
+        let transport = connect.transport();
+        let certificate = transport.certificate();
+        let is_right = match connect.client_id() {
+            "good" => certificate.is_some_and(|shown| shown.subject() == "CN=good,O=Example" && shown.serial() == [1]),
+            _ => certificate.is_none(),
+        };
+        let refused = ConnectVerdict::reject(ReasonCode::NOT_AUTHORIZED);
+        Ok(if is_right { ConnectVerdict::accept() } else { refused })
+    }
+}
+
+/// With which alert of TLS a client is closed.
+fn alert(addr: SocketAddr, config: ClientConfig) -> u64 {
+    // Its own part of the handshake may be over before the server has looked at its certificate.
+    let closed = connect(addr, config).map_or_else(|error| error, |open| runtime().block_on(open.closed()));
+    match closed {
+        ConnectionError::ConnectionClosed(close) => u64::from(close.error_code) - 0x100,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn only_clients_with_a_good_certificate_are_let_in_where_it_is_required() {
+    let (authority, other) = (Authority::new("authority"), Authority::new("other"));
+    let good = authority.client_certificate("good", 1);
+    let bad = authority.client_certificate("bad", 2);
+    let stranger = other.client_certificate("stranger", 3);
+    for (kind, required) in [(ClientCertificates::Required, true), (ClientCertificates::Optional, false)] {
+        let mut config = listener(&authority);
+        config.tls.client_certificates = kind;
+        config.tls.client_authorities = vec![authority.file.clone()];
+        config.tls.revocation_lists = vec![authority.revoked("list.pem", &[2], 2090)];
+        let server = start(2, |builder| builder.listener(config).handler::<OnlyGood>("only-good", "{}"));
+        let addr = server.local_addrs()[1];
+        let with = |issued| speaking(authority.client_with(issued, &[&rustls::version::TLS13]), &["mqtt"]);
+        open_with(addr, with(&good), V5).connected("good").ping();
+        // certificate_revoked, unknown_ca
+        assert_eq!((alert(addr, with(&bad)), alert(addr, with(&stranger))), (44, 48));
+        let without = client_config(&authority, &["mqtt"]);
+        if required {
+            assert_eq!(alert(addr, without), 116, "certificate_required");
+        } else {
+            open_with(addr, without.clone(), V5).connected("nobody").ping();
+            let (_, connack) = open_with(addr, without, V5).connecting(&Connect::new(V5, "good"));
+            assert_eq!(connack.code, 0x87);
+        }
+        server.stop().expect("it stops");
+    }
+}
+
+/// No password is asked for of who has shown a certificate that says who it is.
+#[test]
+fn a_certificate_may_say_who_the_user_is() {
+    let authority = Authority::new("authority");
+    let issued = authority.client_certificate("sensor-7", 7);
+    let mut config = listener(&authority);
+    config.tls.client_certificates = ClientCertificates::Required;
+    config.tls.client_authorities = vec![authority.file.clone()];
+    config.rules.username_from = Some(UsernameFrom::CommonName);
+    let server = start(1, |builder| builder.listener(config).handler::<OnlySensor>("only-sensor", "{}"));
+    let config = speaking(authority.client_with(&issued, &[&rustls::version::TLS13]), &["mqtt"]);
+    open_with(server.local_addrs()[1], config, V5).connected("c").ping();
+    server.stop().expect("it stops");
+}
+
+struct OnlySensor;
+
+#[handler]
+impl Handler for OnlySensor {
+    type Connection = ();
+
+    fn init(_host: Host, _config: &str) -> Result<Self, Error> {
+        Ok(OnlySensor)
+    }
+
+    fn new_connection(&self, _info: &ConnectionInfo<'_>) {}
+
+    fn handle_connect(&self, _: &mut (), connect: &Seen<'_>) -> Result<ConnectVerdict, Error> {
+        let refused = ConnectVerdict::reject(ReasonCode::NOT_AUTHORIZED);
+        Ok(if connect.username() == Some("sensor-7") { ConnectVerdict::accept() } else { refused })
+    }
 }

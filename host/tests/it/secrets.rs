@@ -2,13 +2,15 @@
 //! they are needed.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::process::Output;
 
-use crate::harness::{Process, TempDir, eventually, host_command, host_output, output, package_library};
-use crate::mqtt::{Client, Connect, V3_1_1, V5, field, packet};
+use crate::harness::{PATIENCE, Process, TempDir, eventually, host_command, host_output, output, package_library};
+use crate::mqtt::{Client, Connect, V3_1_1, V5, Wire, field, packet};
 use crate::security::ANN;
+use crate::websocket::wire::{SUBPROTOCOL, WebSocketWire, frame, head, request};
 
 /// Secrets of one test, each of which is found where it occurs.
 const PASSWORD: &str = "pass-9A3fXw-word";
@@ -29,11 +31,11 @@ fn connect_with_auth_data() -> Vec<u8> {
 }
 
 /// Clients with secrets: let in and refused, in one piece and in several, well-formed and not.
-fn sign_in(addr: SocketAddr) {
+fn sign_in<W: Wire>(open: impl Fn(u8) -> Client<W>) {
     for version in [V3_1_1, V5] {
         let connect = Connect { username: Some("ann"), password: Some(PASSWORD), ..Connect::new(version, "ann") };
-        Client::connect_with(addr, &connect);
-        let mut slow = Client::open(addr, version);
+        open(version).connecting(&connect);
+        let mut slow = open(version);
         for piece in connect.bytes().chunks(7) {
             slow.send(piece);
             std::thread::yield_now();
@@ -42,13 +44,57 @@ fn sign_in(addr: SocketAddr) {
         let mut malformed = connect.bytes();
         malformed[1] += 1; // There is one byte more than there should be.
         malformed.push(0);
-        let mut client = Client::open(addr, version);
+        let mut client = open(version);
         client.send(malformed);
         while client.try_read().is_some() {}
     }
-    let mut client = Client::open(addr, V5);
+    let mut client = open(V5);
     client.send(connect_with_auth_data());
     client.connack();
+}
+
+/// The same by TCP.
+fn sign_in_by_tcp(addr: SocketAddr) {
+    sign_in(|version| Client::open(addr, version));
+}
+
+/// A host with a listener for plain TCP and one for WebSocket, and clients for them. Over TLS as much is cleared of what this
+/// program has, but rustls has copies of its own, which it frees as they are.
+struct Plain {
+    process: Process,
+    /// For `tcp://` and `ws://`.
+    addrs: [SocketAddr; 2],
+}
+
+impl Plain {
+    fn start(args: &[&str]) -> Self {
+        let listeners = ["--listen", "127.0.0.1:0", "--listen", "ws://127.0.0.1:0"];
+        let process = Process::start([&listeners[..], args].concat());
+        // Plain TCP is told without a scheme.
+        let addrs = ["127.0.0.1:", "ws://127.0.0.1:"].map(|url| process.wait_listening_on(url));
+        Self { process, addrs }
+    }
+
+    fn sign_in(&self) {
+        sign_in_by_tcp(self.addrs[0]);
+        let plain = || TcpStream::connect(self.addrs[1]).expect("it listens");
+        sign_in(|version| Client::over(WebSocketWire::upgraded(plain(), SUBPROTOCOL), version));
+        self.sign_in_with_the_request();
+    }
+
+    /// A CONNECT that does not wait for the answer to the request of its WebSocket.
+    fn sign_in_with_the_request(&self) {
+        let connect = Connect { username: Some("ann"), password: Some(PASSWORD), ..Connect::new(V5, "ann") };
+        let both = [request("/mqtt", SUBPROTOCOL).into_bytes(), frame(0x82, &connect.bytes())].concat();
+        let mut wire = TcpStream::connect(self.addrs[1]).unwrap();
+        wire.set_patience(PATIENCE);
+        wire.write_all(&both).unwrap();
+        assert!(head(&mut wire).starts_with("HTTP/1.1 101 "));
+        // A frame, with CONNACK in it.
+        let mut answer = [0; 3];
+        wire.read_exact(&mut answer).unwrap();
+        assert_eq!((answer[0], answer[2]), (0x82, 0x20));
+    }
 }
 
 /// Places in the memory of a process where bytes stand: what it has written, not its program.
@@ -75,21 +121,22 @@ fn places_in_memory(pid: u32, bytes: &[u8]) -> Vec<String> {
     found
 }
 
-/// Whoever reads the memory of the host, or a core dump of it, finds no password of a client that has been answered: not in
-/// what the worker has read, not in packets that came in pieces or wait for a plugin, not in copies for the pool.
+/// Whoever reads the memory of the host, or a core dump of it, finds no password of a client that has been answered: not in what the worker has read or opened, not in packets that came in pieces or wait for a plugin, not
+/// in copies for the pool.
 #[test]
 fn passwords_are_not_left_in_memory() {
     let (hello, acl) = (package_library("hello-handler"), package_library("acl"));
     let asked_at_once = vec!["--plugin", hello.to_str().unwrap()];
     let asked_on_the_pool = vec!["--plugin", acl.to_str().unwrap(), "--plugin-config", ANN];
     for plugins in [asked_at_once, asked_on_the_pool] {
-        let (process, addr) = Process::listening([&plugins[..], &["--control", "none", "--log", "trace"]].concat());
+        let host = Plain::start(&[&plugins[..], &["--control", "none", "--log", "trace"]].concat());
+        let process = &host.process;
         // What is there to be found is found: a Client Identifier is no secret.
-        let mut client = Client::open(addr, V5);
+        let mut client = Client::open(host.addrs[0], V5);
         client.send(Connect::new(V5, "findable-9A3fXw-name").bytes());
         client.connack();
         assert!(!places_in_memory(process.id(), b"findable-9A3fXw-name").is_empty());
-        sign_in(addr);
+        host.sign_in();
         for secret in [PASSWORD, AUTH_DATA] {
             let mut places = Vec::new();
             eventually(&format!("no {secret} in memory: {places:?}"), || {
@@ -98,7 +145,7 @@ fn passwords_are_not_left_in_memory() {
                 places.is_empty()
             });
         }
-        process.stop();
+        host.process.stop();
     }
 }
 
@@ -115,7 +162,7 @@ fn no_secret_is_logged_or_told_by_a_command() {
     assert!(config.contains(hash));
     let args = ["--control", control, "--log", "trace", "--plugin", acl, "--plugin-config", &config];
     let (process, addr) = Process::listening(args);
-    sign_in(addr);
+    sign_in_by_tcp(addr);
     let wrong_hash = format!("{{\"users\": [{{\"username\": \"ann\", \"password_hash\": \"{IN_CONFIG}\"}}]}}");
     let not_a_text = "{\"users\": [{\"username\": \"ann\", \"password_hash\": 7071067811865}]}";
     let not_json = format!("{{\"password_hash\": {IN_CONFIG}}}");
@@ -129,7 +176,7 @@ fn no_secret_is_logged_or_told_by_a_command() {
     for query in [&["plugins"][..], &["plugins", "--json"], &["health", "--json"], &["metrics", "--json"]] {
         command(query);
     }
-    sign_in(addr);
+    sign_in_by_tcp(addr);
     for config in [&*config, &wrong_hash, not_a_text, &not_json] {
         outputs.push(host_output(["check", acl, "--plugin-config", config]));
         outputs.push(host_output(["check", "--plugin-config", config, "--plugin", acl]));

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use host::config::Config;
 use host::control::protocol::Refusal;
-use host::listener::{CertificateFiles, ClientCertificates, ListenerConfig, TlsVersion};
+use host::listener::{CertificateFiles, ClientCertificates, ListenerConfig, TlsVersion, UsernameFrom};
 use host::{Server, ServerHandle};
-use plugin_api::{Connect as ConnectView, ConnectVerdict, ConnectionInfo, Error, Handler, Host, handler};
+use plugin_api::{Connect as ConnectView, ConnectVerdict, ConnectionInfo, Error, Handler, Host, NameKind, handler};
 use rcgen::CertificateParams;
 use rustls::{ClientConfig, HandshakeKind, version};
 
@@ -43,6 +43,11 @@ impl Handler for Witness {
         }
         if let Some(certificate) = transport.certificate() {
             text += &format!(" {} {:?}", certificate.subject(), certificate.serial());
+            let names: Vec<_> = certificate.alternative_names().collect();
+            if !names.is_empty() {
+                let (user, fingerprint) = (connect.username(), certificate.sha256());
+                text = format!("{:?} {user:?} {names:?} {fingerprint:x?}", connect.listener());
+            }
         }
         TOLD.lock().unwrap().get_or_insert_default().insert(connect.client_id().to_owned(), text);
         Ok(ConnectVerdict::accept())
@@ -177,6 +182,44 @@ fn only_clients_with_a_good_certificate_are_let_in_where_it_is_required() {
                 assert!(told("without").ends_with(" Some(\"localhost\") None"));
             }
         }
+        server.stop().unwrap();
+    }
+}
+
+/// Handlers are told by which listener, all names, and the fingerprint; and a name may be the User Name, whatever CONNECT says.
+#[test]
+fn a_certificate_says_who_the_client_is() {
+    let authority = Authority::new("authority");
+    let name = |text: &str| rcgen::string::Ia5String::try_from(text.to_owned()).unwrap();
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![
+        rcgen::SanType::DnsName(name("sensor-7.example")),
+        rcgen::SanType::Rfc822Name(name("seven@example")),
+        rcgen::SanType::IpAddress([192, 0, 2, 7].into()),
+    ];
+    let issued = authority.issue("sensor-7", params);
+    let der: rustls::pki_types::CertificateDer<'_> =
+        rustls::pki_types::pem::PemObject::from_pem_file(&issued.certificate).unwrap();
+    let suite = rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().unwrap();
+    let fingerprint = suite.common.hash_provider.hash(&der);
+    for (from, user) in [
+        (UsernameFrom::AlternativeName(NameKind::Dns), "sensor-7.example"),
+        (UsernameFrom::AlternativeName(NameKind::Email), "seven@example"),
+        (UsernameFrom::AlternativeName(NameKind::Ip), "192.0.2.7"),
+    ] {
+        let mut config = tls_listener(&authority.server(&["localhost"]));
+        config.name = Some("front".into());
+        config.tls.client_certificates = ClientCertificates::Required;
+        config.tls.client_authorities = vec![authority.file.clone()];
+        config.rules.username_from = Some(from);
+        let (server, addr) = serve(config);
+        let config = authority.client_with(&issued, rustls::DEFAULT_VERSIONS);
+        let connect = Connect { username: Some("somebody-else"), ..Connect::new(V5, "named") };
+        let (client, connack) = tls_open(addr, config, V5).connecting(&connect);
+        assert_eq!(connack.code, 0);
+        let names = "[(Dns, \"sensor-7.example\"), (Email, \"seven@example\"), (Ip, \"192.0.2.7\")]";
+        assert_eq!(told("named"), format!("\"front\" Some({user:?}) {names} {:x?}", fingerprint.as_ref()));
+        client.disconnect();
         server.stop().unwrap();
     }
 }

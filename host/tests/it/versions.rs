@@ -103,7 +103,7 @@ const EDITS: [Edit; 19] = [
     edit(
         "host/src/plugin/instance.rs",
         "unsafe fn init(",
-        "\n        Ok(Self {\n",
+        "\n        let plugin = Self {\n",
         "\n        if let Some(later) = table.later() {\n            \
          unsafe { later(instance, Answer::default().sink()) };\n        }",
     ),

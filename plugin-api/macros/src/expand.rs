@@ -2,10 +2,10 @@
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
-use syn::{Attribute, Error, Ident, ImplItem, ImplItemFn, ItemImpl, Meta, parse_quote};
+use syn::{Attribute, Error, Ident, ImplItem, ImplItemFn, ItemImpl, Meta, Type, parse_quote};
 
 use crate::callbacks::{REQUIRED, unknown, variant};
-use crate::futures;
+use crate::{config, futures};
 
 /// What a block says about its callbacks: statements that each add one to a set.
 #[derive(Default)]
@@ -15,10 +15,18 @@ struct Sets {
     asynchronous: Vec<TokenStream>,
     /// The methods without a condition.
     names: Vec<String>,
+    /// The type of the configuration.
+    config: Option<Type>,
 }
 
-/// `has_async`: plugin-api has its feature `async`.
-pub(crate) fn expand(arguments: &TokenStream, mut block: ItemImpl, has_async: bool) -> Result<TokenStream, Error> {
+/// The features that plugin-api has.
+#[derive(Clone, Copy)]
+pub(crate) struct Features {
+    pub(crate) asynchronous: bool,
+    pub(crate) config: bool,
+}
+
+pub(crate) fn expand(arguments: &TokenStream, mut block: ItemImpl, has: Features) -> Result<TokenStream, Error> {
     let all_block = match arguments.to_string().as_str() {
         "" => false,
         "blocking" => true,
@@ -33,7 +41,15 @@ pub(crate) fn expand(arguments: &TokenStream, mut block: ItemImpl, has_async: bo
     let mut sets = Sets::default();
     for item in &mut block.items {
         match item {
-            ImplItem::Fn(function) => sets.add(function, all_block, has_async)?,
+            ImplItem::Fn(function) => {
+                if ["init", "handle_config"].iter().any(|name| function.sig.ident == name) {
+                    // What `init` takes is what there is at the start.
+                    let its_type = config::rewrite(function, has.config)?;
+                    let is_init = function.sig.ident == "init";
+                    sets.config = if is_init { its_type.or(sets.config) } else { sets.config.or(its_type) };
+                }
+                sets.add(function, all_block, has.asynchronous)?;
+            }
             ImplItem::Const(constant) => constant_is_free(&constant.ident, &constant.attrs)?,
             ImplItem::Macro(invocation) => {
                 return Err(Error::new_spanned(
@@ -44,7 +60,8 @@ pub(crate) fn expand(arguments: &TokenStream, mut block: ItemImpl, has_async: bo
             _ => {}
         }
     }
-    let Sets { callbacks, blocking, asynchronous, .. } = sets;
+    let Sets { callbacks, blocking, asynchronous, config, .. } = sets;
+    block.items.extend(config.iter().flat_map(config::questions));
     block.items.push(set("CALLBACKS", &callbacks));
     if !blocking.is_empty() {
         block.items.push(set("BLOCKING", &blocking));

@@ -1,13 +1,14 @@
 //! The `#[handler]` attribute of `plugin-api`. Use it through that crate, whose documentation describes it.
 
 mod callbacks;
+mod config;
 mod expand;
 mod futures;
 #[cfg(test)]
 mod tests;
 
 use proc_macro::TokenStream;
-use syn::{Error, ItemImpl};
+use syn::{DeriveInput, Error, ItemImpl};
 
 /// Stands in front of `impl Handler for …` and writes its `CALLBACKS`: the set of callbacks that the block implements.
 ///
@@ -173,5 +174,27 @@ use syn::{Error, ItemImpl};
 pub fn handler(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let arguments = syn::parse_macro_input!(arguments as proc_macro2::TokenStream);
     let block = syn::parse_macro_input!(item as ItemImpl);
-    expand::expand(&arguments, block, cfg!(feature = "async")).unwrap_or_else(Error::into_compile_error).into()
+    let has = expand::Features { asynchronous: cfg!(feature = "async"), config: cfg!(feature = "config") };
+    expand::expand(&arguments, block, has).unwrap_or_else(Error::into_compile_error).into()
+}
+
+/// Stands in front of a struct or an enum that is a handler's configuration, or a part of it: it can be read from JSON, unknown
+/// keys are a mistake, and there is a JSON Schema of it. With the feature `config` of plugin-api, whose module `config` describes
+/// it.
+///
+/// The attributes of serde and schemars work on it and on its fields:
+/// ```
+/// #[plugin_api::config]
+/// struct Config {
+///     #[serde(default)]
+///     topics: Vec<String>,
+/// }
+/// let error = plugin_api::config::read::<Config>(r#"{"topcs": []}"#).err().map(|error| error.to_string());
+/// assert!(error.is_some_and(|error| error.contains("unknown field `topcs`, expected `topics`")));
+/// ```
+#[proc_macro_attribute]
+pub fn config(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let arguments = syn::parse_macro_input!(arguments as proc_macro2::TokenStream);
+    let item = syn::parse_macro_input!(item as DeriveInput);
+    config::expand(&arguments, &item).unwrap_or_else(Error::into_compile_error).into()
 }

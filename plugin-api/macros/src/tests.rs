@@ -3,7 +3,7 @@ use quote::quote;
 use syn::{ItemImpl, parse_quote};
 
 use crate::callbacks::CALLBACKS;
-use crate::expand::expand;
+use crate::expand::{Features, expand};
 
 /// What a block becomes, with the feature `async`.
 fn expanded(block: ItemImpl) -> Result<String, String> {
@@ -11,7 +11,9 @@ fn expanded(block: ItemImpl) -> Result<String, String> {
 }
 
 fn expanded_with(arguments: &TokenStream, block: ItemImpl, has_async: bool) -> Result<String, String> {
-    expand(arguments, block, has_async).map(|tokens| tokens.to_string()).map_err(|error| error.to_string())
+    expand(arguments, block, Features { asynchronous: has_async, config: has_async })
+        .map(|tokens| tokens.to_string())
+        .map_err(|error| error.to_string())
 }
 
 #[track_caller]
@@ -150,4 +152,48 @@ fn mistakes_are_explained() {
     is_refused(parse_quote! { impl Handler for A { callbacks!(); } }, "cannot see");
     let arguments = expanded_with(&quote!(publish), parse_quote! { impl Handler for A {} }, true);
     assert!(arguments.expect_err("a mistake").contains("no argument but `blocking`"));
+}
+
+#[test]
+fn a_configuration_with_a_type_is_read_first() {
+    let block = parse_quote! {
+        impl Handler for A {
+            fn init(host: Host, Config { limit }: Config) -> Result<Self, Error> { Ok(A { limit }) }
+            fn handle_config(&self, config: Config) -> Result<(), Error> { Ok(()) }
+        }
+    };
+    let text = expanded(block).expect("valid");
+    assert_eq!(text.matches(":: plugin_api :: config :: read :: < Config > (__config) ?").count(), 2, "{text}");
+    assert!(text.contains("fn init (host : Host , __config : & str)"), "{text}");
+    assert!(text.contains("let Config { limit } : Config ="), "{text}");
+    assert!(text.contains("fn check_config") && text.contains("config :: schema :: < Config >"), "{text}");
+
+    let plain = parse_quote! {
+        impl Handler for A {
+            fn init(host: Host, config: &str) -> Result<Self, Error> { Ok(A) }
+            fn handle_config(&self, _: &'_ str) -> Result<(), Error> { Ok(()) }
+        }
+    };
+    let text = expanded(plain).expect("valid");
+    assert!(!text.contains("check_config") && !text.contains("__config"), "{text}");
+
+    let block: ItemImpl = parse_quote! { impl Handler for A { fn init(host: Host, config: Config) {} } };
+    let error = expanded_with(&quote!(), block, false).expect_err("a mistake");
+    assert!(error.contains(r#"features = ["config"]"#), "{error}");
+    is_refused(parse_quote! { impl Handler for A { fn init(host: Host, config: &Config) {} } }, "or owns it");
+}
+
+#[test]
+fn types_of_configurations_know_no_other_fields() {
+    let expand = |item| crate::config::expand(&quote!(), &item).map(|tokens| tokens.to_string());
+    let strict = |item| expand(item).expect("valid").contains("deny_unknown_fields");
+    assert!(strict(parse_quote! { struct A { a: u8 } }));
+    assert!(strict(parse_quote! { enum A { B { #[serde(default)] c: u8 } } }));
+    // serde does not have the one together with the other.
+    assert!(!strict(parse_quote! { struct A { #[serde(flatten)] a: B } }));
+    assert!(!strict(parse_quote! { #[serde(transparent)] struct A(u8); }));
+    let error = expand(parse_quote! { union A { a: u8 } }).expect_err("a mistake").to_string();
+    assert!(error.contains("a struct or an enum"), "{error}");
+    let error = crate::config::expand(&quote!(strict), &parse_quote! { struct A; }).expect_err("a mistake").to_string();
+    assert!(error.contains("takes no arguments"), "{error}");
 }

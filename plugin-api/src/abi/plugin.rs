@@ -89,6 +89,11 @@ pub struct PluginVt {
     /// Says that nobody waits for an answer by this ticket any more: instance, ticket, sink.
     #[sabi(last_prefix_field)]
     pub cancelled: unsafe extern "C" fn(Opaque, u64, Sink<'_>) -> Verdict,
+    /// Since 1.2. Looks at a configuration before there is an instance: JSON, sink. [`Verdict::ERROR`]: it cannot be used, and
+    /// the text in the sink says where and why.
+    pub config_check: unsafe extern "C" fn(RStr<'_>, Sink<'_>) -> Verdict,
+    /// Since 1.2. Writes the JSON Schema of the configuration into the sink, as text; nothing if there is none.
+    pub config_schema: unsafe extern "C" fn(Sink<'_>) -> Verdict,
 }
 
 /// The library was built so that a panic unwinds, and can be caught.

@@ -71,6 +71,8 @@ impl<H: Handler, const LIBRARY: bool> Shim<H, LIBRARY> {
             export_plugin_state: Self::export_plugin_state,
             import_plugin_state: Self::import_plugin_state,
             cancelled: Self::cancelled,
+            config_check: Self::config_check,
+            config_schema: Self::config_schema,
         }
     }
 
@@ -95,6 +97,14 @@ impl<H: Handler, const LIBRARY: bool> Shim<H, LIBRARY> {
             }
         };
         guarded(sink, init).unwrap_or(refused)
+    }
+
+    unsafe extern "C" fn config_check(config: RStr<'_>, sink: Sink<'_>) -> Verdict {
+        answered(sink, || H::check_config(config.as_str()))
+    }
+
+    unsafe extern "C" fn config_schema(sink: Sink<'_>) -> Verdict {
+        answered(sink, || H::config_schema().unwrap_or_default())
     }
 
     unsafe extern "C" fn instance_stop(instance: Opaque, sink: Sink<'_>) -> Verdict {

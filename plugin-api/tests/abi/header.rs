@@ -15,7 +15,11 @@ const HEAD: &str = r#"/*
  *
  *     const mqtt_plugin MQTT_PLUGIN_SYMBOL = { MQTT_PLUGIN_HEAD, .name = MQTT_TEXT("my-plugin"), ... };
  *
- * A function that is NULL is a callback that the plugin does not implement, and costs nothing.
+ * A function that is NULL is a callback that the plugin does not implement, and costs nothing. It is no opinion, and what no
+ * plugin has an opinion about is allowed. With one exception: plugins that decide who may connect (`handle_connect`,
+ * `handle_auth`) and on one of publishing (`handle_publish`) and subscribing (`handle_subscribe`, or `handle_deliver`) refuse
+ * the other one with 0x87 at listeners that other machines reach, unless the host is told otherwise (`--undecided allow`).
+ * Implement both, if only to agree.
  */
 #ifndef MQTT_HANDLER_H
 #define MQTT_HANDLER_H

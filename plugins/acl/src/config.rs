@@ -1,40 +1,17 @@
 //! The configuration: what was written, and what it means once it is known to be consistent.
 
-use std::collections::HashSet;
-use std::fmt;
+use plugin_api::config::schemars::JsonSchema;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use plugin_api::topic::{self, Share};
+use plugin_support::config::{self, ConfigError, each};
+use plugin_support::files::{self, Seen};
+use plugin_support::pattern::{ClientIds, Pattern, is_plain};
 use serde::Deserialize;
 
+use crate::mosquitto::{self, AclFile};
 use crate::password::Password;
-use crate::pattern::{Pattern, is_plain};
-
-/// A fault in the configuration: where it is, what was got and what was expected.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
-    path: String,
-    problem: String,
-}
-
-impl ConfigError {
-    fn new(path: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { path: path.into(), problem: problem.into() }
-    }
-
-    /// The place, such as `rules[1].topics[0]`; `.` for the whole.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the configuration is wrong at `{}`: {}", self.path, self.problem)
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 /// A configuration without contradictions: names refer to what exists, and every filter is valid.
 pub(crate) struct Config {
@@ -42,11 +19,15 @@ pub(crate) struct Config {
     pub(crate) rules: Vec<Rule>,
     pub(crate) anonymous: bool,
     pub(crate) client_ids: Option<Vec<ClientIds>>,
+    pub(crate) acl_file: Option<AclFile>,
+    /// The files that it was read from, as they were.
+    pub(crate) seen: Seen,
 }
 
 pub(crate) struct User {
     pub(crate) username: String,
-    pub(crate) password: Password,
+    /// `None`: another plugin says who it is, by enhanced authentication.
+    pub(crate) password: Option<Password>,
     pub(crate) groups: Vec<String>,
 }
 
@@ -70,18 +51,12 @@ pub(crate) enum Effect {
     Deny,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(crate = "plugin_api::config::schemars")]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Action {
     Publish,
     Subscribe,
-}
-
-/// Client Identifiers that a client may have.
-pub(crate) struct ClientIds {
-    pub(crate) pattern: Pattern,
-    /// The pattern is only the start of them.
-    pub(crate) is_prefix: bool,
 }
 
 impl Rule {
@@ -95,58 +70,87 @@ impl Rule {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawConfig {
-    #[serde(default)]
-    users: Vec<RawUser>,
-    #[serde(default)]
-    rules: Vec<RawRule>,
-    #[serde(default)]
-    anonymous: bool,
-    client_ids: Option<Vec<String>>,
+/// The JSON Schema of the configuration.
+pub(crate) fn schema() -> String {
+    plugin_api::config::schema::<RawConfig>()
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(crate = "plugin_api::config::schemars")]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    /// Who may come in with a password of its own. With `password_file`, those that it has come in too. Left out: none.
+    #[serde(default)]
+    users: Vec<RawUser>,
+    /// Who may do what. What no rule allows is denied, and what one denies is denied, wherever it stands. Left out: none.
+    #[serde(default)]
+    rules: Vec<RawRule>,
+    /// Whether clients without User Name and Password may come in. Left out: `false`.
+    #[serde(default)]
+    anonymous: bool,
+    /// The Client Identifiers that clients may choose: `%u` is the User Name, `*` at the end is any ending. Left out: any.
+    client_ids: Option<Vec<String>>,
+    /// Path of a file of passwords, as `mosquitto_passwd` writes it; read again within seconds after it has changed. Left
+    /// out: none.
+    password_file: Option<PathBuf>,
+    /// Path of a file of Mosquitto's with who may do what; read again within seconds after it has changed. Left out: none.
+    acl_file: Option<PathBuf>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(crate = "plugin_api::config::schemars")]
 #[serde(deny_unknown_fields)]
 struct RawUser {
+    /// User Name: not empty, each once.
     username: String,
-    password_hash: String,
+    /// Hash of the password: a PHC string of Argon2 (at most 1 GiB of memory and 100 passes), or what `mosquitto_passwd`
+    /// writes behind the name. Left out: the user's line in `password_file`.
+    password_hash: Option<String>,
+    /// Whether the user has no password here, and comes in by an Authentication Method that another plugin knows. Left out:
+    /// `false`.
+    #[serde(default)]
+    enhanced_authentication: bool,
+    /// Names of the groups that the user is in; a group exists if a user is in it. Left out: none.
     #[serde(default)]
     groups: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(crate = "plugin_api::config::schemars")]
 #[serde(deny_unknown_fields)]
 struct RawRule {
+    /// The rule is about this user, who has to be known. Exactly one of `user`, `group` and `anyone`.
     user: Option<String>,
+    /// The rule is about the users in this group, which has to have one.
     group: Option<String>,
+    /// `true`: the rule is about every user, and about anonymous clients.
     anyone: Option<bool>,
+    /// What may be done. Exactly one of `allow` and `deny`, with at least one entry.
     allow: Option<Vec<Action>>,
+    /// What may not be done, whatever other rules say.
     deny: Option<Vec<Action>>,
+    /// Topic Filters, at least one: `%u` is the User Name, `%c` the Client Identifier, `%%` a percent sign.
     topics: Vec<String>,
 }
 
 impl Config {
-    /// Reads and checks the JSON text.
+    /// Reads and checks the JSON text, and the files that it names.
     pub(crate) fn parse(json: &str) -> Result<Self, ConfigError> {
-        // Otherwise a list would be taken for the fields in their order, without their names.
-        if !json.trim_start().starts_with('{') {
-            return Err(ConfigError::new(".", "expected a JSON object, such as {\"users\": […], \"rules\": […]}"));
-        }
-        let mut deserializer = serde_json::Deserializer::from_str(json);
-        let raw: RawConfig = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-            let path = error.path().to_string();
-            // Not what stands there, which may be a password.
-            let is_secret = path.ends_with("password_hash") && error.inner().is_data();
-            let problem = if is_secret { "expected a text".to_owned() } else { error.inner().to_string() };
-            ConfigError::new(path, problem)
-        })?;
-        deserializer.end().map_err(|error| ConfigError::new(".", error.to_string()))?;
-        let users = each("users", raw.users, RawUser::check)?;
+        let raw: RawConfig = config::read(json, &["password_hash"])?;
+        let seen = Seen::now([&raw.password_file, &raw.acl_file].into_iter().flatten().cloned().collect());
+        let in_file: HashMap<String, Password> =
+            raw.password_file.as_deref().map(read_passwords).transpose()?.unwrap_or_default();
+        let mut users = each("users", raw.users, |user, path| user.check(&in_file, path))?;
+        let named: HashSet<String> = users.iter().map(|user| user.username.clone()).collect();
+        let mut others: Vec<_> = in_file.into_iter().filter(|(name, _)| !named.contains(name)).collect();
+        // So that errors and warnings do not depend on the order in a table.
+        others.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let user = |(username, password)| User { username, password: Some(password), groups: Vec::new() };
+        users.extend(others.into_iter().map(user));
         let rules = each("rules", raw.rules, RawRule::check)?;
         let client_ids = raw.client_ids.map(|texts| each("client_ids", texts, client_ids)).transpose()?;
-        let config = Self { users, rules, anonymous: raw.anonymous, client_ids };
+        let acl_file = raw.acl_file.as_deref().map(read_acl).transpose()?;
+        let config = Self { users, rules, anonymous: raw.anonymous, client_ids, acl_file, seen };
         config.check_user_names()?;
         config.check_subjects()?;
         config.check_substitution()?;
@@ -190,7 +194,8 @@ impl Config {
     fn check_substitution(&self) -> Result<(), ConfigError> {
         for (number, user) in self.users.iter().enumerate() {
             let uses_name = |rule: &&Rule| rule.is_about(user) && rule.topics.iter().any(Pattern::has_user);
-            if !is_plain(&user.username) && self.rules.iter().any(|rule| uses_name(&rule)) {
+            let in_file = self.acl_file.as_ref().is_some_and(AclFile::uses_names);
+            if !is_plain(&user.username) && (in_file || self.rules.iter().any(|rule| uses_name(&rule))) {
                 return Err(ConfigError::new(
                     format!("users[{number}].username"),
                     format!(
@@ -206,25 +211,59 @@ impl Config {
 }
 
 impl RawUser {
-    fn check(self, path: &str) -> Result<User, ConfigError> {
+    fn check(self, in_file: &HashMap<String, Password>, path: &str) -> Result<User, ConfigError> {
         if self.username.is_empty() {
             return Err(ConfigError::new(
                 format!("{path}.username"),
                 "got an empty name, expected at least one character",
             ));
         }
-        let password = Password::parse(&self.password_hash).map_err(|problem| {
-            ConfigError::new(
-                format!("{path}.password_hash"),
-                // The text itself is left out: it may be a password that was put here by mistake.
-                format!(
-                    "{problem}; expected the output of `argon2 … -id -e`, $argon2id$v=19$m=…,t=…,p=…$salt$hash \
-                     (the README says how to make one)"
-                ),
-            )
-        })?;
+        let password = match (&self.password_hash, in_file.get(&self.username), self.enhanced_authentication) {
+            (Some(hash), None, false) => Some(own_password(hash, path)?),
+            (None, Some(password), false) => Some(password.clone()),
+            (None, None, true) => None,
+            _ => {
+                return Err(ConfigError::new(
+                    path,
+                    "expected exactly one of `password_hash`, a line about the user in `password_file`, and \
+                     \"enhanced_authentication\": true",
+                ));
+            }
+        };
         Ok(User { username: self.username, password, groups: self.groups })
     }
+}
+
+fn own_password(hash: &str, path: &str) -> Result<Password, ConfigError> {
+    Password::parse(hash).map_err(|problem| {
+        ConfigError::new(
+            format!("{path}.password_hash"),
+            // The text itself is left out: it may be a password that was put here by mistake.
+            format!(
+                "{problem}; expected the output of `argon2 … -id -e`, $argon2id$v=19$m=…,t=…,p=…$salt$hash, or of \
+                 `mosquitto_passwd` (the README says how to make one)"
+            ),
+        )
+    })
+}
+
+fn read_passwords(file: &Path) -> Result<HashMap<String, Password>, ConfigError> {
+    let text = files::read(file, "password_file")?;
+    let place = |line| format!("password_file, line {line} of {}", file.display());
+    let mut users = HashMap::new();
+    for (name, password) in mosquitto::passwords(&text, place)? {
+        if users.contains_key(&name) {
+            let problem = format!("{} has the user `{name}` twice: expected each name once", file.display());
+            return Err(ConfigError::new("password_file", problem));
+        }
+        users.insert(name, password);
+    }
+    Ok(users)
+}
+
+fn read_acl(file: &Path) -> Result<AclFile, ConfigError> {
+    let text = files::read(file, "acl_file")?;
+    AclFile::parse(&text, |line| format!("acl_file, line {line} of {}", file.display()))
 }
 
 impl RawRule {
@@ -281,27 +320,7 @@ fn topic_pattern(text: String, path: &str) -> Result<Pattern, ConfigError> {
 }
 
 fn client_ids(text: String, path: &str) -> Result<ClientIds, ConfigError> {
-    let (start, is_prefix) = match text.strip_suffix('*') {
-        Some(start) => (start, true),
-        None => (text.as_str(), false),
-    };
-    let pattern = Pattern::parse(start).map_err(|problem| ConfigError::new(path, problem))?;
-    if pattern.has_client() || start.contains('*') {
-        return Err(ConfigError::new(
-            path,
-            format!("got `{text}`, expected a Client Identifier in which `%u` may occur, and `*` at the end"),
-        ));
-    }
-    Ok(ClientIds { pattern, is_prefix })
-}
-
-/// Checks each entry of a list, which gets its path.
-fn each<A, B>(
-    path: &str,
-    entries: Vec<A>,
-    check: impl Fn(A, &str) -> Result<B, ConfigError>,
-) -> Result<Vec<B>, ConfigError> {
-    entries.into_iter().enumerate().map(|(number, entry)| check(entry, &format!("{path}[{number}]"))).collect()
+    ClientIds::parse(&text).map_err(|problem| ConfigError::new(path, problem))
 }
 
 #[cfg(test)]
@@ -319,11 +338,13 @@ mod tests {
             ("{} {}".into(), ".", "trailing characters"),
             (r#"{"user": []}"#.into(), "user", "unknown field `user`, expected one of `users`, `rules`"),
             (r#"{"anonymous": "yes"}"#.into(), "anonymous", "invalid type: string \"yes\", expected a boolean"),
-            (r#"{"users": [{"username": "ann"}]}"#.into(), "users[0]", "missing field `password_hash`"),
+            (r#"{"users": [{"username": "ann"}]}"#.into(), "users[0]", "exactly one of `password_hash`"),
+            (r#"{"password_file": "/nowhere"}"#.into(), "password_file", "/nowhere: No such file"),
+            (r#"{"acl_file": 1}"#.into(), "acl_file", "invalid type: integer `1`"),
             (
                 r#"{"users": [{"username": "ann", "password_hash": "", "pasword": ""}]}"#.into(),
                 "users[0].pasword",
-                "unknown field `pasword`, expected one of `username`, `password_hash`, `groups`",
+                "unknown field `pasword`, expected one of `username`, `password_hash`, `enhanced_authentication`",
             ),
             (
                 r#"{"users": [{"username": "ann", "password_hash": "secret"}]}"#.into(),

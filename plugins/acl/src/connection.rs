@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use plugin_api::{Error, State, StateView};
+use plugin_support::permissions::Permissions;
 use serde::{Deserialize, Serialize};
 
-use crate::permissions::Permissions;
 use crate::policy::{Login, Policy, Refusal};
 
 /// The version of what is exported; there has been no other.
@@ -80,6 +80,7 @@ impl Identity {
             client_id: &self.client_id,
             is_client_id_assigned: self.is_client_id_assigned,
             will_topic: None,
+            has_method: false,
         }
     }
 }

@@ -2,39 +2,95 @@
 
 mod config;
 mod connection;
+mod mosquitto;
 mod password;
-mod pattern;
 mod permissions;
 mod policy;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use plugin_api::{
-    Connect, ConnectVerdict, ConnectionInfo, Error, Handler, Host, InfoTarget, Level, Publish, PublishVerdict,
-    ReasonCode, Reject, State, StateView, Subscribe, SubscribeVerdict, SwapRule, Swapped, handler,
+    Connect, ConnectVerdict, Connected, ConnectionInfo, Error, Handler, Host, HostError, Info, InfoTarget, Level,
+    Publish, PublishVerdict, ReasonCode, Reject, State, StateView, Subscribe, SubscribeVerdict, SwapRule, Swapped,
+    handler,
 };
+use plugin_support::files::Watch;
 
-pub use config::ConfigError;
 pub use connection::Connection;
-pub use permissions::Permissions;
+pub use plugin_support::config::ConfigError;
+pub use plugin_support::permissions::Permissions;
 pub use policy::{Login, Policy, Refusal};
+
+/// The event that asks about all subscriptions again.
+const REAUTHORISE: &str = "reauthorise";
+
+/// When that is tried once more if the host has no room for it.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The handler: it asks the [`Policy`] and remembers for each connection what it may do.
 pub struct Acl {
+    rules: Arc<Rules>,
+    /// Looks at the files that the configuration names.
+    watch: Mutex<Option<Watch>>,
+    /// Whether there are connections of a version before, which had other rules perhaps.
+    has_taken_over: AtomicBool,
+}
+
+/// The rules as they are, and the way to others.
+struct Rules {
     host: Host,
     policy: RwLock<Arc<Policy>>,
     /// How many configurations there have been. Changed while `policy` is locked; read without the lock for each message.
     configurations: AtomicU64,
 }
 
-impl Acl {
-    fn read(config: &str, host: &Host) -> Result<Policy, Error> {
-        let policy = Policy::from_json(config)?;
-        for warning in policy.warnings() {
-            host.warn(format_args!("{warning}"));
+fn read(config: &str, host: &Host) -> Result<Policy, Error> {
+    let policy = Policy::from_json(config)?;
+    for warning in policy.warnings() {
+        host.warn(format_args!("{warning}"));
+    }
+    Ok(policy)
+}
+
+/// Has subscriptions that the rules no longer allow removed: at once, or as soon as the host has room for the question.
+fn reauthorise(host: &Host) {
+    let log = host.clone();
+    let asked = host.reauthorise(InfoTarget::All).then(move |done| match done {
+        Ok(done) => log.info(format_args!("new rules: {} subscriptions were removed", done.removed)),
+        Err(error) => reauthorise_later(&log, error),
+    });
+    if let Err(error) = asked {
+        reauthorise_later(host, error);
+    }
+}
+
+fn reauthorise_later(host: &Host, error: HostError) {
+    let is_late = error == HostError::Full && host.send_info(InfoTarget::Plugin, REAUTHORISE, b"", Some(AGAIN)).is_ok();
+    if !is_late {
+        host.error(format_args!("new rules count, but subscriptions that they do not allow may go on: {error}"));
+    }
+}
+
+impl Rules {
+    fn replace(&self, policy: Policy) {
+        {
+            let mut current = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+            *current = Arc::new(policy);
+            self.configurations.fetch_add(1, Ordering::Release);
         }
-        Ok(policy)
+        reauthorise(&self.host);
+    }
+
+    /// A file is another one: the configuration is read once more. With a fault in it, everything stays as it is.
+    fn files_have_changed(&self, config: &str) {
+        match read(config, &self.host) {
+            Ok(policy) => self.replace(policy),
+            Err(error) => {
+                self.host.error(format_args!("a file has changed, and the rules stay as they were: {error}"));
+            }
+        }
     }
 
     /// The rules as they are now, and the number of their configuration.
@@ -54,6 +110,15 @@ impl Acl {
     }
 }
 
+impl Acl {
+    /// Has the files of the configuration watched, and no others.
+    fn watch(rules: &Arc<Rules>, config: &str) -> Result<Option<Watch>, Error> {
+        let seen = rules.now().0.seen().clone();
+        let (rules, config) = (Arc::clone(rules), config.to_owned());
+        Ok(Watch::start(seen, move || rules.files_have_changed(&config))?)
+    }
+}
+
 #[handler]
 impl Handler for Acl {
     type Connection = Connection;
@@ -62,8 +127,14 @@ impl Handler for Acl {
     const ON_SWAP: SwapRule = SwapRule::Disconnect;
 
     fn init(host: Host, config: &str) -> Result<Self, Error> {
-        let policy = RwLock::new(Arc::new(Self::read(config, &host)?));
-        Ok(Self { host, policy, configurations: AtomicU64::new(0) })
+        let policy = RwLock::new(Arc::new(read(config, &host)?));
+        let rules = Arc::new(Rules { host, policy, configurations: AtomicU64::new(0) });
+        let watch = Mutex::new(Self::watch(&rules, config)?);
+        Ok(Self { rules, watch, has_taken_over: AtomicBool::new(false) })
+    }
+
+    fn config_schema() -> Option<String> {
+        Some(config::schema())
     }
 
     fn new_connection(&self, _: &ConnectionInfo<'_>) -> Connection {
@@ -71,17 +142,12 @@ impl Handler for Acl {
     }
 
     fn handle_config(&self, config: &str) -> Result<(), Error> {
-        let policy = Arc::new(Self::read(config, &self.host)?);
-        {
-            let mut current = self.policy.write().unwrap_or_else(PoisonError::into_inner);
-            *current = policy;
-            self.configurations.fetch_add(1, Ordering::Release);
-        }
-        let host = self.host.clone();
-        self.host.reauthorise(InfoTarget::All).then(move |done| match done {
-            Ok(done) => host.info(format_args!("new rules: {} subscriptions were removed", done.removed)),
-            Err(error) => host.error(format_args!("subscriptions that are no longer allowed may go on: {error}")),
-        })?;
+        let policy = read(config, &self.rules.host)?;
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        // First of all: what it does about the old configuration must not come behind the new one.
+        *watch = None;
+        self.rules.replace(policy);
+        *watch = Self::watch(&self.rules, config)?;
         Ok(())
     }
 
@@ -90,7 +156,11 @@ impl Handler for Acl {
     }
 
     fn import_state(&self, _: &Swapped<'_>, state: StateView<'_>) -> Result<Connection, Error> {
-        let (policy, configuration) = self.now();
+        // Once for all of them, whose subscriptions are those of the rules before.
+        if !self.has_taken_over.swap(true, Ordering::Relaxed) {
+            reauthorise(&self.rules.host);
+        }
+        let (policy, configuration) = self.rules.now();
         Connection::import(state, &policy, configuration)
     }
 
@@ -103,12 +173,13 @@ impl Handler for Acl {
             client_id: connect.client_id(),
             is_client_id_assigned: connect.is_client_id_assigned(),
             will_topic: connect.will().map(|will| will.topic()),
+            has_method: connect.properties().authentication_method().is_some(),
         };
-        let (policy, configuration) = self.now();
+        let (policy, configuration) = self.rules.now();
         match connection.sign_in(&login, &policy, configuration) {
             Ok(()) => Ok(ConnectVerdict::accept()),
             Err(refusal) => {
-                self.host.info(format_args!(
+                self.rules.host.info(format_args!(
                     "refused {}, client {:?}, user {:?}: {refusal}",
                     connect.peer(),
                     login.client_id,
@@ -120,12 +191,28 @@ impl Handler for Acl {
         }
     }
 
+    /// A session that outlives its connection may have been made by other rules: before a restart, or another version.
+    fn handle_connected(&self, _: &mut Connection, connected: &Connected<'_>) {
+        let host = &self.rules.host;
+        if connected.session_present()
+            && let Err(error) = host.reauthorise(InfoTarget::Connection(connected.connection())).start()
+        {
+            reauthorise_later(host, error);
+        }
+    }
+
+    fn handle_event(&self, event: &Info<'_>) {
+        if event.kind() == REAUTHORISE {
+            reauthorise(&self.rules.host);
+        }
+    }
+
     /// Also asked for the Will Message when it is due, long after CONNECT.
     fn handle_publish(&self, connection: &mut Connection, publish: &Publish<'_>) -> Result<PublishVerdict, Error> {
-        if self.permissions(connection).is_some_and(|permissions| permissions.may_publish(publish.topic())) {
+        if self.rules.permissions(connection).is_some_and(|permissions| permissions.may_publish(publish.topic())) {
             return Ok(PublishVerdict::Forward);
         }
-        self.host.log(Level::Debug, format_args!("denied publishing to {:?}", publish.topic()));
+        self.rules.host.log(Level::Debug, format_args!("denied publishing to {:?}", publish.topic()));
         Ok(PublishVerdict::reject(ReasonCode::NOT_AUTHORIZED))
     }
 
@@ -134,7 +221,7 @@ impl Handler for Acl {
         connection: &mut Connection,
         subscribe: &Subscribe<'_>,
     ) -> Result<SubscribeVerdict, Error> {
-        let permissions = self.permissions(connection);
+        let permissions = self.rules.permissions(connection);
         let codes = subscribe.subscriptions().map(|subscription| {
             // What the server or an earlier plugin has refused already stays refused.
             let filter = subscription.filter();
@@ -143,7 +230,7 @@ impl Handler for Acl {
             {
                 return subscription.reason_code();
             }
-            self.host.log(Level::Debug, format_args!("denied subscribing to {filter:?}"));
+            self.rules.host.log(Level::Debug, format_args!("denied subscribing to {filter:?}"));
             ReasonCode::NOT_AUTHORIZED
         });
         Ok(SubscribeVerdict::Codes(codes.collect()))

@@ -1,21 +1,22 @@
-//! What the rules come to for one client.
+//! What the rules come to for one user.
 
 use std::sync::Arc;
 
-use plugin_api::topic;
+use plugin_support::pattern::{Pattern, is_plain};
+use plugin_support::permissions::{Permissions, Tier};
 
-use crate::config::{Action, Effect, Rule, Subject, User};
-use crate::pattern::{Pattern, is_plain};
+use crate::config::{Action, Config, Effect, Rule, Subject, User};
 use crate::policy::Refusal;
 
 /// The rules about one user.
 pub(crate) enum Grant {
     /// The same for every client of the user.
     Fixed(Arc<Permissions>),
-    /// With the Client Identifier in them.
-    PerClient(Vec<Entry>),
+    /// With the Client Identifier in them. Of several tiers the first one that says something counts.
+    PerClient(Vec<Vec<Entry>>),
 }
 
+#[derive(Debug, Clone)]
 pub(crate) struct Entry {
     effect: Effect,
     action: Action,
@@ -24,63 +25,62 @@ pub(crate) struct Entry {
 
 impl Grant {
     /// The rules about `user`, `None` for anonymous clients. Of the latter, those with `%u` do not speak.
-    pub(crate) fn new(rules: &[Rule], user: Option<&User>) -> Self {
-        let mut entries = Vec::new();
-        for rule in rules {
-            let is_about = match user {
-                Some(user) => rule.is_about(user),
-                None => rule.subject == Subject::Anyone,
-            };
-            for topic in rule.topics.iter().filter(|_| is_about) {
-                let pattern = match user {
-                    Some(user) => topic.with_user(&user.username),
-                    None if topic.has_user() => continue,
-                    None => topic.clone(),
-                };
-                entries.extend(rule.actions.iter().map(|&action| Entry {
-                    effect: rule.effect,
-                    action,
-                    pattern: pattern.clone(),
-                }));
+    ///
+    /// What Mosquitto's file says comes behind the configuration's own rules, and there the topics of a user before the
+    /// patterns.
+    pub(crate) fn new(config: &Config, user: Option<&User>) -> Self {
+        let mut tiers = vec![Vec::new()];
+        let is_about = |rule: &&Rule| match user {
+            Some(user) => rule.is_about(user),
+            None => rule.subject == Subject::Anyone,
+        };
+        for rule in config.rules.iter().filter(is_about) {
+            add(&mut tiers[0], rule.effect, &rule.actions, &rule.topics, user);
+        }
+        if let Some(file) = &config.acl_file {
+            for lines in file.about(user.map(|user| user.username.as_str())) {
+                let mut tier = Vec::new();
+                for line in lines {
+                    add(&mut tier, line.effect, line.actions, std::slice::from_ref(&line.pattern), user);
+                }
+                tiers.push(tier);
             }
         }
-        if entries.iter().any(|entry| entry.pattern.has_client()) {
-            Self::PerClient(entries)
+        if tiers.iter().flatten().any(|entry| entry.pattern.has_client()) {
+            Self::PerClient(tiers)
         } else {
-            Self::Fixed(Arc::new(Permissions::new(&entries, "")))
+            Self::Fixed(Arc::new(permissions(&tiers, "")))
         }
     }
 
     pub(crate) fn permissions(&self, client_id: &str) -> Result<Arc<Permissions>, Refusal> {
         match self {
             Self::Fixed(permissions) => Ok(Arc::clone(permissions)),
-            Self::PerClient(entries) if is_plain(client_id) => Ok(Arc::new(Permissions::new(entries, client_id))),
+            Self::PerClient(tiers) if is_plain(client_id) => Ok(Arc::new(permissions(tiers, client_id))),
             // Leaving the rule out would be right for one that allows, and wrong for one that denies.
             Self::PerClient(_) => Err(Refusal::ClientIdentifier),
         }
     }
 }
 
-/// What one client may do. Without a rule that allows it, nothing; and a rule that denies wins, wherever it stands.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Permissions {
-    publish: Access,
-    subscribe: Access,
+fn add(to: &mut Vec<Entry>, effect: Effect, actions: &[Action], topics: &[Pattern], user: Option<&User>) {
+    for topic in topics {
+        let pattern = match user {
+            Some(user) => topic.with_user(&user.username),
+            None if topic.has_user() => continue,
+            None => topic.clone(),
+        };
+        to.extend(actions.iter().map(|&action| Entry { effect, action, pattern: pattern.clone() }));
+    }
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Access {
-    allow: Vec<Box<str>>,
-    deny: Vec<Box<str>>,
-}
-
-impl Permissions {
-    fn new(entries: &[Entry], client_id: &str) -> Self {
-        let mut permissions = Self::default();
+fn permissions(tiers: &[Vec<Entry>], client_id: &str) -> Permissions {
+    Permissions::new(tiers.iter().map(|entries| {
+        let mut tier = Tier::default();
         for entry in entries {
             let access = match entry.action {
-                Action::Publish => &mut permissions.publish,
-                Action::Subscribe => &mut permissions.subscribe,
+                Action::Publish => &mut tier.publish,
+                Action::Subscribe => &mut tier.subscribe,
             };
             let filters = match entry.effect {
                 Effect::Allow => &mut access.allow,
@@ -88,26 +88,6 @@ impl Permissions {
             };
             filters.push(entry.pattern.with_client(client_id).into());
         }
-        permissions
-    }
-
-    /// Whether a message may be published under this Topic Name.
-    #[must_use]
-    pub fn may_publish(&self, topic: &str) -> bool {
-        let Access { allow, deny } = &self.publish;
-        let matches = |filter: &str| topic::matches(filter, topic);
-        any(allow, matches) && !any(deny, matches)
-    }
-
-    /// Whether this Topic Filter (of a Shared Subscription, the one after the share name) may be subscribed to: one
-    /// filter that is allowed has to cover all of it, and no filter that is denied may overlap with it.
-    #[must_use]
-    pub fn may_subscribe(&self, requested: &str) -> bool {
-        let Access { allow, deny } = &self.subscribe;
-        any(allow, |filter| topic::covers(filter, requested)) && !any(deny, |filter| topic::overlaps(filter, requested))
-    }
-}
-
-fn any(filters: &[Box<str>], holds: impl Fn(&str) -> bool) -> bool {
-    filters.iter().any(|filter| holds(filter))
+        tier
+    }))
 }

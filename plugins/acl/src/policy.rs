@@ -5,10 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use plugin_api::ReasonCode;
+use plugin_support::config::ConfigError;
+use plugin_support::files::Seen;
+use plugin_support::pattern::ClientIds;
+use plugin_support::permissions::Permissions;
 
-use crate::config::{ClientIds, Config, ConfigError, User};
+use crate::config::{Config, User};
 use crate::password::Password;
-use crate::permissions::{Grant, Permissions};
+use crate::permissions::Grant;
 
 /// Users, their passwords and their rules.
 pub struct Policy {
@@ -19,10 +23,12 @@ pub struct Policy {
     anonymous: Option<Grant>,
     client_ids: Option<Vec<ClientIds>>,
     warnings: Vec<String>,
+    seen: Seen,
 }
 
 struct Account {
-    password: Password,
+    /// `None`: another plugin says who it is, by enhanced authentication.
+    password: Option<Password>,
     grant: Grant,
 }
 
@@ -39,6 +45,8 @@ pub struct Login<'a> {
     pub is_client_id_assigned: bool,
     /// Topic Name of the Will Message.
     pub will_topic: Option<&'a str>,
+    /// It names an Authentication Method: before it is in, a plugin that knows the method has to agree.
+    pub has_method: bool,
 }
 
 /// Why somebody may not come in.
@@ -95,7 +103,8 @@ impl Policy {
                     .to_owned(),
             );
         }
-        let mut costs: Vec<String> = config.users.iter().map(|user| user.password.cost()).collect();
+        let passwords = config.users.iter().filter_map(|user| user.password.as_ref());
+        let mut costs: Vec<String> = passwords.clone().map(Password::cost).collect();
         costs.sort_unstable();
         costs.dedup();
         if costs.len() > 1 {
@@ -104,19 +113,20 @@ impl Policy {
                 costs.join(", ")
             ));
         }
-        let anonymous = config.anonymous.then(|| Grant::new(&config.rules, None));
-        let decoy = config.users.first().map(|user| user.password.decoy());
-        let rules = &config.rules;
-        let users = config
-            .users
-            .into_iter()
-            .map(|user| {
-                let grant = Grant::new(rules, Some(&user));
-                let User { username, password, .. } = user;
-                (username, Account { password, grant })
-            })
-            .collect();
-        Ok(Self { users, decoy, anonymous, client_ids: config.client_ids, warnings })
+        let decoy = passwords.clone().next().map(Password::decoy);
+        let anonymous = config.anonymous.then(|| Grant::new(&config, None));
+        let account = |user: &User| {
+            let account = Account { password: user.password.clone(), grant: Grant::new(&config, Some(user)) };
+            (user.username.clone(), account)
+        };
+        let users = config.users.iter().map(account).collect();
+        Ok(Self { users, decoy, anonymous, client_ids: config.client_ids, warnings, seen: config.seen })
+    }
+
+    /// The files that it was read from, as they were.
+    #[must_use]
+    pub fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     /// What is allowed, but probably not meant.
@@ -135,6 +145,7 @@ impl Policy {
         let grant = match (login.username, login.password) {
             (None, None) => self.anonymous.as_ref().ok_or(Refusal::Anonymous)?,
             (Some(username), Some(password)) => self.authenticate(username, password)?,
+            (Some(username), None) if login.has_method => self.without_password(username)?,
             // Nothing is checked, for users that exist and for others, so that nothing is learnt from the time.
             _ => return Err(Refusal::Credentials),
         };
@@ -165,10 +176,16 @@ impl Policy {
     }
 
     fn authenticate(&self, username: &str, password: &[u8]) -> Result<&Grant, Refusal> {
-        let account = self.users.get(username);
-        let hash = account.map(|account| &account.password).or(self.decoy.as_ref());
+        let account = self.users.get(username).filter(|account| account.password.is_some());
+        let hash = account.and_then(|account| account.password.as_ref()).or(self.decoy.as_ref());
         let is_right = hash.is_some_and(|hash| hash.verify(password));
         account.filter(|_| is_right).map(|account| &account.grant).ok_or(Refusal::Credentials)
+    }
+
+    /// For who is to show by enhanced authentication that it is this user.
+    fn without_password(&self, username: &str) -> Result<&Grant, Refusal> {
+        let account = self.users.get(username).filter(|account| account.password.is_none());
+        account.map(|account| &account.grant).ok_or(Refusal::Credentials)
     }
 
     /// Whoever gets the Client Identifier of another gets its session, with all that it has subscribed to.
@@ -176,18 +193,7 @@ impl Policy {
         let Some(allowed) = &self.client_ids else {
             return true;
         };
-        login.is_client_id_assigned
-            || allowed.iter().any(|ids| {
-                let expected = match login.username {
-                    Some(username) => ids.pattern.with_user(username).with_client(""),
-                    None if ids.pattern.has_user() => return false,
-                    None => ids.pattern.with_client(""),
-                };
-                match ids.is_prefix {
-                    true => login.client_id.starts_with(&expected),
-                    false => login.client_id == expected,
-                }
-            })
+        login.is_client_id_assigned || allowed.iter().any(|ids| ids.allow(login.username, login.client_id))
     }
 }
 
@@ -214,6 +220,7 @@ mod tests {
             client_id,
             is_client_id_assigned: false,
             will_topic: None,
+            has_method: false,
         }
     }
 
@@ -238,6 +245,27 @@ mod tests {
         check(Some(""), Some(b"secret"), Err(Refusal::Credentials));
         check(None, Some(b"secret"), Err(Refusal::Credentials));
         check(None, None, Err(Refusal::Anonymous));
+    }
+
+    #[test]
+    fn who_has_no_password_here_comes_in_by_enhanced_authentication_only() {
+        let json = format!(
+            r#"{{"users": [{{"username": "ann", "enhanced_authentication": true}},
+                           {{"username": "bob", "password_hash": "{HASH}"}}]}}"#
+        );
+        let policy = Policy::from_json(&json).expect("valid");
+        for (username, password, has_method, expected) in [
+            ("ann", None, true, true),
+            ("ann", None, false, false),
+            ("ann", Some(&b"secret"[..]), true, false),
+            ("ann", Some(b""), false, false),
+            ("bob", None, true, false),
+            ("bob", Some(b"secret"), true, true),
+            ("eve", None, true, false),
+        ] {
+            let login = Login { password, has_method, ..login(username, "c") };
+            assert_eq!(policy.connect(&login).is_ok(), expected, "{username} {password:?} {has_method}");
+        }
     }
 
     #[test]

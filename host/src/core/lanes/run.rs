@@ -12,8 +12,9 @@ use crate::core::session::Queued;
 use crate::core::slot_of;
 
 /// A run is made of chunks that take packets until they are so large. So it stays in the processor's cache while it is sent
-/// to many, and what all have sent can be reused.
-const CHUNK_BYTES: usize = if cfg!(any(test, fuzzing)) { 100 } else { 128 << 10 };
+/// to many, and what all have sent can be reused. As many as a turn reads of one publisher alone (with half of it, 0.12 µs instead
+/// of 0.11 for 1 KiB to each of 100).
+const CHUNK_BYTES: usize = if cfg!(any(test, fuzzing)) { 100 } else { 256 << 10 };
 
 /// What makes all packets of two subscribers the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,6 +46,9 @@ pub(super) struct Lane {
     base: u16,
     /// The messages with QoS 1 that followers have been given, and of which their sessions do not know yet.
     pub(super) unsettled: Vec<Queued>,
+    /// The numbers of their bodies in the journal, if there has been a member whose session is kept.
+    pub(super) bodies: Vec<u32>,
+    pub(super) has_kept: bool,
     /// The largest packet among them.
     largest: usize,
 }
@@ -349,6 +353,7 @@ impl Lane {
     pub(super) fn clear(&mut self) {
         debug_assert!(self.present == 0 && self.chunks.is_empty() && self.unsettled.is_empty());
         self.members.clear();
-        (self.end, self.numbered, self.largest) = (0, 0, 0);
+        self.bodies.clear();
+        (self.end, self.numbered, self.largest, self.has_kept) = (0, 0, 0, false);
     }
 }

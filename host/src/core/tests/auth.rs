@@ -47,6 +47,18 @@ fn exchange_before_connack() {
     });
 }
 
+/// Who leaves amid the exchange has no session yet, and no will with a delay.
+#[test]
+fn client_that_leaves_during_the_exchange() {
+    scenario(|net| {
+        challenge(net);
+        let client = net.join(V5, "10: <MQTT> 05 06 0000 {15 <SCRAM>} <c> {18 0000000A} <w> <x>", WHO);
+        net.send(client, "E0:");
+        net.expect_closed(client, "");
+        net.join(V5, "10: <MQTT> 05 02 0000 {15 <SCRAM> 16 <friend>} <c>", &connack(""));
+    });
+}
+
 /// [MQTT-4.12.0-1] [MQTT-4.12.0-4]
 #[test]
 fn refused() {

@@ -155,3 +155,20 @@ fn pages_of_other_machines_are_not_of_this_one() {
         }
     }
 }
+
+/// A proxy on this machine that speaks for itself, or does not know whose connection it is, may have anybody behind it.
+#[test]
+fn who_comes_through_a_proxy_is_not_of_this_machine() {
+    for (has_proxy, plugin) in [(false, false), (true, false), (true, true)] {
+        scenario_with(&Setup { plugin, peer: "127.0.0.1:1", ..Setup::default() }, |net| {
+            Arc::make_mut(&mut net.profile).has_proxy = has_proxy;
+            let client = net.open(V5);
+            net.send(client, &connect_packet(V5, "02", 0, "", "c"));
+            if plugin || !has_proxy {
+                net.expect(client, CONNACK);
+            } else {
+                net.expect_closed(client, "20: 00 87 {}");
+            }
+        });
+    }
+}

@@ -15,6 +15,8 @@ use crate::core::ListenerProfile;
 use crate::core::admission::Admission;
 use crate::core::mail::{Batch, Destination, Mail};
 use crate::core::mailbox::Mailboxes;
+use crate::durable::queue::{Queue, Wake};
+use crate::durable::store::Store;
 use crate::limits::{Limits, SharedStrategy};
 use crate::message::{Message, MessageParts, Source};
 use crate::router::{Chooser, Interest, Presence, Retained, Router, SessionKey, Standing};
@@ -284,4 +286,43 @@ fn connections_are_never_too_many() {
             assert!(admission.enter(peer, &listener, &listener.limits), "nobody is there");
         });
     }
+}
+
+/// Who asks to be woken when something is safe either hears that it is, or is woken; and the store finds what was handed over.
+#[test]
+fn nobody_waits_for_what_is_safe() {
+    interleave(3, || {
+        let bells: Vec<_> = (0..3).map(|_| Arc::new(AtomicUsize::new(0))).collect();
+        let wake = |at: usize| -> Wake {
+            let bell = Arc::clone(&bells[at]);
+            Box::new(move || _ = bell.fetch_add(1, Ordering::AcqRel))
+        };
+        let queue = Arc::new(Queue::new(0, wake(2), vec![wake(0), wake(1)]));
+        let worker = |worker: usize| {
+            let (queue, bell) = (Arc::clone(&queue), Arc::clone(&bells[worker]));
+            thread::spawn(move || {
+                let number = queue.hand_over(worker, &mut vec![1]);
+                let is_safe = queue.wake_when_safe(worker, number);
+                assert!(!is_safe || queue.safe_up_to() >= number);
+                (number, is_safe, bell)
+            })
+        };
+        let workers = [worker(0), worker(1)];
+        let mut taken = Vec::new();
+        // As the store's thread does it: it looks when it was woken.
+        let look = |taken: &mut Vec<_>| {
+            if bells[2].swap(0, Ordering::AcqRel) > 0 && queue.take(taken) {
+                queue.declare_safe(taken.drain(..));
+            }
+        };
+        look(&mut taken);
+        let workers = workers.map(|worker| worker.join().unwrap());
+        look(&mut taken);
+        assert_eq!(queue.safe_up_to(), 2, "something waits, and the store was not woken");
+        for (number, was_safe, bell) in workers {
+            let rung = bell.load(Ordering::Acquire);
+            assert_eq!(rung, usize::from(!was_safe), "number {number}");
+        }
+        assert_eq!(queue.unsafe_bytes(), 0);
+    });
 }

@@ -6,6 +6,7 @@
 
 mod handler;
 mod judge;
+mod kept;
 mod net;
 
 mod admission;
@@ -17,8 +18,11 @@ mod conformance;
 mod connect;
 mod deferred;
 mod deliver;
+mod durable;
 mod failures;
 mod fresh;
+mod handed_over;
+mod held_acks;
 mod identity;
 mod inbound;
 #[cfg(feature = "loom")]

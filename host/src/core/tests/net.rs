@@ -7,13 +7,15 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::handler::{Script, Scripted};
 use super::judge::{Docket, Judges};
-use super::{Mode, ProtocolVersion, V3_1, V5};
-use crate::clock::Millis;
+use super::{Mode, ProtocolVersion, V3_1, V5, kept};
+use crate::clock::{Millis, WallMillis};
 use crate::codec::tests::packet;
 use crate::codec::{self, Frame};
 use crate::core::mailbox::Mailboxes;
 use crate::core::peer::PeerDetails;
-use crate::core::{Arrival, Core, ListenerProfile, Shared};
+use crate::core::{Arrival, Core, ListenerProfile, Shared, owner_of};
+use crate::durable::store::Store;
+use crate::durable::store::fake::FakeStore;
 use crate::limits::Limits;
 use crate::plugin::{Chain, Flip};
 
@@ -25,6 +27,9 @@ pub(in crate::core) const CONNACK_RESUMED: &str = "20: 01 00 [{21 0400 27 010000
 pub(in crate::core) fn resumed(version: ProtocolVersion) -> &'static str {
     if version == V3_1 { CONNACK } else { CONNACK_RESUMED }
 }
+
+/// What the wall clock showed when the server's clock showed zero.
+pub(in crate::core) const ZERO: WallMillis = WallMillis(1_700_000_000_000);
 
 /// Turns after which something is wrong if they still have not led to rest.
 const TURNS_MAX: usize = 100_000;
@@ -43,6 +48,8 @@ pub(in crate::core) struct Setup {
     pub(in crate::core) allow_anonymous: bool,
     /// Where clients come from.
     pub(in crate::core) peer: &'static str,
+    /// Whether there is a store. What it has been given is safe when the test says so.
+    pub(in crate::core) store: bool,
 }
 
 impl Default for Setup {
@@ -55,6 +62,7 @@ impl Default for Setup {
             slow: false,
             allow_anonymous: false,
             peer: "127.0.0.1:50000",
+            store: false,
         }
     }
 }
@@ -97,6 +105,9 @@ pub(in crate::core) struct Net {
     /// The listener that they come through, and what else is known of them.
     pub(in crate::core) profile: Arc<ListenerProfile>,
     pub(in crate::core) details: Option<PeerDetails>,
+    pub(super) store: Option<FakeStore>,
+    /// What it has been given is safe at once, rather than when the test says so.
+    pub(in crate::core) is_safe_at_once: bool,
 }
 
 impl Net {
@@ -124,12 +135,15 @@ impl Net {
                 .collect(),
         );
         let (chain, judges) = chain(&mailboxes);
-        let shared = Arc::new(Shared::new(setup.limits.clone(), chain, mailboxes));
+        let shared = Shared::new(setup.limits.clone(), chain, mailboxes);
+        let shared = Arc::new(if setup.store { shared.with_store(ZERO, Arc::default()) } else { shared });
         let mut profile = ListenerProfile::new("here", setup.limits.clone());
         profile.allow_anonymous = setup.allow_anonymous;
         let now = Millis(1_000_000);
+        let cores: Vec<_> = (0..mode.workers).map(|worker| Core::new(worker, Arc::clone(&shared), now)).collect();
+        let store = setup.store.then(FakeStore::default);
         Self {
-            cores: (0..mode.workers).map(|worker| Core::new(worker, Arc::clone(&shared), now)).collect(),
+            cores,
             shared,
             now,
             scripted: None,
@@ -142,7 +156,20 @@ impl Net {
             peer: setup.peer,
             profile: Arc::new(profile),
             details: None,
+            store,
+            is_safe_at_once: false,
         }
+    }
+
+    /// The store, which says that something is safe when the test does.
+    pub(in crate::core) fn store(&self) -> &FakeStore {
+        self.store.as_ref().expect("there is a store")
+    }
+
+    /// All that has been given to the store is safe.
+    pub(in crate::core) fn make_safe(&mut self) {
+        self.store().make_all_safe();
+        self.settle();
     }
 
     /// What the handlers answer, and what they were asked.
@@ -166,6 +193,62 @@ impl Net {
         let plugin = new.plugin(version, &self.shared.mailboxes, self.shared.limits.tickets_max);
         self.shared.chain.flip(0, &Arc::new(plugin), how).expect("nothing is in the way");
         self.former.extend(self.scripted.replace(new));
+    }
+
+    /// Other workers take everything over, as in another process, with other plugins if there are some: what they have been told
+    /// is all that they know. Those before have to be left with nothing.
+    pub(in crate::core) fn hand_over(&mut self, workers: usize, chain: Option<Chain>) {
+        self.settle();
+        let closed = self.cores.iter_mut().map(|core| core.close_immovable(false, self.now)).sum::<usize>();
+        assert_eq!(closed, 0, "connections that cannot go over");
+        self.settle();
+        assert!(self.cores.iter_mut().all(Core::is_settled), "nothing is under way");
+        let rung: Vec<Arc<AtomicBool>> = (0..workers).map(|_| Arc::default()).collect();
+        let wake = |bell: &Arc<AtomicBool>| {
+            let bell = Arc::clone(bell);
+            Box::new(move || bell.store(true, Ordering::Relaxed)) as _
+        };
+        let mailboxes = Mailboxes::new(rung.iter().map(wake).collect());
+        let chain = chain.unwrap_or_else(|| self.shared.chain.clone());
+        let shared = Arc::new(Shared::new(self.shared.limits.clone(), chain, mailboxes));
+        let (retained, _) = self.shared.retained.numbered(0, usize::MAX);
+        retained.into_iter().for_each(|one| shared.retained.inherit(one, self.shared.retained.mark()));
+        let mut cores: Vec<_> = (0..workers).map(|worker| Core::new(worker, Arc::clone(&shared), self.now)).collect();
+        let (profile, mut moved) = (Arc::clone(&self.profile), HashMap::new());
+        for (before, core) in self.cores.iter_mut().enumerate() {
+            for heirloom in core.heirlooms() {
+                let mut image = Vec::new();
+                core.image(heirloom, &mut image);
+                let (teller, untold) = (u32::try_from(before).unwrap(), Arc::from(core.take_untold()));
+                for heir in &mut cores {
+                    heir.inherit_bodies(teller, &untold).expect("it is whole");
+                }
+                for end in [0, image.len() / 3, image.len() - 1] {
+                    // Nothing that is cut off is taken for something else.
+                    let mut other = Core::new(0, Arc::clone(&self.shared), self.now);
+                    assert!(other.inherit(teller, &image[..end], &|_| Some(Arc::clone(&profile)), self.now).is_err());
+                }
+                let to = owner_of(core.client_id(heirloom), workers);
+                let slot = cores[to].inherit(teller, &image, &|_| Some(Arc::clone(&profile)), self.now);
+                let slot = slot.unwrap_or_else(|error| panic!("an image cannot be read: {error}"));
+                assert_eq!(slot.is_some(), heirloom.connection.is_some());
+                if let (Some(slot), Some(old)) = (slot, heirloom.connection) {
+                    let client = self.by_slot.remove(&(before, old)).expect("it has a client");
+                    self.clients[client].at = Some((to, slot));
+                    moved.insert((to, slot), client);
+                }
+            }
+            core.let_go();
+            core.assert_sound();
+        }
+        assert!(self.by_slot.is_empty(), "connections that have been left behind");
+        self.by_slot = moved;
+        let next = self.cores.iter().map(Core::next_connection).max().unwrap_or(1);
+        cores.iter_mut().for_each(|core| core.skip_connections(next));
+        (self.cores, self.shared, self.rung, self.mode.workers) = (cores, shared, rung, workers);
+        self.cores.iter_mut().for_each(|core| core.begin_inherited(self.now));
+        self.cores.iter().for_each(Core::assert_sound);
+        self.settle();
     }
 
     /// The same of a plugin that decides on deliveries.
@@ -362,6 +445,10 @@ impl Net {
     pub(super) fn turn(&mut self, worker: usize) -> bool {
         let now = self.now;
         let core = &mut self.cores[worker];
+        if let Some(store) = &self.store {
+            core.refuse_what_is_kept(store.is_failing());
+            core.journals_are_safe(store.safe_up_to());
+        }
         let mut handovers = Vec::new();
         core.take_handovers(&mut handovers);
         let rung = self.rung[worker].swap(false, Ordering::Relaxed);
@@ -384,8 +471,35 @@ impl Net {
             self.by_slot.insert((to, slot), client);
             self.clients[client].at = Some((to, slot));
         }
+        kept::hand_over(&mut self.cores[worker..=worker], self.store.as_ref());
         self.cores[worker].flush_mail();
-        moved
+        let is_paid = self.is_safe_at_once && self.cores[worker].waits_for().is_some();
+        if is_paid {
+            self.store().make_all_safe();
+        }
+        moved || is_paid
+    }
+
+    /// The same, and the other one has so many workers.
+    pub(in crate::core) fn crash_to(&mut self, setup: &Setup, workers: usize) {
+        self.mode.workers = workers;
+        self.crash(setup);
+    }
+
+    /// The server is killed, and another one begins with what the store has.
+    pub(in crate::core) fn crash(&mut self, setup: &Setup) {
+        let chain = self.shared.chain.clone();
+        let other = Self::with_chain(self.mode, setup, |_| (chain, Judges::default()));
+        (self.cores, self.shared, self.rung) = (other.cores, other.shared, other.rung);
+        self.by_slot.clear();
+        self.clients.iter_mut().for_each(|client| client.at = None);
+        let pieces = kept::pieces(&self.shared, self.store(), self.now);
+        for (worker, piece) in pieces {
+            self.cores[worker].restore(&piece, ZERO, self.now).expect("a piece of what was kept");
+        }
+        self.cores.iter_mut().for_each(|core| core.end_restoring(self.now));
+        self.settle();
+        self.check_journals();
     }
 
     /// Moves what is outbound to the client, and closes what is done with.
@@ -404,7 +518,7 @@ impl Net {
             client.received.extend_from_slice(&outbound[..count]);
             core.sent(slot, count, self.now);
         }
-        if core.is_closing(slot) {
+        if core.is_closing(slot) && !core.is_owed(slot) {
             client.at = None;
             self.by_slot.remove(&(worker, slot));
             core.release(slot);
@@ -413,6 +527,7 @@ impl Net {
 
     /// Everybody leaves, and a month passes: nothing may be left.
     pub(super) fn end(mut self) {
+        self.check_journals();
         self.cores.iter().for_each(Core::assert_sound);
         self.shared.assert_sound();
         for client in 0..self.clients.len() {
@@ -422,6 +537,9 @@ impl Net {
             }
         }
         self.shared.chain.settle_all();
+        if self.store.is_some() {
+            self.make_safe();
+        }
         self.advance(31 * 24 * 3600 * 1000);
         assert!(!self.shared.chain.retire(), "a plugin that was replaced is still used");
         self.cores.iter().for_each(Core::assert_nothing_left);

@@ -59,6 +59,8 @@ pub(super) struct Guest {
     pub(super) peer: SocketAddr,
     /// Whether that is not its proxy.
     pub(super) knows_peer: bool,
+    /// It has done something wrong, which has not been counted.
+    pub(super) was_refused: bool,
     listener: Listener,
     door: Door,
     /// Of what was read, what has not been dealt with. Past the last door it is MQTT.
@@ -95,6 +97,7 @@ impl Guest {
             is_listed: false,
             peer,
             knows_peer,
+            was_refused: false,
             listener,
             door,
             unread: Vec::new(),
@@ -160,6 +163,7 @@ impl Guest {
             // What came with the end of the handshake may be a CONNECT.
             scratch[..bytes].zeroize();
         }
+        self.was_refused |= outcome.is_err();
         match outcome {
             _ if flushed.is_err() => Step::Gone,
             Ok(()) if self.is_through() => Step::Through,
@@ -199,7 +203,7 @@ impl Guest {
             self.details.tls = Some(Box::new(records.details()?));
             let Door::Tls(records) = std::mem::replace(&mut self.door, Door::Out) else { return Ok(()) };
             let unsent = std::mem::take(&mut self.unsent);
-            let transform = Box::new(Transform::tls(*records, unsent));
+            let transform = Box::new(Transform::tls(records, unsent));
             if self.listener.doors().websocket.is_some() {
                 self.door = Door::Http(Upgrade::default(), transform);
             } else {
@@ -240,7 +244,9 @@ impl Guest {
                     Ok(if frames == Flow::Ended { frames } else { flow })
                 });
                 self.unread.extend_from_slice(&buffers.plain);
+                following.zeroize();
                 buffers.plain.zeroize();
+                buffers.wire.zeroize();
                 match flow {
                     Ok(flow) => (self.flow, self.door) = (flow, Door::Through(Some(transform))),
                     Err(broken) => self.refuse(transform, &broken.to_string()),
@@ -258,7 +264,7 @@ impl Guest {
     fn refuse(&mut self, mut transform: Box<Transform>, why: &str) {
         self.log_end(why);
         transform.close(false);
-        self.door = Door::Refused(transform);
+        (self.door, self.was_refused) = (Door::Refused(transform), true);
     }
 
     /// There is no further door behind TLS.

@@ -32,7 +32,7 @@ impl Room {
         let listener = Bound::open(&config, None).unwrap().with(ListenerProfile::new("test", limits.clone()));
         let workers = Workers::new(1).unwrap();
         workers.set_listeners(vec![listener.clone()]);
-        let places = Places::new(handshakes_max);
+        let places = Places::new(&limits);
         let shared = Arc::new(Shared::new(limits, Chain::new(Vec::new()).unwrap(), Mailboxes::new(workers.wake())));
         let seed = Seed {
             number: 0,
@@ -99,9 +99,9 @@ fn who_stays_for_long_makes_room_for_others_and_nobody_stays_for_ever() {
         room.anteroom.poller.wait(None).unwrap();
         room.anteroom.note_events();
     }
-    room.anteroom.turn_out(now + 10_500);
+    room.anteroom.turn_out(false, now + 10_500);
     assert_eq!(room.anteroom.guests.len(), 1);
-    room.anteroom.turn_out(now + 11_500);
+    room.anteroom.turn_out(false, now + 11_500);
     assert_eq!((room.anteroom.guests.len(), room.taken()), (0, 0));
     let counters = room.anteroom.counters();
     assert_eq!((counters.handshakes_late.get(), counters.handshakes_failed.get()), (2, 0));
@@ -121,4 +121,34 @@ fn who_was_refused_has_the_time_to_read_why() {
     room.anteroom.close_those_who_leave(now + LEAVE_MS);
     assert_eq!((room.anteroom.guests.len(), room.taken()), (0, 0));
     assert_eq!(room.anteroom.counters().handshakes_late.get(), 0);
+}
+
+/// Where more has happened than one look at the events has shown, somebody may have been heard of: a little more time is all
+/// that it makes.
+#[test]
+fn nobody_stays_for_ever_while_much_happens() {
+    let mut room = Room::new(2);
+    let _silent = room.connect();
+    room.until_guests(1);
+    let now = room.anteroom.clock.now();
+    room.anteroom.turn_out(true, now + 10_500);
+    assert_eq!(room.anteroom.guests.len(), 1);
+    room.anteroom.turn_out(true, now + 11_500);
+    assert_eq!((room.anteroom.guests.len(), room.taken()), (0, 0));
+}
+
+#[test]
+fn who_hangs_up_before_it_is_refused_has_failed_too() {
+    let mut room = Room::new(2);
+    for failures in 1..=2 {
+        let mut client = room.connect();
+        client.write_all(&[0x17, 3, 3, 0, 1, 0]).unwrap();
+        // Closed with a reset: there is nobody to be told anything.
+        rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+        drop(client);
+        while room.anteroom.counters().handshakes_failed.get() < failures {
+            room.anteroom.turn().unwrap();
+        }
+        assert_eq!(room.anteroom.guests.len(), 0);
+    }
 }

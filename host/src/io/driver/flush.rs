@@ -164,7 +164,8 @@ impl Driver {
             return;
         }
         let is_transformed = socket.is_transformed();
-        if !self.core.outbound(conn).is_empty() || is_transformed && !self.close_transformed(conn) {
+        let has_more = !self.core.outbound(conn).is_empty() || self.core.is_owed(conn);
+        if has_more || is_transformed && !self.close_transformed(conn) {
             let Some(socket) = self.sockets.get(conn) else { return };
             if socket.stage == Stage::Open {
                 socket.stage = Stage::Flushing;

@@ -99,7 +99,7 @@ impl Net {
         let driver = |worker| {
             let core = Core::new(worker, Arc::clone(&shared), clock.now());
             let poller = Poller::new(workers.epoll(worker).unwrap());
-            Driver::new(worker, core, poller, Arc::clone(&workers), clock)
+            Driver::new(worker, core, poller, Arc::clone(&workers), clock, None)
         };
         let bound = Bound::open(&ListenerConfig::new("127.0.0.1:0".parse().unwrap()), None).unwrap();
         let listener = bound.with(ListenerProfile::new("test", Limits::default()));
@@ -173,6 +173,22 @@ const KEEP_ALIVE_TIMEOUT: [u8; 3] = [0xe0, 1, 0x8d];
 /// As many bytes of messages as the test's turn reads from all sockets.
 fn flood() -> Vec<u8> {
     b"\x30\x04\0\x01f\0".repeat(READ_BYTES_PER_TURN / 6 + 1)
+}
+
+#[test]
+fn who_is_alone_is_read_on_and_who_is_not_waits_for_the_others() {
+    let mut net = Net::new(1);
+    let mut alone = net.connect(0, "alone", 0);
+    let message = [&b"\x30\x83\x08\0\x01f"[..], &[0; 1024]].concat();
+    alone.write_all(&message.repeat(SCRATCH_BYTES / message.len() + 9)).unwrap();
+    net.drivers[0].turn_at_once();
+    assert!(net.drivers[0].to_read.is_empty(), "one turn reads all of it");
+    let mut floods = [net.connect(0, "a", 0), net.connect(0, "b", 0)];
+    for client in &mut floods {
+        client.write_all(&flood()).unwrap();
+    }
+    net.drivers[0].turn_at_once();
+    assert_eq!(net.drivers[0].to_read.len(), 2, "the other one, and what is left of the first");
 }
 
 #[test]
@@ -355,7 +371,7 @@ fn client_that_goes_on_behind_its_disconnect_is_heard_out() {
     let mut client = net.connect(0, "c", 0);
     let mut sent = PINGREQ.repeat(3);
     sent.extend([0xe0, 0]);
-    sent.resize(SCRATCH_BYTES + 9, 0);
+    sent.resize(2 * SCRATCH_BYTES + 9, 0);
     client.write_all(&sent).unwrap();
     net.drivers[0].turn_at_once();
     assert_eq!(net.drivers[0].sockets.len(), 1);
@@ -443,4 +459,43 @@ fn the_list_of_those_to_send_to_does_not_grow_without_end() {
     net.settle();
     many.iter_mut().zip(&mut got).for_each(|(client, got)| *got += received(client).len());
     assert_eq!(got, vec![7 * MESSAGES; many.len()], "each gets all of them");
+}
+
+/// A frame of a WebSocket, whose mask changes nothing.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).unwrap();
+    let header = match length {
+        ..126 => vec![first, 0x80 | length as u8],
+        _ => [&[first, 0xfe][..], &length.to_be_bytes()].concat(),
+    };
+    [&header[..], &[0; 4], payload].concat()
+}
+
+/// Some hundred bytes may become a hundred thousand, and it is these that take time.
+#[test]
+fn what_compressed_frames_become_counts_in_the_share_of_a_turn() {
+    const PAYLOAD_BYTES: usize = 100_000;
+    let mut net = Net::new(1);
+    let (ours, mut client) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let driver = &mut net.drivers[0];
+    let now = driver.clock.now();
+    let arrival = Arrival { peer: ([127, 0, 0, 1], 9).into(), profile: net.listener.profile(), details: None };
+    let conn = driver.core.accept(arrival, now).unwrap();
+    let mut transform = Box::<Transform>::default();
+    transform.upgrade(b"", true, &mut [], &mut driver.buffers).unwrap();
+    driver.add_socket(conn, ours.into(), Some(transform), now);
+    let connect = frame(0x82, &connect("c", 0));
+    client.write_all(&connect).unwrap();
+    assert_eq!(driver.read_transformed(conn, now), connect.len());
+    let publish = [&b"\x30\xa3\x8d\x06\0\x01t"[..], &[0; PAYLOAD_BYTES]].concat();
+    let mut compressed = Vec::with_capacity(publish.len());
+    let mut compress = flate2::Compress::new(flate2::Compression::fast(), false);
+    compress.compress_vec(&publish, &mut compressed, flate2::FlushCompress::Sync).unwrap();
+    // Without the end that each message has.
+    let message = frame(0xc2, &compressed[..compressed.len() - 4]);
+    assert!(message.len() < 2000, "{} bytes", message.len());
+    client.write_all(&message).unwrap();
+    assert_eq!(driver.read_transformed(conn, now), publish.len());
+    assert!(driver.buffers.plain.capacity() <= 256 << 10);
 }

@@ -13,7 +13,7 @@ use crate::io::sockets::{Queued, Stage, Stream};
 use crate::io::transform::{Flow, Transform};
 
 impl Driver {
-    /// One `recv`, and what it leads to. Returns the number of bytes.
+    /// One `recv`, and what it leads to. Returns the number of bytes: those of MQTT where compressed frames have become more.
     pub(super) fn read_transformed(&mut self, conn: u32, now: Millis) -> usize {
         let Some((socket, transform)) = self.sockets.transformed(conn) else { return 0 };
         if socket.stage != Stage::Open {
@@ -62,17 +62,20 @@ impl Driver {
         }
         self.count_transform(conn);
         let mut plain = std::mem::take(&mut self.buffers.plain);
+        let opened_bytes = plain.len();
         self.take_in(conn, &plain, *opened.as_ref().unwrap_or(&Flow::Open), now);
         if self.core.take_has_read_secrets() {
             plain.zeroize();
+            self.buffers.wire.zeroize();
             self.scratch[..restored + bytes].zeroize();
         }
         self.buffers.plain = plain;
+        self.buffers.give_back();
         if let Err(broken) = opened {
             tracing::debug!(worker = self.worker, "a connection is closed: {broken}");
             self.break_off(conn, now);
         }
-        bytes
+        bytes.max(opened_bytes)
     }
 
     /// Closes a connection whose peer has sent what makes no sense. It is sent what came of what it has sent before, and told

@@ -9,9 +9,10 @@ use plugin_api::abi::{
     AnswerKey, HostVt, Opaque, RawField, RawInfoRequest, RawMessage, RawPiece, RawQuery, RawSubscribeRequest,
     RawTarget, Reply, Sink, Status, Verdict,
 };
+use plugin_api::reading::checked;
 
 use super::super::services::TABLE as OURS;
-use super::{Head, checked};
+use super::Head;
 
 /// `mqtt_host`: the services together with the context they need.
 #[repr(C)]

@@ -4,11 +4,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use abi_stable::std_types::RSlice;
+use plugin_api::ReasonCode;
 use plugin_api::abi::{HostVt, Opaque, RawField, RawMessage, RawPiece, RawTarget, Status, Verdict};
+use plugin_api::reading::{self, Answer, Packet, Place};
 use tracing::Level;
 
-use super::super::answer::Answer;
-use super::super::rules::{self, Place};
+use super::super::record::effects;
 use super::super::tickets::{Answered, NO_TICKET};
 use super::inside::{About, LATER, Panic, about, is_inside, touch};
 use super::log::Line;
@@ -17,7 +18,6 @@ use super::table::{
     unsubscribe,
 };
 use super::{LOG_BYTES_MAX, PluginServices};
-use crate::codec::PacketType;
 use crate::core::mail::Mail;
 
 /// Panics of one callback that are remembered: the one that ends it, and those that it caught itself.
@@ -105,12 +105,16 @@ unsafe extern "C" fn panicked(context: Opaque, text: RSlice<'_, u8>, location: R
 }
 
 unsafe extern "C" fn publish(context: Opaque, message: &RawMessage<'_>) -> Status {
-    service(context, Status::FULL, |host| host.with(|services| services.post_publish(services.message(message, host)?)))
+    service(context, Status::FULL, |host| {
+        let taken = host.with(|services| services.post_publish(services.message(message, host)?));
+        effects::note(taken, || effects::publish(message))
+    })
 }
 
 unsafe extern "C" fn send(context: Opaque, target: &RawTarget<'_>, message: &RawMessage<'_>) -> Status {
     service(context, Status::FULL, |host| {
-        host.with(|services| services.post_send(target, services.message(message, host)?))
+        let taken = host.with(|services| services.post_send(target, services.message(message, host)?));
+        effects::note(taken, || effects::send(target, message))
     })
 }
 
@@ -123,14 +127,25 @@ unsafe extern "C" fn disconnect(
     service(context, Status::FULL, |host| {
         let properties = properties.as_slice();
         let (Ok(reason_code), Ok(_)) =
-            (rules::disconnection(reason_code.into()), rules::properties(Place::Farewell, properties))
+            (reading::disconnection(reason_code.into()), reading::properties(Place::Farewell, properties))
         else {
             return Status::INVALID;
         };
-        let reason_code = rules::fitting(PacketType::Disconnect, reason_code, &host.plugin, "Host::disconnect", "");
+        let reason_code = fitting(&host.plugin, reason_code);
         let mail = || Mail::Disconnect { connection, reason_code, properties: properties.into() };
-        host.with(|services| services.post(0..services.mailboxes.workers(), &mail))
+        let taken = host.with(|services| services.post(0..services.mailboxes.workers(), &mail));
+        effects::note(taken, || effects::disconnect(connection, reason_code.0, properties))
     })
+}
+
+/// The Reason Code that is sent in DISCONNECT where a plugin wants this one.
+fn fitting(plugin: &str, answered: ReasonCode) -> ReasonCode {
+    if Packet::Disconnect.may_have(answered) {
+        return answered;
+    }
+    let (callback, client_id) = ("Host::disconnect", "");
+    tracing::warn!(plugin, callback, client_id, "{}", Packet::Disconnect.misfit(answered));
+    Packet::INSTEAD
 }
 
 /// What plugins get.

@@ -1,11 +1,23 @@
 //! What the server keeps for plugins, by their names: whichever instance of a plugin asks gets the same.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use plugin_api::abi::Status;
 
 use super::metrics::{MetricSample, Metrics};
 use super::store::Store;
+use crate::durable::change::{Change, ChangeError, Changes};
+use crate::durable::store::Store as DurableStore;
 use crate::limits::Limits;
+use crate::packed::{Reader, Unreadable, Write};
+
+/// Keys that another process has said to be there, by plugin.
+pub(crate) type KnownKeys = BTreeMap<String, BTreeSet<Box<[u8]>>>;
+
+/// Keys that have changed, with their plugins.
+type ChangedKeys = BTreeSet<(String, Box<[u8]>)>;
 
 /// What one plugin has.
 #[derive(Debug, Default)]
@@ -28,8 +40,16 @@ impl Holdings {
 #[derive(Debug)]
 pub(super) struct AllHoldings {
     by_plugin: Mutex<BTreeMap<String, Arc<Holdings>>>,
-    pub(super) store_bytes_max: usize,
+    store_bytes_max: usize,
     pub(super) metrics_max: usize,
+    /// Where values go that are to outlive the server, and how many workers it has.
+    kept: OnceLock<(Arc<dyn DurableStore>, u16)>,
+    /// Keys that have changed before that, if the values that there were are kept already.
+    changed: Mutex<Option<ChangedKeys>>,
+    /// What went there.
+    values: Arc<AtomicU64>,
+    /// Where what a plugin begins with is copied from.
+    copied: Option<Arc<Self>>,
 }
 
 impl AllHoldings {
@@ -38,12 +58,133 @@ impl AllHoldings {
             by_plugin: Mutex::default(),
             store_bytes_max: limits.plugin_store_bytes_max,
             metrics_max: limits.plugin_metrics_max,
+            kept: OnceLock::new(),
+            changed: Mutex::default(),
+            values: Arc::default(),
+            copied: None,
         }
+    }
+
+    /// What was kept is taken in from another process; what is put besides is to be kept as soon as there is [somewhere](Self::keep_on).
+    pub(super) fn note_changes(&self) {
+        lock(&self.changed).get_or_insert_default();
+    }
+
+    /// Keeps what was put since then, and what is put from now on.
+    pub(super) fn keep_on(&self, store: Arc<dyn DurableStore>, workers: u16) {
+        let _ = self.kept.set((store, workers));
+        let changed = lock(&self.changed).take().unwrap_or_default();
+        for (plugin, key) in changed {
+            let holdings = self.of(&plugin);
+            let entries = holdings.store();
+            self.note(&plugin, &key, entries.get(&key).as_deref());
+        }
+    }
+
+    /// Takes back what was kept, and keeps from now on what is put. Before plugins are loaded.
+    pub(super) fn keep_in(&self, store: Arc<dyn DurableStore>, workers: u16, values: &[u8]) -> Result<(), ChangeError> {
+        for change in Changes::new(values) {
+            if let Change::KeyValue { plugin, key, value: Some(value) } = change?.1 {
+                // The bound may have been another one. What was accepted stays.
+                let _ = self.of(plugin).store().put(key, value, usize::MAX);
+            }
+        }
+        let _ = self.kept.set((store, workers));
+        Ok(())
+    }
+
+    /// Sets the value of a key, of which the plugin's entries are given.
+    pub(super) fn put(&self, plugin: &str, store: &mut Store, key: &[u8], value: &[u8]) -> Result<(), Status> {
+        // Nobody waits for what is put, so that this alone bounds what waits to be written.
+        if self.kept.get().is_some_and(|(kept, _)| kept.is_failing() || kept.is_full()) {
+            return Err(Status::FULL);
+        }
+        store.put(key, value, self.store_bytes_max)?;
+        self.note(plugin, key, Some(value));
+        Ok(())
+    }
+
+    /// Removes a key. `false` if there was none.
+    pub(super) fn delete(&self, plugin: &str, store: &mut Store, key: &[u8]) -> bool {
+        let is_deleted = store.delete(key);
+        if is_deleted {
+            self.note(plugin, key, None);
+        }
+        is_deleted
+    }
+
+    /// See [`Services::values`](super::Services::values).
+    pub(super) fn values(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.values)
+    }
+
+    /// Under the lock of the plugin's entries, so that the order is theirs. Here nobody waits until it is safe; but what the client
+    /// is answered whose packet the plugin is asked about.
+    fn note(&self, plugin: &str, key: &[u8], value: Option<&[u8]>) {
+        if self.kept.get().is_none()
+            && let Some(changed) = &mut *lock(&self.changed)
+        {
+            changed.insert((plugin.to_owned(), key.into()));
+            return;
+        }
+        // Where there are no changes any more, there is a store since then.
+        let Some((kept, workers)) = self.kept.get() else { return };
+        let mut journal = Vec::new();
+        Change::Turn { worker: 0, workers: *workers }.encode(&mut journal);
+        Change::KeyValue { plugin, key, value }.encode(&mut journal);
+        kept.hand_over(0, &mut journal);
+        self.values.fetch_add(1, Ordering::Release);
+    }
+
+    /// The same bounds, and for each plugin that is asked for, a copy of what it keeps by keys at that time. It is not kept any
+    /// further.
+    pub(super) fn copy(self: &Arc<Self>) -> Self {
+        Self {
+            store_bytes_max: self.store_bytes_max,
+            metrics_max: self.metrics_max,
+            copied: Some(Arc::clone(self)),
+            ..Self::new(&Limits::default())
+        }
+    }
+
+    fn copy_of(&self, plugin: &str) -> Holdings {
+        let there = lock(&self.by_plugin).get(plugin).cloned();
+        // Values are shared with the copy.
+        let store = there.map_or_else(Store::default, |holdings| holdings.store().clone());
+        Holdings { store: Mutex::new(store), metrics: Mutex::default() }
     }
 
     /// What a plugin has. It comes into being when it is asked for.
     pub(super) fn of(&self, plugin: &str) -> Arc<Holdings> {
-        Arc::clone(lock(&self.by_plugin).entry(plugin.to_owned()).or_default())
+        let mut by_plugin = lock(&self.by_plugin);
+        if let Some(holdings) = by_plugin.get(plugin) {
+            return Arc::clone(holdings);
+        }
+        let copied = self.copied.as_ref().map(|from| from.copy_of(plugin));
+        Arc::clone(by_plugin.entry(plugin.to_owned()).or_insert(Arc::new(copied.unwrap_or_default())))
+    }
+
+    pub(super) fn images(&self) -> Vec<Vec<u8>> {
+        let by_plugin = lock(&self.by_plugin);
+        let image = |(plugin, holdings): (&String, &Arc<Holdings>)| {
+            let mut image = Vec::new();
+            image.put_text(plugin);
+            holdings.store().write(&mut image);
+            image
+        };
+        by_plugin.iter().map(image).collect()
+    }
+
+    pub(super) fn inherit(&self, image: &[u8], known: &mut KnownKeys) -> Result<(), Unreadable> {
+        let mut reader = Reader::new(image);
+        let plugin = reader.text()?;
+        let known = known.entry(plugin.to_owned()).or_default();
+        let holdings = self.of(plugin);
+        let is_whole = holdings.store().inherit(&mut reader, known, self.store_bytes_max)?;
+        if !is_whole {
+            tracing::warn!(plugin, "some of the values that the server has kept for a plugin are beyond its bound now");
+        }
+        reader.end()
     }
 
     pub(super) fn samples(&self) -> Vec<MetricSample> {
@@ -55,4 +196,28 @@ impl AllHoldings {
 /// Only code of ours runs under these locks, and what they guard is whole after each statement.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copy_has_what_is_asked_for_and_changes_nothing() {
+        let all = Arc::new(AllHoldings::new(&Limits::default()));
+        for plugin in ["a", "b"] {
+            all.of(plugin).store().put(b"k", plugin.as_bytes(), 1 << 20).expect("there is room");
+        }
+        let copy = all.copy();
+        let (a, c) = (copy.of("a"), copy.of("c"));
+        assert_eq!(a.store().get(b"k").as_deref(), Some(&b"a"[..]));
+        assert_eq!(c.store().get(b"k"), None);
+        a.store().put(b"k", b"x", 1 << 20).expect("there is room");
+        assert_eq!(all.of("a").store().get(b"k").as_deref(), Some(&b"a"[..]));
+        let names = |all: &AllHoldings| lock(&all.by_plugin).keys().cloned().collect::<Vec<_>>();
+        assert_eq!(
+            (names(&copy), names(&all)),
+            (vec!["a".to_owned(), "c".to_owned()], vec!["a".to_owned(), "b".to_owned()])
+        );
+    }
 }

@@ -1,10 +1,12 @@
 //! What plugins keep in the server, by key: it survives a swap, as it belongs to the plugin's name and not to an instance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use plugin_api::abi::Status;
+
+use crate::packed::{Reader, Unreadable, Write};
 
 /// Bytes of one key.
 pub(super) const KEY_BYTES_MAX: usize = 1024;
@@ -19,7 +21,7 @@ const ENTRY_BYTES: usize = 128;
 const PAGE_MAX: usize = 1000;
 
 /// The entries of one plugin.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Store {
     entries: BTreeMap<Box<[u8]>, Arc<[u8]>>,
     bytes: usize,
@@ -53,6 +55,35 @@ impl Store {
         let removed = self.entries.remove(key);
         self.bytes -= removed.as_ref().map_or(0, |value| entry_bytes(key, value));
         removed.is_some()
+    }
+
+    /// Writes all entries.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.put_count(self.entries.len());
+        for (key, value) in &self.entries {
+            out.put_bytes(key);
+            out.put_bytes(value);
+        }
+    }
+
+    /// Takes entries in, and removes those of `known` that are not among them; their keys are known then. `false`: there was
+    /// no room for some.
+    pub(super) fn inherit(
+        &mut self,
+        reader: &mut Reader<'_>,
+        known: &mut BTreeSet<Box<[u8]>>,
+        bytes_max: usize,
+    ) -> Result<bool, Unreadable> {
+        let entries = reader.list(|reader| Ok((reader.bytes()?, reader.bytes()?)))?;
+        for key in std::mem::take(known) {
+            self.delete(&key);
+        }
+        let mut is_whole = true;
+        for (key, value) in entries {
+            known.insert(key.into());
+            is_whole &= self.put(key, value, bytes_max).is_ok();
+        }
+        Ok(is_whole)
     }
 
     /// Keys that begin with `prefix`, in order, from the first one behind `after` on.

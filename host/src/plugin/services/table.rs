@@ -1,8 +1,6 @@
 //! The functions that plugins call: timers, questions, subscriptions on behalf of clients, values by key, metrics.
 #![allow(unsafe_code)] // They get a pointer that has to become a reference.
 
-use std::sync::atomic::Ordering;
-
 use abi_stable::std_types::RSlice;
 use plugin_api::QoS;
 use plugin_api::abi::{
@@ -10,6 +8,7 @@ use plugin_api::abi::{
 };
 use plugin_api::topic::{self, Share};
 
+use super::super::record::effects;
 use super::functions::service;
 use super::inside::{connection, is_inside};
 use super::metrics::Metric;
@@ -66,9 +65,9 @@ pub(super) unsafe extern "C" fn send_info(context: Opaque, request: &RawInfoRequ
             (Ok(kind), Ok(target), Ok(plugin)) => (kind, target, plugin),
             (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => return why,
         };
-        host.with(|services| {
+        let taken = host.with(|services| {
             let is_later = request.delay_ms != 0 || request.interval_ms != 0;
-            let number = if is_later { services.next_timer.fetch_add(1, Ordering::Relaxed) } else { 0 };
+            let number = if is_later { services.take_timer_number() } else { 0 };
             services.post_info(
                 &host.plugin,
                 &InfoMail {
@@ -84,15 +83,19 @@ pub(super) unsafe extern "C" fn send_info(context: Opaque, request: &RawInfoRequ
             )?;
             *timer = number;
             Ok(())
-        })
+        });
+        effects::note(taken, || effects::send_info(request, *timer))
     })
 }
 
 pub(super) unsafe extern "C" fn cancel_timer(context: Opaque, timer: u64) -> Status {
     service(context, Status::FULL, |host| match host.chain_place() {
         Ok(_) if timer == 0 => Status::OK,
-        Ok(plugin) => host
-            .with(|services| services.post(0..services.mailboxes.workers(), &|| Mail::CancelTimer { plugin, timer })),
+        Ok(plugin) => {
+            let mail = || Mail::CancelTimer { plugin, timer };
+            let taken = host.with(|services| services.post(0..services.mailboxes.workers(), &mail));
+            effects::note(taken, || effects::cancel_timer(timer))
+        }
         Err(why) => why,
     })
 }
@@ -141,7 +144,9 @@ pub(super) unsafe extern "C" fn subscribe(context: Opaque, request: &RawSubscrib
             }
             let retain_as_published = request.flags & RawSubscription::RETAIN_AS_PUBLISHED != 0;
             let options = SubscribeOptions { qos, no_local, retain_as_published, retain_handling };
-            change_subscription(host, request, filter, Some((options, request.identifier)), reply)
+            change_subscription(host, request, filter, Some((options, request.identifier)), reply)?;
+            effects::note(Status::OK, || effects::subscribe(request));
+            Ok(())
         })())
     })
 }
@@ -152,7 +157,9 @@ pub(super) unsafe extern "C" fn unsubscribe(
     reply: Reply,
 ) -> Status {
     service(context, Status::FULL, |host| {
-        status(filter(request).and_then(|(_, filter)| change_subscription(host, request, filter, None, reply)))
+        let taken =
+            status(filter(request).and_then(|(_, filter)| change_subscription(host, request, filter, None, reply)));
+        effects::note(taken, || effects::unsubscribe(request))
     })
 }
 
@@ -190,7 +197,9 @@ pub(super) unsafe extern "C" fn reauthorise(context: Opaque, raw: &RawTarget<'_>
             if target == InfoTarget::Plugin {
                 return Err(Status::INVALID);
             }
-            ask_workers(host, target, reply, |target, poll| Mail::Reauthorise { target, poll })
+            ask_workers(host, target, reply, |target, poll| Mail::Reauthorise { target, poll })?;
+            effects::note(Status::OK, || effects::reauthorise(raw));
+            Ok(())
         })())
     })
 }
@@ -235,19 +244,18 @@ pub(super) unsafe extern "C" fn kv_get(context: Opaque, key: RSlice<'_, u8>, sin
 
 pub(super) unsafe extern "C" fn kv_put(context: Opaque, key: RSlice<'_, u8>, value: RSlice<'_, u8>) -> Status {
     service(context, Status::FULL, |host| {
-        host.with_holdings(|holdings, all| {
-            status(holdings.store().put(key.as_slice(), value.as_slice(), all.store_bytes_max))
+        host.change_holdings(|holdings, all| {
+            status(all.put(&host.plugin, &mut holdings.store(), key.as_slice(), value.as_slice()))
         })
     })
 }
 
 pub(super) unsafe extern "C" fn kv_delete(context: Opaque, key: RSlice<'_, u8>) -> Status {
     service(context, Status::FULL, |host| {
-        host.with_holdings(
-            |holdings, _| {
-                if holdings.store().delete(key.as_slice()) { Status::OK } else { Status::NOT_FOUND }
-            },
-        )
+        host.change_holdings(|holdings, all| {
+            let is_deleted = all.delete(&host.plugin, &mut holdings.store(), key.as_slice());
+            if is_deleted { Status::OK } else { Status::NOT_FOUND }
+        })
     })
 }
 

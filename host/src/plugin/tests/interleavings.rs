@@ -6,9 +6,9 @@ use std::sync::Arc;
 use loom::thread;
 use plugin_api::abi::Verdict;
 
-use super::super::answer::Answer;
 use super::super::tickets::{Answered, Completed, Tickets};
 use crate::sync::interleave;
+use plugin_api::reading::Answer;
 
 /// An answer that can be told from another one.
 fn answered(verdict: Verdict) -> Box<Answered> {

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use plugin_api::{Error, Handler, Host, Publish, PublishVerdict, handler};
 
-use super::super::answer::Answer;
 use super::super::cursor::SoFar;
 use super::*;
 use crate::limits::Limits;
 use crate::message::Source;
+use plugin_api::reading::Answer;
 
 /// What the handler was asked, in order, whichever thread it was on; one line for each, with the name in its configuration.
 static ASKED: Mutex<Vec<String>> = Mutex::new(Vec::new());

@@ -40,20 +40,40 @@ const page = `<!doctype html><script src="/mqtt.js"></script><script>
     say("version " + version);
 </script><script src="/cases.js"></script>`;
 
+// A browser that ends by itself, or asks for no page, is not what is tested: another one is opened, with a new profile.
+const BROWSERS_MAX = 3;
+const PATIENCE = 60_000;
 let browser;
-const profile = fs.mkdtempSync(path.join(os.tmpdir(), "host-it-browser-"));
-const open = () => {
+let seen = false; // It has asked for a page.
+const kill = () => {
+    try {
+        process.kill(-browser.pid, "SIGKILL"); // With all that it has started.
+    } catch {
+        // It has ended.
+    }
+};
+const open = (number) => {
     const { port: own } = server.address();
     const quiet = "--disable-background-networking --disable-component-update --disable-sync --disable-quic --no-first-run";
     const flags = `--headless --no-sandbox --disable-gpu --disable-dev-shm-usage ${quiet}`.split(" ");
     const url = `http://127.0.0.1:${own}/?version=${versions[0]}`;
-    browser = spawn("chromium", [...flags, `--user-data-dir=${profile}`, url], { stdio: ["ignore", "ignore", "pipe"] });
+    const profile = fs.mkdtempSync(path.join(os.tmpdir(), "host-it-browser-"));
+    const stdio = ["ignore", "ignore", "pipe"];
+    browser = spawn("chromium", [...flags, `--user-data-dir=${profile}`, url], { stdio, detached: true });
     let errors = "";
     browser.stderr.on("data", (some) => (errors += some));
-    browser.on("exit", (code) => {
-        if (versions.length > 0) console.error(`chromium has ended with ${code}: ${errors}`);
-        fs.rmSync(profile, { recursive: true, force: true, maxRetries: 20 });
-        process.exit(versions.length);
+    const late = setTimeout(() => seen || kill(), PATIENCE);
+    browser.on("exit", (code, signal) => {
+        clearTimeout(late);
+        kill();
+        try {
+            fs.rmSync(profile, { recursive: true, force: true, maxRetries: 20 });
+        } catch (error) {
+            console.error(`what the browser wrote stays: ${error}`);
+        }
+        if (versions.length > 0) console.error(`chromium ${number} has ended with ${code ?? signal}: ${errors}`);
+        if (versions.length > 0 && !seen && number < BROWSERS_MAX) open(number + 1);
+        else process.exit(versions.length);
     });
 };
 
@@ -66,14 +86,19 @@ const server = http.createServer((request, response) => {
             process.stdout.write(body);
             versions.shift();
             response.end(versions[0] ?? "");
-            if (versions.length === 0) browser.kill("SIGKILL");
+            if (versions.length === 0) kill();
             return;
         }
         const script = scripts[url.pathname];
+        seen = true;
         response.writeHead(200, { "Content-Type": `text/${script ? "javascript" : "html"}; charset=utf-8` });
         response.end(script ?? page);
     });
 });
-server.listen(0, "127.0.0.1", open);
+server.listen(0, "127.0.0.1", () => open(1));
 // Before whoever waits for us gives up, so that the browser does not stay.
-setTimeout(() => browser.kill("SIGKILL"), 170_000).unref();
+setTimeout(() => {
+    console.error(`the versions ${versions} are not done in time`);
+    seen = true;
+    kill();
+}, 290_000).unref();

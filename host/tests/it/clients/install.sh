@@ -12,6 +12,7 @@ packages=()
 for program in mosquitto_pub mosquitto_sub mosquitto_rr; do
     command -v $program >/dev/null || packages+=(mosquitto-clients)
 done
+command -v argon2 >/dev/null || packages+=(argon2)
 command -v python3 >/dev/null || packages+=(python3)
 python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 command -v node >/dev/null || packages+=(nodejs)

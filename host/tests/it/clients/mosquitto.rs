@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use super::{INSTALL, cases, matrix};
+use super::{INSTALL, Way, cases, matrix};
 use crate::harness::{TempDir, have, output};
 use crate::mqtt::{Client, Publish, V5, field};
 
@@ -16,7 +16,7 @@ fn mosquitto_does_everything_at_every_version() {
     if !have("sh", &["-c", there], INSTALL) {
         return;
     }
-    matrix(&[3, 4, 5], |addr, level| {
+    matrix(&Way::TCP, &[3, 4, 5], |addr, level| {
         let broker = Broker { addr, level };
         for case in cases(level) {
             println!("mosquitto {level} {case}");

@@ -1,5 +1,5 @@
-// Run by mqttjs.rs with a port, a protocol version (3, 4 or 5) and a transport (mqtt or ws), with mqtt in NODE_PATH; and by
-// browser.js in a page, which has these, too.
+// Run by mqttjs.rs with a port, a protocol version (3, 4 or 5), a transport (mqtt, mqtts, ws or wss), and where there is TLS the
+// file of the authority to trust, with mqtt in NODE_PATH; and by browser.js in a page, which has these, too.
 //
 // Prints a line for each case, `<case> ok` or `<case> FAILED`; what went wrong goes to stderr.
 
@@ -9,6 +9,7 @@ const mqtt = require("mqtt");
 const PATIENCE = 60_000;
 const [port, version] = process.argv.slice(2).map(Number);
 const protocol = process.argv[4];
+const ca = process.argv[5] ? require("node:fs").readFileSync(process.argv[5]) : undefined;
 const V5 = version === 5;
 
 const within = (what, promise) => {
@@ -28,6 +29,7 @@ class Client {
         const properties = V5 ? { sessionExpiryInterval: persistent ? 100 : 0, ...options.properties } : undefined;
         client.mqtt = mqtt.connect({
             protocol,
+            ca,
             host: "127.0.0.1",
             port,
             path: "/mqtt",

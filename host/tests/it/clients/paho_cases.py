@@ -1,4 +1,5 @@
-"""Run by paho.rs with a port, a protocol version (3, 4 or 5) and a transport, with paho-mqtt 1 or 2 in PYTHONPATH.
+"""Run by paho.rs with a port, a protocol version (3, 4 or 5), a transport, and where there is TLS the file of the authority to
+trust; with paho-mqtt 1 or 2 in PYTHONPATH.
 
 The transport is tcp or websockets, as the library calls them.
 
@@ -15,6 +16,7 @@ from paho.mqtt.properties import Properties
 
 PATIENCE = 60
 PORT, VERSION, TRANSPORT = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+AUTHORITY = sys.argv[4] if len(sys.argv) > 4 else None
 API_2 = hasattr(mqtt, "CallbackAPIVersion")
 V5 = VERSION == mqtt.MQTTv5
 EVENTS = ["connected", "subscribed", "unsubscribed", "message", "disconnected"]
@@ -41,6 +43,8 @@ class Client:
         if API_2:
             options["callback_api_version"] = mqtt.CallbackAPIVersion.VERSION2
         self.mqtt = mqtt.Client(**options)
+        if AUTHORITY:
+            self.mqtt.tls_set(ca_certs=AUTHORITY)
         self.mqtt.on_connect = lambda c, u, flags, code, *rest: self.put("connected", flags, code)
         if API_2:
             self.mqtt.on_subscribe = lambda c, u, mid, codes, p: self.put("subscribed", codes)

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::harness::{eventually, library};
+use crate::harness::{eventually, host_output, library};
 use crate::mqtt::{Client, Publish, V5};
 
 #[test]
@@ -63,6 +63,47 @@ fn what_plugins_count_and_measure_is_shown_and_outlives_a_swap() {
     assert_eq!((&questions["count"], &questions["sum"]), (&json!(3), &json!(10.0)), "{questions}");
     let shown = stdout(&host.command(&["metrics"]));
     assert!(shown.contains("3 values, half up to 4, 99% up to 8"), "{shown}");
+    host.process.stop();
+}
+
+#[test]
+fn configuration_with_a_type_is_checked_before_anybody_gets_it() {
+    let typed = library("typed");
+    let schema = host_output(["check", "--schema", path(&typed)]);
+    let schema: Value = serde_json::from_slice(&schema.stdout).expect("nothing but JSON");
+    assert_eq!((&schema["description"], &schema["required"]), (&json!("How the plugin answers."), &json!(["answer"])));
+    assert_eq!(
+        (&schema["properties"]["answer"]["type"], &schema["additionalProperties"]),
+        (&json!("integer"), &json!(false))
+    );
+    let none = host_output(["check", "--schema", path(&library("operated"))]);
+    let text = String::from_utf8_lossy(&none.stderr);
+    assert!(none.status.code() == Some(2) && text.contains("no schema of its configuration"), "{text}");
+
+    let wrong = r#"{"answer": 1, "topics": [{"name": 5}]}"#;
+    let refused = host_output(["check", path(&typed), "--plugin-config", wrong, "--log", "info"]);
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{text}");
+    assert!(
+        text.contains("`topics[0].name`: invalid type: integer `5`, expected a string") && text.contains("--schema"),
+        "{text}"
+    );
+    assert!(!text.contains("typed: init"), "{text}");
+
+    let host = Host::start("control-typed", &["--plugin", path(&typed), "--plugin-config", r#"{"answer": 1}"#]);
+    let mut client = host.asking("c");
+    assert_eq!(ask(&mut client), "1");
+    let unknown = "`answr`: unknown field `answr`, expected `answer` or `topics`";
+    let (step, reason) = host.refusal(&["configure", "typed", r#"{"answr": 2}"#]);
+    assert!(step == "config" && reason.contains(unknown), "{step}: {reason}");
+    let (step, reason) = host.refusal(&["swap", "--plugin", path(&typed), "--plugin-config", r#"{"answr": 2}"#]);
+    assert!(step == "config" && reason.contains(unknown), "{step}: {reason}");
+    assert_eq!(ask(&mut client), "1");
+    host.result(&["configure", "typed", r#"{"answer": 2}"#]);
+    assert_eq!(ask(&mut client), "2");
+    let log = host.process.log();
+    let says = |text: &str| log.iter().filter(|line| line.contains(text)).count();
+    assert_eq!((says("typed: init"), says("typed: config")), (1, 1), "{log:#?}");
     host.process.stop();
 }
 

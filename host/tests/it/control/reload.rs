@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{ask, command, path, stderr, stdout};
 use crate::certificates::{Authority, Issued, tls_open};
 use crate::harness::{Process, TempDir, eventually, library};
-use crate::mqtt::{Client, Connect, V5};
+use crate::mqtt::{Client, Connect, Publish, V5};
 
 /// A host with a configuration file.
 struct Configured {
@@ -58,15 +58,6 @@ impl Configured {
         assert_eq!(output.status.code(), Some(1), "{text}: {}", stdout(&output));
         stderr(&output)
     }
-
-    /// Where a listener is, by the beginning of its URL in the log.
-    #[track_caller]
-    fn listening(&self, url: &str) -> SocketAddr {
-        let line = self.process.wait_log(&format!("listening on {url}"));
-        let (_, rest) = line.split_once(url).unwrap();
-        let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
-        ([127, 0, 0, 1], port.parse().unwrap()).into()
-    }
 }
 
 /// Whether a SUBSCRIBE for something new is granted.
@@ -89,10 +80,10 @@ fn what_can_change_changes_and_the_rest_is_told() {
 
         let text = format!(
             "workers = 7\n[log]\nlevel = \"debug\"\nformat = \"json\"\n\
-             [limits]\ntopic_levels_max = 1\nkeep_alive_secs_max = 30\nretained_messages_max = 3\n{LISTENER}"
+             [limits]\ntopic_levels_max = 1\nkeep_alive_secs_max = 30\ntickets_max = 3\n{LISTENER}"
         );
         let changed = ["log.level", "limits.keep_alive_secs_max", "limits.topic_levels_max"];
-        let restart = ["workers", "log.format", "limits.retained_messages_max"];
+        let restart = ["workers", "log.format", "limits.tickets_max"];
         let report = host.reloaded(&text);
         assert_eq!(report, (changed.map(str::to_owned).to_vec(), restart.map(str::to_owned).to_vec()));
         host.process
@@ -106,13 +97,48 @@ fn what_can_change_changes_and_the_rest_is_told() {
             connack.windows(3).any(|bytes| bytes == [0x13, 0, 30]) && !may_subscribe(&mut after)
         });
         // What needs a restart is told as long as it is so, and what is as it was again has changed back.
-        let shown = stdout(&host.reload(&head("[limits]\nretained_messages_max = 3\n")));
-        assert!(shown.contains("limits.retained_messages_max: 3 (was 1000000) NOT BEFORE A RESTART\n"), "{shown}");
+        let shown = stdout(&host.reload(&head("[limits]\ntickets_max = 3\n")));
+        assert!(shown.contains("limits.tickets_max: 3 (was 1024) NOT BEFORE A RESTART\n"), "{shown}");
         assert!(shown.contains("limits.topic_levels_max: 200 (was 1)\n"), "{shown}");
         assert!(shown.contains("limits.keep_alive_secs_max: 0s (was 30s), for new connections\n"), "{shown}");
         eventually("they are granted again", || may_subscribe(&mut before));
         host.process.stop();
     }
+}
+
+/// The largest packet is announced to who comes, and what is retained has another bound at once, with all that it has.
+#[test]
+fn bounds_of_packets_and_of_what_is_retained_change() {
+    const HEAD: &str = "workers = 3\n[[listener]]\nurl = \"127.0.0.1:0\"\nbacklog = 64\ntcp_keep_alive = \"1min\"\n";
+    let text = |limits: &str| format!("{HEAD}[limits]\n{limits}");
+    let host = Configured::start("reload-packets", &text(""));
+    let mut before = Client::connect(host.addr, V5, "before");
+    let store = |client: &mut Client, topic: &str| {
+        let id = client.new_id();
+        client.send(Publish::new(topic, "x").qos(1, id).retained().bytes(V5));
+        client.expect_ack(4, id)
+    };
+    assert_eq!(["r/1", "r/2"].map(|topic| store(&mut before, topic)), [0x10; 2]);
+    let changed = ["limits.handshakes_max", "limits.packet_bytes_max", "limits.retained_messages_max"];
+    let bounded = text("handshakes_max = 7\npacket_bytes_max = 1000\nretained_messages_max = 2\n")
+        .replace("backlog = 64", "backlog = 65")
+        .replace("1min", "2min");
+    let of_listener = ["backlog", "tcp_keep_alive"].map(|key| format!("listener 127.0.0.1:0: {key}"));
+    let expected = changed.map(str::to_owned).into_iter().chain(of_listener).collect();
+    assert_eq!(host.reloaded(&bounded), (expected, vec![]));
+    assert_eq!(["r/1", "r/3"].map(|topic| store(&mut before, topic)), [0x10, 0x97]);
+    eventually("the largest packet is announced", || {
+        let mut after = Client::open(host.addr, V5);
+        after.send(Connect::new(V5, "after").bytes());
+        after.expect_type(2).windows(5).any(|bytes| bytes == [0x27, 0, 0, 3, 0xe8])
+    });
+    let mut after = Client::connect(host.addr, V5, "after");
+    after.send(Publish::new("t", [b'x'; 2000]).bytes(V5));
+    after.expect_disconnect(0x95);
+    assert_eq!(before.publish("t", [b'x'; 2000], 1), 0x10, "what held for it holds");
+    host.reloaded(&text(""));
+    assert_eq!(store(&mut before, "r/3"), 0x10);
+    host.process.stop();
 }
 
 /// Bounds of a listener are new for who comes, and what came before counts for them.
@@ -186,16 +212,14 @@ fn certificates_are_read_anew_and_nobody_is_dropped() {
     let (issued, renewed) = (old.server(&["localhost"]), new.server(&["localhost"]));
     let text = format!("workers = 1\n[[listener]]\nurl = \"127.0.0.1:0\"\n{}", tls(&issued));
     let host = Configured::start("reload-tls", &text);
-    let addr = host.listening("tls://127.0.0.1:");
+    let addr = host.process.wait_listening_on("tls://127.0.0.1:");
     let mut before = tls_open(addr, old.client(), V5).connected("before");
     std::fs::copy(&renewed.certificate, &issued.certificate).unwrap();
     std::fs::copy(&renewed.private_key, &issued.private_key).unwrap();
     host.process.signal(Signal::HUP);
     host.process.wait_log("reloaded: ");
-    eventually("the new one is shown", || {
-        let mut client = tls_open(addr, new.client(), V5);
-        client.try_send(Connect::new(V5, "after").bytes()) && client.try_read().is_some()
-    });
+    // It was the signal: what has changed counts as soon as that is said.
+    tls_open(addr, new.client(), V5).connected("after").disconnect();
     before.ping();
     // What is of no use is not taken.
     std::fs::write(&issued.private_key, "rubbish").unwrap();

@@ -11,27 +11,12 @@ use super::peers::abrupt;
 use super::{LIMITS, Row, Target, all};
 use crate::harness::{PATIENCE, eventually};
 use crate::mqtt::{Connect, VERSIONS};
+use crate::random::Random;
 
 /// What CI runs.
 const INPUTS: u64 = 4000;
 /// Connections that send at one time.
 const THREADS: u64 = 4;
-
-/// Numbers that are random enough, and the same for the same seed (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
-}
 
 /// Input number `number`: whether CONNECT goes before it, and with which version, and its bytes.
 fn input(number: u64, rows: &[Row]) -> (Option<u8>, Vec<u8>) {

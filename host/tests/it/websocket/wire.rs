@@ -18,7 +18,7 @@ pub(super) const PING: u8 = 9;
 pub(super) const PONG: u8 = 10;
 
 /// A request as clients send it, with these headers besides.
-pub(super) fn request(path: &str, headers: &str) -> String {
+pub(crate) fn request(path: &str, headers: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
@@ -32,7 +32,7 @@ pub(crate) const SUBPROTOCOL: &str = "Sec-WebSocket-Protocol: mqtt\r\n";
 pub(super) const ACCEPT: &str = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
 
 /// A frame as a client sends it; the first byte has the flags and the operation code.
-pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
         short @ ..126 => frame.push(0x80 | short as u8),
@@ -120,7 +120,7 @@ fn whole_frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
 }
 
 /// Reads an HTTP head, and nothing behind it.
-pub(super) fn head(wire: &mut impl Read) -> String {
+pub(crate) fn head(wire: &mut impl Read) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

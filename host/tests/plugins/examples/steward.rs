@@ -1,5 +1,5 @@
 //! Uses what the host does for plugins. A message to `do` is a command of words, which a thread of the plugin's own carries
-//! out; what comes of it is published to `done`. Subscriptions to filters that stand in its store as `no/<filter>` are
+//! out; what comes of it is published to `done`. A message to `keep/<key>` is put into its store at once. Subscriptions to filters that stand in its store as `no/<filter>` are
 //! refused, but only when they are asked about again.
 
 use std::sync::mpsc::{Sender, channel};
@@ -39,6 +39,13 @@ impl Handler for Steward {
     fn new_connection(&self, _: &ConnectionInfo<'_>) {}
 
     fn handle_publish(&self, (): &mut (), publish: &Publish<'_>) -> Result<PublishVerdict, Error> {
+        if let Some(key) = publish.topic().strip_prefix("keep/") {
+            match publish.payload() {
+                b"" => drop(self.host.store().delete(key)?),
+                value => self.host.store().put(key, value)?,
+            }
+            return Ok(PublishVerdict::Handled);
+        }
         if publish.topic() != "do" {
             return Ok(PublishVerdict::Forward);
         }

@@ -64,6 +64,8 @@ static TABLE: WithMetadata<PluginVt> = WithMetadata::new(PluginVt {
     export_plugin_state: fine_instance,
     import_plugin_state,
     cancelled,
+    config_check,
+    config_schema,
 });
 
 /// There is no state: any address that is not null will do.
@@ -201,6 +203,14 @@ unsafe extern "C" fn import_plugin_state(_: Opaque, _: &RawState<'_>, _: Sink<'_
 }
 
 unsafe extern "C" fn cancelled(_: Opaque, _: u64, _: Sink<'_>) -> Verdict {
+    Verdict::OK
+}
+
+unsafe extern "C" fn config_check(_: RStr<'_>, _: Sink<'_>) -> Verdict {
+    Verdict::OK
+}
+
+unsafe extern "C" fn config_schema(_: Sink<'_>) -> Verdict {
     Verdict::OK
 }
 

@@ -6,7 +6,7 @@
 //! - `"bomb": 1`: the payload of the panic is a value whose drop panics too (`"panic"` in a callback).
 //! - `"times"`: panic that often, then behave. Without it: always.
 //! - `"slow_ms"`: `handle_publish` takes that many milliseconds.
-//! - `"block"`: `"stop"` or `"drop_instance"`, which does not return.
+//! - `"block"`: `"init"`, `"stop"` or `"drop_instance"`, which does not return.
 //! - `"answer"`: `"codes"` (too few Reason Codes for a SUBSCRIBE or UNSUBSCRIBE), `"raise"` (QoS 2 for every filter),
 //!   `"topic"` (a changed message with an invalid topic), `"success"` (a refusal with Reason Code 0), `"error"` (every
 //!   callback that decides returns an error with the text `unruly error`), `"bad error"` (an error that panics when it is
@@ -145,6 +145,7 @@ impl Handler for Unruly {
         };
         unruly.host.warn("unruly is here");
         unruly.panic_in("init");
+        unruly.block_in("init");
         if unruly.panic == "thread" {
             let thread = std::thread::Builder::new().name("helper".to_owned());
             // Waited for, so that the panic is in the log before anything else happens.

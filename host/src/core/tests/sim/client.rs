@@ -659,6 +659,7 @@ impl Session {
         Self {
             client,
             serial,
+            number: 0,
             worker,
             expiry_secs: 0,
             subs: Vec::new(),

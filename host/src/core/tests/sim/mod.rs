@@ -2,22 +2,26 @@
 //!
 //! A run draws what it is like (workers, bounds, clients) and then one operation after the other from its seed: clients
 //! connect, take over, subscribe, publish, acknowledge late, read slowly, leave in every way and are cut at any byte;
-//! workers take the steps of their turns in any order; time jumps; the plugin is swapped, and answers later. Clients are
+//! workers take the steps of their turns in any order; time jumps; the plugin is swapped, and answers later; another process
+//! takes over (`upgrade`). Clients are
 //! honest and keep their own half of the protocol's state. The oracle knows from the outside when a subscription may and
 //! when it must get a message, and checks each packet that a client reads, what is owed when everything is at rest, and
-//! that in the end nothing is left.
+//! that in the end nothing is left. With half of the seeds there is a store, and
+//! with some of those the server dies now and then (`crash`).
 //!
 //! `SIM_SEED=1234 cargo test -p host --lib sim -- --nocapture` replays one seed, with a trace; `SIM_SEEDS=10000` runs that
 //! many, `SIM_FROM=5000` from this one on; `SIM_OPERATIONS` changes how many operations a seed has. A seed that fails is
 //! run again with fewer operations, until it would pass, and its trace is printed.
 
 mod client;
+mod crash;
 mod model;
 mod ops;
 mod oracle;
 mod plugin;
 mod rest;
 pub(super) mod rng;
+mod upgrade;
 mod wire;
 mod world;
 
@@ -47,6 +51,11 @@ struct Config {
     first_topic: usize,
     /// Peers that do not read are closed sooner than the model can follow.
     tight_outbound: bool,
+    /// There is one more plugin, which decides on deliveries and lets them pass.
+    judged: bool,
+    /// There is a store; and the server dies now and then.
+    store: bool,
+    crashes: bool,
 }
 
 impl Config {
@@ -72,6 +81,9 @@ impl Config {
             topics: rng.pick(&[1, 2, 3, 10, 10]),
             first_topic: rng.below(10),
             tight_outbound: false,
+            judged: seed % 2 == 1,
+            store: seed / 2 % 2 == 1,
+            crashes: seed % 8 == 3 || seed % 16 == 2,
         };
         if config.alike {
             limits.in_flight_max = rng.pick(&[3, 10, 1024, 1024]);
@@ -170,6 +182,8 @@ const COVERED: &[&str] = &[
     "Topic Alias to the server",
     "a packet waits for the plugin",
     "at rest",
+    "crash",
+    "crash, and more was kept",
     "cut",
     "delivered direct",
     "delivered live",
@@ -200,6 +214,7 @@ const COVERED: &[&str] = &[
     "retained owed and got",
     "session ended with its connection",
     "session expired",
+    "session kept",
     "session replaced",
     "session resumed",
     "state handed over",
@@ -209,6 +224,7 @@ const COVERED: &[&str] = &[
     "takeover",
     "the plugin answers later",
     "unsubscribe",
+    "upgrade",
     "will after an answer",
     "will at once",
     "will at session end",

@@ -146,6 +146,8 @@ pub(super) struct Asked {
 pub(super) struct Session {
     pub(super) client: usize,
     pub(super) serial: u32,
+    /// Its number in the store; 0 if it is not kept there.
+    pub(super) number: u64,
     pub(super) worker: usize,
     pub(super) expiry_secs: u32,
     pub(super) subs: Vec<Sub>,
@@ -237,23 +239,6 @@ pub(super) struct GroupOwed {
 
 /// What happened how often.
 pub(super) type Coverage = BTreeMap<&'static str, u64>;
-
-/// A small matcher, apart from the broker's.
-pub(super) fn matches(filter: &str, topic: &str) -> bool {
-    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
-        return false;
-    }
-    let (mut filter, mut topic) = (filter.split('/'), topic.split('/'));
-    loop {
-        match (filter.next(), topic.next()) {
-            (Some("#"), _) => return true,
-            (Some("+"), Some(_)) => {}
-            (Some(level), Some(other)) if level == other => {}
-            (None, None) => return true,
-            _ => return false,
-        }
-    }
-}
 
 impl Client {
     pub(super) fn new(name: String, version: ProtocolVersion) -> Self {

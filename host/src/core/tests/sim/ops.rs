@@ -31,11 +31,21 @@ impl World {
             42..60 => self.work(),
             60..92 => self.client_operation(),
             92..95 => self.pass_time(),
-            95..98 => self.plugin_operation(),
-            _ => {
+            95..98 if self.config.crashes => {
                 if self.rng.percent(30) {
+                    self.crash();
+                }
+            }
+            95..98 => self.plugin_operation(),
+            98 => {
+                if self.rng.percent(60) {
                     self.count("at rest");
                     self.rest();
+                }
+            }
+            _ => {
+                if self.rng.percent(30) {
+                    self.upgrade();
                 }
             }
         }
@@ -70,6 +80,14 @@ impl World {
     /// A worker does some of what a turn consists of.
     fn work(&mut self) {
         let worker = self.rng.below(self.cores.len());
+        if self.config.crashes {
+            if self.rng.percent(30) {
+                self.store_works();
+            }
+            if self.rng.percent(50) {
+                self.learn_what_is_safe(worker);
+            }
+        }
         if self.rng.percent(5) {
             // Nearly all of its turn's work is done.
             self.cores[worker].work_left = self.rng.below(3);

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use plugin_api::topic::matches;
+
 use super::model::*;
 use super::wire::Delivery;
 use super::world::World;
@@ -202,7 +204,8 @@ impl World {
         let groups = model.filters(|sub| sub.asked.share.is_some() && live(sub)).len();
         let replays = model.subs.iter().filter(|sub| self.may_replay(sub, msg)).count();
         let most = (plain + groups) * one.times as usize + replays + direct;
-        if delivery.dup && delivery.qos < 2 {
+        // What was sent and not kept is sent once more, without DUP; but for QoS 2, which waits until it is kept.
+        if (delivery.dup || self.crashes > 0) && delivery.qos < 2 {
             return;
         }
         let got = model.got.get(&msg).map_or(0, |got| got.count);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::handler::Scripted;
+use super::super::net::ZERO;
 use super::model::*;
 use super::plugin::Owed;
 use super::rng::Rng;
@@ -13,7 +14,9 @@ use super::{Config, plugin};
 use crate::clock::Millis;
 use crate::core::connection::{NONE, Phase};
 use crate::core::mailbox::Mailboxes;
-use crate::core::{Arrival, Core, Handover, ListenerProfile, Shared};
+use crate::core::{Arrival, Core, Handover, ListenerProfile, Shared, owner_of};
+use crate::durable::model::memory::Disk;
+use crate::durable::store::fake::FakeStore;
 
 /// Everything there is in one run.
 pub(super) struct World {
@@ -43,8 +46,8 @@ pub(super) struct World {
     pub(super) unfollowed: BTreeSet<(String, String)>,
     /// When each worker last handed its batches over; and for each pair, what had been handed over when the other one
     /// last emptied its mailbox.
-    flushed: Vec<Step>,
-    done: Vec<Vec<Step>>,
+    pub(super) flushed: Vec<Step>,
+    pub(super) done: Vec<Vec<Step>>,
     /// What should have been delivered and was not: no more than was counted as dropped.
     pub(super) unmet: Vec<String>,
     /// PUBLISH packets that the server certainly has handled, and those of which it is not known.
@@ -63,6 +66,17 @@ pub(super) struct World {
     just_parted: Vec<usize>,
     /// When the present call of a worker began.
     call_began: Step,
+    /// Where journals go, if there is a store; how often the server has died, and what had been dropped by then.
+    pub(super) store: Option<FakeStore>,
+    pub(super) crashes: u32,
+    pub(super) dropped_before: u64,
+    /// PUBLISH packets that another process has received, and sent, before it handed over.
+    pub(super) counted_before: [u64; 2],
+    /// When everything was at rest and safe last.
+    pub(super) rested: (Step, Millis),
+    /// What became of the journals when the server died last, and how many of them that were.
+    pub(super) disk: Disk,
+    pub(super) on_disk: usize,
 }
 
 /// The will of a connection that has ended and whose plugin has not been asked about it yet.
@@ -80,25 +94,13 @@ impl World {
         let mut rng = Rng::new(seed);
         let config = Config::new(seed, &mut rng);
         let workers = config.workers;
-        let rung: Vec<Arc<AtomicBool>> = (0..workers).map(|_| Arc::default()).collect();
-        let ring = |bell: &Arc<AtomicBool>| {
-            let bell = Arc::clone(bell);
-            Box::new(move || bell.store(true, Ordering::Relaxed)) as _
-        };
-        let mailboxes = Mailboxes::new(rung.iter().map(ring).collect());
         let scripted = Scripted::default();
         // With one seed in four nobody hears of acknowledgements, which are then handled in runs.
         scripted.script().hears_no_acknowledgements = seed.is_multiple_of(4);
-        // With every other seed there is one more plugin, which decides on deliveries and lets them pass.
-        let plugins = (usize::from(seed % 2 == 1), false);
-        let (chain, judges) = Scripted::chain(Some(&scripted), plugins, &mailboxes, config.limits.tickets_max);
         // With every third seed the plugin answers later now and then.
-        let answers_later = seed % 3 == 2;
+        let answers_later = seed % 3 == 2 && !config.crashes;
         let owed = plugin::script(&scripted, seed, if answers_later { 30 } else { 0 });
-        if seed % 2 == 1 {
-            plugin::judge(&judges);
-        }
-        let shared = Arc::new(Shared::new(config.limits.clone(), chain, mailboxes));
+        let (shared, rung) = server(&config, &scripted);
         let now = Millis(1_000_000);
         let clients = (0..config.clients).map(|number| config.client(number, &mut rng)).collect();
         Self {
@@ -134,7 +136,64 @@ impl World {
             lost: 0,
             cover: Coverage::new(),
             trace: tracing.then(Vec::new),
+            store: config.store.then(FakeStore::default),
+            crashes: 0,
+            dropped_before: 0,
+            counted_before: [0; 2],
+            rested: (0, now),
+            disk: Disk::default(),
+            on_disk: 0,
             config,
+        }
+    }
+
+    /// A server that knows nothing takes the place of the one that there is.
+    pub(super) fn begin_server(&mut self) {
+        let (shared, rung) = server(&self.config, &self.scripted);
+        let now = self.now;
+        let workers = self.config.workers;
+        self.arriving = (0..workers).map(|_| VecDeque::new()).collect();
+        self.cores = (0..workers).map(|worker| Core::new(worker, Arc::clone(&shared), now)).collect();
+        (self.shared, self.rung, self.open) = (shared, rung, 0);
+        self.profile = Arc::new(ListenerProfile::new("here", self.config.limits.clone()));
+        self.listed.clear();
+        self.by_slot.clear();
+        self.partings.clear();
+        self.just_parted.clear();
+    }
+
+    /// Its connections are on their way to another one: which they are, by where they were.
+    pub(super) fn forget_server(&mut self) -> HashMap<(usize, u32), usize> {
+        std::mem::take(&mut self.by_slot)
+    }
+
+    /// A connection has come over from another server. It may have come with something that was not sent.
+    pub(super) fn take_over(&mut self, conn: usize, worker: usize, slot: u32) {
+        self.enter(conn, worker, slot);
+        self.listed.insert(conn);
+        self.open += 1;
+    }
+
+    pub(super) fn profile(&self) -> Arc<ListenerProfile> {
+        Arc::clone(&self.profile)
+    }
+
+    /// The workers are others, and as many as they are now. What was routed before has been handled.
+    pub(super) fn have_other_workers(&mut self) {
+        let (step, workers) = (self.step, self.config.workers);
+        self.flushed = vec![step; workers];
+        self.done = vec![vec![step; workers]; workers];
+        let among = |done: &Vec<Step>| vec![done.iter().copied().min().unwrap_or_default(); workers];
+        for session in &mut self.sessions {
+            session.worker = owner_of(&self.clients[session.client].name, workers);
+            for sub in &mut session.subs {
+                sub.done_from = among(&sub.done_from);
+                sub.definite_to = sub.definite_to.as_ref().map(among);
+            }
+        }
+        for msg in &mut self.msgs {
+            let owner = self.clients.get(msg.publisher).map_or(&*msg.topic, |client| &*client.name);
+            msg.worker = owner_of(owner, workers);
         }
     }
 
@@ -317,7 +376,7 @@ impl World {
         if !self.conns[conn].cut || core.connections[slot as usize].phase == Phase::Leaving {
             return;
         }
-        let unread = [&self.conns[conn].unread[..], &core.unsent(slot)].concat();
+        let unread = [&self.conns[conn].unread[..], &core.unsent(slot), core.held_acks.unpaid(slot)].concat();
         let is_in_lane = !core.connections[slot as usize].lane.is_nowhere();
         core.lost(slot, self.now);
         assert!(core.outbound(slot).is_empty(), "there is nobody to send to");
@@ -374,7 +433,7 @@ impl World {
             self.scan(worker);
         }
         let core = &mut self.cores[worker];
-        let (empty, closing) = (core.outbound(slot).is_empty(), core.is_closing(slot));
+        let (empty, closing, is_owed) = (core.outbound(slot).is_empty(), core.is_closing(slot), core.is_owed(slot));
         if empty {
             self.listed.remove(&conn);
         }
@@ -388,7 +447,7 @@ impl World {
             self.cut(conn);
             return true;
         }
-        if empty && closing {
+        if empty && closing && !is_owed {
             assert!(self.conns[conn].unread.is_empty(), "connection {conn} was closed within a packet");
             self.note(|| format!("connection {conn} is closed by the server"));
             self.forsake(conn);
@@ -442,7 +501,7 @@ impl World {
     }
 
     /// Notes what has happened at a worker.
-    fn look(&mut self, worker: usize) {
+    pub(super) fn look(&mut self, worker: usize) {
         for conn in 0..self.conns.len() {
             if matches!(self.conns[conn].place, Place::At(at, _) if at == worker) {
                 self.after_input(conn);
@@ -499,7 +558,8 @@ impl World {
 
     pub(super) fn flush_mail(&mut self, worker: usize) -> bool {
         self.step += 1;
-        let moved = self.cores[worker].outbox.iter().any(|batch| !batch.is_empty());
+        let handed_over = self.hand_over(worker);
+        let moved = handed_over || self.cores[worker].outbox.iter().any(|batch| !batch.is_empty());
         self.cores[worker].flush_mail();
         self.flushed[worker] = self.step;
         moved
@@ -519,7 +579,7 @@ impl World {
     }
 
     /// The plugin gives the answers that it owes, until nothing waits for one: time does not pass meanwhile.
-    fn settle_owed(&mut self) {
+    pub(super) fn settle_owed(&mut self) {
         // What is held is handled at the time that the worker was told last, after which nobody answers in time.
         let later = self.answers_later;
         let asks = |core: &Core| core.connections.iter().any(|(_, one)| one.is_waiting) || !core.held.is_empty();
@@ -609,6 +669,13 @@ impl World {
         self.conns[conn].perhaps_resumed = perhaps;
         self.conns[conn].attached_at = self.step;
         (self.conns[conn].heard, self.conns[conn].attached) = (now, now);
+        let core = &self.cores[worker];
+        let slot = core.slot_of_client(&self.clients[client].name).expect("it has just been joined");
+        let number = core.sessions[slot as usize].number;
+        if number != 0 {
+            // That it is not kept any more may not be safe.
+            self.sessions[session].number = number;
+        }
         self.sessions[session].expiry_secs = self.conns[conn].expiry_secs;
         self.sessions[session].offline_since = None;
         self.sessions[session].online_at = now;
@@ -807,7 +874,7 @@ impl World {
     }
 
     /// A will may be published now, or later, or not at all.
-    fn perhaps_routed(&mut self, msg: usize) {
+    pub(super) fn perhaps_routed(&mut self, msg: usize) {
         self.routed(msg, false);
         let msg = &mut self.msgs[msg];
         msg.last = Some(Step::MAX);
@@ -833,6 +900,23 @@ impl World {
         msg.definite |= definite;
         msg.times += 1;
     }
+}
+
+/// What the workers of a server have in common, and whether each has been rung for.
+fn server(config: &Config, scripted: &Scripted) -> (Arc<Shared>, Vec<Arc<AtomicBool>>) {
+    let rung: Vec<Arc<AtomicBool>> = (0..config.workers).map(|_| Arc::default()).collect();
+    let ring = |bell: &Arc<AtomicBool>| {
+        let bell = Arc::clone(bell);
+        Box::new(move || bell.store(true, Ordering::Relaxed)) as _
+    };
+    let mailboxes = Mailboxes::new(rung.iter().map(ring).collect());
+    let (chain, judges) =
+        Scripted::chain(Some(scripted), (usize::from(config.judged), false), &mailboxes, config.limits.tickets_max);
+    if config.judged {
+        plugin::judge(&judges);
+    }
+    let shared = Shared::new(config.limits.clone(), chain, mailboxes);
+    (Arc::new(if config.store { shared.with_store(ZERO, Arc::default()) } else { shared }), rung)
 }
 
 fn model_expires(session: &Session) -> bool {

@@ -5,20 +5,48 @@ mod v5;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
+use rumqttc::{TlsConfiguration, Transport};
+use rustls::ClientConfig;
 
-use super::{cases, matrix};
+use super::{Way, cases, matrix};
+
+fn rumqttc(way: &Way) {
+    let tls = way.tls.as_ref().map(|(authority, _)| Arc::new(authority.client()));
+    matrix(way, &[4, 5], |addr, version| {
+        let server = Server { addr, tls: tls.as_ref() };
+        for case in cases(version) {
+            println!("rumqttc {version} {case}");
+            if version == 5 { run::<v5::Wire>(server, case) } else { run::<v3::Wire>(server, case) }
+        }
+    });
+}
 
 /// [MQTT-7.0.0-2@3.1.1]
 #[test]
 fn rumqttc_does_everything_at_every_version() {
-    matrix(&[4, 5], |addr, version| {
-        for case in cases(version) {
-            println!("rumqttc {version} {case}");
-            if version == 5 { run::<v5::Wire>(addr, case) } else { run::<v3::Wire>(addr, case) }
-        }
-    });
+    rumqttc(&Way::TCP);
+}
+
+#[test]
+fn rumqttc_does_everything_by_tls() {
+    rumqttc(&Way::tls("tls://127.0.0.1:0"));
+}
+
+/// Where clients connect to, and how.
+#[derive(Debug, Clone, Copy)]
+struct Server<'a> {
+    addr: SocketAddr,
+    tls: Option<&'a Arc<ClientConfig>>,
+}
+
+impl Server<'_> {
+    fn transport(self) -> Transport {
+        let tls = |config: &Arc<_>| Transport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(config)));
+        self.tls.map_or_else(Transport::tcp, tls)
+    }
 }
 
 /// How a client connects.
@@ -68,7 +96,7 @@ enum Event {
 
 /// One of the two clients.
 trait Wire {
-    fn open(addr: SocketAddr, client_id: String, options: Options<'_>) -> Self;
+    fn open(server: Server<'_>, client_id: String, options: Options<'_>) -> Self;
     fn request(&mut self, request: Request<'_>);
     /// Works until something happens.
     fn event(&mut self) -> Option<Event>;
@@ -83,12 +111,12 @@ struct Client<W> {
 }
 
 impl<W: Wire> Client<W> {
-    fn connect(addr: SocketAddr, name: &str) -> Self {
-        Self::connect_with(addr, name, Options::default())
+    fn connect(server: Server<'_>, name: &str) -> Self {
+        Self::connect_with(server, name, Options::default())
     }
 
-    fn connect_with(addr: SocketAddr, name: &str, options: Options<'_>) -> Self {
-        let wire = W::open(addr, format!("rumqttc-{name}"), options);
+    fn connect_with(server: Server<'_>, name: &str, options: Options<'_>) -> Self {
+        let wire = W::open(server, format!("rumqttc-{name}"), options);
         let mut client = Self { wire, messages: VecDeque::new(), session_present: false };
         let Event::Connected { session_present } = client.event() else { panic!("CONNACK comes first") };
         client.session_present = session_present;
@@ -149,25 +177,25 @@ impl<W: Wire> Client<W> {
     }
 }
 
-fn run<W: Wire>(addr: SocketAddr, case: &str) {
+fn run<W: Wire>(server: Server<'_>, case: &str) {
     match case {
-        "qos_0" => qos::<W>(addr, 0),
-        "qos_1" => qos::<W>(addr, 1),
-        "qos_2" => qos::<W>(addr, 2),
-        "retain" => retain::<W>(addr),
-        "will" => will::<W>(addr),
-        "resume" => resume::<W>(addr),
-        "shared" => shared::<W>(addr),
-        "request_response" => request_response::<W>(addr),
-        "large" => large::<W>(addr),
-        "user_properties" => user_properties::<W>(addr),
-        "topic_alias" => topic_alias::<W>(addr),
+        "qos_0" => qos::<W>(server, 0),
+        "qos_1" => qos::<W>(server, 1),
+        "qos_2" => qos::<W>(server, 2),
+        "retain" => retain::<W>(server),
+        "will" => will::<W>(server),
+        "resume" => resume::<W>(server),
+        "shared" => shared::<W>(server),
+        "request_response" => request_response::<W>(server),
+        "large" => large::<W>(server),
+        "user_properties" => user_properties::<W>(server),
+        "topic_alias" => topic_alias::<W>(server),
         _ => panic!("{case}"),
     }
 }
 
-fn qos<W: Wire>(addr: SocketAddr, published: u8) {
-    let (mut subscriber, mut publisher) = (Client::<W>::connect(addr, "s"), Client::<W>::connect(addr, "p"));
+fn qos<W: Wire>(server: Server<'_>, published: u8) {
+    let (mut subscriber, mut publisher) = (Client::<W>::connect(server, "s"), Client::<W>::connect(server, "p"));
     for granted in 0..3 {
         subscriber.subscribe("rust/+", granted);
         for number in 0..20 {
@@ -184,8 +212,8 @@ fn qos<W: Wire>(addr: SocketAddr, published: u8) {
     publisher.disconnect();
 }
 
-fn retain<W: Wire>(addr: SocketAddr) {
-    let (mut subscriber, mut publisher) = (Client::<W>::connect(addr, "s"), Client::<W>::connect(addr, "p"));
+fn retain<W: Wire>(server: Server<'_>) {
+    let (mut subscriber, mut publisher) = (Client::<W>::connect(server, "s"), Client::<W>::connect(server, "p"));
     let mut retained = |qos, payload: &str| {
         let (topic, payload) = ("retain/x".to_owned(), payload.as_bytes().to_vec());
         publisher.publish_message(&Message { topic, payload, qos, retain: true, properties: None });
@@ -204,32 +232,32 @@ fn retain<W: Wire>(addr: SocketAddr) {
     assert_eq!(subscriber.text(), "live");
 }
 
-fn will<W: Wire>(addr: SocketAddr) {
-    let mut observer = Client::<W>::connect(addr, "observer");
+fn will<W: Wire>(server: Server<'_>) {
+    let mut observer = Client::<W>::connect(server, "observer");
     observer.subscribe("will/+", 2);
     for qos in 0..3 {
         let options = Options { will: Some(("will/x", "gone", qos)), ..Options::default() };
-        drop(Client::<W>::connect_with(addr, "mortal", options));
+        drop(Client::<W>::connect_with(server, "mortal", options));
         let message = observer.message();
         assert_eq!((message.payload.as_slice(), message.qos), (&b"gone"[..], qos));
     }
     let options = Options { will: Some(("will/x", "not to be seen", 1)), ..Options::default() };
-    Client::<W>::connect_with(addr, "mortal", options).disconnect();
+    Client::<W>::connect_with(server, "mortal", options).disconnect();
     observer.publish("will/end", "end", 1);
     assert_eq!(observer.text(), "end");
 }
 
-fn resume<W: Wire>(addr: SocketAddr) {
+fn resume<W: Wire>(server: Server<'_>) {
     let options = Options { persistent: true, ..Options::default() };
-    let mut keeper = Client::<W>::connect_with(addr, "keeper", options);
+    let mut keeper = Client::<W>::connect_with(server, "keeper", options);
     assert!(!keeper.session_present);
     keeper.subscribe("kept/+", 2);
     keeper.disconnect();
-    let mut publisher = Client::<W>::connect(addr, "p");
+    let mut publisher = Client::<W>::connect(server, "p");
     for number in 0..200_u8 {
         publisher.publish("kept/x", [number], 1 + number % 2);
     }
-    let mut keeper = Client::<W>::connect_with(addr, "keeper", options);
+    let mut keeper = Client::<W>::connect_with(server, "keeper", options);
     assert!(keeper.session_present);
     let got: Vec<u8> = (0..200).map(|_| keeper.message().payload[0]).collect();
     // Order is kept for each QoS.
@@ -238,17 +266,17 @@ fn resume<W: Wire>(addr: SocketAddr) {
         assert_eq!(half(got.clone()), half((0..200).collect()));
     }
     drop(keeper);
-    Client::<W>::connect(addr, "keeper").disconnect();
+    Client::<W>::connect(server, "keeper").disconnect();
 }
 
-fn shared<W: Wire>(addr: SocketAddr) {
+fn shared<W: Wire>(server: Server<'_>) {
     let mut members = ["first", "second"].map(|name| {
-        let mut member = Client::<W>::connect(addr, name);
+        let mut member = Client::<W>::connect(server, name);
         member.subscribe("$share/group/shared/+", 1);
         member.subscribe("end", 1);
         member
     });
-    let mut publisher = Client::<W>::connect(addr, "p");
+    let mut publisher = Client::<W>::connect(server, "p");
     for number in 0..40 {
         publisher.publish("shared/x", number.to_string(), 1);
     }
@@ -261,8 +289,8 @@ fn shared<W: Wire>(addr: SocketAddr) {
     assert_eq!(numbers, (0..40).collect::<Vec<_>>());
 }
 
-fn request_response<W: Wire>(addr: SocketAddr) {
-    let (mut responder, mut requester) = (Client::<W>::connect(addr, "a"), Client::<W>::connect(addr, "q"));
+fn request_response<W: Wire>(server: Server<'_>) {
+    let (mut responder, mut requester) = (Client::<W>::connect(server, "a"), Client::<W>::connect(server, "q"));
     responder.subscribe("request/+", 1);
     requester.subscribe("response/+", 1);
     for number in 0..5_u8 {
@@ -297,8 +325,8 @@ fn request_response<W: Wire>(addr: SocketAddr) {
     }
 }
 
-fn large<W: Wire>(addr: SocketAddr) {
-    let mut client = Client::<W>::connect(addr, "large");
+fn large<W: Wire>(server: Server<'_>) {
+    let mut client = Client::<W>::connect(server, "large");
     client.subscribe("large", 2);
     let payload: Vec<u8> = (0..1 << 20).map(|number: u32| (number % 251) as u8).collect();
     for qos in 0..3 {
@@ -307,8 +335,8 @@ fn large<W: Wire>(addr: SocketAddr) {
     }
 }
 
-fn user_properties<W: Wire>(addr: SocketAddr) {
-    let mut client = Client::<W>::connect(addr, "properties");
+fn user_properties<W: Wire>(server: Server<'_>) {
+    let mut client = Client::<W>::connect(server, "properties");
     client.subscribe("properties", 2);
     let pairs = [("b", "1"), ("a", "2"), ("b", "1"), ("", "")];
     let sent = PublishProperties {
@@ -326,8 +354,8 @@ fn user_properties<W: Wire>(addr: SocketAddr) {
     }
 }
 
-fn topic_alias<W: Wire>(addr: SocketAddr) {
-    let (mut subscriber, mut publisher) = (Client::<W>::connect(addr, "s"), Client::<W>::connect(addr, "p"));
+fn topic_alias<W: Wire>(server: Server<'_>) {
+    let (mut subscriber, mut publisher) = (Client::<W>::connect(server, "s"), Client::<W>::connect(server, "p"));
     subscriber.subscribe("alias/#", 1);
     for topic in ["alias/one", "", "alias/two", ""] {
         let alias = PublishProperties { topic_alias: Some(1), ..PublishProperties::default() };

@@ -1,10 +1,8 @@
 //! The client for 3.1.1.
 
-use std::net::SocketAddr;
-
 use rumqttc::{Client, Connection, LastWill, MqttOptions, Outgoing, Packet, QoS, SubscribeReasonCode};
 
-use super::{Event, Message, Options, Request};
+use super::{Event, Message, Options, Request, Server};
 use crate::clients::PATIENCE;
 
 pub(super) struct Wire(Client, Connection);
@@ -14,8 +12,9 @@ fn qos(number: u8) -> QoS {
 }
 
 impl super::Wire for Wire {
-    fn open(addr: SocketAddr, client_id: String, options: Options<'_>) -> Self {
-        let mut mqtt = MqttOptions::new(client_id, addr.ip().to_string(), addr.port());
+    fn open(server: Server<'_>, client_id: String, options: Options<'_>) -> Self {
+        let mut mqtt = MqttOptions::new(client_id, server.addr.ip().to_string(), server.addr.port());
+        mqtt.set_transport(server.transport());
         mqtt.set_clean_session(!options.persistent).set_max_packet_size(2 << 20, 2 << 20);
         if let Some((topic, payload, number)) = options.will {
             mqtt.set_last_will(LastWill::new(topic, payload, qos(number), false));

@@ -1,14 +1,13 @@
 //! The client for 5.0.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::v5::{ConnectProperties, LastWill, Packet, Publish, SubscribeReasonCode};
 use rumqttc::v5::mqttbytes::{self, QoS};
 use rumqttc::v5::{self, Client, Connection, MqttOptions};
 
-use super::{Event, Message, Options, Request};
+use super::{Event, Message, Options, Request, Server};
 use crate::clients::PATIENCE;
 
 /// The client, and the topics of the aliases that the server has sent: rumqttc passes packets on as they came.
@@ -33,8 +32,9 @@ fn qos(number: u8) -> QoS {
 }
 
 impl super::Wire for Wire {
-    fn open(addr: SocketAddr, client_id: String, options: Options<'_>) -> Self {
-        let mut mqtt = MqttOptions::new(client_id, addr.ip().to_string(), addr.port());
+    fn open(server: Server<'_>, client_id: String, options: Options<'_>) -> Self {
+        let mut mqtt = MqttOptions::new(client_id, server.addr.ip().to_string(), server.addr.port());
+        mqtt.set_transport(server.transport());
         mqtt.set_clean_start(!options.persistent).set_connect_properties(ConnectProperties {
             session_expiry_interval: options.persistent.then_some(100),
             max_packet_size: Some(2 << 20),

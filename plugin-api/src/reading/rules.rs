@@ -1,12 +1,11 @@
 //! What a plugin may put into a packet.
 
-use plugin_api::{Properties, PropertiesBuf, Property, PropertyError, QoS, ReasonCode, topic};
-
-use crate::codec::{self, PacketType, ProtocolVersion};
+use super::packets::{publish_remaining_length, variable_byte_integer_bytes};
+use crate::{Properties, PropertiesBuf, Property, PropertyError, QoS, ReasonCode, topic};
 
 /// Where properties from a plugin go. The host's own (Receive Maximum, Topic Alias, …) are not theirs to set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub enum Place {
     /// CONNACK that lets a client in.
     Accept,
     /// CONNACK that does not, or DISCONNECT.
@@ -47,7 +46,7 @@ impl Place {
 ///
 /// # Errors
 /// What is wrong, in a half sentence.
-pub(super) fn properties(place: Place, bytes: &[u8]) -> Result<Properties<'_>, String> {
+pub fn properties(place: Place, bytes: &[u8]) -> Result<Properties<'_>, String> {
     let list = Properties::parse(bytes).map_err(|error: PropertyError| error.to_string())?;
     let mut seen = 0_u64;
     for property in list.iter() {
@@ -95,41 +94,11 @@ pub(super) fn refusal(number: u64) -> Result<ReasonCode, String> {
 ///
 /// # Errors
 /// What is wrong, in a half sentence.
-pub(super) fn disconnection(number: u64) -> Result<ReasonCode, String> {
+pub fn disconnection(number: u64) -> Result<ReasonCode, String> {
     match u8::try_from(number).map(ReasonCode) {
         Ok(code) if code.is_error() || code == ReasonCode::NORMAL_DISCONNECTION => Ok(code),
         _ => Err(format!("a disconnection has reason code 0x00 or one from 0x80 to 0xff, not {number:#04x}")),
     }
-}
-
-/// The Reason Code to send where a plugin has answered this one: the same if a server may put it into this packet.
-/// Otherwise 0x80, which all packets with a refusal have room for: a mistake of the plugin's is told to the log, must not
-/// make the packet a Malformed one for the client, and leaves the refusal a refusal.
-///
-/// [MQTT-3.2.2-8] [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.9.3-2] [MQTT-3.11.3-2] [MQTT-3.14.2-1]
-pub(super) fn fitting(
-    packet: PacketType,
-    answered: ReasonCode,
-    plugin: &str,
-    callback: &str,
-    client_id: &str,
-) -> ReasonCode {
-    if codec::reason_codes_from_server(packet).any(|allowed| allowed == answered) {
-        return answered;
-    }
-    let instead = ReasonCode::UNSPECIFIED_ERROR;
-    let allowed: Vec<String> = codec::reason_codes_from_server(packet)
-        .filter(|code| code.is_error())
-        .map(|code| format!("{:#04x}", code.0))
-        .collect();
-    let allowed = allowed.join(" ");
-    tracing::warn!(
-        plugin,
-        callback,
-        client_id,
-        "{packet} cannot have the reason code {answered} that a plugin gave: {instead} is sent. Refusals there are {allowed}"
-    );
-    instead
 }
 
 /// Checks the size of a message: that of the smallest PUBLISH packet in which a client could have sent it.
@@ -143,8 +112,9 @@ pub(super) fn message_size(
     qos: QoS,
     packet_bytes_max: usize,
 ) -> Result<(), String> {
-    let version = if properties.is_empty() { ProtocolVersion::V3_1_1 } else { ProtocolVersion::V5 };
-    let bytes = codec::publish_packet_bytes(version, qos, topic.len(), properties.len(), payload.len());
+    let is_v5 = !properties.is_empty();
+    let rest = publish_remaining_length(is_v5, qos, topic.len(), properties.len(), payload.len());
+    let bytes = 1 + variable_byte_integer_bytes(rest) + rest;
     if bytes <= packet_bytes_max {
         return Ok(());
     }

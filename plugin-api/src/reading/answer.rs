@@ -4,13 +4,14 @@
 use std::ops::Range;
 
 use abi_stable::std_types::RSlice;
-use plugin_api::abi::{ACTION_DISCONNECT, ACTION_PUBLISH, ACTION_STOP, AnswerKey, Opaque, RawPiece, Sink, Verdict};
-use plugin_api::{Properties, PropertiesBuf, QoS, ReasonCode};
 
-use super::c;
 use super::outcome::{ConnackOverrides, InfoAction, OwnedMessage};
 use super::rules::{self, Place};
-use super::services::LOG_BYTES_MAX;
+use crate::abi::{ACTION_DISCONNECT, ACTION_PUBLISH, ACTION_STOP, AnswerKey, Opaque, RawPiece, Sink, Verdict};
+use crate::{Properties, PropertiesBuf, QoS, ReasonCode};
+
+/// Bytes of a text of a plugin's that the log takes.
+pub const TEXT_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes that one answer may have: as many as the largest packet. What becomes a packet has the server's own bound.
 const ANSWER_BYTES_MAX: usize = 268_435_455;
@@ -19,18 +20,18 @@ const ANSWER_BYTES_MAX: usize = 268_435_455;
 const ANSWER_PIECES_MAX: usize = 65_536;
 
 /// An answer that cannot be read; says why, in a half sentence.
-pub(super) type Unreadable = String;
+pub type Unreadable = String;
 
 /// The pieces of one answer. An empty one allocates nothing.
-#[derive(Default)]
-pub(super) struct Answer {
+#[derive(Clone, Default)]
+pub struct Answer {
     /// One word while there are none, as an answer is made and dropped for each question.
     contents: Option<Box<Contents>>,
     /// The ticket that stands for the answer, if the plugin gives it later.
-    pub(super) ticket: u64,
+    pub ticket: u64,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Contents {
     pieces: Vec<Piece>,
     bytes: Vec<u8>,
@@ -41,6 +42,7 @@ struct Contents {
 
 static NO_CONTENTS: Contents = Contents { pieces: Vec::new(), bytes: Vec::new(), too_large: false, has_null: false };
 
+#[derive(Clone)]
 struct Piece {
     key: AnswerKey,
     number: u64,
@@ -48,18 +50,19 @@ struct Piece {
 }
 
 /// A message from a plugin, checked.
-pub(super) struct MessageView<'a> {
-    pub(super) topic: &'a str,
-    payload: &'a [u8],
-    properties: Properties<'a>,
-    qos: QoS,
-    retain: bool,
-    token: u64,
+#[derive(Debug)]
+pub struct MessageView<'a> {
+    pub topic: &'a str,
+    pub payload: &'a [u8],
+    pub properties: Properties<'a>,
+    pub qos: QoS,
+    pub retain: bool,
+    pub token: u64,
 }
 
 impl MessageView<'_> {
     /// Whether it is the very message.
-    pub(super) fn equals(&self, message: &OwnedMessage) -> bool {
+    pub fn equals(&self, message: &OwnedMessage) -> bool {
         self.topic == message.topic
             && self.payload == message.payload
             && self.properties.as_bytes() == message.properties
@@ -68,7 +71,7 @@ impl MessageView<'_> {
     }
 
     /// Copies it into buffers that are there already.
-    pub(super) fn copy_to(&self, message: &mut OwnedMessage) {
+    pub fn copy_to(&self, message: &mut OwnedMessage) {
         message.topic.clear();
         message.topic.push_str(self.topic);
         message.payload.clear();
@@ -82,8 +85,12 @@ impl MessageView<'_> {
 }
 
 impl Answer {
+    /// The ticket of an answer that does not come later.
+    pub const NO_TICKET: u64 = 0;
+
     /// The sink that fills this answer.
-    pub(super) fn sink(&mut self) -> Sink<'_> {
+    #[inline]
+    pub fn sink(&mut self) -> Sink<'_> {
         // SAFETY: `put` gets this answer back, which is borrowed mutably for as long as the sink exists. A plugin uses it
         // on the thread that it was called on, and during that call: that is the contract of `Sink`.
         unsafe { Sink::new((&raw mut *self).cast(), put) }
@@ -111,43 +118,43 @@ impl Answer {
 
     /// Whether nothing has been written into it.
     #[inline]
-    pub(super) fn is_untouched(&self) -> bool {
+    pub fn is_untouched(&self) -> bool {
         self.contents.is_none()
     }
 
     /// Writes a refusal, as a plugin would have.
-    pub(super) fn refuse(&mut self, reason_code: ReasonCode) -> Verdict {
+    pub fn refuse(&mut self, reason_code: ReasonCode) -> Verdict {
         self.push(AnswerKey::REASON_CODE, reason_code.0.into(), &[]);
         Verdict::REJECT
     }
 
     /// Writes one Reason Code for each of so many Topic Filters, as a plugin would have.
-    pub(super) fn refuse_each(&mut self, filters: usize, reason_code: ReasonCode) -> Verdict {
+    pub fn refuse_each(&mut self, filters: usize, reason_code: ReasonCode) -> Verdict {
         self.push(AnswerKey::CODES, 0, &vec![reason_code.0; filters]);
         Verdict::CODES
     }
 
     /// Whether it is the refusal that says that an Authentication Method is another plugin's.
-    pub(super) fn is_not_my_method(&self) -> bool {
+    pub fn is_not_my_method(&self) -> bool {
         let is = |piece: &Piece| piece.number == u64::from(ReasonCode::BAD_AUTHENTICATION_METHOD.0);
         self.contents().pieces.iter().any(|piece| piece.key == AnswerKey::REASON_CODE && is(piece))
     }
 
     /// Whether one of its Reason Codes for Topic Filters is an error.
-    pub(super) fn refuses_one(&self) -> bool {
+    pub fn refuses_one(&self) -> bool {
         let codes = self.contents().pieces.iter().filter(|piece| piece.key == AnswerKey::CODES);
         codes.flat_map(|piece| self.bytes_of(piece)).any(|code| ReasonCode(*code).is_error())
     }
 
     /// An answer that was handed over as a whole.
-    pub(super) fn of(pieces: &[RawPiece<'_>]) -> Self {
+    pub fn of(pieces: &[RawPiece<'_>]) -> Self {
         let mut answer = Self::default();
         pieces.iter().for_each(|piece| answer.push(piece.key, piece.number, piece.bytes.as_slice()));
         answer
     }
 
     /// What its contents take, in bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         let contents = self.contents();
         contents.pieces.capacity() * size_of::<Piece>() + contents.bytes.capacity()
     }
@@ -165,26 +172,33 @@ impl Answer {
     }
 
     /// The text of an error or a panic, as much of it as the log takes, and the number beside it. Never fails.
-    pub(super) fn text(&self) -> Option<(u64, String)> {
+    pub fn text(&self) -> Option<(u64, String)> {
         // The last one: what was written before may be an answer that a panic has cut off.
         let piece = self.contents().pieces.iter().rfind(|piece| piece.key == AnswerKey::TEXT)?;
         let bytes = self.bytes_of(piece);
-        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(LOG_BYTES_MAX)]).into_owned();
+        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(TEXT_BYTES_MAX)]).into_owned();
         Some((piece.number, text))
     }
 
+    /// The text of an answer that is one, all of it.
+    pub fn whole_text(&self) -> Option<String> {
+        let mut pieces = self.pieces().ok()?;
+        let (_, _, bytes) = pieces.find(|(key, ..)| *key == AnswerKey::TEXT)?;
+        String::from_utf8(bytes.to_vec()).ok()
+    }
+
     /// Checks that there is no piece.
-    pub(super) fn nothing(&self) -> Result<(), Unreadable> {
+    pub fn nothing(&self) -> Result<(), Unreadable> {
         self.pieces()?.next().map_or(Ok(()), |(key, ..)| Err(unexpected(key)))
     }
 
     /// A refusal: Reason Code and properties.
-    pub(super) fn refusal(&self, place: Place) -> Result<(ReasonCode, PropertiesBuf), Unreadable> {
+    pub fn refusal(&self, place: Place) -> Result<(ReasonCode, PropertiesBuf), Unreadable> {
         self.reason(rules::refusal, place)
     }
 
     /// A disconnection: Reason Code and properties.
-    pub(super) fn disconnection(&self) -> Result<(ReasonCode, PropertiesBuf), Unreadable> {
+    pub fn disconnection(&self) -> Result<(ReasonCode, PropertiesBuf), Unreadable> {
         self.reason(rules::disconnection, Place::Farewell)
     }
 
@@ -205,7 +219,7 @@ impl Answer {
     }
 
     /// A state that was exported: the version of its schema, and its bytes.
-    pub(super) fn state(&self) -> Result<(u32, &[u8]), Unreadable> {
+    pub fn state(&self) -> Result<(u32, &[u8]), Unreadable> {
         let mut state = None;
         for (key, number, bytes) in self.pieces()? {
             if key != AnswerKey::STATE || state.is_some() {
@@ -217,7 +231,7 @@ impl Answer {
     }
 
     /// What a plugin changes of a CONNECT.
-    pub(super) fn overrides(&self) -> Result<ConnackOverrides, Unreadable> {
+    pub fn overrides(&self) -> Result<ConnackOverrides, Unreadable> {
         let mut overrides = ConnackOverrides::default();
         for (key, number, bytes) in self.pieces()? {
             match key {
@@ -242,7 +256,7 @@ impl Answer {
     }
 
     /// Authentication Data.
-    pub(super) fn auth_data(&self) -> Result<Option<Vec<u8>>, Unreadable> {
+    pub fn auth_data(&self) -> Result<Option<Vec<u8>>, Unreadable> {
         let mut data = None;
         for (key, _, bytes) in self.pieces()? {
             match key {
@@ -257,7 +271,7 @@ impl Answer {
     }
 
     /// One Reason Code for each of `count` Topic Filters.
-    pub(super) fn codes(&self, count: usize) -> Result<&[u8], Unreadable> {
+    pub fn codes(&self, count: usize) -> Result<&[u8], Unreadable> {
         let mut codes: &[u8] = &[];
         for (key, _, bytes) in self.pieces()? {
             match key {
@@ -273,7 +287,7 @@ impl Answer {
     }
 
     /// A message to be forwarded, in a packet of at most `packet_bytes_max`.
-    pub(super) fn message(&self, packet_bytes_max: usize) -> Result<MessageView<'_>, Unreadable> {
+    pub fn message(&self, packet_bytes_max: usize) -> Result<MessageView<'_>, Unreadable> {
         let mut parts = Parts::default();
         for (key, number, bytes) in self.pieces()? {
             parts.add(key, number, bytes)?;
@@ -282,7 +296,7 @@ impl Answer {
     }
 
     /// The actions of `handle_info`, with messages in packets of at most `packet_bytes_max`.
-    pub(super) fn actions(&self, packet_bytes_max: usize) -> Result<Vec<InfoAction>, Unreadable> {
+    pub fn actions(&self, packet_bytes_max: usize) -> Result<Vec<InfoAction>, Unreadable> {
         let (mut actions, mut current) = (Vec::new(), None::<(u64, Parts<'_>)>);
         for (key, number, bytes) in self.pieces()? {
             match (&mut current, key) {
@@ -369,7 +383,7 @@ impl<'a> Parts<'a> {
 }
 
 /// A verdict that the callback does not have.
-pub(super) fn unknown(verdict: Verdict) -> Unreadable {
+pub fn unknown(verdict: Verdict) -> Unreadable {
     match verdict {
         Verdict::AWAY => "the state is still with an earlier callback, which was cancelled".to_owned(),
         Verdict(number) => format!("the verdict {number} is not one of this callback"),
@@ -388,12 +402,23 @@ fn client_id(bytes: &[u8]) -> Result<&str, Unreadable> {
     }
 }
 
+/// A slice that may be looked at: no pointer is fine where there is no length.
+#[must_use]
+pub fn checked<T>(slice: RSlice<'_, T>) -> Option<RSlice<'_, T>> {
+    let bytes = slice.len().checked_mul(size_of::<T>()).filter(|bytes| isize::try_from(*bytes).is_ok());
+    match (slice.as_ptr().is_null(), slice.len(), bytes) {
+        (_, 0, _) => Some(RSlice::EMPTY),
+        (false, _, Some(_)) if slice.as_ptr().is_aligned() => Some(slice),
+        _ => None,
+    }
+}
+
 /// What plugins call. It must not unwind; nothing in it panics.
 unsafe extern "C" fn put(context: Opaque, key: AnswerKey, number: u64, bytes: RSlice<'_, u8>) {
     // SAFETY: `Answer::sink` made the pointer from a mutable borrow that still lasts, and the plugin calls on the thread
     // that the borrow is on.
     let answer = unsafe { &mut *context.cast::<Answer>() };
-    match c::checked(bytes) {
+    match checked(bytes) {
         Some(bytes) => answer.push(key, number, bytes.as_slice()),
         None => answer.contents.get_or_insert_default().has_null = true,
     }

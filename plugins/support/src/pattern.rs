@@ -2,7 +2,7 @@
 
 /// A text in which `%u` stands for the User Name, `%c` for the Client Identifier and `%%` for a percent sign.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Pattern(Vec<Part>);
+pub struct Pattern(Vec<Part>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
@@ -12,8 +12,11 @@ enum Part {
 }
 
 impl Pattern {
-    /// Takes a text apart. The error says what is wrong with it.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    /// Takes a text apart.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let mut pattern = Self(Vec::new());
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('%') {
@@ -36,16 +39,43 @@ impl Pattern {
         Ok(pattern)
     }
 
-    pub(crate) fn has_user(&self) -> bool {
+    /// A text in which nothing is replaced.
+    #[must_use]
+    pub fn literal(text: &str) -> Self {
+        let mut pattern = Self(Vec::new());
+        pattern.push_text(text);
+        pattern
+    }
+
+    /// Takes a text apart as Mosquitto does: `%u` and `%c` are replaced, and any other percent sign is one.
+    #[must_use]
+    pub fn lenient(text: &str) -> Self {
+        let mut pattern = Self(Vec::new());
+        let mut rest = text;
+        while let Some(at) = rest.find("%u").into_iter().chain(rest.find("%c")).min() {
+            pattern.push_text(&rest[..at]);
+            pattern.0.push(if rest[at..].starts_with("%u") { Part::User } else { Part::Client });
+            rest = &rest[at + 2..];
+        }
+        pattern.push_text(rest);
+        pattern
+    }
+
+    /// Whether `%u` occurs.
+    #[must_use]
+    pub fn has_user(&self) -> bool {
         self.0.contains(&Part::User)
     }
 
-    pub(crate) fn has_client(&self) -> bool {
+    /// Whether `%c` occurs.
+    #[must_use]
+    pub fn has_client(&self) -> bool {
         self.0.contains(&Part::Client)
     }
 
     /// The pattern with the User Name filled in.
-    pub(crate) fn with_user(&self, user: &str) -> Self {
+    #[must_use]
+    pub fn with_user(&self, user: &str) -> Self {
         let mut filled = Self(Vec::new());
         for part in &self.0 {
             match part {
@@ -58,7 +88,8 @@ impl Pattern {
     }
 
     /// The text with the Client Identifier filled in. The User Name has to be there already, or not to occur.
-    pub(crate) fn with_client(&self, client_id: &str) -> String {
+    #[must_use]
+    pub fn with_client(&self, client_id: &str) -> String {
         let text = |part: &Part| match part {
             Part::Text(text) => text.clone(),
             Part::User => "%u".into(),
@@ -76,11 +107,51 @@ impl Pattern {
     }
 }
 
+/// Client Identifiers that a client may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientIds {
+    pattern: Pattern,
+    /// The pattern is only the start of them.
+    is_prefix: bool,
+}
+
+impl ClientIds {
+    /// Takes a text apart in which `%u` may occur, and `*` at the end.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (start, is_prefix) = match text.strip_suffix('*') {
+            Some(start) => (start, true),
+            None => (text, false),
+        };
+        let pattern = Pattern::parse(start)?;
+        if pattern.has_client() || start.contains('*') {
+            return Err(format!(
+                "got `{text}`, expected a Client Identifier in which `%u` may occur, and `*` at the end"
+            ));
+        }
+        Ok(Self { pattern, is_prefix })
+    }
+
+    /// Whether this one is among them. For somebody without a User Name, those with `%u` are not.
+    #[must_use]
+    pub fn allow(&self, user: Option<&str>, client_id: &str) -> bool {
+        let expected = match user {
+            Some(user) => self.pattern.with_user(user).with_client(""),
+            None if self.pattern.has_user() => return false,
+            None => self.pattern.with_client(""),
+        };
+        if self.is_prefix { client_id.starts_with(&expected) } else { client_id == expected }
+    }
+}
+
 /// Whether a name can stand in a Topic Filter without changing what the rest of it means.
 ///
 /// `+` and `#` would widen it, `/` would move it, a leading `$` would make it one of the server's own topics, and an
 /// empty name is nobody's.
-pub(crate) fn is_plain(name: &str) -> bool {
+#[must_use]
+pub fn is_plain(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('$') && !name.contains(['+', '#', '/', '\0'])
 }
 
@@ -106,6 +177,14 @@ mod tests {
         // What a name contains is not a placeholder.
         let pattern = Pattern::parse("%u/%c").expect("valid");
         assert_eq!(pattern.with_user("%c").with_client("x"), "%c/x");
+    }
+
+    #[test]
+    fn of_other_percent_signs_nothing_is_made_where_that_is_asked_for() {
+        for (text, expected) in [("%u/%c/%%u", "ann/c1/%ann"), ("100%/%d", "100%/%d"), ("", ""), ("%", "%")] {
+            assert_eq!(Pattern::lenient(text).with_user("ann").with_client("c1"), expected, "{text}");
+        }
+        assert_eq!(Pattern::literal("%u/%c").with_user("ann").with_client("c1"), "%u/%c");
     }
 
     #[test]

@@ -1,0 +1,129 @@
+use std::net::TcpStream;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::sockopt;
+
+use super::*;
+use crate::limits::Limits;
+use crate::listener::TcpKeepAlive;
+
+/// One at a free port of this machine.
+pub(in crate::io) fn listener() -> Listener {
+    listener_with("127.0.0.1:0", &TcpConfig::default())
+}
+
+fn listener_with(addr: &str, tcp: &TcpConfig) -> Listener {
+    let mut config = ListenerConfig::new(addr.parse().unwrap());
+    config.tcp = tcp.clone();
+    let bound = Bound::open(&config, None).unwrap();
+    let name = bound.url().addr().unwrap().to_string();
+    bound.with(ListenerProfile::new(name, Limits::default()))
+}
+
+pub(in crate::io) fn connect(listener: &Listener) -> std::io::Result<TcpStream> {
+    TcpStream::connect(listener.url().addr().unwrap())
+}
+
+#[test]
+fn accepted_sockets_do_not_delay_small_segments_and_do_not_block() {
+    let listener = listener();
+    let addr = listener.url().addr().unwrap();
+    let client = TcpStream::connect(addr).unwrap();
+    let accepted = listener.accept().unwrap();
+    assert_eq!(accepted.peer, client.local_addr().unwrap());
+    assert_eq!(accepted.listener.name(), addr.to_string());
+    assert!(sockopt::tcp_nodelay(&accepted.fd).unwrap());
+    let error = net::recv(&accepted.fd, &mut [0_u8; 1], net::RecvFlags::empty()).unwrap_err();
+    assert_eq!(error, Errno::AGAIN);
+}
+
+#[test]
+fn accepted_sockets_have_the_keep_alive_of_their_listener() {
+    let keep_alive = TcpKeepAlive { probes: 3, ..TcpKeepAlive::after(Duration::from_secs(70)) };
+    let config = TcpConfig { keep_alive: Some(keep_alive), ..TcpConfig::default() };
+    for (config, expected) in [(TcpConfig::default(), false), (config, true)] {
+        let listener = listener_with("127.0.0.1:0", &config);
+        let _client = connect(&listener).unwrap();
+        let fd = listener.accept().unwrap().fd;
+        assert_eq!(sockopt::socket_keepalive(&fd).unwrap(), expected);
+        if expected {
+            assert_eq!(sockopt::tcp_keepidle(&fd).unwrap(), Duration::from_secs(70));
+            assert_eq!(sockopt::tcp_keepintvl(&fd).unwrap(), TcpKeepAlive::INTERVAL);
+            assert_eq!(sockopt::tcp_keepcnt(&fd).unwrap(), 3);
+        }
+    }
+}
+
+#[test]
+fn port_is_shared_only_if_both_want_it() {
+    let shared = TcpConfig { reuse_port: true, ..TcpConfig::default() };
+    for (first, second, expected) in [
+        (&shared, &shared, None),
+        (&shared, &TcpConfig::default(), Some(io::ErrorKind::AddrInUse)),
+        (&TcpConfig::default(), &shared, Some(io::ErrorKind::AddrInUse)),
+    ] {
+        let (_first, addr) = bind_tcp("127.0.0.1:0".parse().unwrap(), first).unwrap();
+        let second = bind_tcp(addr, second);
+        assert_eq!(second.err().map(|error| error.kind()), expected);
+    }
+}
+
+#[test]
+fn peers_of_both_families_keep_their_addresses() {
+    let dual_stack = TcpConfig { dual_stack: true, ..TcpConfig::default() };
+    let listener = listener_with("[::]:0", &dual_stack);
+    let addr = listener.url().addr().unwrap();
+    for ip in ["127.0.0.1", "::1"] {
+        let client = TcpStream::connect((ip, addr.port())).unwrap();
+        let peer = listener.accept().unwrap().peer;
+        assert_eq!(peer, client.local_addr().unwrap(), "not in IPv6 form");
+    }
+    let one = listener_with("[::]:0", &TcpConfig::default());
+    let addr = one.url().addr().unwrap();
+    let refused = TcpStream::connect(("127.0.0.1", addr.port()));
+    assert!(refused.is_err(), "[::] without dual_stack is IPv6 only");
+}
+
+#[test]
+fn quic_takes_what_it_can_keep_to() {
+    type Change = fn(&mut ListenerConfig);
+    let open = |change: Change| {
+        let mut config = ListenerConfig::new("quic://127.0.0.1:0".parse().unwrap());
+        change(&mut config);
+        Bound::open(&config, None).map(|_| ()).unwrap_err().to_string()
+    };
+    let table: [(Change, &str); 3] = [
+        (|config| config.proxy_from.0.push("10.0.0.0/8".parse().unwrap()), "proxy_from is for connections over TCP"),
+        (|config| config.tcp.reuse_port = true, "reuse_port is for connections over TCP"),
+        (|_| {}, "needs a certificate"),
+    ];
+    for (change, expected) in table {
+        let error = open(change);
+        let expected = if cfg!(feature = "quic") { expected } else { "this host is built without QUIC" };
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+/// Other settings hold for who connects from then on.
+#[test]
+fn settings_of_sockets_change() {
+    let keep_alive = TcpKeepAlive::after(Duration::from_secs(70));
+    let asked = TcpConfig { keep_alive: Some(keep_alive), backlog: 5, ..TcpConfig::default() };
+    let listener = listener();
+    for (tcp, expected) in [(asked, true), (TcpConfig::default(), false)] {
+        let mut config = ListenerConfig::new("127.0.0.1:0".parse().unwrap());
+        config.tcp = tcp;
+        listener.adjust(&config).unwrap();
+        let _client = connect(&listener).unwrap();
+        assert_eq!(sockopt::socket_keepalive(&listener.accept().unwrap().fd).unwrap(), expected);
+    }
+    let dir = crate::control::tests::TempDir::new("adjust");
+    let path = dir.path().join("s");
+    let mut config = ListenerConfig::new(format!("unix:{}", path.display()).parse().unwrap());
+    let listener = Bound::open(&config, None).unwrap().with(ListenerProfile::new("unix", Limits::default()));
+    config.unix_mode = 0o600;
+    listener.adjust(&config).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+}

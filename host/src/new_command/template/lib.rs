@@ -1,0 +1,93 @@
+//! What {{name}} decides: clients publish below their own Client Identifier, and read everything.
+
+use plugin_api::{
+    Connect, ConnectVerdict, ConnectionInfo, Error, Handler, Host, Publish, PublishVerdict,
+    ReasonCode, State, StateView, Subscribe, SubscribeVerdict, Swapped, handler,
+};
+
+/// One value for all connections, which are served by several threads.
+pub struct {{Handler}} {
+    host: Host,
+}
+
+#[handler]
+impl Handler for {{Handler}} {
+    /// What is remembered of each connection: its Client Identifier.
+    type Connection = String;
+
+    fn init(host: Host, _config: &str) -> Result<Self, Error> {
+        Ok(Self { host })
+    }
+
+    fn new_connection(&self, _info: &ConnectionInfo<'_>) -> String {
+        String::new()
+    }
+
+    fn handle_connect(
+        &self,
+        client_id: &mut String,
+        connect: &Connect<'_>,
+    ) -> Result<ConnectVerdict, Error> {
+        connect.client_id().clone_into(client_id);
+        self.host.info(format_args!("welcome, {client_id}"));
+        Ok(ConnectVerdict::accept())
+    }
+
+    fn handle_publish(
+        &self,
+        client_id: &mut String,
+        publish: &Publish<'_>,
+    ) -> Result<PublishVerdict, Error> {
+        if owns(client_id, publish.topic()) {
+            Ok(PublishVerdict::Forward)
+        } else {
+            Ok(PublishVerdict::reject(ReasonCode::NOT_AUTHORIZED))
+        }
+    }
+
+    fn handle_subscribe(
+        &self,
+        _: &mut String,
+        _subscribe: &Subscribe<'_>,
+    ) -> Result<SubscribeVerdict, Error> {
+        Ok(SubscribeVerdict::Grant)
+    }
+
+    /// What the next version gets when it takes this one's place while clients are connected...
+    fn export_state(&self, client_id: &mut String) -> State {
+        State::new(1, client_id.as_bytes())
+    }
+
+    /// ... and how it reads that.
+    fn import_state(&self, _: &Swapped<'_>, state: StateView<'_>) -> Result<String, Error> {
+        match state.version() {
+            1 => Ok(String::from_utf8(state.bytes().to_vec())?),
+            other => Err(format!("a state of schema {other}: expected 1").into()),
+        }
+    }
+}
+
+plugin_api::export!({{Handler}});
+
+/// Whether the first level of the topic is the client's own.
+fn owns(client_id: &str, topic: &str) -> bool {
+    topic.split('/').next() == Some(client_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::testing::TestHost;
+
+    use super::*;
+
+    #[test]
+    fn clients_publish_below_their_own_client_identifier() -> Result<(), Error> {
+        let host = TestHost::new::<{{Handler}}>("{}")?;
+        let client = host.connect("pump-7")?;
+        let publish = |topic| client.publish(topic, "3.1");
+        assert_eq!(publish("pump-7/pressure"), PublishVerdict::Forward);
+        let refused = PublishVerdict::reject(ReasonCode::NOT_AUTHORIZED);
+        assert_eq!(publish("pump-70/pressure"), refused);
+        Ok(())
+    }
+}

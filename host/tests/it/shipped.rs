@@ -1,0 +1,487 @@
+//! The shipped plugins, each with the example of its README. (`acl` has a file of its own.)
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, mpsc};
+
+use serde_json::Value;
+
+use crate::certificates::{Authority, Issued};
+use crate::harness::{PATIENCE, Process, TempDir, eventually, have, host_output, output, package_library, start};
+use crate::mqtt::{Body, Client, Connack, Connect, Publish, V3_1_1, V5, field, packet, varint};
+
+const NOT_AUTHORIZED: u8 = 0x87;
+const BAD_USER_NAME_OR_PASSWORD: u8 = 0x86;
+const SERVER_UNAVAILABLE: u8 = 0x88;
+const BAD_AUTHENTICATION_METHOD: u8 = 0x8c;
+const QUOTA_EXCEEDED: u8 = 0x97;
+const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
+const MAXIMUM_CONNECT_TIME: u8 = 0xa0;
+
+fn readme(plugin: &str) -> String {
+    let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("plugins");
+    std::fs::read_to_string(plugins.join(plugin).join("README.md")).expect("it has a README")
+}
+
+/// The first block of JSON in a plugin's README.
+fn example(plugin: &str) -> String {
+    block(plugin, "json")
+}
+
+/// The first block of a kind.
+fn block(plugin: &str, kind: &str) -> String {
+    let readme = readme(plugin);
+    let block = readme.split(&format!("```{kind}\n")).nth(1).and_then(|rest| rest.split("```").next());
+    block.expect("the README has such a block").to_owned()
+}
+
+/// A server with these plugins and their configurations.
+fn with_plugins(plugins: &[(&str, &str)], test: impl FnOnce(SocketAddr)) {
+    let server = start(2, |builder| {
+        plugins.iter().fold(builder, |builder, (plugin, config)| builder.plugin(package_library(plugin), *config))
+    });
+    test(server.local_addr());
+    server.stop().unwrap();
+}
+
+/// The fields in a schema that have no description.
+fn undescribed(schema: &Value) -> Vec<String> {
+    let members = schema.as_object().into_iter().flatten();
+    let inner = members.flat_map(|(_, value)| undescribed(value));
+    let fields = schema["properties"].as_object().into_iter().flatten();
+    let bare = fields.filter(|(_, field)| field["description"].as_str().is_none_or(str::is_empty));
+    bare.map(|(name, _)| name.clone()).chain(inner).collect()
+}
+
+#[test]
+fn each_configuration_has_a_schema_with_the_fields_of_the_readme() {
+    for (plugin, field) in [
+        ("acl", "password_file"),
+        ("http-auth", "cache_secs"),
+        ("jwt", "jwks_file"),
+        ("rewrite", "from"),
+        ("scram", "verifier"),
+        ("validate", "schema_file"),
+        ("webhook", "queue_max"),
+    ] {
+        let library = package_library(plugin);
+        let output = host_output(["check", "--schema", library.to_str().expect("UTF-8")]);
+        let schema: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{plugin}: {output:?}"));
+        assert!(schema.to_string().contains(&format!("\"{field}\":")), "{plugin}: {schema}");
+        assert_eq!(schema["additionalProperties"], false, "{plugin}: {schema}");
+        let missing = undescribed(&schema);
+        assert!(missing.is_empty(), "{plugin}: `host check --schema` says nothing of {missing:?}");
+    }
+}
+
+/// Runs the commands of the README that publish, and says what each of them wrote. `None` if there is no Mosquitto.
+fn run_publishers(plugin: &str, addr: SocketAddr) -> Option<Vec<String>> {
+    if !have("sh", &["-c", "command -v mosquitto_pub"], "apt-get install mosquitto-clients") {
+        return None;
+    }
+    let server = format!("mosquitto_pub -h {} -p {}", addr.ip(), addr.port());
+    let readme = readme(plugin);
+    let lines = readme.lines().filter(|line| line.starts_with("mosquitto_pub "));
+    let run = |line: &str| {
+        let output = output(Command::new("sh").args(["-c", &line.replacen("mosquitto_pub", &server, 1)]));
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    Some(lines.map(run).collect())
+}
+
+#[test]
+fn rewrite_gives_topics_other_names() {
+    with_plugins(&[("rewrite", &example("rewrite"))], |addr| {
+        let mut new = Client::connect(addr, V5, "new");
+        new.subscribe("plant/+/temperature", 0);
+        let mut old = Client::connect(addr, V3_1_1, "old");
+        assert_eq!(old.subscribe_all(&[("old/+/temp", 1), ("inbox/#", 0), ("other", 2)]), [1, 0, 2]);
+        if run_publishers("rewrite", addr).is_none() {
+            new.publish("old/7/temp", "21.5", 0);
+        }
+        for client in [&mut new, &mut old] {
+            let received = client.receive();
+            assert_eq!((received.topic.as_str(), received.text()), ("plant/7/temperature", "21.5"));
+        }
+        // With its Client Identifier; retained under the new name.
+        old.publish_message(Publish::new("raw/a", "r").qos(1, 0).retained());
+        new.subscribe("devices/#", 0);
+        assert_eq!(new.receive().topic, "devices/old/a");
+        new.publish("devices/old/in/x", "i", 0);
+        assert_eq!(
+            (old.receive().topic.as_str(), new.receive().topic.as_str()),
+            ("devices/old/in/x", "devices/old/in/x")
+        );
+        // It ends with the subscription that was asked for; what is not of a rule stays.
+        old.unsubscribe("old/+/temp");
+        old.publish("old/8/temp", "22", 1);
+        assert_eq!(new.receive().topic, "plant/8/temperature");
+        new.publish("other", "o", 1);
+        assert_eq!(old.receive().text(), "o");
+    });
+}
+
+fn property(identifier: u8, value: &[u8]) -> Vec<u8> {
+    [vec![identifier], field(value)].concat()
+}
+
+/// CONNECT with an Authentication Method and Data.
+fn connect_with_method(client_id: &str, method: &str, data: &[u8]) -> Connect {
+    let mut connect = Connect::new(V5, client_id);
+    connect.username = Some("ann");
+    connect.properties = [property(0x15, method.as_bytes()), property(0x16, data)].concat();
+    connect
+}
+
+fn auth(method: &str, reason_code: u8, data: &[u8]) -> Vec<u8> {
+    let properties = [property(0x15, method.as_bytes()), property(0x16, data)].concat();
+    packet(0xf0, &[vec![reason_code], varint(properties.len()), properties].concat())
+}
+
+/// The Authentication Data among properties.
+fn data_of(properties: &[u8]) -> Vec<u8> {
+    let mut body = Body(properties);
+    while !body.0.is_empty() {
+        match body.u8() {
+            0x16 => return body.field(),
+            0x15 | 0x1f => drop(body.field()),
+            // Of CONNACK: what is set, by its size.
+            0x11 | 0x27 => body.0 = &body.0[4..],
+            0x21 | 0x22 | 0x13 => body.0 = &body.0[2..],
+            _ => body.0 = &body.0[1..],
+        }
+    }
+    Vec::new()
+}
+
+/// What a client has to say last, worked out by somebody else: Python.
+fn scram_final(password: &str, bare: &str, server_first: &str) -> String {
+    let program = r#"
+import base64, hashlib, hmac, sys
+password, bare, first = sys.argv[1:]
+fields = dict(part.split("=", 1) for part in first.split(","))
+salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(fields["s"]), int(fields["i"]))
+key = hmac.new(salted, b"Client Key", "sha256").digest()
+last = "c=biws,r=" + fields["r"]
+said = ",".join([bare, first, last]).encode()
+signature = hmac.new(hashlib.sha256(key).digest(), said, "sha256").digest()
+server = hmac.new(hmac.new(salted, b"Server Key", "sha256").digest(), said, "sha256").digest()
+print(last + ",p=" + base64.b64encode(bytes(a ^ b for a, b in zip(key, signature))).decode())
+print("v=" + base64.b64encode(server).decode())
+"#;
+    let mut python = Command::new("python3");
+    let output = python.args(["-c", program, password, bare, server_first]).stderr(Stdio::inherit()).output();
+    String::from_utf8(output.expect("python3 can be run").stdout).expect("text")
+}
+
+/// Goes through the exchange; what the server said last, and whether that proves that it knows the user.
+fn scram(addr: SocketAddr, client_id: &str, user: &str, password: &str) -> (Client, Connack, bool) {
+    let bare = format!("n={user},r=fyko+d2lbbFgONRv9qkxdawL");
+    let mut client = Client::open(addr, V5);
+    client.send(connect_with_method(client_id, "SCRAM-SHA-256", format!("n,,{bare}").as_bytes()).bytes());
+    let first = client.expect_type(15);
+    let mut body = Body::of(&first);
+    assert_eq!(body.u8(), 0x18);
+    let server_first = String::from_utf8(data_of(&body.properties())).expect("text");
+    let made = scram_final(password, &bare, &server_first);
+    let (last, proof) = made.trim().split_once('\n').expect("two lines");
+    client.send(auth("SCRAM-SHA-256", 0x18, last.as_bytes()));
+    let connack = client.connack();
+    let is_proven = data_of(&connack.properties) == proof.as_bytes();
+    (client, connack, is_proven)
+}
+
+#[test]
+fn scram_lets_in_who_knows_the_password_and_acl_says_what_they_may_do() {
+    if !have("python3", &["--version"], "apt-get install python3") {
+        return;
+    }
+    let rules = r#"{"users": [{"username": "ann", "enhanced_authentication": true}],
+        "rules": [{"user": "ann", "allow": ["publish"], "topics": ["mine"]}]}"#;
+    with_plugins(&[("scram", &example("scram")), ("acl", rules)], |addr| {
+        let (mut ann, connack, is_proven) = scram(addr, "c1", "ann", "correct horse");
+        assert_eq!((connack.code, is_proven), (0, true));
+        assert_eq!(ann.publish("mine", "x", 1), 0x10);
+        assert_eq!(ann.publish("other", "x", 1), NOT_AUTHORIZED);
+        assert_eq!(scram(addr, "c2", "ann", "wrong horse").1.code, NOT_AUTHORIZED);
+        // It is told a salt, as if there were such a user.
+        assert_eq!(scram(addr, "c3", "eve", "correct horse").1.code, NOT_AUTHORIZED);
+        // Another method, and none.
+        let connack = Client::connect_with(addr, &connect_with_method("c4", "SCRAM-SHA-1", b"n,,n=ann,r=x")).1;
+        assert_eq!(connack.code, BAD_AUTHENTICATION_METHOD);
+        let mut connect = Connect::new(V5, "c5");
+        (connect.username, connect.password) = (Some("ann"), Some("correct horse"));
+        assert_eq!(Client::connect_with(addr, &connect).1.code, NOT_AUTHORIZED);
+        // Once more on the same connection, which asks for the first message.
+        ann.send(auth("SCRAM-SHA-256", 0x19, b""));
+        assert_eq!(Body::of(&ann.expect_type(15)).u8(), 0x18);
+        ann.send(auth("SCRAM-SHA-256", 0x18, b"n,,n=eve,r=abc"));
+        ann.expect_type(15);
+        ann.send(auth("SCRAM-SHA-256", 0x18, b"c=biws,r=abc,p=AAAA"));
+        ann.expect_disconnect(NOT_AUTHORIZED);
+    });
+}
+
+#[test]
+fn validate_lets_through_what_the_schema_says() {
+    with_plugins(&[("validate", &example("validate"))], |addr| {
+        let mut reader = Client::connect(addr, V5, "reader");
+        reader.subscribe("sensors/#", 0);
+        match run_publishers("validate", addr) {
+            Some(said) => {
+                assert_eq!(said.len(), 3, "{said:?}");
+                assert!(said[0].is_empty() && said[1].contains("153") || said[1].contains("failed"), "{said:?}");
+            }
+            None => drop(Client::connect(addr, V5, "a").publish("sensors/1/temperature", r#"{"celsius": 21.5}"#, 0)),
+        }
+        assert_eq!(reader.receive().text(), r#"{"celsius": 21.5}"#);
+        for version in [V3_1_1, V5] {
+            let mut sensor = Client::connect(addr, version, "sensor");
+            for payload in [r#"{"celsius": 300}"#, "21.5", "{", ""] {
+                let code = sensor.publish("sensors/1/temperature", payload, 1);
+                assert_eq!(code, if version == V5 { PAYLOAD_FORMAT_INVALID } else { 0 }, "{payload}");
+            }
+            assert_eq!(sensor.publish("sensors/1/other", "anything", 1), 0);
+            assert_eq!(reader.receive().text(), "anything");
+        }
+        reader.expect_nothing();
+    });
+}
+
+/// The server of the README of `http-auth`, with a certificate if there is one, and where it listens.
+fn answers(certificate: Option<&Issued>) -> (Child, String) {
+    let program = block("http-auth", "python");
+    let (start, last) = program.trim_end().rsplit_once('\n').expect("lines");
+    // A port that is free, which it says.
+    let server = last.replace("int(sys.argv[1])", "0").replace(".serve_forever()", "");
+    let tls = certificate.map_or(String::new(), |issued| {
+        let Issued { certificate, private_key } = issued;
+        format!(
+            "import ssl\ncontext = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\
+             context.load_cert_chain({certificate:?}, {private_key:?})\n\
+             server.socket = context.wrap_socket(server.socket, server_side=True)"
+        )
+    });
+    let program =
+        format!("{start}\nserver = {server}\n{tls}\nprint(server.server_port, flush=True)\nserver.serve_forever()");
+    let mut python = Command::new("python3");
+    python.args(["-c", &program]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut python = python.spawn().expect("python3 can be run");
+    let mut port = String::new();
+    BufReader::new(python.stdout.take().expect("a pipe")).read_line(&mut port).expect("it says its port");
+    let scheme = if certificate.is_some() { "https" } else { "http" };
+    (python, format!("{scheme}://127.0.0.1:{}/mqtt", port.trim()))
+}
+
+/// The configuration of `http-auth` in the README, with nearly all the time that the host gives it: Python may be slow.
+fn with_patience(config: &str) -> String {
+    let patient = config.replace(r#""timeout_ms": 2000"#, r#""timeout_ms": 4500"#);
+    assert_ne!(patient, config);
+    patient
+}
+
+#[test]
+fn http_auth_does_what_the_server_says_and_nothing_without_it() {
+    if !have("python3", &["--version"], "apt-get install python3") {
+        return;
+    }
+    let (mut server, url) = answers(None);
+    let config = with_patience(&example("http-auth").replace("http://127.0.0.1:8080/mqtt", &url));
+    with_plugins(&[("http-auth", &config)], |addr| {
+        let sign_in = |client_id: &str, user, password| {
+            let mut connect = Connect::new(V5, client_id);
+            (connect.username, connect.password) = (Some(user), Some(password));
+            Client::connect_with(addr, &connect)
+        };
+        let (mut ann, connack) = sign_in("c1", "ann", "correct horse");
+        assert_eq!(connack.code, 0);
+        assert_eq!(sign_in("c2", "ann", "wrong").1.code, NOT_AUTHORIZED);
+        assert_eq!(ann.subscribe_all(&[("ann/#", 1), ("#", 0), ("ann/x", 0)]), [1, NOT_AUTHORIZED, 0]);
+        if let Some(said) = run_publishers("http-auth", addr) {
+            assert_eq!(said.len(), 3);
+            assert!(said[0].is_empty() && !said[1].is_empty() && !said[2].is_empty(), "{said:?}");
+            assert_eq!(ann.receive().text(), "hello");
+        }
+        assert_eq!(ann.publish("ann/x", "1", 1), 0);
+        assert_eq!(ann.receive().text(), "1");
+        assert_eq!(ann.publish("bob/x", "1", 1), NOT_AUTHORIZED);
+        server.kill().and_then(|()| server.wait()).expect("it ends");
+        // What is known goes on, and nothing else.
+        assert_eq!(ann.publish("ann/x", "2", 1), 0);
+        assert_eq!(ann.publish("ann/y", "2", 1), 0x80);
+        assert_eq!(ann.subscribe_all(&[("ann/#", 1), ("ann/y", 0)]), [1, 0x80]);
+        assert_eq!(sign_in("c3", "ann", "correct horse").1.code, SERVER_UNAVAILABLE);
+    });
+}
+
+#[test]
+fn http_auth_trusts_the_authorities_that_it_is_told() {
+    if !have("python3", &["--version"], "apt-get install python3") {
+        return;
+    }
+    let authority = Authority::new("of the server");
+    let (mut server, url) = answers(Some(&authority.server(&["127.0.0.1"])));
+    let told = format!(r#"{{"url": "{url}", "timeout_ms": 4500, "ca_file": {:?}}}"#, authority.file);
+    for (config, expected) in [(told, 0), (format!(r#"{{"url": "{url}"}}"#), SERVER_UNAVAILABLE)] {
+        with_plugins(&[("http-auth", &config)], |addr| {
+            let mut connect = Connect::new(V5, "c1");
+            (connect.username, connect.password) = (Some("ann"), Some("correct horse"));
+            assert_eq!(Client::connect_with(addr, &connect).1.code, expected);
+        });
+    }
+    server.kill().and_then(|()| server.wait()).expect("it ends");
+}
+
+/// The block of the README of `jwt` that makes a token, with another life time, and what is to be done with the token.
+fn with_token(secs: u32, and_then: &str) -> String {
+    let commands = readme("jwt").split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).map(str::to_owned);
+    let commands = commands.expect("the README makes a token").replace("+ 3600", &format!("+ {secs}"));
+    let (making, _) = commands.split_once("mosquitto_pub").expect("it is used then");
+    let output = output(Command::new("sh").args(["-c", &format!("{making}\n{and_then}")]));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn jwt_lets_in_by_token_until_it_expires() {
+    if !have("python3", &["--version"], "apt-get install python3") {
+        return;
+    }
+    let config = example("jwt").replacen('{', r#"{"leeway_secs": 0,"#, 1);
+    with_plugins(&[("jwt", &config)], |addr| {
+        let sign_in = |client_id: &str, token: String| {
+            let mut connect = Connect::new(V5, client_id);
+            (connect.username, connect.password) = (Some("whoever"), Some(&*Box::leak(token.into_boxed_str())));
+            Client::connect_with(addr, &connect)
+        };
+        let token = || with_token(3600, "printf %s \"$TOKEN\"");
+        let (mut ann, connack) = sign_in("ann", token());
+        assert_eq!(connack.code, 0);
+        assert_eq!(ann.subscribe_all(&[("news/#", 0), ("commands/ann/x", 1), ("#", 0)]), [0, 1, NOT_AUTHORIZED]);
+        assert_eq!(ann.publish("devices/ann/temperature", "21.5", 1), 0x10);
+        assert_eq!(ann.publish("news/x", "no", 1), NOT_AUTHORIZED);
+        assert_eq!(sign_in("ann", format!("{}x", token())).1.code, BAD_USER_NAME_OR_PASSWORD);
+        assert_eq!(sign_in("bob", token()).1.code, 0x85);
+        if have("sh", &["-c", "command -v mosquitto_pub"], "apt-get install mosquitto-clients") {
+            let publish =
+                "mosquitto_pub -i ann:2 -u ann -P \"$TOKEN\" -t devices/ann/temperature -q 1 -m 21.5 && echo ok";
+            let publish = publish.replace("-i", &format!("-h {} -p {} -i", addr.ip(), addr.port()));
+            assert_eq!(with_token(3600, &publish), "ok\n");
+        }
+        // On a busy machine it may have expired before it is shown: then with another one.
+        let mut short = [2, 10, 50].into_iter().map(|secs| sign_in("ann", with_token(secs, "printf %s \"$TOKEN\"")));
+        let (mut short, _) = short.find(|(_, connack)| connack.code == 0).expect("in time");
+        short.expect_disconnect(MAXIMUM_CONNECT_TIME);
+    });
+}
+
+/// A server of HTTP that takes what it is told with this status, and hands it on.
+fn listener_of_events() -> (String, Arc<AtomicU16>, mpsc::Receiver<(u16, Value)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/events", listener.local_addr().expect("it has one"));
+    let status = Arc::new(AtomicU16::new(500));
+    let (told, events) = mpsc::channel();
+    let current = Arc::clone(&status);
+    std::thread::spawn(move || {
+        // One request for each connection, so that none is kept open.
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(&stream);
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                if reader.read_line(&mut line).unwrap_or(0) == 0 || line.trim().is_empty() {
+                    break;
+                }
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().expect("a number");
+                }
+            }
+            let mut body = vec![0; length];
+            if reader.read_exact(&mut body).is_err() {
+                continue;
+            }
+            let status = current.load(Ordering::Relaxed);
+            let answer = format!("HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+            if (&stream).write_all(answer.as_bytes()).is_ok() {
+                let batch: Value = serde_json::from_slice(&body).expect("JSON");
+                for event in batch["events"].as_array().expect("a list") {
+                    if told.send((status, event.clone())).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    });
+    (url, status, events)
+}
+
+#[test]
+fn webhook_tells_each_event_until_it_is_taken() {
+    let (url, status, events) = listener_of_events();
+    let config = example("webhook").replace("http://127.0.0.1:8080/events", &url);
+    let config = config.replacen('{', r#"{"queue_max": 3,"#, 1);
+    with_plugins(&[("webhook", &config)], |addr| {
+        let mut sensor = Client::connect(addr, V5, "sensor");
+        assert_eq!(sensor.publish("other", "not told", 1), 0x10);
+        assert_eq!(sensor.publish("sensors/1", "21.5", 1), 0x10);
+        assert_eq!(sensor.publish("sensors/1", [0xff], 1), 0x10);
+        // Three wait: there is no room for another one.
+        assert_eq!(sensor.publish("sensors/1", "22", 1), QUOTA_EXCEEDED);
+        let next = |wanted: u16| {
+            loop {
+                let (status, event) = events.recv_timeout(PATIENCE).expect("it is told");
+                if status == wanted {
+                    return event;
+                }
+            }
+        };
+        let refused = next(500);
+        status.store(204, Ordering::Relaxed);
+        let taken = [next(204), next(204), next(204)];
+        assert_eq!(refused["id"], taken[0]["id"], "it is told again");
+        // The README shows the first two, with these fields.
+        let shown: Value = serde_json::from_str(&block("webhook", "json,told")).expect("JSON");
+        let fields = |event: &Value| event.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+        let shown = shown["events"].as_array().expect("a list").iter();
+        assert_eq!(shown.map(fields).collect::<Vec<_>>(), taken[..2].iter().map(fields).collect::<Vec<_>>());
+        let kinds = taken.each_ref().map(|event| event["event"].as_str().unwrap_or_default());
+        assert_eq!(kinds, ["connected", "published", "published"]);
+        assert_eq!((&taken[1]["payload"], &taken[2]["payload_base64"]), (&"21.5".into(), &"/w==".into()));
+        assert_eq!((&taken[1]["client_id"], &taken[1]["topic"]), (&"sensor".into(), &"sensors/1".into()));
+        eventually("there is room again", || sensor.publish("sensors/1", "23", 1) == 0x10);
+        assert_eq!(next(204)["payload"], "23");
+        sensor.disconnect();
+        let last = next(204);
+        assert_eq!((&last["event"], &last["kind"]), (&"disconnected".into(), &"Normal".into()));
+    });
+}
+
+#[test]
+fn webhook_tells_after_a_crash_what_was_not_taken_before() {
+    let (url, status, events) = listener_of_events();
+    let config = example("webhook").replace("http://127.0.0.1:8080/events", &url);
+    let (dir, library) = (TempDir::new("webhook"), package_library("webhook"));
+    let (plugin, data) = (library.to_str().expect("UTF-8"), dir.path().to_str().expect("UTF-8"));
+    let serve = || Process::listening(["--data-dir", data, "--plugin", plugin, "--plugin-config", &config]);
+    let published = |wanted: u16| {
+        loop {
+            let (status, event) = events.recv_timeout(PATIENCE).expect("it is told");
+            if status == wanted && event["event"] == "published" {
+                return event;
+            }
+        }
+    };
+    let (server, addr) = serve();
+    let mut sensor = Client::connect(addr, V5, "sensor");
+    assert_eq!([sensor.publish("sensors/1", "1", 1), sensor.publish("sensors/2", "2", 1)], [0x10; 2]);
+    let refused = published(500);
+    // It is killed.
+    drop(server);
+    status.store(204, Ordering::Relaxed);
+    let (_server, _) = serve();
+    let taken = [published(204), published(204)];
+    assert_eq!((&taken[0]["id"], &taken[0]["payload"]), (&refused["id"], &"1".into()));
+    assert_eq!(taken[1]["payload"], "2");
+}

@@ -1,0 +1,90 @@
+//! The handler as a whole, with the example in the README.
+
+use acl::Acl;
+use plugin_api::testing::{TestClient, TestHost};
+use plugin_api::{DisconnectKind, Error, Message, PublishVerdict, QoS, ReasonCode, SubscribeVerdict};
+
+fn example() -> &'static str {
+    let (_, rest) = include_str!("../README.md").split_once("```json\n").expect("the README has an example");
+    rest.split_once("```").expect("the example ends").0
+}
+
+fn sign_in(host: &TestHost, username: &str, client_id: &str) -> TestClient {
+    let client = host.client(client_id).username(username).password("correct horse").session_expiry_interval(60);
+    client.connect().expect("the password is right")
+}
+
+const NO: ReasonCode = ReasonCode::NOT_AUTHORIZED;
+
+#[test]
+fn who_is_known_does_what_the_rules_say() -> Result<(), Error> {
+    let host = TestHost::new::<Acl>(example())?;
+    let sensor = sign_in(&host, "sensor1", "sensor1:a");
+    assert_eq!(sensor.publish("sensors/sensor1/temperature", "21"), PublishVerdict::Forward);
+    assert_eq!(sensor.publish("sensors/sensor2/temperature", "21"), PublishVerdict::reject(NO));
+    let asked = [("commands/sensor1:a/+", QoS::AtLeastOnce), ("commands/#", QoS::AtLeastOnce)];
+    assert_eq!(sensor.subscribe_all(&asked), SubscribeVerdict::Codes(vec![ReasonCode::GRANTED_QOS_1, NO]));
+
+    let nobody = host.connect("sensor1").expect_err("it has no password");
+    assert_eq!(nobody.reason_code, NO);
+    let will = Message::new("sensors/sensor2/state", "gone");
+    let refused = host.client("sensor1").username("sensor1").password("correct horse").will(will).connect();
+    assert!(refused.is_err(), "its will is another one's topic");
+    Ok(())
+}
+
+#[test]
+fn other_rules_count_at_once_and_for_subscriptions_that_are_there() -> Result<(), Error> {
+    let host = TestHost::new::<Acl>(example())?;
+    let operator = sign_in(&host, "operator", "operator");
+    assert_eq!(
+        operator.subscribe_all(&[("sensors/#", QoS::AtMostOnce), ("chat/+", QoS::AtMostOnce)]),
+        SubscribeVerdict::Grant
+    );
+    let error = host.configure(r#"{"rulez": []}"#).expect_err("there is no such key").to_string();
+    assert!(error.contains("`rulez`"), "{error}");
+    assert_eq!(operator.publish("chat/lunch", ""), PublishVerdict::Forward, "the old rules stay");
+
+    let (before, _) = example().split_once("\"rules\"").expect("it has rules");
+    host.configure(&format!(
+        r#"{before} "rules": [{{"user": "operator", "allow": ["subscribe"], "topics": ["chat/+"]}}]}}"#
+    ))?;
+    assert_eq!(operator.publish("chat/lunch", ""), PublishVerdict::reject(NO));
+    assert_eq!(operator.subscriptions(), [("chat/+".to_owned(), QoS::AtMostOnce)]);
+    assert!(host.take_logs().iter().any(|line| line.text == "new rules: 1 subscriptions were removed"));
+    Ok(())
+}
+
+#[test]
+fn subscriptions_of_the_rules_before_a_swap_end() -> Result<(), Error> {
+    let host = TestHost::new::<Acl>(example())?;
+    let chatting = |username, client_id| {
+        let client = sign_in(&host, username, client_id);
+        assert_eq!(client.subscribe_all(&[("chat/+", QoS::AtMostOnce)]), SubscribeVerdict::Grant);
+        client
+    };
+    let operator = chatting("operator", "operator");
+    chatting("sensor1", "sensor1").lose();
+    let shorter = example().lines().filter(|line| !line.contains("chat/+")).collect::<Vec<_>>().join("\n");
+    host.swap::<Acl>(&shorter)?;
+    assert_eq!(operator.subscriptions(), []);
+    // Who was away is asked about when it is back.
+    let back = host.client("sensor1").username("sensor1").password("correct horse").clean_start(false);
+    let back = back.session_expiry_interval(60).connect().expect("the password is right");
+    assert_eq!(back.subscriptions(), []);
+    Ok(())
+}
+
+#[test]
+fn a_swap_keeps_who_somebody_is() -> Result<(), Error> {
+    let host = TestHost::new::<Acl>(example())?;
+    let sensor = sign_in(&host, "sensor1", "sensor1");
+    host.swap::<Acl>(example())?;
+    assert_eq!(sensor.publish("sensors/sensor1/temperature", "21"), PublishVerdict::Forward);
+    host.swap::<Acl>("{}")?;
+    match sensor.ended() {
+        Some(ended) => assert_eq!(ended.kind, DisconnectKind::ServerDisconnect),
+        None => assert_eq!(sensor.publish("sensors/sensor1/temperature", "21"), PublishVerdict::reject(NO)),
+    }
+    Ok(())
+}

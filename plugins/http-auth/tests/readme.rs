@@ -1,0 +1,10 @@
+//! The example in the README is read. What it does is an end-to-end test of the broker's.
+
+use http_auth::Config;
+
+#[test]
+fn the_example_is_a_configuration() {
+    let (_, rest) = include_str!("../README.md").split_once("```json\n").expect("the README has an example");
+    let (json, _) = rest.split_once("```").expect("the example ends");
+    assert!(Config::from_json(json).is_ok());
+}

@@ -1,0 +1,210 @@
+#![doc = include_str!("../README.md")]
+
+mod crypto;
+mod keys;
+mod policy;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use plugin_api::{
+    Connect, ConnectVerdict, Connected, ConnectionId, ConnectionInfo, Disconnect, Error, Handler, Host, Info,
+    InfoAction, InfoTarget, Publish, PublishVerdict, ReasonCode, Reject, State, StateView, Subscribe, SubscribeVerdict,
+    SwapRule, Swapped, handler,
+};
+use plugin_support::live::Live;
+
+use policy::TokenIn;
+pub use policy::{Grant, Login, Policy, Refusal};
+
+/// The version of what is exported; there has been no other.
+const SCHEMA: u32 = 1;
+
+/// What a timer says whose token has expired.
+const EXPIRED: &str = "expired";
+
+/// The longest time that a timer is set to: then the time is looked at again.
+const TIMER_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The handler.
+pub struct Jwt {
+    host: Host,
+    policy: Live<Policy>,
+}
+
+/// What is remembered of a connection.
+pub struct Connection {
+    id: ConnectionId,
+    /// What it may do, once it has been let in.
+    grant: Option<Grant>,
+}
+
+impl Connection {
+    fn may(&self, permits: impl FnOnce(&Grant) -> bool) -> bool {
+        self.grant.as_ref().is_some_and(permits)
+    }
+
+    /// How long its token still counts: `None` if for ever, nothing if it has expired.
+    fn left(&self) -> Option<Duration> {
+        let expires = UNIX_EPOCH.checked_add(Duration::from_secs(self.grant.as_ref()?.expires?))?;
+        Some(expires.duration_since(SystemTime::now()).unwrap_or_default())
+    }
+
+    fn has_expired(&self) -> bool {
+        self.left().is_some_and(|left| left.is_zero())
+    }
+}
+
+fn expired() -> Disconnect {
+    Disconnect::new(ReasonCode::MAXIMUM_CONNECT_TIME).reason_string("the token has expired")
+}
+
+#[handler]
+impl Handler for Jwt {
+    type Connection = Connection;
+
+    /// A connection of a version that did not hand over what it may do could do nothing any more: it has to sign in again.
+    const ON_SWAP: SwapRule = SwapRule::Disconnect;
+
+    fn init(host: Host, config: &str) -> Result<Self, Error> {
+        let log = host.clone();
+        let policy = Live::start(config, Policy::read, move |done| match done {
+            Ok(()) => log.info("the keys have been read again"),
+            Err(error) => log.error(format_args!("a file has changed, and the keys stay as they were: {error}")),
+        })?;
+        Ok(Self { host, policy })
+    }
+
+    fn handle_config(&self, config: &str) -> Result<(), Error> {
+        self.policy.replace(config)
+    }
+
+    fn config_schema() -> Option<String> {
+        Some(policy::schema())
+    }
+
+    fn new_connection(&self, info: &ConnectionInfo<'_>) -> Connection {
+        Connection { id: info.connection(), grant: None }
+    }
+
+    fn handle_connect(&self, connection: &mut Connection, connect: &Connect<'_>) -> Result<ConnectVerdict, Error> {
+        let policy = self.policy.get();
+        let password = connect.password().and_then(|password| std::str::from_utf8(password).ok());
+        let (token, username) = match policy.token_in {
+            TokenIn::Password => (password, connect.username()),
+            TokenIn::Username => (connect.username(), None),
+        };
+        let login = Login {
+            token,
+            username,
+            client_id: connect.client_id(),
+            is_client_id_assigned: connect.is_client_id_assigned(),
+            will_topic: connect.will().map(|will| will.topic()),
+        };
+        match policy.connect(&login) {
+            Ok(grant) => {
+                connection.grant = Some(grant);
+                Ok(ConnectVerdict::accept())
+            }
+            Err(refusal) => {
+                self.host.info(format_args!("refused {}, client {:?}: {refusal}", connect.peer(), login.client_id));
+                let reject = Reject::new(refusal.reason_code());
+                Ok(ConnectVerdict::Reject(reject.reason_string(&refusal.to_string())))
+            }
+        }
+    }
+
+    fn handle_connected(&self, connection: &mut Connection, connected: &Connected<'_>) {
+        // The subscriptions that are there were made with an earlier token, which may have allowed more.
+        let target = InfoTarget::Connection(connection.id);
+        if connected.session_present()
+            && let Err(error) = self.host.reauthorise(target).start()
+        {
+            self.host.error(format_args!("what an earlier token has allowed cannot be asked about again: {error}"));
+            self.disconnect(connection, Disconnect::new(ReasonCode::SERVER_BUSY));
+        }
+        if let Some(left) = connection.left()
+            && let Err(error) = self.when_expired(connection, left)
+        {
+            self.host.error(format_args!("nobody would disconnect the client when its token expires: {error}"));
+            self.disconnect(connection, Disconnect::new(ReasonCode::SERVER_BUSY));
+        }
+    }
+
+    fn handle_info(&self, connection: &mut Connection, info: &Info<'_>) -> Result<Vec<InfoAction>, Error> {
+        if info.kind() == EXPIRED
+            && let Some(left) = connection.left()
+        {
+            if left.is_zero() {
+                return Ok(vec![InfoAction::Disconnect(expired())]);
+            }
+            // The timer was set to its longest time, or the clock that says what time it is was set back.
+            if let Err(error) = self.when_expired(connection, left) {
+                self.host.error(format_args!("nobody would disconnect the client when its token expires: {error}"));
+                return Ok(vec![InfoAction::Disconnect(Disconnect::new(ReasonCode::SERVER_BUSY))]);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    fn handle_publish(&self, connection: &mut Connection, publish: &Publish<'_>) -> Result<PublishVerdict, Error> {
+        // The Will Message belongs to a connection that has ended, for this reason perhaps.
+        if !publish.is_will() && connection.has_expired() {
+            return Ok(PublishVerdict::Disconnect(expired()));
+        }
+        if connection.may(|grant| grant.permissions.may_publish(publish.topic())) {
+            return Ok(PublishVerdict::Forward);
+        }
+        Ok(PublishVerdict::reject(ReasonCode::NOT_AUTHORIZED))
+    }
+
+    fn handle_subscribe(
+        &self,
+        connection: &mut Connection,
+        subscribe: &Subscribe<'_>,
+    ) -> Result<SubscribeVerdict, Error> {
+        if connection.has_expired() {
+            return Ok(SubscribeVerdict::Disconnect(expired()));
+        }
+        let codes = subscribe.subscriptions().map(|subscription| {
+            // What the server or an earlier plugin has refused already stays refused.
+            let is_refused = subscription.reason_code().is_error();
+            if is_refused || connection.may(|grant| grant.permissions.may_subscribe(subscription.filter())) {
+                subscription.reason_code()
+            } else {
+                ReasonCode::NOT_AUTHORIZED
+            }
+        });
+        Ok(SubscribeVerdict::Codes(codes.collect()))
+    }
+
+    fn export_state(&self, connection: &mut Connection) -> State {
+        // Texts and numbers can always be written as JSON.
+        State::new(SCHEMA, serde_json::to_vec(&connection.grant).unwrap_or_default())
+    }
+
+    fn import_state(&self, swapped: &Swapped<'_>, state: StateView<'_>) -> Result<Connection, Error> {
+        if state.version() != SCHEMA {
+            return Err(format!("a state of schema {}, and this version knows {SCHEMA}", state.version()).into());
+        }
+        Ok(Connection { id: swapped.info().connection(), grant: serde_json::from_slice(state.bytes())? })
+    }
+}
+
+impl Jwt {
+    /// Has `handle_info` called when the token has expired. Timers are the plugin's, so a swap does not stop them.
+    fn when_expired(&self, connection: &Connection, left: Duration) -> Result<(), Error> {
+        // Not before: the clock that says so has whole milliseconds.
+        let left = left.saturating_add(Duration::from_millis(1)).min(TIMER_MAX);
+        self.host.send_info(InfoTarget::Connection(connection.id), EXPIRED, b"", Some(left))?;
+        Ok(())
+    }
+
+    fn disconnect(&self, connection: &Connection, disconnect: Disconnect) {
+        if let Err(error) = self.host.disconnect(connection.id, disconnect) {
+            // Whatever it does once its token has expired is refused all the same.
+            self.host.error(format_args!("the client stays: {error}"));
+        }
+    }
+}
+
+plugin_api::export!(Jwt);

@@ -1,0 +1,244 @@
+//! Who may come in: users, and what proves that they know their password.
+
+use plugin_api::config::schemars::JsonSchema;
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroU32;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use plugin_support::config::{self, ConfigError};
+use ring::{digest, hmac, pbkdf2};
+use serde::Deserialize;
+
+/// Bytes of SHA-256.
+pub(crate) const KEY_BYTES: usize = digest::SHA256_OUTPUT_LEN;
+
+/// The fewest rounds that RFC 7677 allows.
+const ROUNDS_MIN: u32 = 4096;
+
+/// Bytes of the salt of a user that does not exist.
+const DECOY_SALT_BYTES: usize = 16;
+
+/// What the server keeps of a password. It is enough to check who knows that, and not to pass for somebody who does.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Verifier {
+    pub(crate) rounds: NonZeroU32,
+    pub(crate) salt: Vec<u8>,
+    pub(crate) stored_key: [u8; KEY_BYTES],
+    pub(crate) server_key: [u8; KEY_BYTES],
+}
+
+impl Verifier {
+    /// Reads `SCRAM-SHA-256$rounds:salt$StoredKey:ServerKey`, the three of them in base64. The error says what is wrong.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let expected = || "expected SCRAM-SHA-256$rounds:salt$StoredKey:ServerKey".to_owned();
+        let rest = text.strip_prefix("SCRAM-SHA-256$").ok_or_else(expected)?;
+        let (first, keys) = rest.split_once('$').ok_or_else(expected)?;
+        let (rounds, salt) = first.split_once(':').ok_or_else(expected)?;
+        let (stored_key, server_key) = keys.split_once(':').ok_or_else(expected)?;
+        let number = rounds.parse::<NonZeroU32>().ok().filter(|rounds| rounds.get() >= ROUNDS_MIN);
+        let decode = |text: &str| STANDARD.decode(text).map_err(|_| "a part of it is not base64".to_owned());
+        let key = |text: &str| {
+            let bytes = decode(text)?;
+            bytes.try_into().map_err(|bytes: Vec<u8>| format!("a key has {} bytes, expected {KEY_BYTES}", bytes.len()))
+        };
+        let verifier = Self {
+            rounds: number.ok_or_else(|| format!("got `{rounds}` rounds, expected at least {ROUNDS_MIN}"))?,
+            salt: decode(salt)?,
+            stored_key: key(stored_key)?,
+            server_key: key(server_key)?,
+        };
+        if verifier.salt.is_empty() {
+            return Err("the salt is empty".into());
+        }
+        Ok(verifier)
+    }
+
+    /// Makes one of a password, as RFC 5802 has it.
+    #[must_use]
+    pub fn new(password: &[u8], salt: &[u8], rounds: NonZeroU32) -> Self {
+        let mut salted = [0; KEY_BYTES];
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, password, &mut salted);
+        let client_key = sign(&salted, b"Client Key");
+        Self { rounds, salt: salt.into(), stored_key: hash(&client_key), server_key: sign(&salted, b"Server Key") }
+    }
+}
+
+/// As it is written in the configuration.
+impl fmt::Display for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [salt, stored, server] =
+            [&self.salt[..], &self.stored_key, &self.server_key].map(|bytes| STANDARD.encode(bytes));
+        write!(f, "SCRAM-SHA-256${}:{salt}${stored}:{server}", self.rounds)
+    }
+}
+
+/// HMAC-SHA-256.
+pub(crate) fn sign(key: &[u8], message: &[u8]) -> [u8; KEY_BYTES] {
+    array(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message).as_ref())
+}
+
+/// SHA-256.
+pub(crate) fn hash(message: &[u8]) -> [u8; KEY_BYTES] {
+    array(digest::digest(&digest::SHA256, message).as_ref())
+}
+
+fn array(bytes: &[u8]) -> [u8; KEY_BYTES] {
+    let mut array = [0; KEY_BYTES];
+    array.copy_from_slice(bytes);
+    array
+}
+
+/// Users by their name.
+pub struct Users {
+    users: HashMap<String, Verifier>,
+    /// The same for the same users, so that an unknown one has the same salt each time.
+    decoy_key: [u8; KEY_BYTES],
+    decoy_rounds: NonZeroU32,
+    pub(crate) others: Others,
+}
+
+/// What becomes of clients that name no Authentication Method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[schemars(crate = "plugin_api::config::schemars")]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Others {
+    /// They do not come in.
+    #[default]
+    Refuse,
+    /// Another plugin decides about them.
+    Allow,
+}
+
+/// The JSON Schema of the configuration.
+pub(crate) fn schema() -> String {
+    plugin_api::config::schema::<RawConfig>()
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(crate = "plugin_api::config::schemars")]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    /// Who may come in.
+    users: Vec<RawUser>,
+    /// What becomes of clients that name no Authentication Method. Left out: `"refuse"`.
+    #[serde(default)]
+    others: Others,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(crate = "plugin_api::config::schemars")]
+#[serde(deny_unknown_fields)]
+struct RawUser {
+    /// The name in the client's first message: not empty, each once.
+    username: String,
+    /// What shows that somebody knows the password: `SCRAM-SHA-256$rounds:salt$StoredKey:ServerKey`, with 4096 rounds or
+    /// more.
+    verifier: String,
+}
+
+impl Users {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// Says where the fault is, what was got and what was expected.
+    pub fn from_json(json: &str) -> Result<Self, ConfigError> {
+        let raw: RawConfig = config::read(json, &["verifier"])?;
+        let mut users = HashMap::new();
+        let mut decoy = (hash(b""), NonZeroU32::MIN.saturating_add(ROUNDS_MIN - 1));
+        for (number, RawUser { username, verifier }) in raw.users.into_iter().enumerate() {
+            let verifier = Verifier::parse(&verifier).map_err(|problem| {
+                // What stands there is left out: it may be a password.
+                ConfigError::new(
+                    format!("users[{number}].verifier"),
+                    format!("{problem}; the README says how to make one"),
+                )
+            })?;
+            if number == 0 {
+                decoy = (sign(&verifier.server_key, &verifier.salt), verifier.rounds);
+            }
+            let wrong = |problem| Err(ConfigError::new(format!("users[{number}].username"), problem));
+            if username.is_empty() {
+                return wrong("got an empty name, expected at least one character".to_owned());
+            }
+            if users.contains_key(&username) {
+                return wrong(format!("there is already a user `{username}`: expected each name once"));
+            }
+            users.insert(username, verifier);
+        }
+        Ok(Self { users, decoy_key: decoy.0, decoy_rounds: decoy.1, others: raw.others })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Whether nobody can come in.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    /// What the user has to know. Of one that does not exist something that looks the same and that nobody knows.
+    pub(crate) fn verifier(&self, username: &str) -> Verifier {
+        self.users.get(username).cloned().unwrap_or_else(|| {
+            let secret = sign(&self.decoy_key, username.as_bytes());
+            Verifier {
+                rounds: self.decoy_rounds,
+                salt: secret[..DECOY_SALT_BYTES].into(),
+                stored_key: sign(&secret, b"Stored Key"),
+                server_key: sign(&secret, b"Server Key"),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of the password `pencil`, as PostgreSQL writes it; with the salt of RFC 7677.
+    const PENCIL: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:\
+                                     wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+
+    #[test]
+    fn a_verifier_is_what_a_password_comes_to() {
+        let rounds = NonZeroU32::new(4096).expect("not zero");
+        let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").expect("base64");
+        let made = Verifier::new(b"pencil", &salt, rounds);
+        assert_eq!(made.to_string(), PENCIL);
+        assert!(Verifier::parse(PENCIL) == Ok(made));
+    }
+
+    #[test]
+    fn faults_are_named_with_their_place_and_without_what_may_be_a_password() {
+        let user = |verifier: &str| format!(r#"{{"users": [{{"username": "ann", "verifier": "{verifier}"}}]}}"#);
+        for (json, path, problem) in [
+            ("{}".to_owned(), ".", "missing field `users`"),
+            (user("s3cret"), "users[0].verifier", "expected SCRAM-SHA-256$rounds"),
+            (user(&PENCIL.replace("4096", "400")), "users[0].verifier", "got `400` rounds, expected at least 4096"),
+            (user(&PENCIL.replace("W22", "?")), "users[0].verifier", "not base64"),
+            (user(&PENCIL.replace("WG5d", "")), "users[0].verifier", "a key has 29 bytes, expected 32"),
+            (user(PENCIL).replace("\"ann\"", "\"\""), "users[0].username", "empty name"),
+            (user(PENCIL).replace("\"ann\"", "\"ann\", \"password\": 1"), "users[0].password", "unknown field"),
+            (r#"{"users": [{"username": "ann", "verifier": 123}]}"#.to_owned(), "users[0].verifier", "expected a text"),
+        ] {
+            let error = Users::from_json(&json).err().unwrap_or_else(|| panic!("accepted: {json}"));
+            assert_eq!(error.path(), path, "{json}: {error}");
+            let error = error.to_string();
+            assert!(error.contains(problem) && !error.contains("s3cret"), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn who_does_not_exist_looks_the_same_each_time() {
+        let json = format!(r#"{{"users": [{{"username": "ann", "verifier": "{PENCIL}"}}]}}"#);
+        let users = || Users::from_json(&json).unwrap_or_else(|error| panic!("{error}"));
+        assert!(users().verifier("eve") == users().verifier("eve"));
+        assert!(users().verifier("eve") != users().verifier("eva"));
+        assert_eq!(users().verifier("eve").rounds, users().verifier("ann").rounds);
+    }
+}

@@ -1,0 +1,332 @@
+//! Events that wait to be told. They are kept in the server, by the plugin's name: so a swap loses none, and with a data directory
+//! neither does a restart.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use plugin_api::{Counter, Error, Host, HostError};
+
+use crate::config::Config;
+use crate::event::{self, Event};
+
+/// What the keys of events begin with.
+const EVENTS: &[u8] = b"e";
+
+/// The key that says which instance of the plugin tells: two versions of it may run at a time.
+const TELLER: &[u8] = b"teller";
+
+/// The shortest and the longest time until a server is told again that did not take a batch.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// How long an instance waits that is not the one that tells.
+const ASIDE: Duration = Duration::from_secs(1);
+
+/// How long what waits is still told when the plugin is stopped.
+const AT_THE_END: Duration = Duration::from_secs(2);
+
+/// The most bytes of a batch, after which it gets no further event.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// The queue, which all of the plugin's threads share.
+pub(crate) struct Queue {
+    host: Host,
+    config: RwLock<Arc<Config>>,
+    /// What tells this instance from others.
+    instance: [u8; 8],
+    /// The last event's place in the order.
+    last: AtomicU64,
+    /// How many events wait, whoever has put them there: counted while this instance puts and tells, and looked at again where
+    /// others may have put or told some.
+    waiting: AtomicUsize,
+    stop: Mutex<bool>,
+    woken: Condvar,
+    dropped: Counter,
+    told: Counter,
+    is_full: AtomicBool,
+    is_failing: AtomicBool,
+}
+
+impl Queue {
+    /// With what an instance before has left.
+    pub(crate) fn new(host: &Host, config: Config) -> Result<Self, Error> {
+        let waiting = count(host)?;
+        let queue = Self {
+            host: host.clone(),
+            config: RwLock::new(Arc::new(config)),
+            instance: nanos().to_be_bytes(),
+            last: AtomicU64::new(0),
+            waiting: AtomicUsize::new(waiting),
+            stop: Mutex::new(false),
+            woken: Condvar::new(),
+            dropped: host.counter("dropped_total", "Events that were not told, as too many waited.")?,
+            told: host.counter("told_total", "Events that the server has taken.")?,
+            is_full: AtomicBool::new(false),
+            is_failing: AtomicBool::new(false),
+        };
+        host.store().put(TELLER, queue.instance)?;
+        Ok(queue)
+    }
+
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_config(&self, config: Config) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        self.woken.notify_all();
+    }
+
+    pub(crate) fn stop(&self) {
+        *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.woken.notify_all();
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_failing(&self) -> bool {
+        self.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// Keeps an event until it has been told. `false`: there is no room for it.
+    pub(crate) fn put(&self, event: &Event<'_>) -> bool {
+        let is_kept = self.waiting() < self.config().queue_max && self.keep(event).is_ok();
+        if !is_kept {
+            self.dropped.increment();
+        }
+        if self.is_full.swap(!is_kept, Ordering::Relaxed) == is_kept {
+            match is_kept {
+                true => self.host.info("there is room for events again"),
+                false => self.host.error("too many events wait, further ones have no room"),
+            }
+        }
+        is_kept
+    }
+
+    fn keep(&self, event: &Event<'_>) -> Result<(), HostError> {
+        let now = nanos();
+        let next = |last: u64| Some(now.max(last + 1));
+        let place =
+            self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).map_or(now, |last| now.max(last + 1));
+        let key = [EVENTS, &place.to_be_bytes(), &self.instance].concat();
+        let id = key[1..].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        self.host.store().put(&key, event.json(&id, now / 1_000_000))?;
+        // The thread waits with the lock for what it has seen to be nothing.
+        if self.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
+            drop(self.stop.lock());
+            self.woken.notify_all();
+        }
+        Ok(())
+    }
+
+    /// Tells the server, until it is stopped; and then what is left, for a while.
+    pub(crate) fn tell(&self) {
+        let mut pause = AGAIN.0;
+        while !self.wait_for_events() {
+            let config = self.config();
+            match self.is_teller() {
+                true => match self.tell_batch(&config) {
+                    Ok(()) => pause = AGAIN.0,
+                    Err(error) => {
+                        self.failed(&error);
+                        self.pause(pause);
+                        pause = (pause * 2).min(AGAIN.1);
+                    }
+                },
+                false => {
+                    self.recount();
+                    self.pause(ASIDE);
+                }
+            }
+        }
+        let end = Instant::now() + AT_THE_END;
+        while self.waiting() > 0 && self.is_teller() && Instant::now() < end {
+            if let Err(error) = self.tell_batch(&self.config()) {
+                self.host.warn(format_args!("{} events were not told: {error}", self.waiting()));
+                break;
+            }
+        }
+        if self.is_teller() {
+            // Another instance may go on. If the host has stopped already, nobody does.
+            let _ = self.host.store().delete(TELLER);
+        }
+    }
+
+    /// Waits for an event, and then a while for more of them. Whether to stop instead.
+    fn wait_for_events(&self) -> bool {
+        let idle = |stop: &mut bool| !*stop && self.waiting() == 0;
+        let stop = loop {
+            let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+            let (stop, _) = self.woken.wait_timeout_while(stop, ASIDE, idle).unwrap_or_else(PoisonError::into_inner);
+            if *stop || self.waiting() > 0 {
+                break stop;
+            }
+            // Without the lock, which those who put events need.
+            drop(stop);
+            self.recount();
+        };
+        let config = self.config();
+        let alone = |stop: &mut bool| !*stop && self.waiting() < config.batch_max as usize;
+        *self.woken.wait_timeout_while(stop, config.linger, alone).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn pause(&self, time: Duration) {
+        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self.woken.wait_timeout_while(stop, time, |stop| !*stop);
+    }
+
+    /// Whether it is this instance that tells: the one that has come last, unless that is gone.
+    fn is_teller(&self) -> bool {
+        match self.host.store().get(TELLER) {
+            Ok(Some(instance)) => instance == self.instance,
+            Ok(None) => self.host.store().put(TELLER, self.instance).is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    fn tell_batch(&self, config: &Config) -> Result<(), String> {
+        let store = self.host.store();
+        let (mut keys, mut events, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for key in store.keys(EVENTS, b"", config.batch_max).map_err(|error| error.to_string())? {
+            if bytes >= BATCH_BYTES_MAX {
+                break;
+            }
+            if let Ok(Some(event)) = store.get(&key) {
+                bytes += event.len();
+                events.push(event);
+                keys.push(key);
+            }
+        }
+        if events.is_empty() {
+            // Another instance has told what this one has counted.
+            self.recount();
+            return Ok(());
+        }
+        let answer = config.endpoint.post(&event::batch(&events))?;
+        if !(200..300).contains(&answer.status) {
+            return Err(format!("status {}, expected 200 to 299", answer.status));
+        }
+        for key in &keys {
+            // If it is still there, it is told once more.
+            if store.delete(key).unwrap_or(false) {
+                self.forget_one();
+            }
+        }
+        self.told.add(keys.len() as f64);
+        if self.is_failing.swap(false, Ordering::Relaxed) {
+            self.host.info("the server takes events again");
+        }
+        Ok(())
+    }
+
+    /// What is put meanwhile may be counted twice or not at all: until it is counted again.
+    fn recount(&self) {
+        if let Ok(count) = count(&self.host) {
+            self.waiting.store(count, Ordering::Relaxed);
+        }
+    }
+
+    fn forget_one(&self) {
+        let one_less = |waiting: usize| Some(waiting.saturating_sub(1));
+        let _ = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+    }
+
+    fn failed(&self, error: &str) {
+        if !self.is_failing.swap(true, Ordering::Relaxed) {
+            self.host.error(format_args!("the server does not take events, which wait and are told again: {error}"));
+        }
+    }
+}
+
+/// How many events wait, of all instances.
+fn count(host: &Host) -> Result<usize, HostError> {
+    let (mut count, mut after) = (0, Vec::new());
+    loop {
+        let keys = host.store().keys(EVENTS, &after, 1000)?;
+        count += keys.len();
+        match keys.into_iter().next_back() {
+            Some(last) => after = last,
+            None => return Ok(count),
+        }
+    }
+}
+
+/// The time since 1970.
+fn nanos() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use plugin_api::testing::TestHost;
+    use plugin_api::{ConnectionInfo, Handler, handler};
+
+    use super::*;
+
+    thread_local!(static HOST: RefCell<Option<Host>> = const { RefCell::new(None) });
+
+    /// Hands on its host, so that there can be several instances of the queue.
+    struct Lender;
+
+    #[handler]
+    impl Handler for Lender {
+        type Connection = ();
+
+        fn init(host: Host, _: &str) -> Result<Self, Error> {
+            HOST.set(Some(host));
+            Ok(Self)
+        }
+
+        fn new_connection(&self, _: &ConnectionInfo<'_>) {}
+    }
+
+    fn queue(host: &Host) -> Queue {
+        let config = r#"{"url": "http://127.0.0.1:1/", "queue_max": 2}"#;
+        let config = Config::from_json(config).unwrap_or_else(|error| panic!("{error}"));
+        Queue::new(host, config).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn put(queue: &Queue) -> bool {
+        queue.put(&Event::SessionExpired { client_id: "a" })
+    }
+
+    #[test]
+    fn an_instance_counts_what_others_put_and_tell() -> Result<(), Error> {
+        let _server = TestHost::new::<Lender>("{}")?;
+        let host = HOST.take().expect("it has been handed on");
+        let (older, newer) = (queue(&host), queue(&host));
+        assert!(!older.is_teller() && newer.is_teller());
+        assert!(put(&older) && put(&older) && !put(&older), "there is room for two");
+        assert_eq!((older.waiting(), newer.waiting()), (2, 0));
+        // The newer one is idle, and finds them all the same.
+        std::thread::scope(|scope| {
+            scope.spawn(|| older.tell());
+            assert!(!newer.wait_for_events());
+            assert_eq!(newer.waiting(), 2);
+            for key in host.store().keys(EVENTS, b"", 10)? {
+                host.store().delete(&key)?;
+            }
+            // It has told them: there is room in the older one again, which does not tell.
+            let start = Instant::now();
+            while older.waiting() > 0 && start.elapsed() < Duration::from_secs(60) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            older.stop();
+            assert!(put(&older));
+            Ok::<_, HostError>(())
+        })?;
+        // Nothing of what is counted twice is left when there is nothing any more.
+        newer.waiting.store(5, Ordering::Relaxed);
+        for key in host.store().keys(EVENTS, b"", 10)? {
+            host.store().delete(&key)?;
+        }
+        newer.tell_batch(&newer.config())?;
+        assert_eq!(newer.waiting(), 0);
+        Ok(())
+    }
+}
