@@ -1,5 +1,6 @@
 //! Another instance of the plugin takes the place of the one that is there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use plugin_api::{AuthVerdict, ConnectVerdict, PublishVerdict, ReasonCode};
@@ -7,6 +8,7 @@ use plugin_api::{AuthVerdict, ConnectVerdict, PublishVerdict, ReasonCode};
 use super::handler::Script;
 use super::net::connect_packet;
 use super::*;
+use crate::core::Core;
 use crate::plugin::Flip;
 
 /// All connections at once, with a budget of so many errors for an hour.
@@ -74,6 +76,20 @@ fn who_says_nothing_goes_over_in_the_sweep() {
         assert!(!net.shared.chain.retire(), "nobody has the old one any more");
         let epoch = net.shared.chain.epoch();
         assert_eq!(net.shared.chain.wait_conformed(net.workers(), epoch, Duration::ZERO), Some(0));
+    });
+}
+
+#[test]
+fn worker_that_begins_after_a_swap_is_not_waited_for() {
+    scenario(|net| {
+        net.flip("2.0.0", &FOR_GOOD, nothing);
+        let (chain, workers) = (&net.shared.chain, net.workers());
+        let left = || chain.wait_conformed(workers, chain.epoch(), Duration::ZERO);
+        assert_eq!(left(), None, "those that are there have not taken a turn since");
+        for worker in 0..workers {
+            let _ = Core::new(worker, Arc::clone(&net.shared), net.now);
+        }
+        assert_eq!(left(), Some(0));
     });
 }
 
