@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod rules;
+mod unique;
 
 use plugin_api::{
     ConnectionInfo, Counter, Disconnect, Error, Handler, Host, Level, Publish, PublishVerdict, ReasonCode, Reject,
