@@ -3,18 +3,19 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand};
 use host::SwapRequest;
 use host::control::protocol::{ERROR_BUDGET_MAX, Refusal, Request, Swap, TIME_MAX, answer_json};
-use host::control::{Place, ask};
+use host::control::{Interrupt, Place, ask_until};
 use host::limits::parse_time;
 use host::plugin::DryRun;
 use host::upgrade::UpgradeRequest;
 
 use crate::cli::{config_text, usage};
-use crate::show;
+use crate::{EXIT_INTERRUPTED, Signals, show};
 
 /// What an answer may take beside what a plugin takes to get ready, unless it is said otherwise.
 const BESIDES: Duration = Duration::from_secs(30);
@@ -96,9 +97,9 @@ pub(crate) struct LowPlain {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).args(["plugin", "promote", "rollback"]))]
 pub(crate) struct LowSwap {
-    /// The new library.
+    /// The new library. One at a time; candidates of several plugins can be tried at the same time, by a --dry-run for each.
     #[arg(long, value_name = "FILE")]
-    plugin: Option<PathBuf>,
+    plugin: Vec<PathBuf>,
     /// The plugin that it replaces. [default: the one that has the library's own name]
     #[arg(long, value_name = "NAME", conflicts_with_all = ["promote", "rollback"])]
     name: Option<String>,
@@ -119,7 +120,7 @@ pub(crate) struct LowSwap {
     #[arg(long, value_name = "N", conflicts_with_all = ["promote", "rollback"], value_parser = clap::value_parser!(u64).range(..=ERROR_BUDGET_MAX))]
     error_budget: Option<u64>,
     /// Only try it: for a time it is asked what the running one is asked, and where it answers otherwise is printed. No
-    /// client sees anything of it. Exits with 1 if there is a difference.
+    /// client sees anything of it. Exits with 1 if there is a difference. Ctrl-C ends it, and prints what there is.
     #[arg(long, requires = "plugin", conflicts_with_all = ["canary", "probation", "error_budget", "promote", "rollback"])]
     dry_run: bool,
     /// For how long it is tried. [default: 30s]
@@ -217,7 +218,16 @@ impl LowCommand {
             }
             Self::Swap(swap) => {
                 let named = |name: String| Some(name).filter(|name| !name.is_empty());
-                let request = match (swap.plugin, swap.promote, swap.rollback) {
+                if swap.plugin.len() > 1 {
+                    return Err(usage(
+                        "--plugin: one library at a time. Swap them one after the other; or try them at the same time, with a \
+                         `host swap --dry-run` for each: it is compared with the plugin that it would replace, in its place \
+                         in the chain"
+                            .to_owned(),
+                    ));
+                }
+                let plugin = swap.plugin.into_iter().next();
+                let request = match (plugin, swap.promote, swap.rollback) {
                     (None, Some(name), _) => Request::Promote(named(name)),
                     (None, None, name) => Request::Rollback(named(name.unwrap_or_default())),
                     (Some(plugin), ..) => Request::Swap(Swap {
@@ -255,7 +265,13 @@ impl LowCommand {
 
 /// Asks, prints the answer, and says how it went: 0 if it was done, 1 if it was refused, 2 if no host was reached.
 pub(crate) fn run(CommandConfig { request, place, json, timeout }: &CommandConfig) -> ExitCode {
-    let (answer, code) = match ask(place, request, *timeout) {
+    let is_dry_run = matches!(request, Request::Swap(swap) if swap.dry_run.is_some());
+    let asking = |interrupt| {
+        if is_dry_run {
+            interrupt_on_signal(interrupt);
+        }
+    };
+    let (answer, code) = match ask_until(place, request, *timeout, asking) {
         Ok(Ok(result)) => {
             let is_well = show::is_well(request, &result);
             (Ok(result), if is_well { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -278,6 +294,27 @@ pub(crate) fn run(CommandConfig { request, place, json, timeout }: &CommandConfi
         show::complain(&format!("host: {}{reason}\n", whose.map(|plugin| format!("{plugin}: ")).unwrap_or_default()));
     }
     code
+}
+
+/// Has a signal end what was asked for, whose answer is waited for all the same; a second one ends the program. Where there is
+/// no thread for it, signals do what they do otherwise.
+fn interrupt_on_signal(interrupt: Interrupt) {
+    let (ready, is_ready) = mpsc::channel();
+    let wait = move || -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        runtime.block_on(async {
+            let mut signals = Signals::catch()?;
+            drop(ready);
+            let name = signals.next().await;
+            show::complain(&format!("host: {name}: ending the dry run; once more to leave at once\n"));
+            interrupt.now();
+            signals.next().await;
+            std::process::exit(EXIT_INTERRUPTED)
+        })
+    };
+    let _ = std::thread::Builder::new().name("signals".to_owned()).spawn(wait);
+    // Once they are caught, or cannot be.
+    let _: Result<(), _> = is_ready.recv();
 }
 
 /// Whether a failure is printed as an object: a script that did not ask for JSON gets its step and its reason all the same;

@@ -34,7 +34,7 @@ use reload::Reloading;
 const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Exit code after a second signal: the way shells report a program that a signal has ended.
-const EXIT_INTERRUPTED: i32 = 128 + 2;
+pub(crate) const EXIT_INTERRUPTED: i32 = 128 + 2;
 
 fn main() -> ExitCode {
     let variables = || std::env::vars_os().collect();
@@ -205,17 +205,17 @@ async fn upgrade_at(mut signal: Signal, reloading: Arc<Reloading>) {
 }
 
 /// SIGINT and SIGTERM.
-struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn catch() -> std::io::Result<Self> {
+    pub(crate) fn catch() -> std::io::Result<Self> {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) -> &'static str {
+    pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",

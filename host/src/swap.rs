@@ -104,6 +104,7 @@ pub(crate) fn dry_run(
     services: &Services,
     request: &SwapRequest,
     limits: &DryRun,
+    has_left: &dyn Fn() -> bool,
 ) -> Result<serde_json::Value, SwapError> {
     let (services, captured) = services.captured();
     // Somebody else may swap while it is tried, which then ends.
@@ -111,7 +112,7 @@ pub(crate) fn dry_run(
     let Ready { index, running, plugin } = prepare(chain, &services, request)?;
     drop(change);
     let name = plugin.name().to_owned();
-    let tried = plugin::dry_run(chain, index, &running, (plugin, captured), limits);
+    let tried = plugin::dry_run(chain, index, &running, (plugin, captured), limits, has_left);
     tried.map_err(|busy| SwapError::busy(Some(&name), &busy))
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::error::ControlError;
-use super::lines::{Lines, NoLine};
+use super::lines::{Interrupt, Lines, NoLine};
 use super::place::Place;
 use super::protocol::{Answer, REQUEST_BYTES_MAX, Refusal, Request, VERSION, read_answer};
 use super::socket::{check_peer, connect_until};
@@ -27,7 +27,20 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// # Errors
 /// Nobody is there, or somebody else than a host of this user, or the host does not answer in time.
 pub fn ask(place: &Place, request: &Request, timeout: Duration) -> Result<Answer, ControlError> {
-    ask_within(place, request, GREETING_TIMEOUT.min(timeout), timeout)
+    ask_until(place, request, timeout, |_| {})
+}
+
+/// The same; before it is asked, `asking` gets something to [interrupt](Interrupt) it with.
+///
+/// # Errors
+/// As for [`ask`].
+pub fn ask_until(
+    place: &Place,
+    request: &Request,
+    timeout: Duration,
+    asking: impl FnOnce(Interrupt),
+) -> Result<Answer, ControlError> {
+    ask_within(place, request, GREETING_TIMEOUT.min(timeout), timeout, asking)
 }
 
 fn ask_within(
@@ -35,6 +48,7 @@ fn ask_within(
     request: &Request,
     greeting_timeout: Duration,
     timeout: Duration,
+    asking: impl FnOnce(Interrupt),
 ) -> Result<Answer, ControlError> {
     let line = request.to_line();
     if line.len() > REQUEST_BYTES_MAX {
@@ -51,6 +65,9 @@ fn ask_within(
         Err(refusal) => return Ok(Err(refusal)),
     }
     let deadline = Instant::now() + timeout;
+    if let Ok(interrupt) = lines.interrupt() {
+        asking(interrupt);
+    }
     // Where it cannot be sent to the end, the host may have said why.
     let sent = lines.write(&line, deadline);
     let no_answer = |reason: String| ControlError::NoAnswer { path: path.clone(), reason };
@@ -144,7 +161,7 @@ mod tests {
         let path = dir.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
         let thread = std::thread::spawn(move || serve(listener.accept().unwrap().0));
-        let answer = ask_within(&Place::Path(path), &Request::Plugins, timeout, timeout);
+        let answer = ask_within(&Place::Path(path), &Request::Plugins, timeout, timeout, |_| {});
         thread.join().unwrap();
         answer
     }

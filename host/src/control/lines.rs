@@ -4,6 +4,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 /// Bytes that are asked for at a time.
 const CHUNK_BYTES: usize = 4096;
 
@@ -57,6 +59,18 @@ impl Lines {
         }
     }
 
+    /// Whether the other side has closed the connection, or its half of it, whatever is still to be read.
+    pub(super) fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(&self.stream, PollFlags::RDHUP)];
+        let is_told = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|count| count > 0);
+        is_told && fds[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
+    }
+
+    /// Something that ends this side's half of the connection.
+    pub(super) fn interrupt(&self) -> io::Result<Interrupt> {
+        Ok(Interrupt(self.stream.try_clone()?))
+    }
+
     /// Sends a line, whose end is added.
     pub(super) fn write(&mut self, line: &str, deadline: Instant) -> io::Result<()> {
         let bytes = format!("{line}\n").into_bytes();
@@ -70,6 +84,18 @@ impl Lines {
             }
         }
         Ok(())
+    }
+}
+
+/// Says that nothing more is to be asked, and that what is waited for need not be complete: see the command `swap` with
+/// `dry_run_ms`, which ends then and is answered.
+#[derive(Debug)]
+pub struct Interrupt(UnixStream);
+
+impl Interrupt {
+    /// Says so. If nobody is there any more, nothing happens.
+    pub fn now(&self) {
+        let _ = self.0.shutdown(std::net::Shutdown::Write);
     }
 }
 
@@ -117,6 +143,22 @@ mod tests {
         let (peer, ours) = UnixStream::pair().unwrap();
         drop(peer);
         assert!(matches!(Lines::new(ours).read(5, soon()), Err(NoLine::Ended(false))));
+    }
+
+    #[test]
+    fn other_side_has_ended_when_it_says_nothing_more() {
+        let pair = || {
+            let (peer, ours) = UnixStream::pair().unwrap();
+            (Lines::new(peer), Lines::new(ours))
+        };
+        let (mut peer, ours) = pair();
+        peer.write("more", soon()).unwrap();
+        assert!(!ours.has_ended());
+        peer.interrupt().unwrap().now();
+        assert!(ours.has_ended());
+        let (peer, ours) = pair();
+        drop(peer);
+        assert!(ours.has_ended());
     }
 
     #[test]

@@ -39,14 +39,15 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::server::ServerHandle;
 use protocol::{Answer, Refusal, Request};
-use serve::Serving;
+use serve::{Asker, Serving};
 use socket::Socket;
 
 pub(crate) use operations::configure;
 pub(crate) use supervised::Calls;
 
-pub use client::ask;
+pub use client::{ask, ask_until};
 pub use error::ControlError;
+pub use lines::Interrupt;
 pub use place::Place;
 
 /// A control socket at which nobody answers yet. Dropping it removes it.
@@ -116,13 +117,13 @@ impl Control {
         socket.set_ours(true);
         server.set_control(Shared(Arc::downgrade(&socket)));
         let server = Arc::downgrade(server);
-        let operator = move |request: Request| -> Answer {
+        let operator = move |request: Request, asker: &Asker<'_>| -> Answer {
             let ending = || Refusal::new("host", "the server is ending");
             let server = server.upgrade().ok_or_else(ending)?;
             match request {
                 Request::Reload => program.reload(),
                 Request::Upgrade { binary } => program.upgrade(binary),
-                request => operations::carry_out(&server, request),
+                request => operations::carry_out(&server, request, asker),
             }
         };
         let started = Serving::start(socket, Arc::new(operator));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::protocol::{self, Answer, Refusal, Request};
+use super::serve::Asker;
 use super::supervised::Call;
 use crate::listener::{ListenerConfig, ListenerUrl};
 use crate::plugin::{Callback, MetricSample, MetricValue, Plugin, Unable};
@@ -19,7 +20,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 const CONFIG_TIMEOUT: Duration = SwapRequest::READY_WITHIN;
 
 /// Carries out a request, on the thread of whoever asks.
-pub(super) fn carry_out(server: &ServerHandle, request: Request) -> Answer {
+pub(super) fn carry_out(server: &ServerHandle, request: Request, asker: &Asker<'_>) -> Answer {
     match request {
         Request::Version => Ok(json!({
             "host": crate::version(),
@@ -28,7 +29,7 @@ pub(super) fn carry_out(server: &ServerHandle, request: Request) -> Answer {
         })),
         Request::Swap(swap) => {
             if let Some(dry_run) = swap.dry_run {
-                return Ok(server.dry_run(&swap_request(swap), &dry_run)?);
+                return Ok(server.dry_run(&swap_request(swap), &dry_run, &|| asker.has_left())?);
             }
             let done = server.swap(&swap_request(swap))?;
             if done.is_rolled_back {

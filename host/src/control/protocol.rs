@@ -12,7 +12,7 @@
 //! | --- | --- | --- |
 //! | `version` | | `host`, `pid`, `listeners` |
 //! | `swap` | `plugin` (absolute path); optional: `name`, `config` (JSON as a string), `canary_per_mille`, `ready_within_ms`, `probation_ms`, `error_budget` | what was done: [`SwapReport::to_json`](crate::SwapReport::to_json), and `summary`, a sentence |
-//! | `swap` with `dry_run_ms`; optional: `dry_run_calls` | as before, but for `canary_per_mille` and what stands behind `ready_within_ms` | nothing is swapped; after that time: `plugin`, `candidate`, `calls`, `same`, `different`, `left_out`, `lost`, `seconds`, `callbacks`, `differences`, `more_differences`, `notes` |
+//! | `swap` with `dry_run_ms`; optional: `dry_run_calls` | as before, but for `canary_per_mille` and what stands behind `ready_within_ms` | nothing is swapped; after that time, or when the client closes its half of the connection: `plugin`, `candidate`, `calls`, `same`, `different`, `left_out`, `lost`, `seconds`, `callbacks`, `differences`, `more_differences`, `notes` |
 //! | `promote`, `rollback` | optional: `plugin` (a name) | the same |
 //! | `plugins` | | [`Status::to_json`](crate::Status::to_json) |
 //! | `configure` | `plugin`, `config` (JSON as a string) | `plugin`, and `instances` that have taken it |

@@ -25,7 +25,17 @@ const FAREWELL: Duration = Duration::from_millis(50);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Carries requests out. Called on the threads of clients, several at a time.
-pub(super) type Operator = dyn Fn(Request) -> Answer + Send + Sync;
+pub(super) type Operator = dyn Fn(Request, &Asker<'_>) -> Answer + Send + Sync;
+
+/// Whoever has asked for something.
+pub(super) struct Asker<'a>(&'a Lines);
+
+impl Asker<'_> {
+    /// Whether nobody waits for all of it: the connection has been closed, or the half that requests come by.
+    pub(super) fn has_left(&self) -> bool {
+        self.0.has_ended()
+    }
+}
 
 /// A socket that is served. Dropping it closes the socket; requests that are being carried out are left to themselves.
 #[derive(Debug)]
@@ -142,7 +152,8 @@ fn serve(stream: UnixStream, Served { operator, busy, patience }: &Served) {
             Ok(line) => {
                 busy.fetch_add(1, Ordering::Relaxed);
                 answering = Some(Admitted(Arc::clone(busy)));
-                (Request::from_line(&line).and_then(|request| carry_out(request, &**operator)), false)
+                let asker = Asker(&lines);
+                (Request::from_line(&line).and_then(|request| carry_out(request, &asker, &**operator)), false)
             }
             Err(NoLine::Ended(false) | NoLine::Failed(_)) => return,
             Err(NoLine::Ended(true)) => (Err(cut_off()), true),
@@ -158,10 +169,10 @@ fn serve(stream: UnixStream, Served { operator, busy, patience }: &Served) {
 }
 
 /// A fault in the host must not look like a host that is gone.
-fn carry_out(request: Request, operator: &Operator) -> Answer {
+fn carry_out(request: Request, asker: &Asker<'_>, operator: &Operator) -> Answer {
     let command = request.command();
     tracing::debug!(command, "asked over the control socket");
-    catch_unwind(AssertUnwindSafe(|| operator(request))).unwrap_or_else(|_| {
+    catch_unwind(AssertUnwindSafe(|| operator(request, asker))).unwrap_or_else(|_| {
         tracing::error!(command, "a command of the control socket panicked");
         Err(Refusal::new(
             "host",
@@ -203,6 +214,7 @@ mod tests {
         patience: Duration,
         operator: impl Fn(Request) -> Answer + Send + Sync + 'static,
     ) -> Serving {
+        let operator = move |request: Request, _: &Asker<'_>| operator(request);
         Serving::with_patience(Arc::new(Socket::bind(path).unwrap()), Arc::new(operator), patience).unwrap()
     }
 

@@ -34,8 +34,8 @@ pub struct Plan {
     candidate: Option<(Arc<Plugins>, u16)>,
     /// The callbacks of the instances that connections may stay with, or go back to, while there is a trial.
     previous: Callbacks,
-    /// A candidate that is tried beside a plugin, and decides nothing.
-    shadow: Weak<Shadow>,
+    /// Candidates that are tried beside plugins, at most one for each, and decide nothing.
+    shadows: Vec<Weak<Shadow>>,
 }
 
 impl Plan {
@@ -46,10 +46,10 @@ impl Plan {
         self.epoch
     }
 
-    /// A candidate that is tried, and is to hear of each connection.
+    /// The candidates that are tried, and are to hear of each connection.
     #[inline]
-    pub(super) fn shadow(&self) -> Option<Arc<Shadow>> {
-        if self.shadow.strong_count() == 0 { None } else { self.shadow.upgrade() }
+    pub(super) fn shadows(&self) -> impl Iterator<Item = Arc<Shadow>> {
+        self.shadows.iter().filter_map(Weak::upgrade)
     }
 
     /// The plugins that decide about all connections but those that a canary takes.
@@ -146,7 +146,7 @@ pub enum Busy {
     Stopping,
     /// Another change is under way.
     Changing,
-    /// A candidate is being tried, and there can be one at a time.
+    /// A candidate is being tried in the place of this plugin, and there can be one at a time.
     DryRun,
     /// There is a canary, of the plugin with this name.
     Canary(String),
@@ -161,7 +161,10 @@ impl std::fmt::Display for Busy {
         match self {
             Self::Stopping => f.write_str("the server is stopping, or has stopped"),
             Self::DryRun => {
-                f.write_str("another dry run is under way, and there can be one at a time: try again when it ends")
+                f.write_str(
+                    "another candidate is being tried in its place, and there can be one at a time: end that command (Ctrl-C, \
+                     which has it print what it has found), or try again when it ends",
+                )
             }
             Self::Changing => f.write_str("another swap is under way: try again when it has ended"),
             Self::Canary(name) => {
@@ -387,13 +390,14 @@ impl Chain {
     /// Has a candidate that is only tried hear of each connection.
     ///
     /// # Errors
-    /// Another one is tried.
+    /// Another one is tried in the place of the same plugin.
     pub(super) fn follow(&self, shadow: &Arc<Shadow>) -> Result<u32, Busy> {
         let mut state = self.0.state();
-        if state.plan.shadow.strong_count() > 0 {
+        if state.plan.shadows().any(|other| other.is_beside_the_same(shadow)) {
             return Err(Busy::DryRun);
         }
-        state.plan.shadow = Arc::downgrade(shadow);
+        state.plan.shadows.retain(|other| other.strong_count() > 0);
+        state.plan.shadows.push(Arc::downgrade(shadow));
         Ok(self.0.publish(state))
     }
 

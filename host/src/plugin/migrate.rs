@@ -60,10 +60,10 @@ impl Handlers {
                 self.share(target);
             }
         }
-        if let Some(shadow) = plan.shadow()
-            && !self.begin_shadow(&shadow, request)
-        {
-            return Conformed::Later;
+        for shadow in plan.shadows() {
+            if !self.begin_shadow(&shadow, request) {
+                return Conformed::Later;
+            }
         }
         self.set_epoch(plan.epoch());
         Conformed::Yes

@@ -82,14 +82,20 @@ impl ServerHandle {
     /// Tries another version of a plugin beside the one that runs, and swaps nothing: the library is loaded, checked and
     /// initialised as for a [`swap`](ServerHandle::swap), and then asked, on a thread of its own, what the running instance
     /// is asked. What it asks of the server is not done, and what it asks about is answered with
-    /// [`NotRunning`](plugin_api::HostError::NotRunning). Returns when the time is over, with what it has answered otherwise,
-    /// as JSON.
+    /// [`NotRunning`](plugin_api::HostError::NotRunning). Returns when the time is over, or soon
+    /// after `has_left` says that nobody waits for more, with what it has answered otherwise, as JSON. Candidates of several
+    /// plugins can be tried at the same time, each beside its own.
     ///
     /// # Errors
     /// See [`SwapStep`](crate::SwapStep).
-    pub fn dry_run(&self, request: &SwapRequest, dry_run: &DryRun) -> Result<serde_json::Value, SwapError> {
+    pub fn dry_run(
+        &self,
+        request: &SwapRequest,
+        dry_run: &DryRun,
+        has_left: &dyn Fn() -> bool,
+    ) -> Result<serde_json::Value, SwapError> {
         let chain = self.chain_to_change(request.name.as_deref())?;
-        swap::dry_run(&chain, &self.services, request, dry_run)
+        swap::dry_run(&chain, &self.services, request, dry_run, has_left)
     }
 
     /// Gives all connections to a plugin that has a share of them; its probation begins, as long and with the budget that its

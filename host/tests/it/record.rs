@@ -6,7 +6,9 @@ use std::process::{Command, Output};
 use host::plugin::{Recording, Replay, replay};
 use serde_json::{Value, json};
 
-use crate::harness::{Process, TempDir, have, host_output, library, output, package_library, start};
+use crate::harness::{
+    Process, TempDir, eventually, have, host_command, host_output, library, output, package_library, start,
+};
 use crate::mqtt::{Client, Connect, V5};
 
 const NOT_AUTHORIZED: u64 = 0x87;
@@ -119,6 +121,42 @@ fn candidate_is_tried_with_what_was_recorded_and_with_what_happens() {
     let (code, report) = report(&redacted, &without_chat);
     assert_eq!((code, &report["different"]), (Some(0), &json!(0)), "{report:#}");
     assert!(report["left_out"].as_u64() > Some(4) && report["notes"].to_string().contains("left out"), "{report:#}");
+}
+
+#[test]
+fn dry_run_that_is_interrupted_says_what_it_has_found() {
+    let (dir, [v1, v2]) = (TempDir::new("record-interrupted"), ["v1", "v2"].map(library));
+    let (control, out) = (dir.path().join("s"), dir.path().join("out"));
+    let [control, v1, v2] = [&control, &v1, &v2].map(|path| path.to_str().unwrap());
+    let (process, addr) = Process::listening(["--control", control, "--plugin", v1]);
+    let mut client = Client::connect(addr, V5, "c");
+    let dry_run = ["swap", "--dry-run", "--for", "10min", "--json", "--control", control, "--plugin", v2];
+    let stdout = std::fs::File::create(&out).unwrap();
+    let mut tried = Process::spawn(host_command().args(dry_run).stdout(stdout));
+    process.wait_log("a candidate is tried:");
+    let second = host_output(dry_run);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(text(&second).1.contains("another candidate is being tried in its place"), "{}", text(&second).1);
+    let several = host_output([&dry_run[..], &["--plugin", v1]].concat());
+    assert_eq!(several.status.code(), Some(2));
+    assert!(text(&several).1.contains("--plugin: one library at a time"), "{}", text(&several).1);
+    for topic in ["a", "ask"] {
+        assert_eq!(client.publish(topic, "x", 1), 0x10);
+    }
+    tried.signal(rustix::process::Signal::INT);
+    assert_eq!(tried.wait().code(), Some(1), "{:#?}", tried.log());
+    let answer: Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
+    let result = &answer["result"];
+    assert_eq!((&result["calls"], &result["different"]), (&json!(2), &json!(1)), "{answer:#}");
+    assert!(result["notes"].to_string().contains("it was interrupted"), "{answer:#}");
+    // Who is gone altogether is waited for no longer either.
+    let mut killed = Process::spawn(host_command().args(dry_run).stdout(std::process::Stdio::null()));
+    let has_begun = |line: &&String| line.contains("a candidate is tried:");
+    eventually("it has begun", || process.log().iter().filter(has_begun).count() == 2);
+    killed.signal(rustix::process::Signal::KILL);
+    killed.wait();
+    process.wait_log("calls=0");
+    process.stop();
 }
 
 #[test]

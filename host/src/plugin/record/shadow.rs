@@ -20,7 +20,7 @@ use super::notes::{Note, Notes, Taken, What};
 use super::report::{Report, Where, named};
 use super::trial::{Recorded, Trial};
 
-/// How often it is looked whether the server ends, or somebody else decides.
+/// How often it is looked whether the server ends, somebody else decides, or nobody waits.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// How long what was noted is still put to the candidate once the time is over.
@@ -56,6 +56,11 @@ impl Shadow {
         Arc::ptr_eq(&self.running, plugin)
     }
 
+    /// Whether both are tried beside the same instance.
+    pub(in crate::plugin) fn is_beside_the_same(&self, other: &Self) -> bool {
+        self.is_of(&other.running)
+    }
+
     /// Whether states of connections that are there are to be exported for it, as in a swap.
     pub(in crate::plugin) fn imports(&self) -> bool {
         self.imports
@@ -72,22 +77,25 @@ impl Shadow {
 enum End {
     Time,
     Calls,
+    Left,
     Replaced,
     Stopping,
     Broken,
 }
 
-/// Tries an instance beside the one that runs, which it is to replace. Waits until that is over, and says in what its
-/// answers differ. The candidate has been initialised with services that `captured` has captured, and is let go.
+/// Tries an instance beside the one that runs, which it is to replace. Waits until that is over, or `has_left` says that nobody
+/// waits for more, and says in what its answers differ. The candidate has been initialised with services that `captured` has
+/// captured, and is let go.
 ///
 /// # Errors
-/// Another one is tried already.
+/// Another one is tried already in the same place.
 pub(crate) fn dry_run(
     chain: &Chain,
     index: usize,
     running: &Arc<Plugin>,
     (candidate, captured): (Arc<Plugin>, Arc<Captured>),
     limits: &DryRun,
+    has_left: &dyn Fn() -> bool,
 ) -> Result<Value, Busy> {
     candidate.join(index, 0);
     let begun = Instant::now();
@@ -117,7 +125,7 @@ pub(crate) fn dry_run(
         let _ = sender.send(());
     });
     let end = match &thread {
-        Ok(_) => wait(chain, &shadow, index, &done, begun + limits.time),
+        Ok(_) => wait(chain, &shadow, index, &done, begun + limits.time, has_left),
         Err(error) => {
             tracing::error!(%error, "there is no thread for a dry run");
             End::Broken
@@ -127,22 +135,39 @@ pub(crate) fn dry_run(
     notes.close();
     drop(shadow);
     match end {
-        End::Time | End::Replaced => _ = done.recv_timeout(BEHIND + super::candidate::PATIENCE),
+        End::Time | End::Left | End::Replaced => _ = done.recv_timeout(BEHIND + super::candidate::PATIENCE),
         End::Calls | End::Stopping | End::Broken => {}
     }
     let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
     match end {
         End::Time | End::Calls => {}
+        End::Left => report.note("it has ended before its time, as it was interrupted".to_owned()),
         End::Replaced => report.note("it has ended before its time, as another instance decides now".to_owned()),
         End::Stopping => report.note("it has ended before its time, as the server stops".to_owned()),
         End::Broken => report.note("it has ended before its time: the log says why".to_owned()),
     }
     let mut report = report.to_json();
     report["seconds"] = json!((begun.elapsed().as_secs_f64() * 1e3).round() / 1e3);
+    // Whoever has asked may not be there any more.
+    tracing::info!(
+        plugin = %report["candidate"]["plugin"],
+        version = %report["candidate"]["version"],
+        calls = %report["calls"],
+        different = %report["different"],
+        left_out = %report["left_out"],
+        "a candidate is tried no more"
+    );
     Ok(report)
 }
 
-fn wait(chain: &Chain, shadow: &Shadow, index: usize, done: &mpsc::Receiver<()>, deadline: Instant) -> End {
+fn wait(
+    chain: &Chain,
+    shadow: &Shadow,
+    index: usize,
+    done: &mpsc::Receiver<()>,
+    deadline: Instant,
+    has_left: &dyn Fn() -> bool,
+) -> End {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match done.recv_timeout(left.min(LOOK)) {
@@ -153,6 +178,9 @@ fn wait(chain: &Chain, shadow: &Shadow, index: usize, done: &mpsc::Receiver<()>,
         }
         if chain.is_closed() {
             return End::Stopping;
+        }
+        if has_left() {
+            return End::Left;
         }
         if !chain.plugins().get(index).is_some_and(|plugin| shadow.is_of(plugin)) {
             return End::Replaced;

@@ -61,6 +61,9 @@ impl Trial {
 
     /// See [`Candidate::resume`].
     pub(super) fn resume(&mut self, place: &Where<'_>, swapped: &OwnedSwapped, exported: Option<&Exported>) {
+        if self.candidate.knows(place.connection) {
+            return; // Each change of the plan has connections looked at anew.
+        }
         let taken = self.candidate.resume(place.connection, swapped, exported);
         if exported.is_some() || taken.is_err() {
             self.report().import(place, taken);

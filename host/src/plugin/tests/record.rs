@@ -23,9 +23,10 @@ fn tried(running: &str, candidate: &str, calls: u64, there_already: bool, play: 
     std::thread::scope(|scope| {
         let limits = DryRun { time: Duration::from_secs(3600), calls: Some(calls) };
         let (chain, plugin) = (&chain, &plugin);
-        let tried =
-            scope.spawn(move || dry_run(chain, 0, plugin, (candidate, captured), &limits).expect("nobody else is"));
-        while chain.plan().shadow().is_none() {
+        let tried = scope.spawn(move || {
+            dry_run(chain, 0, plugin, (candidate, captured), &limits, &|| false).expect("nobody else is")
+        });
+        while chain.plan().shadows().next().is_none() {
             std::thread::yield_now();
         }
         let mut handlers = first.unwrap_or_else(|| chain.new_connection(&INFO).expect("states"));
@@ -125,18 +126,18 @@ fn what_is_refused_to_be_asked_of_several_is_one_dry_run_at_a_time() {
     };
     let (first, long) = (candidate(), DryRun { time: Duration::from_secs(3600), calls: Some(1) });
     std::thread::scope(|scope| {
-        let running = scope.spawn(|| dry_run(&chain, 0, &plugin, first, &long));
-        while chain.plan().shadow().is_none() {
+        let running = scope.spawn(|| dry_run(&chain, 0, &plugin, first, &long, &|| false));
+        while chain.plan().shadows().next().is_none() {
             std::thread::yield_now();
         }
         let short = DryRun { time: Duration::from_millis(1), calls: None };
-        assert_eq!(dry_run(&chain, 0, &plugin, candidate(), &short).err(), Some(Busy::DryRun));
+        assert_eq!(dry_run(&chain, 0, &plugin, candidate(), &short, &|| false).err(), Some(Busy::DryRun));
         let mut handlers = chain.new_connection(&INFO).expect("states");
         let _ = publish(&chain, &mut handlers);
         assert_eq!(counts(&running.join().expect("no panic").expect("nobody else is")), [1, 1, 0, 0]);
         assert!(!plugin.is_tapped());
         // Then there may be another one, in which nothing happens.
-        assert_eq!(counts(&dry_run(&chain, 0, &plugin, candidate(), &short).expect("it is over")), [0; 4]);
+        assert_eq!(counts(&dry_run(&chain, 0, &plugin, candidate(), &short, &|| false).expect("it is over")), [0; 4]);
     });
 }
 
@@ -210,8 +211,8 @@ fn states_are_exported_for_a_candidate_that_takes_them() {
         let report = std::thread::scope(|scope| {
             let limits = DryRun { time: Duration::from_secs(3600), calls: Some(1) };
             let (chain, plugin) = (&chain, &plugin);
-            let tried = scope.spawn(move || dry_run(chain, 0, plugin, (candidate, captured), &limits));
-            while chain.plan().shadow().is_none() {
+            let tried = scope.spawn(move || dry_run(chain, 0, plugin, (candidate, captured), &limits, &|| false));
+            while chain.plan().shadows().next().is_none() {
                 std::thread::yield_now();
             }
             let request = SwapRequest { info: INFO, client_id: "me", keep_alive: 60, version: 5 };
