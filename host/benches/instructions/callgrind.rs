@@ -8,6 +8,10 @@ use std::process::Command;
 use crate::rows::{ROWS, Row};
 use crate::{COUNTED, broker};
 
+/// The C library copies and compares memory with what the processor has for it: with this, with what each one has.
+const SAME_EVERYWHERE: &str = "glibc.cpu.hwcaps=-AVX2,-AVX_Fast_Unaligned_Load,-AVX512VL,-AVX512BW,-ERMS,-FSRM,-BMI2,\
+    -SSSE3,-SSE4_1,-SSE4_2";
+
 /// What one row takes.
 pub(crate) struct Counted {
     pub(crate) row: &'static Row,
@@ -41,6 +45,7 @@ fn count_row(folder: &Path, row: &'static Row) -> Result<Counted, String> {
     let this = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
     let written = folder.join(row.name);
     let output = Command::new("valgrind")
+        .env("GLIBC_TUNABLES", SAME_EVERYWHERE)
         .args(["--tool=callgrind", "--compress-strings=no", "--compress-pos=no"])
         .args(["--collect-atstart=no", "--toggle-collect=*broker::measured*"])
         .arg(format!("--callgrind-out-file={}", written.display()))

@@ -14,12 +14,13 @@ pub(crate) const UPDATE: &str = "UPDATE_INSTRUCTIONS=1 cargo bench -p host --ben
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions/counts.txt");
 
-/// How much more a row may take. Hashes differ from run to run, and with them the way through tables; and functions are put
-/// together in another way when the code around them changes.
-const MARGIN: f64 = 0.02;
+/// How much more a row may take. The same sources at another path or on another processor differ by some thousandths: hashes
+/// differ from run to run, and with them the way through tables. But when anything in the crate changes, functions are put
+/// together in another way, which has moved rows by 3.7 % that nobody had touched.
+const MARGIN: f64 = 0.05;
 
 /// The same for rows of a few dozen instructions.
-const MARGIN_INSTRUCTIONS: f64 = 2.0;
+const MARGIN_INSTRUCTIONS: f64 = 4.0;
 
 /// A stored count that differs by less is not changed: it would be noise in the history.
 const KEPT: f64 = 0.003;

@@ -85,9 +85,14 @@ fn count_and_compare(wanted: &[&str]) -> Result<bool, String> {
     Ok(compared.is_fine())
 }
 
-/// What other instructions may come from, though nobody has changed anything.
+/// What other instructions may come from, though nobody has changed anything: the compiler, and the C library, which
+/// allocates.
 fn compiler() -> Result<String, String> {
-    let output =
-        Command::new("rustc").arg("--version").output().map_err(|error| format!("rustc --version: {error}"))?;
-    Ok(format!("{} for {}", String::from_utf8_lossy(&output.stdout).trim(), std::env::consts::ARCH))
+    let says = |program: &str, argument: &str| {
+        let output = Command::new(program).arg(argument).output();
+        let output = output.map_err(|error| format!("{program} {argument}: {error}"))?;
+        Ok::<_, String>(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let (rustc, libc) = (says("rustc", "--version")?, says("getconf", "GNU_LIBC_VERSION")?);
+    Ok(format!("{rustc} for {}, {libc}", std::env::consts::ARCH))
 }
