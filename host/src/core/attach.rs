@@ -22,7 +22,12 @@ impl Core {
             self.settle_session(kept);
         }
         let existing = self.slot_of_client(&pending.client_id);
-        if self.held_acks.is_refused && (pending.expiry_secs != 0 || existing.is_some_and(|kept| self.is_kept(kept))) {
+        let would_be_kept = |core: &Self| {
+            pending.expiry_secs != 0
+                || existing.is_some_and(|kept| core.is_kept(kept))
+                || core.may_leave_something(slot)
+        };
+        if self.held_acks.is_refused && would_be_kept(self) {
             return self.refuse(slot, &self.no_room(slot, ReasonCode::QUOTA_EXCEEDED));
         }
         let mut took_over = false;

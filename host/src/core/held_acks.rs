@@ -305,6 +305,13 @@ impl Core {
         self.is_refused_to_plugins(parts) && self.is_kept(session_slot)
     }
 
+    /// Whether the will of a connection may have to be kept, with or without its session: who comes and goes without end, while
+    /// nothing can be kept, would have what is to be written grow without one.
+    pub(super) fn may_leave_something(&self, slot: u32) -> bool {
+        let will = self.connections[slot as usize].extra.as_ref().and_then(|extra| extra.will.as_ref());
+        will.is_some_and(|will| will.qos != QoS::AtMostOnce || will.retain)
+    }
+
     /// Whether a session outlives its connection.
     pub(super) fn is_kept(&self, session_slot: u32) -> bool {
         self.sessions.get(session_slot as usize).is_some_and(|session| session.expiry_secs != 0)

@@ -284,6 +284,40 @@ fn what_cannot_be_kept_is_refused() {
     });
 }
 
+/// Of a will that may have to be kept the client is told before it is let in: there is nobody to be told afterwards. Those of clients
+/// that were there before are kept, as they were promised.
+#[test]
+fn who_has_a_will_that_cannot_be_kept_is_not_let_in() {
+    stored(|net, version| {
+        let to = subscribed(net, version, "to", 1);
+        let connect = |flags: &str, client_id: &str| {
+            format!("{} [{{}}] <t> <gone>", connect_packet(version, flags, 0, "", client_id))
+        };
+        let before = net.join(version, &connect("0E", "before"), CONNACK);
+        net.store().set_failing(true);
+        net.settle();
+        let (written, refused) = (net.store().last(), if version == V5 { "20: 00 97 {}" } else { "20: 00 03" });
+        // With QoS 1, with QoS 2, and with RETAIN.
+        for flags in ["0E", "16", "26"] {
+            for number in 0..3 {
+                let client = net.open(version);
+                net.send(client, &connect(flags, &format!("new{number}")));
+                net.expect_closed(client, refused);
+            }
+        }
+        let plain = net.join(version, &connect("06", "plain"), CONNACK);
+        net.lose(plain);
+        net.expect(to, "30: <t> [{}] 'gone'");
+        assert_eq!(net.store().last(), written, "journals");
+        net.lose(before);
+        net.expect(to, "32: <t> 0001 [{}] 'gone'");
+        net.store().set_failing(false);
+        net.settle();
+        net.make_safe();
+        net.join(version, &connect("0E", "new0"), CONNACK);
+    });
+}
+
 /// A plugin cannot be told either, and may go on for ever.
 #[test]
 fn what_plugins_send_to_kept_sessions_is_dropped_while_nothing_can_be_kept() {

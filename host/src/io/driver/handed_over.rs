@@ -77,10 +77,12 @@ impl Driver {
     }
 
     /// Takes turns that accept and read nothing, until there is another order than that with this number.
-    fn settle(&mut self, finally: bool, number: u64, closed: &mut usize) -> std::io::Result<()> {
+    pub(super) fn settle(&mut self, finally: bool, number: u64, closed: &mut usize) -> std::io::Result<()> {
         let mut patience_ms = 0;
         loop {
             self.poller.wait(Some(patience_ms))?;
+            // Whatever comes next: it is said once, and whoever goes on after all does so with it.
+            self.note_events();
             if self.workers.pause().has_behind(number) {
                 return Ok(());
             }
@@ -117,7 +119,6 @@ impl Driver {
 
     /// A turn that accepts and reads nothing. Returns how many connections have ended that cannot go over.
     fn settle_once(&mut self, finally: bool) -> usize {
-        self.note_events();
         self.exchange_listeners();
         let now = self.clock.now();
         self.learn_what_is_safe(now);

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use plugin_api::{
     Auth, AuthVerdict, Connect, ConnectVerdict, ConnectionInfo, Disconnect, DisconnectReason, Error, Handler, Host,
@@ -16,6 +16,7 @@ use crate::core::mail::Mail;
 use crate::core::mailbox::Mailboxes;
 use crate::core::{ListenerProfile, Shared, owner_of};
 use crate::io::listener::Bound;
+use crate::io::pause::Order;
 use crate::limits::Limits;
 use crate::listener::ListenerConfig;
 use crate::plugin::{Chain, Plugin, Services};
@@ -255,10 +256,10 @@ fn silence_is_judged_in_the_end_however_much_there_is_to_read() {
     let mut net = Net::new(1);
     let mut floods = [net.connect(0, "a", 0), net.connect(0, "b", 0)];
     let mut silent = net.connect(0, "silent", 1);
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(20);
     let mut bytes = Vec::new();
     while bytes.is_empty() {
-        assert!(std::time::Instant::now() < deadline);
+        assert!(Instant::now() < deadline);
         for client in &mut floods {
             let _ = client.write(&flood());
         }
@@ -327,6 +328,30 @@ fn stop_is_noticed_though_the_bell_rang_in_an_earlier_turn() {
     driver.core.on_mail(now);
     driver.turn_at_once();
     assert!(driver.has_stopped());
+}
+
+/// The next order may be there when a worker that settles hears what clients have done: if there is no upgrade after all, it
+/// goes on with that.
+#[test]
+fn what_clients_do_while_orders_come_is_not_lost() {
+    let mut net = Net::new(1);
+    let mut sends = net.connect(0, "sends", 0);
+    let mut reads = net.connect(0, "reads", 0);
+    reads.write_all(b"\x82\x07\0\x01\0\0\x01f\0").unwrap();
+    net.settle();
+    // Until the socket's buffer is full.
+    while !net.drivers[0].sockets.get(1).unwrap().is_blocked() {
+        sends.write_all(&flood()).unwrap();
+        net.settle();
+    }
+    assert!(!received(&mut reads).is_empty(), "there is room now");
+    sends.write_all(&PINGREQ).unwrap();
+    let reports = net.workers.pause().ask(Order::Stand, 1, || {}, Instant::now());
+    assert_eq!(reports, None, "nobody has carried it out");
+    net.drivers[0].settle(false, 0, &mut 0).unwrap();
+    net.settle();
+    assert_eq!(received(&mut sends), PINGRESP);
+    assert!(!received(&mut reads).is_empty(), "what had no room before");
 }
 
 /// What follows from it that a connection is lost while its turn sends does not wait for something else to happen.
