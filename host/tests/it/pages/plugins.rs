@@ -1,36 +1,25 @@
-//! The READMEs of the shipped plugins: each of their blocks is run, or given to the plugin, and a block of which this knows
-//! nothing is an error.
+//! The READMEs of the shipped plugins: each of their blocks is run, or given to the plugin.
 //!
-//! What stands behind a paragraph that begins with the name of a file is written to this file (`/etc/host` lies in the folder of
-//! the test). JSON is a configuration: `host check` has to find nothing wrong with it once all has been run. Blocks of `sh`,
-//! `sh,background` and `text` are as in the [guide](crate::guide); a message is taken, unless the comment behind it says that it
-//! is refused. Whoever publishes waits for those who have begun to subscribe.
+//! What stands behind a paragraph that begins with the name of a file is written to this file. JSON is a configuration: `host
+//! check` has to find nothing wrong with it once all has been run. Blocks of `sh`, `sh,background` and `text` are as on
+//! [other pages](super); a message is taken, unless the comment behind it says that it is refused. Whoever publishes waits for
+//! those who have begun to subscribe, and to these comes what is said to come, and nothing else until the server ends.
 
 use std::fmt::Write;
 use std::net::TcpListener;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::guide::{Block, Shell, blocks, says};
-use crate::harness::{PATIENCE, TempDir, eventually, have, host_command, host_output, package_library};
-
-/// There is nothing to build: that has been done.
-const CARGO: &str = "#!/bin/bash\n\
-    [ \"$*\" = \"build --release -p $PLUGIN\" ] || { echo \"cargo $*: the test knows nothing of it\"; exit 1; }\n";
-
-/// Listens where nobody else does, and has its files in the folder of the test.
-const HOST: &str = "#!/bin/bash\n\
-    exec sudo bash -c 'PATH=${PATH#*:} exec host \"$@\"' host \"${@/#0.0.0.0:1883/127.0.0.1:$PORT}\"\n";
-
-const MOSQUITTO_PASSWD: &str = "#!/bin/bash\n\
-    exec sudo bash -c 'PATH=${PATH#*:} exec mosquitto_passwd \"$@\"' mosquitto_passwd \"$@\"\n";
+use super::shell::Shell;
+use super::{Block, blocks, says};
+use crate::harness::{PATIENCE, TempDir, eventually, have, host_output, package_library};
 
 const MOSQUITTO_SUB: &str = "#!/bin/bash\n\
     PATH=${PATH#*:} stdbuf -oL mosquitto_sub -d \"$@\" 2>&1 | while IFS= read -r line; do\n\
       case $line in\n\
         *SUBACK*) touch \"$HOME_OF_TEST/subscribed.$$\";;\n\
-        'Client '*|Subscribed*) ;;\n\
-        *) echo \"$line\";;\n\
+        'Client '*|Subscribed*|'Received DISCONNECT'*) ;;\n\
+        *) echo \"$line\"; echo \"$line\" >>\"$HOME_OF_TEST/heard\";;\n\
       esac\n\
     done\n";
 
@@ -38,11 +27,6 @@ const MOSQUITTO_PUB: &str = "#!/bin/bash\n\
     until [ \"$(compgen -G \"$HOME_OF_TEST/subscribed.*\" | wc -l)\" -ge \"$SUBSCRIBERS\" ]; do sleep 0.02; done\n\
     code=0; said=$(PATH=${PATH#*:} mosquitto_pub \"$@\" 2>&1) || code=$?\n\
     echo \"$code $said\" | tr '\\n' ' ' >>\"$HOME_OF_TEST/published\"; echo >>\"$HOME_OF_TEST/published\"\n";
-
-/// Ends what the other terminal shows, as whoever starts something else there does.
-const END: &str = "if [ -e \"$HOME_OF_TEST\"/started ]; then for leader in $(cat \"$HOME_OF_TEST\"/started); do \
-    kill -TERM -- -$leader || true; while kill -0 -- -$leader 2>/dev/null; do sleep 0.02; done; \
-    done; rm \"$HOME_OF_TEST\"/started; fi";
 
 /// Modules of Python that stand in for others: there is no terminal, and `argon2-cffi` is seldom installed.
 const MODULES: [(&str, &str); 2] = [
@@ -64,6 +48,11 @@ const PROGRAMS: [(&str, &str); 4] = [
     ("openssl", "apt-get install openssl"),
     ("python3", "apt-get install python3"),
 ];
+
+/// Whether a page is one of those.
+pub(super) fn is_page(name: &str) -> bool {
+    name.strip_prefix("plugins/").is_some_and(|name| name.ends_with("/README.md"))
+}
 
 fn plugins() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins");
@@ -96,44 +85,30 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn new(plugin: &'a str) -> Self {
         let dir = TempDir::new("readme");
-        let [port, http] = [(); 2]
-            .map(|()| TcpListener::bind("127.0.0.1:0").unwrap())
-            .map(|listener| listener.local_addr().unwrap().port());
-        let programs = [
-            ("cargo", CARGO),
-            ("host", HOST),
-            ("mosquitto_passwd", MOSQUITTO_PASSWD),
-            ("mosquitto_sub", MOSQUITTO_SUB),
-            ("mosquitto_pub", MOSQUITTO_PUB),
-        ];
-        let mut shell = Shell::start(&dir, port, &programs);
-        let in_dir = |name: &str| dir.path().join(name);
-        let library = package_library(plugin);
-        std::fs::create_dir_all(in_dir("work/target")).unwrap();
-        std::os::unix::fs::symlink(library.parent().unwrap(), in_dir("work/target/release")).unwrap();
-        for folder in ["root/etc/host", "root/usr/local/bin", "modules"] {
-            std::fs::create_dir_all(in_dir(folder)).unwrap();
-        }
-        std::os::unix::fs::symlink(host_command().get_program(), in_dir("root/usr/local/bin/host")).unwrap();
+        let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut shell = Shell::start(&dir, &[("mosquitto_sub", MOSQUITTO_SUB), ("mosquitto_pub", MOSQUITTO_PUB)]);
+        package_library(plugin);
+        shell.enter_clone();
+        std::fs::create_dir_all(dir.path().join("modules")).unwrap();
         for (name, text) in MODULES {
             dir.file(&format!("modules/{name}"), text);
         }
         // For a machine on which `mosquitto_passwd` is not run.
         dir.file("root/etc/host/passwd", "");
-        shell.tell(&format!("export PLUGIN={plugin} PYTHONPATH=\"$HOME_OF_TEST\"/modules"));
+        shell.tell("export PYTHONPATH=\"$HOME_OF_TEST\"/modules");
         Self { plugin, dir, http, shell, subscribers: 0, printed: None }
     }
 
-    /// A text with the places of this test in it.
-    fn placed(&self, text: &str) -> String {
-        let etc = self.dir.path().join("root/etc/host");
+    /// A text with the server's place in it.
+    fn with_server(&self, text: &str) -> String {
         let text = text.replace("127.0.0.1:8080", &format!("127.0.0.1:{}", self.http));
-        text.replace("server.py 8080", &format!("server.py {}", self.http)).replace("/etc/host", etc.to_str().unwrap())
+        text.replace("server.py 8080", &format!("server.py {}", self.http))
     }
 
     fn write(&self, name: &str, text: &str) {
-        let folder = self.dir.path().join(if name.starts_with('/') { "root" } else { "work" });
-        std::fs::write(folder.join(name.trim_start_matches('/')), self.placed(text)).unwrap();
+        let folder = self.dir.path().join(if name.starts_with('/') { "root" } else { "work/host" });
+        let text = self.shell.placed(&self.with_server(text));
+        std::fs::write(folder.join(name.trim_start_matches('/')), text).unwrap();
     }
 
     fn run(&mut self, block: &Block<'_>) {
@@ -149,11 +124,11 @@ impl<'a> Walk<'a> {
         }
         let is_server = block.text.contains("8080");
         if block.kind == "sh,background" && !is_server {
-            self.shell.tell(END);
+            self.shell.end_background();
         }
         self.subscribers += block.text.lines().filter(|line| line.starts_with("mosquitto_sub ")).count();
         self.shell.tell(&format!("export SUBSCRIBERS={}", self.subscribers));
-        let text = self.placed(block.text);
+        let text = self.with_server(block.text);
         self.printed = Some(self.shell.run(&Block { text: &text, ..*block }));
         if is_server {
             let open = || std::net::TcpStream::connect(("127.0.0.1", self.http)).is_ok();
@@ -187,8 +162,19 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Ends the server, and whoever has subscribed with it: nothing has come to them but what is said.
+    fn check_heard(&mut self, blocks: &[Block<'_>]) {
+        let is_heard = |pair: &&[Block<'_>]| pair[0].text.contains("mosquitto_sub ") && pair[1].kind == "text";
+        let expected: Vec<&str> = blocks.windows(2).filter(is_heard).flat_map(|pair| pair[1].text.lines()).collect();
+        assert_eq!(self.subscribers > 0, !expected.is_empty(), "{}: what is heard is not said", self.plugin);
+        self.shell.end_background();
+        self.shell.run(&Block { kind: "sh", text: "wait", line: 0, before: "" });
+        let heard = std::fs::read_to_string(self.dir.path().join("heard")).unwrap_or_default();
+        assert_eq!(heard.lines().collect::<Vec<_>>(), expected, "{}", self.plugin);
+    }
+
     fn check_config(&self, library: &Path, block: &Block<'_>) {
-        let config = self.placed(block.text);
+        let config = self.shell.placed(&self.with_server(block.text));
         let args = ["check".as_ref(), library.as_os_str(), "--plugin-config".as_ref(), config.as_ref()];
         let output = host_output(args);
         assert!(output.status.success(), "{}, line {}: {output:?}", self.plugin, block.line);
@@ -228,6 +214,7 @@ fn every_block_of_the_plugins_readmes_does_what_it_says() {
         }
         let configs = blocks.iter().filter(|block| block.kind == "json");
         configs.for_each(|block| walk.check_config(&library, block));
+        walk.check_heard(&blocks);
         println!("{plugin}: {} blocks in {:?}", blocks.len(), started.elapsed());
     }
 }
