@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use clap::Args;
 
@@ -24,6 +24,19 @@ const CHECKOUT: &str = "\
         with:
           repository: ${{ vars.HOST_REPOSITORY }}
           path: {{clone}}
+";
+
+/// What cargo reads in the manifest of a crate that is no part of a workspace, and would complain about in one that is.
+const PROFILE: &str = "
+# Builds and links faster than with all debug information; backtraces still have their lines.
+[profile.dev]
+debug = \"line-tables-only\"
+";
+
+/// For a crate in the folder of a workspace of which it is no part: without it, cargo refuses the crate.
+const WORKSPACE: &str = "
+# Not a part of the workspace in whose folder it is.
+[workspace]
 ";
 
 /// Where the sources of `plugin-api` were when this program was built.
@@ -90,12 +103,14 @@ fn make(NewConfig { path, name, plugin_api }: &NewConfig) -> Result<String, Stri
         return Err(format!("{}: it is there already. Expected a folder that is empty, or none", path.display()));
     }
     let source = source(plugin_api.as_deref(), &full)?;
-    let filled = Filling::new(name, folder, &source, &full);
+    let mut filling = Filling::new(name, folder, &source, &full);
     for (file, template) in FILES {
-        let file = full.join(file);
-        let written = fs::create_dir_all(file.parent().unwrap_or(&full));
-        let written = written.and_then(|()| fs::write(&file, filled.fill(template)));
-        written.map_err(|error| format!("{}: {error}", file.display()))?;
+        filling.write(&full, file, template)?;
+    }
+    if filling.place == Place::Member && !is_member(&full) {
+        filling.place = Place::Within;
+        let (manifest, template) = FILES[0];
+        filling.write(&full, manifest, template)?;
     }
     let note = match source {
         Source::Path(_) => String::new(),
@@ -183,6 +198,24 @@ fn beside(folder: &Path, full: &Path) -> PathBuf {
     }
 }
 
+/// Whether cargo takes the crate for a part of a workspace above it. Where there is no cargo, it is none.
+fn is_member(full: &Path) -> bool {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["metadata", "--no-deps", "--offline", "--format-version=1"]).current_dir(full);
+    cargo.output().is_ok_and(|output| output.status.success())
+}
+
+/// Where a crate is, for cargo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// There is no crate above it.
+    Alone,
+    /// It is in the folder of another crate, but no part of its workspace.
+    Within,
+    /// It is a part of the workspace above it.
+    Member,
+}
+
 /// What is filled in.
 struct Filling<'a> {
     name: &'a str,
@@ -190,8 +223,7 @@ struct Filling<'a> {
     plugin_api: String,
     /// The folder of the repository with `plugin-api`, where that is beside the crate.
     clone: Option<String>,
-    /// Whether it is in the folder of another crate, of whose workspace it is no part.
-    is_within: bool,
+    place: Place,
 }
 
 impl<'a> Filling<'a> {
@@ -204,17 +236,28 @@ impl<'a> Filling<'a> {
                 (format!("path = {:?}", path.display().to_string()), clone.map(|path| path.display().to_string()))
             }
         };
-        let is_within = full.ancestors().skip(1).any(|folder| folder.join("Cargo.toml").exists());
-        Self { name, folder, plugin_api, clone, is_within }
+        let is_below = full.ancestors().skip(1).any(|folder| folder.join("Cargo.toml").exists());
+        let place = if is_below { Place::Member } else { Place::Alone };
+        Self { name, folder, plugin_api, clone, place }
     }
 
     fn fill(&self, template: &str) -> String {
         let checkout = self.clone.as_ref().map(|clone| CHECKOUT.replace("{{clone}}", clone)).unwrap_or_default();
-        let workspace =
-            if self.is_within { "\n# Not a part of the workspace in whose folder it is.\n[workspace]\n" } else { "" };
+        let root = match self.place {
+            Place::Alone => PROFILE.to_owned(),
+            Place::Within => format!("{PROFILE}{WORKSPACE}"),
+            Place::Member => String::new(),
+        };
         let text = template.replace("{{name}}", self.name).replace("{{lib}}", &self.name.replace('-', "_"));
         let text = text.replace("{{Handler}}", &type_name(self.name)).replace("{{plugin_api}}", &self.plugin_api);
-        text.replace("{{folder}}", self.folder).replace("{{checkout}}", &checkout).replace("{{workspace}}\n", workspace)
+        text.replace("{{folder}}", self.folder).replace("{{checkout}}", &checkout).replace("{{root}}\n", &root)
+    }
+
+    fn write(&self, full: &Path, file: &str, template: &str) -> Result<(), String> {
+        let file = full.join(file);
+        let written = fs::create_dir_all(file.parent().unwrap_or(full));
+        let written = written.and_then(|()| fs::write(&file, self.fill(template)));
+        written.map_err(|error| format!("{}: {error}", file.display()))
     }
 }
 

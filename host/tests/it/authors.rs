@@ -101,6 +101,31 @@ fn new_crates_are_not_made_where_something_is() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("there is no Cargo.toml"));
 }
 
+/// A new crate is a part of the workspace in whose folder it is if that names it, and does not break it if not.
+#[test]
+fn new_crates_fit_into_workspaces() {
+    let dir = TempDir::new("new-member");
+    let metadata = |folder: &Path| {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["metadata", "--no-deps", "--offline", "--format-version=1"]).current_dir(folder);
+        let output = crate::harness::output(&mut cargo);
+        assert!(output.status.success(), "{}: {}", folder.display(), String::from_utf8_lossy(&output.stderr));
+        let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (metadata["packages"].as_array().unwrap().len(), said)
+    };
+    dir.file("Cargo.toml", "[workspace]\nresolver = \"3\"\nmembers = [\"crates/*\"]\n");
+    for (new, members) in [("crates/one", 1), ("crates/two", 2), ("elsewhere/three", 2)] {
+        let folder = dir.path().join(new);
+        let made = host_output(["new".as_ref(), folder.as_os_str()]);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        // What is not named has a workspace of its own. Nor does cargo warn of settings that do not count.
+        let own = if new.starts_with("crates") { members } else { 1 };
+        assert_eq!(metadata(dir.path()), (members, String::new()));
+        assert_eq!(metadata(&folder), (own, String::new()));
+    }
+}
+
 #[test]
 fn what_is_saved_is_built_and_takes_the_place_of_what_serves() {
     let dir = TempDir::new("dev");
