@@ -45,6 +45,7 @@ pub use serde;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// Parts of names whose values are not repeated in an error: it may be read by others than the configuration.
 const SECRETS: [&str; 3] = ["password", "secret", "token"];
@@ -82,32 +83,80 @@ impl std::error::Error for ConfigError {}
 ///
 /// # Errors
 /// A key that the type does not know, a value that it cannot have, or text that is no JSON: the place, what was got and what was
-/// expected. Values at places that are called something with `password`, `secret` or `token` are not repeated.
+/// expected. Values at places that are called something with `password`, `secret` or `token` are not repeated, nor are those whose
+/// place serde does not tell (within `flatten` and a `tag`). There, a key is known if the schema has it: an `alias` is not.
 pub fn read<C: DeserializeOwned + JsonSchema>(json: &str) -> Result<C, ConfigError> {
     // serde would take a list for the fields in their order, without their names.
-    if is_object(&schema_of::<C>()) && !json.trim_start().starts_with('{') {
+    let schema = schema_of::<C>().to_value();
+    if schema.get("type").is_some_and(|its_type| its_type == "object") && !json.trim_start().starts_with('{') {
         return Err(ConfigError::new(".", "expected a JSON object: { … }"));
     }
-    let mut json = serde_json::Deserializer::from_str(json);
+    let mut text = serde_json::Deserializer::from_str(json);
     let (mut track, mut ignored) = (serde_path_to_error::Track::new(), None::<String>);
     let read = {
-        let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
+        let tracked = serde_path_to_error::Deserializer::new(&mut text, &mut track);
         serde_ignored::deserialize(tracked, |path| {
             ignored.get_or_insert_with(|| place(&path));
         })
     };
     let config = read.map_err(|error| {
-        let path = track.path().to_string();
-        let problem = problem(&path, &error);
-        ConfigError::new(path, problem)
+        let path = track.path();
+        ConfigError::new(path.to_string(), problem(&path, json, &error))
     })?;
-    json.end().map_err(|error| ConfigError::new(".", error.to_string()))?;
-    match ignored {
+    text.end().map_err(|error| ConfigError::new(".", error.to_string()))?;
+    let unknown = || Unknown { root: &schema }.find(&[&schema], &serde_json::from_str(json).ok()?, "");
+    match ignored.or_else(unknown) {
         None => Ok(config),
         Some(path) => {
             let known = "it is not among the names that are known there";
             Err(ConfigError::new(path, format!("unknown field: {known}")))
         }
+    }
+}
+
+/// The place of the first key that a schema does not have: beside a field with `flatten`, serde lets everything pass.
+struct Unknown<'a> {
+    root: &'a Value,
+}
+
+impl<'a> Unknown<'a> {
+    fn find(&self, schemas: &[&'a Value], value: &Value, path: &str) -> Option<String> {
+        let schemas = self.all(schemas);
+        match value {
+            Value::Array(items) => {
+                let of_items: Vec<_> = schemas.iter().filter_map(|schema| schema.get("items")).collect();
+                let mut items = items.iter().enumerate();
+                items.find_map(|(index, item)| self.find(&of_items, item, &format!("{path}[{index}]")))
+            }
+            Value::Object(fields) => {
+                let of = |key: &str| schemas.iter().filter_map(|schema| schema.get(key)).collect::<Vec<_>>();
+                let (known, others) = (of("properties"), of("additionalProperties"));
+                let takes_others = others.iter().any(|others| **others != Value::Bool(false));
+                fields.iter().find_map(|(name, value)| {
+                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                    let named: Vec<_> = known.iter().filter_map(|known| known.get(name)).collect();
+                    match named.is_empty() {
+                        true if takes_others || known.is_empty() => self.find(&others, value, &path),
+                        true => Some(path),
+                        false => self.find(&named, value, &path),
+                    }
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// What one place may be: schemas with those that they name.
+    fn all(&self, schemas: &[&'a Value]) -> Vec<&'a Value> {
+        let mut all = schemas.to_vec();
+        let mut at = 0;
+        while let Some(schema) = all.get(at).copied() {
+            let named = schema.get("$ref").and_then(|name| self.root.pointer(name.as_str()?.strip_prefix('#')?));
+            let choices = ["allOf", "anyOf", "oneOf"].into_iter().filter_map(|key| schema.get(key)?.as_array());
+            all.extend(named.into_iter().chain(choices.flatten()));
+            at += 1;
+        }
+        all
     }
 }
 
@@ -121,21 +170,34 @@ fn schema_of<C: JsonSchema>() -> schemars::Schema {
     schemars::generate::SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<C>()
 }
 
-fn is_object(schema: &schemars::Schema) -> bool {
-    schema.get("type").is_some_and(|its_type| its_type == "object")
-}
-
 /// What is wrong, without what stands there if that may be a secret.
-fn problem(path: &str, error: &serde_json::Error) -> String {
+fn problem(path: &serde_path_to_error::Path, json: &str, error: &serde_json::Error) -> String {
     let text = error.to_string();
-    let last = path.rsplit('.').next().unwrap_or_default().to_lowercase();
     // The last one: the secret itself may have these words.
     match text.rsplit_once(", expected ") {
-        Some((_, expected)) if error.is_data() && SECRETS.iter().any(|secret| last.contains(secret)) => {
+        Some((got, expected)) if error.is_data() && may_be_secret(path, got, json) => {
             format!("got something that is not shown, expected {expected}")
         }
         _ => text,
     }
+}
+
+/// By its name; or it has names itself, and of which of them a value was got is not known (`flatten` and tags).
+fn may_be_secret(path: &serde_path_to_error::Path, got: &str, json: &str) -> bool {
+    use serde_path_to_error::Segment;
+    let last = path.to_string().rsplit('.').next().unwrap_or_default().to_lowercase();
+    if SECRETS.iter().any(|secret| last.contains(secret)) {
+        return true;
+    }
+    // Not if it is a list where something else was expected, or a name that is not known.
+    let is_value = got.starts_with("invalid ") && got.contains(['"', '`']);
+    let Ok(whole) = serde_json::from_str::<Value>(json) else { return is_value };
+    let there = path.iter().try_fold(&whole, |value, segment| match segment {
+        Segment::Seq { index } => value.get(index),
+        Segment::Map { key } => value.get(key),
+        Segment::Enum { .. } | Segment::Unknown => Some(value),
+    });
+    is_value && there.is_none_or(|value| value.is_object() || value.is_array())
 }
 
 /// The place of a key that nobody has read, as other places are written.
@@ -243,6 +305,42 @@ mod tests {
         assert!(error.contains("`password`: got something that is not shown, expected u32"), "{error}");
         let words = read::<Secrets>(r#"{"password": "a, expected hunter2"}"#).expect_err("it is a number").to_string();
         assert!(words.contains("that is not shown, expected u32") && !words.contains("hunter2"), "{words}");
+        for json in
+            [r#"{"kind": "http", "token": "hunter2"}"#, r#"{"kind": "http", "token": 1, "password": "hunter2"}"#]
+        {
+            let error = read::<Tagged>(json).expect_err("it is a number").to_string();
+            assert!(error.contains("that is not shown, expected u32"), "{error}");
+        }
+        refused::<Secrets>(r#"{"password": 1, "hunter": {"a": 2}}"#, "hunter", "unknown field `hunter`");
+        refused::<Rule>(r#"{"topics": {"a": 1}}"#, "topics", "invalid type: map, expected a sequence");
+    }
+
+    #[test]
+    fn keys_beside_flattened_fields_are_known_by_the_schema() {
+        let config = read::<Nested>(r#"{"examples": [{"limit": 1, "mode": "m"}], "any": {"x": {"y": 1}}}"#);
+        assert_eq!(config.expect("it fits").examples[0].mode, Some(Mode { mode: "m".to_owned() }));
+        refused::<Nested>(r#"{"examples": [{"limit": 1, "mod": "m"}], "any": {}}"#, "examples[0].mod", "unknown field");
+        refused::<Example>(r#"{"limit": 1, "rule": []}"#, "rule", "unknown field");
+    }
+
+    #[crate::config]
+    #[derive(Debug)]
+    struct Nested {
+        examples: Vec<Example>,
+        #[allow(dead_code)] // Only that it may have any names matters.
+        any: std::collections::BTreeMap<String, Value>,
+    }
+
+    #[crate::config]
+    #[derive(Debug)]
+    #[serde(tag = "kind", rename_all = "lowercase")]
+    enum Tagged {
+        #[allow(dead_code)] // Nobody gets as far.
+        Http {
+            token: u32,
+            #[serde(flatten)]
+            secrets: Secrets,
+        },
     }
 
     #[crate::config]
