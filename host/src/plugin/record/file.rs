@@ -36,7 +36,7 @@ const FINISH: Duration = Duration::from_secs(3);
 pub struct Recording {
     /// The file. What is there already stays, and is gone on with.
     pub path: PathBuf,
-    /// Whether passwords, Authentication Data, exported states, queries of WebSockets' URLs and headers that let somebody in
+    /// Whether passwords, Authentication Data, exported states, queries of WebSockets' URLs and headers that may let somebody in
     /// are written as well.
     pub secrets: bool,
     /// Bytes that the file may have. At the end of them recording ends, and the log says so.

@@ -12,9 +12,24 @@ use crate::core::peer::{
     UnixCredentials,
 };
 
-/// Headers whose values are secrets.
-const SECRET_HEADERS: [&str; 6] =
-    ["authorization", "proxy-authorization", "cookie", "x-api-key", "x-auth-token", "x-forwarded-access-token"];
+/// Headers whose values are no secrets. Which others let somebody in, whatever is in front of the host decides.
+const PLAIN_HEADERS: [&str; 15] = [
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "cache-control",
+    "connection",
+    "host",
+    "origin",
+    "pragma",
+    "sec-websocket-extensions",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "upgrade",
+    "user-agent",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+];
 
 const TRANSPORTS: [(TransportKind, &str); 7] = [
     (TransportKind::Other, "other"),
@@ -35,6 +50,14 @@ pub(super) fn put_peer(fields: &mut Fields, peer: SocketAddr, listener: &str, tr
     }
 }
 
+fn is_plain(HttpHeader { name, value }: &HttpHeader) -> bool {
+    // Browsers have their tokens stand among the subprotocols.
+    let of_mqtt = |subprotocol: &[u8]| subprotocol.trim_ascii().starts_with(b"mqtt");
+    let is_protocol = name.eq_ignore_ascii_case("sec-websocket-protocol");
+    PLAIN_HEADERS.iter().any(|plain| name.eq_ignore_ascii_case(plain))
+        || is_protocol && value.split(|byte| *byte == b',').all(of_mqtt)
+}
+
 fn details_json(details: &PeerDetails, secrets: bool) -> Value {
     let kind = TRANSPORTS.iter().find(|(kind, _)| *kind == details.transport).map_or("other", |(_, name)| *name);
     let mut json = json!({ "kind": kind });
@@ -51,8 +74,7 @@ fn details_json(details: &PeerDetails, secrets: bool) -> Value {
         let header = |header: &HttpHeader| {
             let mut fields = Fields::new();
             fields.insert("name".to_owned(), json!(header.name));
-            let is_secret = SECRET_HEADERS.iter().any(|secret| header.name.eq_ignore_ascii_case(secret));
-            if is_secret && !secrets {
+            if !secrets && !is_plain(header) {
                 fields.insert("value".to_owned(), redacted(header.value.len()));
             } else {
                 put_bytes(&mut fields, "value", &header.value);

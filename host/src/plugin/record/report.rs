@@ -280,8 +280,10 @@ impl Report {
 fn without_data(answer: &Value) -> Value {
     let mut answer = answer.clone();
     for fields in answer.as_object_mut().into_iter().flat_map(|fields| fields.values_mut()) {
-        if let Some(data) = fields.get_mut("data").filter(|data| data.is_string()) {
-            *data = redacted(data.as_str().map_or(0, str::len));
+        for key in ["data", "data_base64"] {
+            if let Some(data) = fields.get_mut(key).filter(|data| data.is_string()) {
+                *data = redacted(data.as_str().map_or(0, str::len));
+            }
         }
     }
     answer

@@ -97,7 +97,7 @@ views! {
 
 impl Request {
     /// As it is recorded; passwords, Authentication Data, what is exported of a state, the query of a WebSocket's URL, and
-    /// headers that let somebody in only with `secrets`.
+    /// headers that may let somebody in only with `secrets`.
     pub(in crate::plugin) fn to_json(&self, secrets: bool) -> Value {
         let fields = match self {
             Self::Connect(connect) => connect.with(|raw| connect_json(raw, secrets)),
@@ -356,8 +356,9 @@ mod tests {
             "kind": "wss", "path": "/mqtt", "query": "token=secret?&x", "proxy": "10.0.0.1:9",
             "unix": {"uid": 1, "gid": 2, "pid": 3},
             "headers": [
-                {"name": "Cookie", "value": "secret"}, {"name": "X", "value_base64": "/w=="},
-                {"name": "X-Api-Key", "value": "secret"}, {"name": "x-auth-token", "value": "secret"},
+                {"name": "Cookie", "value": "secret"}, {"name": "User-Agent", "value_base64": "/w=="},
+                {"name": "X-Of-The-Proxy", "value": "secret"}, {"name": "Sec-WebSocket-Protocol", "value": "mqtt, secret"},
+                {"name": "sec-websocket-protocol", "value": "mqtt, mqttv3.1"},
             ],
             "tls": {
                 "version": "TLSv1.3", "cipher_suite": "x", "server_name": "b.example", "alpn": "mqtt",
