@@ -247,6 +247,9 @@ limits! {
         /// Counters, gauges and histograms of one plugin.
         plugin_metrics_max: usize = 1000, Kind::Count, 0..=1_000_000,
             "the plugin gets an error, and the log says so";
+        /// Bytes of kind and data of the timers that one plugin may have set; each counts for 512 more.
+        plugin_timer_bytes_max: usize = 512 * MIB, Kind::Bytes, 0..=ANY,
+            "the plugin gets an error";
         /// Time that a plugin has for an answer that it gives later, from the call of its callback, about CONNECT and AUTH.
         connect_answer_max: Duration = Duration::from_secs(5), Kind::Time, 1..=DAY_MS,
             "CONNACK 0x88, return code 3 for 3.x; a re-authentication: DISCONNECT 0x83", AtOnce;

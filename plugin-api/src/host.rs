@@ -72,6 +72,8 @@ pub enum HostError {
     ///
     /// Inside a callback, where requests wait for its end, only a number of them that is too large is reported like this.
     /// One that finds a full queue afterwards is dropped there, and the host logs it.
+    ///
+    /// A timer is refused like this, too, where those of the plugin take as much as the host's `plugin_timer_bytes_max` says.
     Full,
     /// The server does not run: not yet, not any more, or the plugin is only being checked.
     NotRunning,
@@ -220,12 +222,13 @@ impl Host {
 
     /// Sends a message to [`handle_info`](crate::Handler::handle_info) of this plugin (to
     /// [`handle_event`](crate::Handler::handle_event) for [`InfoTarget::Plugin`]), now or after a delay (with the precision
-    /// of the server's timers, milliseconds at best). One for a connection that has ended by then is dropped.
+    /// of the server's timers, milliseconds at best). One for a connection ends with it, and takes no room any more.
     ///
     /// The number that is returned is that of its timer, for [`cancel_timer`](Host::cancel_timer).
     ///
     /// # Errors
-    /// `kind` and `data` have more than 64 KiB, a queue is full, or the server does not run.
+    /// `kind` and `data` have more than 64 KiB, a queue is full, there is no room for another timer (`plugin_timer_bytes_max`), or
+    /// the server does not run.
     pub fn send_info(
         &self,
         target: InfoTarget<'_>,

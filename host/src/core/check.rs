@@ -129,7 +129,7 @@ impl Core {
         assert_eq!(self.by_client.len(), 0, "Client Identifiers");
         assert_eq!(self.by_connection.len(), 0, "connection ids");
         assert_eq!(self.replaying(), 0, "replays");
-        assert_eq!(self.delayed_infos.len(), 0, "delayed messages for handle_info");
+        assert!(self.delayed_infos.is_empty(), "delayed messages for handle_info");
         assert_eq!((self.farewells.len(), self.partings.len()), (0, 0), "connections whose plugins were not told");
         assert_eq!((self.queries.len(), self.passes.len()), (0, 0), "requests of plugins that were not answered");
         assert_eq!(self.early.len(), 0, "requests about connections on their way");

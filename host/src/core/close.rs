@@ -69,6 +69,8 @@ impl Core {
         connection.is_held = false;
         connection.heard_at = self.now;
         let id = connection.id;
+        self.forget_timers_of(id);
+        let connection = &mut self.connections[slot as usize];
         let session_slot = std::mem::replace(&mut connection.session, NONE);
         let is_v5 = connection.is_v5();
         drop(self.take_partial(slot));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use plugin_api::ReasonCode;
 
 use super::connection::{Connection, Extra, PendingConnect, Phase};
+use super::delayed::DelayedInfo;
 use super::inbound::Next;
 use super::mail::InfoMail;
 use super::{Core, ListenerProfile, owner_of};
@@ -32,6 +33,8 @@ pub struct Handover {
     unsent: Vec<u8>,
     /// Messages for `handle_info` that have waited for its plugins.
     pub(super) infos: VecDeque<Box<InfoMail>>,
+    /// Those that wait for their moment.
+    timers: Vec<DelayedInfo>,
 }
 
 impl std::fmt::Debug for Handover {
@@ -54,6 +57,7 @@ impl Core {
         let out_sent = connection.out_sent;
         let unsent = self.take_out(slot).split_off(out_sent);
         let extra = self.take_extra(slot).expect("it holds what is pending");
+        let timers = self.take_timers_of(self.connections[slot as usize].id);
         let connection = &mut self.connections[slot as usize];
         let handover = Handover {
             id: connection.id,
@@ -69,6 +73,7 @@ impl Core {
             unread: Vec::new(),
             unsent,
             infos: VecDeque::new(),
+            timers,
         };
         self.handovers.push((slot, owner, Box::new(handover)));
         Next::Leave
@@ -99,6 +104,7 @@ impl Core {
             unread,
             unsent,
             infos,
+            timers,
         } = handover;
         let pending = extra.pending.take().expect("a handover comes with what CONNECT asked for");
         let is_behind = self.expect_behind(handlers.as_ref());
@@ -113,6 +119,7 @@ impl Core {
             extra: Some(extra),
             ..Connection::new(id, peer, listener, now)
         });
+        self.adopt_timers(infos.iter().map(|info| &**info), timers);
         if !unsent.is_empty() {
             self.write(slot, |out| out.extend_from_slice(&unsent));
         }

@@ -22,8 +22,8 @@ use std::sync::Arc;
 use plugin_api::{DisconnectKind, ReasonCode};
 
 use super::connection::{Closing, NONE, Phase};
+use super::delayed::{DelayedInfo, DelayedInfos};
 use super::mail::{InfoMail, InfoTarget};
-use super::requests::DelayedInfo;
 use super::{CONNECTION_ID_WORKER_SHIFT, Core, ListenerProfile, slot_of};
 use crate::clock::Millis;
 use crate::packed::{Reader, Unreadable, Write};
@@ -188,7 +188,7 @@ impl Core {
         self.bodies.forget();
         self.sessions.clear();
         self.by_client = super::SlotIndex::default();
-        self.delayed_infos.clear();
+        self.delayed_infos = DelayedInfos::default();
         self.remains.clear();
         self.listed_replays.clear();
         self.waiting_for_memory.clear();
@@ -208,7 +208,7 @@ impl Core {
 
     /// Writes the messages for `handle_info` and `handle_event` that wait for their moment.
     pub(crate) fn timers_image(&self, out: &mut Vec<u8>) {
-        out.put_count(self.delayed_infos.len());
+        out.put_count(self.delayed_infos.values().len());
         for DelayedInfo { at, begun, info } in self.delayed_infos.values() {
             out.put_u64(at.0);
             out.put_u64(begun.0);
@@ -237,8 +237,7 @@ impl Core {
     pub(crate) fn inherit_timer(&mut self, timer: InheritedTimer, now: Millis) {
         self.now = now;
         let InheritedTimer { at, begun, info } = timer;
-        self.delayed_info_bytes += info.data.len() + info.kind.len();
-        self.wait_for_info(info.timer, DelayedInfo { at, begun, info });
+        self.go_on_waiting(DelayedInfo { at, begun, info });
     }
 }
 
@@ -252,7 +251,8 @@ pub(crate) struct InheritedTimer {
 }
 
 impl InheritedTimer {
-    /// Reads those that [`Core::timers_image`] has written. `place_of` says where a plugin of that chain is in this one.
+    /// Reads those that [`Core::timers_image`] has written. `place_of` says where a plugin of that chain is in this one. They
+    /// have no room yet.
     ///
     /// # Errors
     /// They cannot be read.
@@ -271,7 +271,8 @@ impl InheritedTimer {
             let (kind, data) = (reader.text()?.into(), reader.bytes()?.into());
             let (delay_ms, interval_ms, timer) = (reader.u64()?, reader.u64()?, reader.u64()?);
             let from_connection = reader.u64()?;
-            let info = InfoMail { target, plugin, kind, data, delay_ms, interval_ms, timer, from_connection };
+            let room = None;
+            let info = InfoMail { target, plugin, kind, data, delay_ms, interval_ms, timer, from_connection, room };
             Ok(Self { at, begun, info: Box::new(info) })
         })?;
         reader.end()?;

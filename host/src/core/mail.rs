@@ -13,7 +13,7 @@ use crate::clock::Millis;
 use crate::codec::SubscribeOptions;
 use crate::limits::Limits;
 use crate::message::{Message, MessageParts, Source};
-use crate::plugin::Answered;
+use crate::plugin::{Answered, TimerRoom};
 use crate::router::SessionKey;
 
 /// A request to one worker. Rare next to messages between workers, which travel encoded in a [`Batch`].
@@ -115,6 +115,15 @@ pub struct InfoMail {
     pub timer: u64,
     /// The connection in whose callback it was sent, 0 if it was sent outside of one.
     pub from_connection: u64,
+    /// What its timer takes of the plugin's room; `None` if it is delivered at once.
+    pub room: Option<Arc<TimerRoom>>,
+}
+
+impl InfoMail {
+    /// Bytes of kind and data.
+    pub(crate) fn data_bytes(&self) -> usize {
+        self.kind.len() + self.data.len()
+    }
 }
 
 /// Which connections a message for `handle_info` goes to.
@@ -138,7 +147,7 @@ impl Mail {
         MAIL_OVERHEAD_BYTES
             + match self {
                 Self::Publish(message) | Self::Send { message, .. } => message.bytes(),
-                Self::Info(info) => info.data.len() + info.kind.len(),
+                Self::Info(info) => info.data_bytes(),
                 Self::Disconnect { properties, .. } => properties.len(),
                 Self::Answer { answered, .. } => answered.bytes(),
                 Self::Query(query) => query.bytes(),

@@ -307,6 +307,7 @@ mod tests {
                 interval_ms: 0,
                 timer: 0,
                 from_connection: 0,
+                room: None,
             }))
         };
         assert!(boxes.post(0, info(REQUEST_BYTES_MAX - 200)));

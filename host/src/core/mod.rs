@@ -26,6 +26,7 @@ mod connect;
 mod connection;
 mod counters;
 mod deferred;
+mod delayed;
 mod deliver;
 mod failures;
 mod farewell;
@@ -88,6 +89,7 @@ use self::congestion::Congestion;
 use self::connection::{Closing, Connection, NONE, Phase};
 pub use self::counters::Counters;
 use self::deferred::Came;
+use self::delayed::DelayedInfos;
 use self::farewell::Farewell;
 pub use self::handover::Handover;
 use self::held_acks::HeldAcks;
@@ -105,7 +107,7 @@ use self::profile::Listeners;
 pub use self::profile::{ListenerProfile, OF_LISTENERS, UsernameFrom};
 pub use self::query::{Cursor, Query, Wanted};
 use self::reauthorise::Pass;
-use self::requests::{DelayedInfo, EarlyMail};
+use self::requests::EarlyMail;
 pub use self::restore::RestoreError;
 use self::restore::Restoring;
 use self::session::Session;
@@ -207,9 +209,7 @@ pub struct Core {
     partings: VecDeque<(u64, Came)>,
     /// Counts the calls of [`Core::take_dirty`].
     turn: u32,
-    /// By the number of their timer.
-    delayed_infos: HashMap<u64, DelayedInfo, RandomState>,
-    delayed_info_bytes: usize,
+    delayed_infos: DelayedInfos,
     /// Questions of plugins that have not been answered, and passes through the subscriptions, oldest first.
     queries: VecDeque<Query>,
     passes: VecDeque<Pass>,
@@ -309,8 +309,7 @@ impl Core {
             farewells: HashMap::default(),
             partings: VecDeque::new(),
             turn: 1,
-            delayed_infos: HashMap::default(),
-            delayed_info_bytes: 0,
+            delayed_infos: DelayedInfos::default(),
             queries: VecDeque::new(),
             passes: VecDeque::new(),
             early: VecDeque::new(),

@@ -20,18 +20,10 @@ use crate::clock::Millis;
 use crate::message::{Message, MessageParts, Source};
 use crate::plugin::{Cause, Cursor, InfoAction, InfoOutcome, InfoRequest, OwnedMessage};
 
-/// Messages for `handle_info` that wait for their moment in one worker, and their bytes; further ones are dropped and
-/// logged.
-const DELAYED_INFOS_MAX: usize = 1_000_000;
-const DELAYED_INFO_BYTES_MAX: usize = 256 << 20;
-
 /// Requests about connections that may be on their way to a worker, and how long they are kept, in milliseconds. Handing
 /// a connection over takes a turn of two workers.
 const EARLY_MAILS_MAX: usize = 256;
-const EARLY_MS: u64 = 1000;
-
-/// Time between two looks whether the connection that a timer is for has come, in milliseconds.
-const ARRIVAL_LOOK_MS: u64 = 10;
+pub(super) const EARLY_MS: u64 = 1000;
 
 impl Core {
     /// Does what a plugin has asked for.
@@ -107,72 +99,10 @@ impl Core {
                 _ => self.deliver_info(&info),
             };
         }
-        let bytes = info.data.len() + info.kind.len();
-        if self.delayed_infos.len() >= DELAYED_INFOS_MAX || self.delayed_info_bytes + bytes > DELAYED_INFO_BYTES_MAX {
-            tracing::warn!(
-                kind = &*info.kind,
-                "a delayed message for handle_info was dropped: {} with {} bytes are waiting",
-                self.delayed_infos.len(),
-                self.delayed_info_bytes
-            );
-            return;
-        }
-        self.delayed_info_bytes += bytes;
-        let (timer, begun) = (info.timer, self.now);
-        self.wait_for_info(timer, DelayedInfo { at: begun + info.delay_ms, begun, info });
+        self.begin_timer(info);
     }
 
-    pub(super) fn wait_for_info(&mut self, timer: u64, delayed: DelayedInfo) {
-        self.timers.arm(self.now, delayed.at, Subject::Info(timer));
-        self.delayed_infos.insert(timer, delayed);
-    }
-
-    pub(super) fn info_due(&mut self, timer: u64) {
-        let Some(mut delayed) = self.delayed_infos.remove(&timer) else {
-            return;
-        };
-        if delayed.at > self.now {
-            return self.wait_for_info(timer, delayed);
-        }
-        if self.may_still_come(&delayed) {
-            delayed.at = self.now + ARRIVAL_LOOK_MS;
-            return self.wait_for_info(timer, delayed);
-        }
-        let interval = delayed.info.interval_ms;
-        let is_over =
-            matches!(delayed.info.target, InfoTarget::Connection(id) if self.slot_of_connection(id).is_none());
-        if interval == 0 || is_over {
-            self.forget_info(&delayed);
-            return self.deliver_info(&delayed.info);
-        }
-        // In even distances; those that a worker with much to do has missed are left out.
-        delayed.at = (delayed.at + interval).max(self.now + 1);
-        let info = delayed.info.clone();
-        self.wait_for_info(timer, delayed);
-        self.deliver_info(&info);
-    }
-
-    /// Whether the connection that a timer is for may be on its way from the worker that accepted it.
-    fn may_still_come(&self, delayed: &DelayedInfo) -> bool {
-        matches!(delayed.info.target, InfoTarget::Connection(id)
-            if self.slot_of_connection(id).is_none()
-                && id >> CONNECTION_ID_WORKER_SHIFT != self.worker as u64
-                && self.now < delayed.begun + EARLY_MS)
-    }
-
-    pub(super) fn cancel_timer(&mut self, plugin: usize, timer: u64) {
-        if self.delayed_infos.get(&timer).is_some_and(|delayed| delayed.info.plugin == plugin)
-            && let Some(delayed) = self.delayed_infos.remove(&timer)
-        {
-            self.forget_info(&delayed);
-        }
-    }
-
-    fn forget_info(&mut self, delayed: &DelayedInfo) {
-        self.delayed_info_bytes -= delayed.info.data.len() + delayed.info.kind.len();
-    }
-
-    fn deliver_info(&mut self, info: &InfoMail) {
+    pub(super) fn deliver_info(&mut self, info: &InfoMail) {
         match &info.target {
             InfoTarget::Connection(id) => {
                 if let Some(slot) = self.slot_of_connection(*id) {
@@ -348,11 +278,4 @@ pub(super) struct EarlyMail {
     until: Millis,
     connection: u64,
     mail: Mail,
-}
-
-/// A message for `handle_info` or `handle_event` that waits for its moment, once or again and again.
-pub(super) struct DelayedInfo {
-    pub(super) at: Millis,
-    pub(super) begun: Millis,
-    pub(super) info: Box<InfoMail>,
 }

@@ -71,7 +71,7 @@ pub use request::{
     AuthRequest, ConnectRequest, ConnectionInfo, DisconnectReason, InfoRequest, PublishFields, PublishRequest,
     SubscribeItem, SwapRequest, WillRequest,
 };
-pub use services::{Asker, MetricSample, MetricValue, Pieces, Services};
+pub use services::{Asker, MetricSample, MetricValue, Pieces, Services, TimerRoom};
 pub(crate) use services::{GateState, KnownKeys};
 pub use stats::{CallbackStats, PluginStats};
 pub use tickets::Answered;

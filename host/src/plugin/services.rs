@@ -27,8 +27,9 @@ pub(super) use self::functions::TABLE;
 use self::gate::Gate;
 pub(crate) use self::gate::State as GateState;
 pub(crate) use self::holdings::KnownKeys;
+pub use self::holdings::TimerRoom;
 use self::holdings::{AllHoldings, Holdings};
-use self::inside::{GIVEN, HOPS, LATER, is_inside, may_defer, touch};
+use self::inside::{GIVEN, HOPS, LATER, is_inside, may_defer, session_of, touch};
 pub(super) use self::inside::{
     Left, Panic, Settled, because_of, hops, inside, plainly_inside, settle, with_hops, with_ticket,
 };
@@ -178,6 +179,11 @@ impl Services {
         self.holdings.keep_on(store, workers);
     }
 
+    /// Room for a plugin's timer that another process has accepted.
+    pub(crate) fn inherited_timer_room(&self, plugin: &str, info: &InfoMail) -> Arc<TimerRoom> {
+        self.holdings.inherited_timer_room(plugin, info.data_bytes())
+    }
+
     /// Counts what plugins have put by keys, or removed, and that was handed over to where it is kept.
     pub(crate) fn values(&self) -> Arc<AtomicU64> {
         self.holdings.values()
@@ -316,7 +322,12 @@ impl Services {
                 let one = owner_of(plugin, workers);
                 one..one + 1
             }
-            InfoTarget::Connection(_) | InfoTarget::All => 0..workers,
+            InfoTarget::Connection(id) => {
+                // If the callback is about it: where its session is, it is too.
+                let owner = session_of(*id, |client_id| owner_of(client_id, workers));
+                owner.map_or(0..workers, |owner| owner..owner + 1)
+            }
+            InfoTarget::All => 0..workers,
         };
         self.post(to, &|| Mail::Info(Box::new(info.clone())))
     }

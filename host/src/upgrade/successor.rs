@@ -285,7 +285,9 @@ impl Successor {
     /// Gives each timer to the workers that it would have come to.
     fn give_timers(&mut self, server: &ServerHandle, heirs: &Heirs) -> Result<(), String> {
         let names = server.plugin_names();
-        for timer in std::mem::take(&mut self.timers).into_values() {
+        for mut timer in std::mem::take(&mut self.timers).into_values() {
+            timer.info.room =
+                names.get(timer.info.plugin).map(|name| server.services().inherited_timer_room(name, &timer.info));
             let owner = match &timer.info.target {
                 InfoTarget::Client(client_id) => Some(owner_of(client_id, heirs.workers())),
                 InfoTarget::Plugin => names.get(timer.info.plugin).map(|name| owner_of(name, heirs.workers())),

@@ -13,6 +13,7 @@ use super::judge::Judges;
 use super::net::lock;
 use crate::clock::Clock;
 use crate::core::mailbox::Mailboxes;
+use crate::limits::Limits;
 use crate::plugin::{Chain, Plugin, Services};
 
 /// What a callback is asked, as text, and as far as a script may want to copy it.
@@ -96,21 +97,23 @@ impl Scripted {
         scripted: Option<&Self>,
         (judges, slow): (usize, bool),
         mailboxes: &Mailboxes,
-        tickets_max: usize,
+        limits: &Limits,
     ) -> (Chain, Judges) {
         let services = Services::new(mailboxes.clone(), Clock::start(), 1 << 20);
         let (judges, mut others) = Judges::appoint(judges, &services);
         others.extend(slow.then(|| super::deliver::slow(&services)));
-        let puppet = scripted.map(|scripted| scripted.plugin("1.0.0", mailboxes, tickets_max));
+        let puppet = scripted.map(|scripted| scripted.plugin("1.0.0", mailboxes, limits));
         let chain = Chain::new(puppet.into_iter().chain(others).collect());
         (chain.expect("plugins with different names"), judges)
     }
 
     /// The scripted plugin.
-    pub(super) fn plugin(&self, version: &'static str, mailboxes: &Mailboxes, tickets_max: usize) -> Plugin {
+    pub(super) fn plugin(&self, version: &'static str, mailboxes: &Mailboxes, limits: &Limits) -> Plugin {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         lock(&SCRIPTS).push((number, Arc::clone(&self.0)));
-        let services = Services::new(mailboxes.clone(), Clock::start(), 1 << 20).with_tickets_max(tickets_max);
+        let services = Services::new(mailboxes.clone(), Clock::start(), 1 << 20)
+            .with_tickets_max(limits.tickets_max)
+            .bounded_by(limits);
         let plugin = Plugin::from_static::<Puppet>("puppet", version, &number.to_string(), &services);
         let plugin = plugin.expect("it accepts its configuration");
         if self.script().hears_no_acknowledgements { plugin.without(Callback::Puback) } else { plugin }

@@ -50,6 +50,7 @@ mod shared_train;
 mod sim;
 mod subscribe;
 mod swap;
+mod timers;
 mod train;
 mod v3;
 mod verdicts;

@@ -1,6 +1,6 @@
 //! Some workers, their mailboxes, and clients at the other end of connections that are no sockets.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use crate::codec::tests::packet;
 use crate::codec::{self, Frame};
 use crate::core::mailbox::Mailboxes;
 use crate::core::peer::PeerDetails;
-use crate::core::{Arrival, Core, ListenerProfile, Shared, owner_of};
+use crate::core::{Arrival, Core, InheritedTimer, ListenerProfile, Shared, owner_of};
 use crate::durable::store::Store;
 use crate::durable::store::fake::FakeStore;
 use crate::limits::Limits;
@@ -117,7 +117,7 @@ impl Net {
             scripted.script().hears_no_acknowledgements = !setup.hears_acknowledgements;
         }
         let chain = |mailboxes: &Mailboxes| {
-            Scripted::chain(scripted.as_ref(), (setup.judges, setup.slow), mailboxes, setup.limits.tickets_max)
+            Scripted::chain(scripted.as_ref(), (setup.judges, setup.slow), mailboxes, &setup.limits)
         };
         let net = Self::with_chain(mode, setup, chain);
         Self { scripted, ..net }
@@ -190,7 +190,7 @@ impl Net {
     pub(in crate::core) fn flip(&mut self, version: &'static str, how: &Flip, script: impl FnOnce(&mut Script)) {
         let new = Scripted::default();
         script(&mut new.script());
-        let plugin = new.plugin(version, &self.shared.mailboxes, self.shared.limits.tickets_max);
+        let plugin = new.plugin(version, &self.shared.mailboxes, &self.shared.limits);
         self.shared.chain.flip(0, &Arc::new(plugin), how).expect("nothing is in the way");
         self.former.extend(self.scripted.replace(new));
     }
@@ -214,7 +214,7 @@ impl Net {
         let (retained, _) = self.shared.retained.numbered(0, usize::MAX);
         retained.into_iter().for_each(|one| shared.retained.inherit(one, self.shared.retained.mark()));
         let mut cores: Vec<_> = (0..workers).map(|worker| Core::new(worker, Arc::clone(&shared), self.now)).collect();
-        let (profile, mut moved) = (Arc::clone(&self.profile), HashMap::new());
+        let (profile, mut moved, mut timers) = (Arc::clone(&self.profile), HashMap::new(), BTreeMap::new());
         for (before, core) in self.cores.iter_mut().enumerate() {
             for heirloom in core.heirlooms() {
                 let mut image = Vec::new();
@@ -238,8 +238,15 @@ impl Net {
                     moved.insert((to, slot), client);
                 }
             }
+            let mut image = Vec::new();
+            core.timers_image(&mut image);
+            let image = InheritedTimer::read_all(&image, Some).expect("it is whole");
+            timers.extend(image.into_iter().map(|timer| (timer.info.timer, timer)));
             core.let_go();
             core.assert_sound();
+        }
+        for (timer, heir) in timers.values().flat_map(|timer| (0..workers).map(move |heir| (timer, heir))) {
+            cores[heir].inherit_timer(timer.clone(), self.now);
         }
         assert!(self.by_slot.is_empty(), "connections that have been left behind");
         self.by_slot = moved;

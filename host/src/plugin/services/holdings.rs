@@ -1,7 +1,7 @@
 //! What the server keeps for plugins, by their names: whichever instance of a plugin asks gets the same.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use plugin_api::abi::Status;
@@ -24,6 +24,32 @@ type ChangedKeys = BTreeSet<(String, Box<[u8]>)>;
 pub(super) struct Holdings {
     store: Mutex<Store>,
     metrics: Mutex<Metrics>,
+    timer_bytes: AtomicUsize,
+}
+
+/// What a timer takes in memory besides its data, about.
+const TIMER_BYTES: usize = 512;
+
+/// The room that a plugin's timer takes, wherever in the server it waits: free again when nobody has it any more.
+#[derive(Debug)]
+pub struct TimerRoom {
+    holdings: Arc<Holdings>,
+    bytes: usize,
+}
+
+impl TimerRoom {
+    /// For a timer with so many bytes of data, whatever the bound is.
+    fn beyond_bounds(holdings: Arc<Holdings>, data_bytes: usize) -> (Arc<Self>, usize) {
+        let bytes = TIMER_BYTES + data_bytes;
+        let before = holdings.timer_bytes.fetch_add(bytes, Ordering::Relaxed);
+        (Arc::new(Self { holdings, bytes }), before + bytes)
+    }
+}
+
+impl Drop for TimerRoom {
+    fn drop(&mut self) {
+        self.holdings.timer_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Holdings {
@@ -42,6 +68,7 @@ pub(super) struct AllHoldings {
     by_plugin: Mutex<BTreeMap<String, Arc<Holdings>>>,
     store_bytes_max: usize,
     pub(super) metrics_max: usize,
+    timer_bytes_max: usize,
     /// Where values go that are to outlive the server, and how many workers it has.
     kept: OnceLock<(Arc<dyn DurableStore>, u16)>,
     /// Keys that have changed before that, if the values that there were are kept already.
@@ -58,6 +85,7 @@ impl AllHoldings {
             by_plugin: Mutex::default(),
             store_bytes_max: limits.plugin_store_bytes_max,
             metrics_max: limits.plugin_metrics_max,
+            timer_bytes_max: limits.plugin_timer_bytes_max,
             kept: OnceLock::new(),
             changed: Mutex::default(),
             values: Arc::default(),
@@ -142,6 +170,7 @@ impl AllHoldings {
         Self {
             store_bytes_max: self.store_bytes_max,
             metrics_max: self.metrics_max,
+            timer_bytes_max: self.timer_bytes_max,
             copied: Some(Arc::clone(self)),
             ..Self::new(&Limits::default())
         }
@@ -151,7 +180,18 @@ impl AllHoldings {
         let there = lock(&self.by_plugin).get(plugin).cloned();
         // Values are shared with the copy.
         let store = there.map_or_else(Store::default, |holdings| holdings.store().clone());
-        Holdings { store: Mutex::new(store), metrics: Mutex::default() }
+        Holdings { store: Mutex::new(store), ..Holdings::default() }
+    }
+
+    /// Room for a timer of a plugin with so many bytes of data, if there is any.
+    pub(super) fn timer_room(&self, holdings: &Arc<Holdings>, data_bytes: usize) -> Result<Arc<TimerRoom>, Status> {
+        let (room, taken) = TimerRoom::beyond_bounds(Arc::clone(holdings), data_bytes);
+        if taken > self.timer_bytes_max { Err(Status::FULL) } else { Ok(room) }
+    }
+
+    /// The same for one that another process has accepted.
+    pub(super) fn inherited_timer_room(&self, plugin: &str, data_bytes: usize) -> Arc<TimerRoom> {
+        TimerRoom::beyond_bounds(self.of(plugin), data_bytes).0
     }
 
     /// What a plugin has. It comes into being when it is asked for.

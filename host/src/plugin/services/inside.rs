@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use plugin_api::Callback;
 use plugin_api::abi::Status;
 
 use super::super::stats::Entry;
@@ -111,6 +112,20 @@ pub(super) fn may_defer() -> bool {
 /// The connection that the callback on this thread is about; [`NO_CONNECTION`] if there is none.
 pub(super) fn connection() -> u64 {
     if is_inside() { CONNECTION.get() } else { NO_CONNECTION }
+}
+
+/// What `of` makes of the Client Identifier of a connection's session, if the callback on this thread is about that connection
+/// and it has been let in.
+pub(super) fn session_of<T>(connection: u64, of: impl FnOnce(&str) -> T) -> Option<T> {
+    let is_let_in = |callback| !matches!(callback, Callback::Connect | Callback::Auth);
+    entry().and_then(Entry::callback).filter(|callback| is_let_in(*callback))?;
+    let mut made = None;
+    about(|about| {
+        if about.connection == Some(connection) {
+            made = about.client_id.map(of);
+        }
+    });
+    made
 }
 
 /// Runs calls about a message: what plugins publish in them is one publish of a plugin further from its origin.

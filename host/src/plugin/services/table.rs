@@ -67,6 +67,8 @@ pub(super) unsafe extern "C" fn send_info(context: Opaque, request: &RawInfoRequ
         };
         let taken = host.with(|services| {
             let is_later = request.delay_ms != 0 || request.interval_ms != 0;
+            let bytes = kind.len() + data.len();
+            let room = is_later.then(|| services.holdings.timer_room(&host.holdings, bytes)).transpose()?;
             let number = if is_later { services.take_timer_number() } else { 0 };
             services.post_info(
                 &host.plugin,
@@ -79,6 +81,7 @@ pub(super) unsafe extern "C" fn send_info(context: Opaque, request: &RawInfoRequ
                     interval_ms: request.interval_ms,
                     timer: number,
                     from_connection: connection(),
+                    room,
                 },
             )?;
             *timer = number;

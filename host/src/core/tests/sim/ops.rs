@@ -380,7 +380,7 @@ impl World {
                 if self.rng.percent(30) {
                     how.per_mille = Some(500);
                 }
-                let plugin = self.scripted.plugin("2.0.0", &self.shared.mailboxes, self.config.limits.tickets_max);
+                let plugin = self.scripted.plugin("2.0.0", &self.shared.mailboxes, &self.config.limits);
                 chain.flip(0, &Arc::new(plugin), &how).expect("nothing is in the way");
                 self.count("swap");
             }

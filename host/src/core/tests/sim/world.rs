@@ -911,7 +911,7 @@ fn server(config: &Config, scripted: &Scripted) -> (Arc<Shared>, Vec<Arc<AtomicB
     };
     let mailboxes = Mailboxes::new(rung.iter().map(ring).collect());
     let (chain, judges) =
-        Scripted::chain(Some(scripted), (usize::from(config.judged), false), &mailboxes, config.limits.tickets_max);
+        Scripted::chain(Some(scripted), (usize::from(config.judged), false), &mailboxes, &config.limits);
     if config.judged {
         plugin::judge(&judges);
     }
