@@ -76,7 +76,6 @@ Exit codes:
     after_long_help = EXAMPLES,
     after_help = "`host --help` says more, with examples, and has an option for each bound.",
     args_conflicts_with_subcommands = true,
-    disable_help_subcommand = true,
     max_term_width = 110
 )]
 struct LowArgs {

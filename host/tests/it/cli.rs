@@ -27,6 +27,8 @@ fn help_says_what_it_is_with_examples_defaults_and_exit_codes() {
         assert!(help.contains(part), "`{part}` in {help}");
     }
     assert!(help.lines().all(|line| line.chars().count() <= 110), "{help}");
+    assert_eq!(stdout(&host_output(["help"])), help);
+    assert_eq!(stdout(&host_output(["help", "swap"])), stdout(&host_output(["swap", "--help"])));
 }
 
 #[test]

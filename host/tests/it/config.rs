@@ -35,19 +35,6 @@ fn reference_has_every_key_as_it_is() {
     }
 }
 
-/// The example of CONFIG.md is one that is taken.
-#[test]
-fn example_of_the_reference_is_read() {
-    let dir = TempDir::new("config-example");
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("CONFIG.md")).unwrap();
-    let (_, rest) = text.split_once("```toml\n").unwrap();
-    let (example, _) = rest.split_once("```").unwrap();
-    dir.file("acl.json", "{}");
-    let layer = host::config::Layer::read(&dir.file("host.toml", example)).unwrap();
-    let config = host::config::Config::of(&[layer]).unwrap();
-    assert_eq!((config.listeners.len(), config.plugins.len(), config.said.len()), (2, 2, 3));
-}
-
 #[test]
 fn printed_file_is_taken_as_it_is() {
     let dir = TempDir::new("config-default");

@@ -187,7 +187,7 @@ fn what_cannot_be_replayed_is_told() {
         assert!(error.contains(expected), "{error}");
     }
     let (code, _, error) = replayed(&dir.path().join("none"), "{}", &[]);
-    assert!(code == Some(2) && error.contains("No such file"), "{error}");
+    assert!(code == Some(2) && error.contains("No such file") && error.contains("--record"), "{error}");
     let taken = host_output(["--record", dir.path().to_str().unwrap(), "--listen", "127.0.0.1:0"]);
     assert_eq!(taken.status.code(), Some(2));
     assert!(text(&taken).1.contains("cannot record into"), "{}", text(&taken).1);

@@ -73,7 +73,11 @@ pub enum ReplayError {
 impl fmt::Display for ReplayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::File { path, source } => write!(
+                f,
+                "cannot read the recording {}: {source}. Expected a file that a host has written which was started with --record",
+                path.display()
+            ),
             Self::Line { path, line, reason } => {
                 write!(f, "{}:{line}: this is no line of a recording: {reason}", path.display())
             }

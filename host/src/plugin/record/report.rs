@@ -246,6 +246,11 @@ impl Report {
 
     fn all_notes(&self) -> Vec<String> {
         let mut notes = self.notes.clone();
+        if self.calls() == 0 {
+            notes.push(
+                "nothing was asked meanwhile, so that nothing is known of the candidate but that it starts".to_owned(),
+            );
+        }
         if self.lost > 0 {
             notes.push(format!(
                 "{} calls are missing: there was more to note than there was room for. What differs behind them may come of that",

@@ -124,7 +124,7 @@ fn blocks_of_the_readme_do_what_it_says() {
                     assert!(text.contains(line), "no {line} in {text}");
                     text = text.replace(line, &format!("refused {line} | tee /dev/stderr | grep '{reason}'"));
                 }
-                text = text.replace("# only try it", "--for 1s # only try it");
+                text = text.replace("# only try it", "--for 1s | grep 'nothing was asked meanwhile' # only try it");
             }
             line if line.starts_with("host swap --dry-run ") => text = text.replace("30s", "1s"),
             line if line.starts_with("host replay ") => {
