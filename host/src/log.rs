@@ -2,6 +2,7 @@
 
 mod lossy;
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Stderr, Write, stderr};
 use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
@@ -34,7 +35,7 @@ pub(crate) fn start(keys: &LogKeys) -> std::io::Result<()> {
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Lines).log_internal_errors(false);
     match keys.format {
         LogFormat::Human => {
-            let lines = lines.with_ansi(stderr().is_terminal()).with_filter_reloading();
+            let lines = lines.with_writer(|| OneLine).with_ansi(stderr().is_terminal()).with_filter_reloading();
             keep(lines.reload_handle());
             lines.init();
         }
@@ -80,6 +81,38 @@ pub(crate) fn finish() {
 /// One event after the other, each as a whole.
 struct Lines;
 
+/// The same, and each is one line, whatever plugins and clients make it say: nobody writes lines in another's name.
+struct OneLine;
+
+impl Write for OneLine {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        OUTPUT.put(&in_one_line(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An event with the line breaks that stand in it as `\n` and `\r`, but for the one at its end.
+fn in_one_line(event: &[u8]) -> Cow<'_, [u8]> {
+    let line = event.strip_suffix(b"\n").unwrap_or(event);
+    if !line.iter().any(|byte| b"\n\r".contains(byte)) {
+        return Cow::Borrowed(event);
+    }
+    let mut escaped = Vec::with_capacity(event.len() + 16);
+    for byte in line {
+        match byte {
+            b'\n' => escaped.extend(b"\\n"),
+            b'\r' => escaped.extend(b"\\r"),
+            other => escaped.push(*other),
+        }
+    }
+    escaped.extend(&event[line.len()..]);
+    Cow::Owned(escaped)
+}
+
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         OUTPUT.put(bytes);
@@ -88,5 +121,18 @@ impl Write for Lines {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line() {
+        let check = |event: &str, line: &str| assert_eq!(in_one_line(event.as_bytes()), line.as_bytes());
+        check("INFO hello\n", "INFO hello\n");
+        check("INFO hello, c\nWARN all is lost\r\n\n", "INFO hello, c\\nWARN all is lost\\r\\n\n");
+        check("", "");
     }
 }
