@@ -295,7 +295,12 @@ impl Core {
         }
     }
 
-    /// The server stops: no plugin is waited for any longer than that allows.
+    /// Whether plugins have not decided yet about a will that is published if they let it pass.
+    pub(crate) fn has_undecided_wills(&self) -> bool {
+        self.farewells.values().any(|farewell| farewell.will.is_some() && farewell.fate != Fate::Discarded)
+    }
+
+    /// The server stops, or another process takes over: no plugin is waited for any longer than that allows.
     pub(super) fn hasten_farewells(&mut self) {
         let at = self.now + STOPPING_MS;
         for (connection, farewell) in &mut self.farewells {

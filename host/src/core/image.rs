@@ -59,7 +59,8 @@ impl Core {
 
     /// Ends the connections that cannot go over, as a server does that stops: those with something between their sockets and
     /// MQTT; and with `finally` those that wait for a plugin, or are being authenticated, as well. Nobody who is only owed something
-    /// that is not safe yet. Returns how many.
+    /// that is not safe yet. What plugins owe about connections that have ended, their wills above all, is then waited for as long as
+    /// a server does that stops. Returns how many.
     pub(crate) fn close_immovable(&mut self, finally: bool, now: Millis) -> usize {
         self.now = now;
         let is_immovable = |connection: &mut super::Connection| match connection.phase {
@@ -70,6 +71,9 @@ impl Core {
             self.connections.iter_mut().filter_map(|(slot, one)| is_immovable(one).then_some(slot)).collect();
         for slot in &slots {
             self.close(slot_of(*slot), stopping());
+        }
+        if finally {
+            self.hasten_farewells();
         }
         slots.len()
     }

@@ -49,7 +49,7 @@ pub(crate) enum Report {
     Settled {
         /// Nothing is left to do, unless somebody sends something.
         is_done: bool,
-        /// Something was promised that is not safe yet.
+        /// Something was promised that is not safe yet, or a will that nobody has decided about.
         owes: bool,
         /// How many connections have ended since the first order that could not go over.
         closed: usize,

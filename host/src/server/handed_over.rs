@@ -171,7 +171,7 @@ impl ServerHandle {
         let is_done: fn(&Report) -> bool =
             |report| matches!(report, Report::Settled { is_done: true, owes: false, .. });
         let owes_nothing: fn(&Report) -> bool = |report| matches!(report, Report::Settled { owes: false, .. });
-        // What is not done in the last stage is not waited for: a farewell that a plugin owes.
+        // What is not done in the last stage is not waited for: a farewell that a plugin owes, unless it comes with a will.
         let stages = [
             (false, answers_until, is_done),
             (true, answers_until + ANSWERS_WITHIN, is_done),
@@ -188,7 +188,7 @@ impl ServerHandle {
         let why = match reports.iter().any(Option::is_none) {
             true => NEVER_RETURNS,
             false if !reports.iter().flatten().all(owes_nothing) => {
-                "what was promised could not be written in time; the log says why"
+                "what was promised could not be written in time, or a plugin has not decided about a will; the log says why"
             }
             false => NEVER_ENDS,
         };

@@ -38,7 +38,9 @@
 //! **What does not**: connections with TLS, WebSocket or QUIC, whose state is in libraries that do not give it away. Once the
 //! successor is ready they are told 0x8B and closed, and their sessions go over, so that they find them when they connect
 //! again: that succeeds at once, even if the upgrade does not. So do connections whose plugin has not answered a question
-//! within a bound. Handshakes under way are cut off. Metrics of plugins begin anew.
+//! within a bound. Wills that a plugin has not decided about by then are waited for as when the server stops: a second, and another
+//! one if the question was about something else before; behind that they are refused, and the log says that the plugin is late.
+//! Handshakes under way are cut off. Metrics of plugins begin anew.
 //!
 //! **What plugins ask for** from threads of their own meanwhile waits, for a second at most, and is refused afterwards: by then their
 //! other instances have begun. What was taken before goes over.

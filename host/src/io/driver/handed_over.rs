@@ -114,7 +114,7 @@ impl Driver {
     }
 
     fn owes(&self) -> bool {
-        self.core.waits_for().is_some()
+        self.core.waits_for().is_some() || self.core.has_undecided_wills()
     }
 
     /// A turn that accepts and reads nothing. Returns how many connections have ended that cannot go over.

@@ -199,6 +199,23 @@ fn who_cannot_go_over_is_told_and_finds_its_session() {
     assert_eq!(second.receive().text(), "meanwhile");
 }
 
+/// Its connection ends, and a plugin owes an answer about something that it sent before.
+#[test]
+fn will_that_was_not_asked_about_yet_is_published() {
+    let deferring = library("deferring");
+    let args = ["--plugin", deferring.to_str().unwrap(), "--publish-answer-max", "1h"];
+    let host = Host::start("upgrade-will", &args);
+    let mut to = Client::connect(host.addr, V5, "to");
+    to.subscribe("w", 1);
+    let will = Will { topic: "w", payload: "gone", ..Will::default() };
+    let (mut from, _) = Client::connect_with(host.addr, &Connect { will: Some(will), ..Connect::new(V5, "from") });
+    from.send(Publish::new("never/t", "x").qos(1, 7).bytes(V5));
+    from.finish_sending();
+    drop(from);
+    host.upgrade();
+    assert_eq!(to.receive().text(), "gone");
+}
+
 /// By a signal, after which nothing but what it is told keeps the service from being over when its first process ends.
 #[test]
 fn service_manager_is_told_which_process_serves_before_the_other_one_ends() {

@@ -159,6 +159,41 @@ fn a_will_waits_for_its_answer() {
     });
 }
 
+/// Before another process takes over plugins have decided about all wills: what they owe is waited for as at a stop.
+#[test]
+fn a_will_is_decided_before_another_process_takes_over() {
+    scenario(|net| {
+        let settle = |net: &mut Net, finally: bool| {
+            let now = net.now;
+            assert_eq!(net.cores.iter_mut().map(|core| core.close_immovable(finally, now)).sum::<usize>(), 0);
+            net.advance(1_000);
+            net.cores.iter().any(crate::core::Core::has_undecided_wills)
+        };
+        let watcher = watcher(net);
+        let client = with_will(net, 0);
+        let tickets = defer_publish(net);
+        net.send(client, "32: <t> 0001 {} 'x'");
+        net.lose(client);
+        net.script().publish = None;
+        assert!(settle(net, false), "it waits for an answer about something else");
+        net.expect(watcher, "");
+        assert!(!settle(net, true));
+        net.expect(watcher, "30: <w> {} 'gone'");
+        assert_eq!((farewells(net), told(net)), (0, vec!["disconnect c Closed 80".to_owned()]));
+        // It is the will that is not answered.
+        let client = net.join(V5, "10: <MQTT> 05 06 0000 {} <d> {} <w> <gone>", CONNACK);
+        let late = defer_publish(net);
+        net.lose(client);
+        assert!(settle(net, false));
+        assert!(!settle(net, true));
+        assert_eq!((farewells(net), told(net)), (0, vec!["disconnect d Closed 80".to_owned()]));
+        for tickets in [tickets, late] {
+            assert_eq!(tickets.answer(net, PublishVerdict::Forward), Err(HostError::Gone));
+        }
+        net.expect(watcher, "");
+    });
+}
+
 /// What becomes of a will that waits for an answer and for its Will Delay Interval.
 /// [MQTT-3.1.3-9]
 #[test]
