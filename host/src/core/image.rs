@@ -53,6 +53,7 @@ impl Core {
             && self.closing_soon.is_empty()
             && !self.has_mail_left()
             && !self.is_sweeping()
+            && self.rewritten.is_none()
             && self.outbox.iter().all(super::mail::Batch::is_empty);
         is_idle && self.connections.iter_mut().all(|(_, connection)| connection.may_leave())
     }

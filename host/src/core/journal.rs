@@ -27,7 +27,7 @@ use crate::sync::simple::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// What the workers of a server that has a store share about it.
 #[derive(Debug)]
 pub(super) struct Keeping {
-    /// What the wall clock showed at the start of the server's.
+    /// What the wall clock would have shown when the server's showed zero, as it was set at the start.
     zero: WallMillis,
     next_session: AtomicU64,
     /// Sessions of each worker that are kept.
@@ -58,11 +58,6 @@ impl Keeping {
     #[cfg(test)]
     pub(super) fn values(&self) -> Arc<std::sync::atomic::AtomicU64> {
         Arc::clone(&self.values)
-    }
-
-    /// The moment of a message, or of a session's end, on the wall clock.
-    fn wall(&self, at: Millis) -> WallMillis {
-        if at == Millis::NEVER { WallMillis::NEVER } else { WallMillis::of(at, self.zero) }
     }
 
     /// A number that no session has had.
@@ -102,6 +97,8 @@ pub(super) struct Journal {
     worker: u16,
     workers: u16,
     keeping: Arc<Keeping>,
+    /// What the wall clock would have shown when the server's showed zero, as it is set now.
+    pub(super) zero: WallMillis,
     /// How many bodies there are.
     bodies: u32,
     /// The message of the last one, which is mostly the next one's as well.
@@ -121,12 +118,29 @@ impl Journal {
             bytes: Vec::new(),
             worker: short(worker),
             workers: short(workers),
+            zero: keeping.zero,
             keeping,
             bodies: 0,
             last: None,
             taken: vec![0; workers].into(),
             elsewhere: 0,
             has_retained: false,
+        }
+    }
+
+    /// The moment of a message, or of a session's end, on the wall clock.
+    fn wall(&self, at: Millis) -> WallMillis {
+        if at == Millis::NEVER { WallMillis::NEVER } else { WallMillis::of(at, self.zero) }
+    }
+
+    /// What `session` is, as far as messages and subscriptions do not say so.
+    fn terms(&self, session: &Session) -> Terms {
+        let is_connected = session.connection != NONE;
+        Terms {
+            expiry_secs: session.expiry_secs,
+            expiry_secs_max: session.expiry_secs_max,
+            ends_at: (!is_connected).then(|| self.wall(session.expires_at)),
+            next_packet_id: session.next_packet_id,
         }
     }
 
@@ -213,7 +227,7 @@ impl Journal {
     /// A message in the form in which it outlives the server.
     pub(super) fn stored<'a>(&self, parts: &MessageParts<'a>, token: u64) -> StoredMessage<'a> {
         let &MessageParts { topic, payload, properties, qos, retain, expires_at, source, .. } = parts;
-        let expires_at = self.keeping.wall(expires_at);
+        let expires_at = self.wall(expires_at);
         StoredMessage { topic, payload, properties, qos, retain, expires_at, source, token }
     }
 
@@ -317,17 +331,6 @@ impl<'a> Row<'a> {
     }
 }
 
-/// What `session` is, as far as messages and subscriptions do not say so.
-fn terms(session: &Session, keeping: &Keeping) -> Terms {
-    let is_connected = session.connection != NONE;
-    Terms {
-        expiry_secs: session.expiry_secs,
-        expiry_secs_max: session.expiry_secs_max,
-        ends_at: (!is_connected).then(|| keeping.wall(session.expires_at)),
-        next_packet_id: session.next_packet_id,
-    }
-}
-
 fn short(worker: usize) -> u16 {
     u16::try_from(worker).expect("there are at most 64 workers")
 }
@@ -356,12 +359,12 @@ impl Core {
                 debug_assert!(is_new, "a session that is not kept ends with its connection");
                 session.number = journal.keeping.number();
                 journal.keeping.count_in(worker);
-                let terms = terms(session, &journal.keeping);
+                let terms = journal.terms(session);
                 journal.put(&Change::Began { session: session.number, client_id: &session.client_id, terms });
             }
             (_, 0) => self.journal_ended(session_slot),
             (number, _) => {
-                let terms = terms(session, &journal.keeping);
+                let terms = journal.terms(session);
                 journal.put(&Change::Changed { session: number, terms });
             }
         }
@@ -370,7 +373,7 @@ impl Core {
     /// Something of it has changed.
     pub(super) fn journal_changed(&mut self, session_slot: u32) {
         if let Some((journal, session)) = self.journal_of(session_slot) {
-            let terms = terms(session, &journal.keeping);
+            let terms = journal.terms(session);
             journal.put(&Change::Changed { session: session.number, terms });
         }
     }
@@ -400,7 +403,7 @@ impl Core {
             && let Some(DelayedWill { at, body: WillBody::Accepted(will) }) =
                 session.away.as_ref().and_then(|away| away.will.as_ref())
         {
-            let due = Due::At(journal.keeping.wall(*at));
+            let due = Due::At(journal.wall(*at));
             journal.will(session.number, due, will.expiry_secs, &will.message.parts());
         }
     }

@@ -72,6 +72,7 @@ mod tests;
 mod timers;
 mod train;
 mod turn;
+mod wall;
 mod work;
 
 use std::collections::{HashMap, VecDeque};
@@ -252,6 +253,8 @@ pub struct Core {
     /// Sessions are coming back; see [`Core::restore`].
     restoring: Option<Box<Restoring>>,
     /// What is held until the journals of its turns are safe.
+    /// The place of the session that is written next because the wall clock was set; see [`wall`].
+    rewritten: Option<usize>,
     held_acks: HeldAcks,
 }
 
@@ -332,6 +335,7 @@ impl Core {
             has_read_secrets: false,
             journal,
             restoring: None,
+            rewritten: None,
             held_acks: HeldAcks::default(),
         }
     }

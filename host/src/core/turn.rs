@@ -38,6 +38,7 @@ impl Core {
         let has_more = self.has_mail_left() || !self.listed_replays.is_empty();
         if has_more
             || self.is_sweeping()
+            || self.is_rewriting()
             || !self.queries.is_empty()
             || !self.passes.is_empty()
             || self.has_memory_again()
@@ -63,6 +64,7 @@ impl Core {
         self.close_late();
         self.continue_queries();
         self.continue_passes();
+        self.continue_rewriting();
         self.close_lanes();
         let listed = into.len();
         into.append(&mut self.dirty);

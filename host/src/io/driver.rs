@@ -2,7 +2,7 @@
 
 mod flush;
 pub(super) mod handed_over;
-mod journal;
+pub(super) mod journal;
 #[cfg(test)]
 mod tests;
 mod transformed;
@@ -439,7 +439,8 @@ impl Driver {
         let over = |stop_by| self.clock.now() >= stop_by;
         // In this order: who gives away a connection does so before it is stopping.
         let nothing_comes = || self.workers.are_stopping() && self.workers.nothing_arrives(self.worker);
-        let nothing_left = || self.sockets.len() == 0 && self.core.farewells() == 0 && nothing_comes();
+        let nothing_waits = || self.core.farewells() == 0 && !self.core.is_rewriting();
+        let nothing_left = || self.sockets.len() == 0 && nothing_waits() && nothing_comes();
         self.stop_by.is_some_and(|stop_by| nothing_left() || over(stop_by))
     }
 }

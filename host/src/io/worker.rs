@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use super::anteroom::Arrived;
 use super::driver::Driver;
 pub(crate) use super::driver::handed_over::{Inheritance, Inherited};
+pub(crate) use super::driver::journal::zero_on_the_wall;
 use super::listener::Listener;
 use super::pause::Pause;
 use super::poller::{Doorbell, Poller};

@@ -8,7 +8,7 @@ use plugin_api::Handler;
 
 use super::door::Door;
 use super::handed_over::Heirs;
-use super::kept::{Kept, Loading, OnProgress, Where, zero_on_the_wall};
+use super::kept::{Kept, Loading, OnProgress, Where};
 use super::listeners::Live;
 use super::plugins::{let_go, load_all};
 use super::{Server, ServerHandle, Threads};
@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::io::anteroom::Places;
 use crate::io::listener::Bound;
 use crate::io::passed::{PassedSocket, deal_out, deal_out_inherited};
-use crate::io::worker::Workers;
+use crate::io::worker::{Workers, zero_on_the_wall};
 use crate::limits::Limits;
 use crate::listener::{Common, ListenerConfig, ListenerUrl, UrlError};
 use crate::plugin::{LoadError, Plugin, Recorder, Recording, Services, Watch};

@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use crate::clock::{Clock, WallMillis};
+use crate::clock::WallMillis;
 use crate::data_dir::DataDir;
 use crate::durable::queue::Wake;
 use crate::durable::store::{Durability, Load, Piece, Progress, Store};
@@ -154,13 +154,6 @@ impl Kept {
             Error::NotKept { what: error.to_string() }
         })
     }
-}
-
-/// What the wall clock showed when a server's clock showed zero.
-pub(super) fn zero_on_the_wall(clock: Clock) -> WallMillis {
-    // Before 1970 it is of no use, and any other moment is as good.
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    WallMillis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX).saturating_sub(clock.now().0))
 }
 
 /// Both ends of what goes to the workers while the server starts.

@@ -23,7 +23,7 @@ impl Net {
     pub(in crate::core) fn check_journals(&mut self) {
         if let Some(store) = &self.store {
             hand_over(&mut self.cores, Some(store));
-            check(&self.cores, &self.shared, store, self.now);
+            check(&self.cores, &self.shared, store, self.zero, self.now);
         }
     }
 }
@@ -38,8 +38,8 @@ pub(in crate::core) fn hand_over(cores: &mut [Core], store: Option<&FakeStore>) 
 }
 
 /// Asserts that journals make what there is.
-pub(in crate::core) fn check(cores: &[Core], shared: &Shared, store: &FakeStore, now: Millis) {
-    let other = restored(shared, &store.journals(), now);
+pub(in crate::core) fn check(cores: &[Core], shared: &Shared, store: &FakeStore, zero: WallMillis, now: Millis) {
+    let other = restored(shared, &store.journals(), zero, now);
     let mut there: BTreeMap<&str, &Session> =
         other.sessions.iter().map(|(_, session)| (&*session.client_id, session)).collect();
     for (_, session) in cores.iter().flat_map(|core| &core.sessions).filter(|(_, session)| session.number != 0) {
@@ -59,13 +59,13 @@ pub(in crate::core) fn check(cores: &[Core], shared: &Shared, store: &FakeStore,
 }
 
 /// One worker that has what some journals say.
-fn restored(shared: &Shared, journals: &[(usize, Vec<u8>)], now: Millis) -> Core {
+fn restored(shared: &Shared, journals: &[(usize, Vec<u8>)], zero: WallMillis, now: Millis) -> Core {
     let mailboxes = Mailboxes::new(vec![Box::new(|| {})]);
     let shared =
         Arc::new(Shared::new(shared.limits.clone(), Chain::default(), mailboxes).with_store(ZERO, Arc::default()));
     let mut core = Core::new(0, shared, now);
     for (number, (_, journal)) in journals.iter().enumerate() {
-        let restored = core.restore(journal, ZERO, now);
+        let restored = core.restore(journal, zero, now);
         restored.unwrap_or_else(|error| panic!("{error} in journal {number}: {:?}", shown_journal(journal)));
     }
     core
@@ -73,7 +73,7 @@ fn restored(shared: &Shared, journals: &[(usize, Vec<u8>)], now: Millis) -> Core
 
 /// What journals come to, as each worker begins with it.
 pub(in crate::core) fn pieces(shared: &Shared, store: &FakeStore, now: Millis) -> Vec<(usize, Vec<u8>)> {
-    let kept = restored(shared, &store.journals(), now);
+    let kept = restored(shared, &store.journals(), ZERO, now);
     let workers = shared.mailboxes.workers();
     let mut pieces = Vec::new();
     let restoring = kept.restoring.as_ref().expect("it has begun");
@@ -182,7 +182,7 @@ fn retained_message_that_expires_while_no_server_runs_is_taken_out_of_the_store(
         net.send(from, "31: <short> {02 0000003C} 'x' | 31: <long> {02 00000E10} 'x'");
         let journals = net.store().journals();
         let later = Millis(net.now.0 + 60_000);
-        let mut other = restored(&net.shared, &journals, later);
+        let mut other = restored(&net.shared, &journals, ZERO, later);
         other.end_restoring(later);
         let mut handed_over = Vec::new();
         other.hand_over_journal(|journal| {
@@ -192,5 +192,39 @@ fn retained_message_that_expires_while_no_server_runs_is_taken_out_of_the_store(
         let gone: Vec<_> = Changes::new(&handed_over).skip(1).map(|change| change.expect("it is one").1).collect();
         assert_eq!(gone, [Change::RetainedGone { topic: "short" }]);
         assert_eq!(other.shared.retained.len(), 1);
+    });
+}
+
+/// Whoever starts next would take them for expired, and their wills for due, or for not due for long.
+#[test]
+fn sessions_that_wait_are_written_once_more_when_the_wall_clock_is_set() {
+    const DAY_MS: u64 = 86_400_000;
+    let setup = net::Setup { plugin: false, store: true, ..net::Setup::default() };
+    scenario_with(&setup, |net| {
+        net.is_safe_at_once = true;
+        for number in 0..5 {
+            let connect = format!("10: <MQTT> 05 06 0000 {{11 00000E10}} <c{number}> {{18 00000708}} <w> <gone>");
+            let client = net.join(V5, &connect, CONNACK);
+            net.lose(client);
+        }
+        net.durable(V5, "here", CONNACK);
+        let written = net.store().last();
+        for zero in [ZERO.0 + 2_000, ZERO.0 - 2_000] {
+            net.set_zero_on_the_wall(WallMillis(zero));
+            assert_eq!(net.store().last(), written, "a small step");
+        }
+        for zero in [ZERO.0 + DAY_MS, ZERO.0 - DAY_MS] {
+            net.set_zero_on_the_wall(WallMillis(zero));
+            net.check_journals();
+            // Nothing is put behind what cannot be written; later it is.
+            net.store().set_failing(true);
+            net.settle();
+            let written = net.store().last();
+            net.set_zero_on_the_wall(ZERO);
+            assert_eq!(net.store().last(), written);
+            net.store().set_failing(false);
+            net.settle();
+            net.check_journals();
+        }
     });
 }

@@ -106,6 +106,8 @@ pub(in crate::core) struct Net {
     pub(in crate::core) profile: Arc<ListenerProfile>,
     pub(in crate::core) details: Option<PeerDetails>,
     pub(super) store: Option<FakeStore>,
+    /// What the wall clock would have shown when the server's showed zero, as it is set now.
+    pub(super) zero: WallMillis,
     /// What it has been given is safe at once, rather than when the test says so.
     pub(in crate::core) is_safe_at_once: bool,
 }
@@ -157,6 +159,7 @@ impl Net {
             profile: Arc::new(profile),
             details: None,
             store,
+            zero: ZERO,
             is_safe_at_once: false,
         }
     }
@@ -491,6 +494,13 @@ impl Net {
     pub(in crate::core) fn crash_to(&mut self, setup: &Setup, workers: usize) {
         self.mode.workers = workers;
         self.crash(setup);
+    }
+
+    /// The wall clock is set, which the workers see.
+    pub(in crate::core) fn set_zero_on_the_wall(&mut self, zero: WallMillis) {
+        self.zero = zero;
+        self.cores.iter_mut().for_each(|core| core.note_zero_on_the_wall(zero));
+        self.settle();
     }
 
     /// The server is killed, and another one begins with what the store has.

@@ -11,10 +11,14 @@ use plugin_api::{
     Publish, PublishVerdict, ReasonCode, handler,
 };
 
+use super::journal::zero_on_the_wall;
 use super::*;
+use crate::clock::WallMillis;
 use crate::core::mail::Mail;
 use crate::core::mailbox::Mailboxes;
 use crate::core::{ListenerProfile, Shared, owner_of};
+use crate::durable::change::{Change, Changes};
+use crate::durable::store::fake::FakeStore;
 use crate::io::listener::Bound;
 use crate::io::pause::Order;
 use crate::limits::Limits;
@@ -90,17 +94,27 @@ struct Net {
 
 impl Net {
     fn new(count: usize) -> Self {
+        Self::with(count, None)
+    }
+
+    /// The same, with a store.
+    fn with(count: usize, store: Option<&Arc<FakeStore>>) -> Self {
         let workers = Workers::new(count).unwrap();
         let mailboxes = Mailboxes::new(workers.wake());
         let clock = Clock::start();
         let services = Services::new(mailboxes.clone(), clock, 1 << 20);
         let plugin = Plugin::from_static::<Hooked>("hooked", "1.0.0", "{}", &services).unwrap();
         let chain = Chain::new(vec![plugin]).unwrap();
-        let shared = Arc::new(Shared::new(Limits::default(), chain, mailboxes.clone()));
+        let shared = Shared::new(Limits::default(), chain, mailboxes.clone());
+        let shared = Arc::new(match store {
+            Some(_) => shared.with_store(zero_on_the_wall(clock), Arc::default()),
+            None => shared,
+        });
         let driver = |worker| {
             let core = Core::new(worker, Arc::clone(&shared), clock.now());
             let poller = Poller::new(workers.epoll(worker).unwrap());
-            Driver::new(worker, core, poller, Arc::clone(&workers), clock, None)
+            let store = store.map(|store| Arc::clone(store) as _);
+            Driver::new(worker, core, poller, Arc::clone(&workers), clock, store)
         };
         let bound = Bound::open(&ListenerConfig::new("127.0.0.1:0".parse().unwrap()), None).unwrap();
         let listener = bound.with(ListenerProfile::new("test", Limits::default()));
@@ -484,6 +498,31 @@ fn the_list_of_those_to_send_to_does_not_grow_without_end() {
     net.settle();
     many.iter_mut().zip(&mut got).for_each(|(client, got)| *got += received(client).len());
     assert_eq!(got, vec![7 * MESSAGES; many.len()], "each gets all of them");
+}
+
+/// The wall clock is looked at, and not the server's alone: here that is set on by a day, and the wall clock is not.
+#[test]
+fn what_is_kept_ends_when_the_wall_clock_says_so() {
+    const DAY_MS: u64 = 86_400_000;
+    let store = Arc::new(FakeStore::default());
+    let mut net = Net::with(1, Some(&store));
+    let mut client = net.open(0);
+    client.write_all(b"\x10\x13\0\x04MQTT\x05\x02\0\0\x05\x11\xf0\0\0\0\0\x01c").unwrap();
+    net.settle();
+    drop(client);
+    net.settle();
+    let ends_at = |store: &FakeStore| {
+        let (_, journal) = store.journals().pop().expect("its end is kept");
+        let last = Changes::new(&journal).last().expect("a change").expect("one that can be read").1;
+        let Change::Changed { terms, .. } = last else { panic!("{last:?}") };
+        terms.ends_at.expect("its client has gone")
+    };
+    let (before, journals) = (ends_at(&store), store.last());
+    net.drivers[0].clock = Clock::showing(net.drivers[0].clock.now() + DAY_MS);
+    net.settle();
+    assert_eq!(store.last(), journals + 1);
+    let WallMillis(moved_ms) = WallMillis(before.0 - ends_at(&store).0);
+    assert!(moved_ms.abs_diff(DAY_MS) < 60_000, "{moved_ms}");
 }
 
 /// A frame of a WebSocket, whose mask changes nothing.

@@ -60,7 +60,7 @@ impl World {
     /// What was handed over is what there is.
     pub(super) fn check_kept(&self) {
         if let Some(store) = &self.store {
-            kept::check(&self.cores, &self.shared, store, self.now);
+            kept::check(&self.cores, &self.shared, store, ZERO, self.now);
         }
     }
 
