@@ -224,6 +224,10 @@ impl Host {
     /// [`handle_event`](crate::Handler::handle_event) for [`InfoTarget::Plugin`]), now or after a delay (with the precision
     /// of the server's timers, milliseconds at best). One for a connection ends with it, and takes no room any more.
     ///
+    /// What is sent in `init` comes once the plugin decides, and not at all if it does not come to that. A delayed or repeated one
+    /// then takes the place of one with the same target, kind and data that the version before has left, so that a swap
+    /// leads to no second one.
+    ///
     /// The number that is returned is that of its timer, for [`cancel_timer`](Host::cancel_timer).
     ///
     /// # Errors

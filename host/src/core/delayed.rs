@@ -64,6 +64,17 @@ impl DelayedInfos {
         Some(delayed)
     }
 
+    /// A version of a plugin begins with a timer, and an earlier one has begun with the same.
+    fn forget_replaced(&mut self, info: &InfoMail) {
+        let replaced: Vec<u64> = self
+            .values()
+            .map(|waiting| &waiting.info)
+            .filter(|waiting| info.replaces(waiting))
+            .map(|info| info.timer)
+            .collect();
+        replaced.into_iter().for_each(|timer| drop(self.take(timer)));
+    }
+
     /// Takes out those for a connection.
     fn take_of(&mut self, id: u64) -> Vec<DelayedInfo> {
         let timers: Vec<u64> = self.of_connections.range((id, 0)..=(id, u64::MAX)).map(|(_, timer)| *timer).collect();
@@ -74,6 +85,9 @@ impl DelayedInfos {
 impl Core {
     /// Has a message wait. Its plugin has room for it.
     pub(super) fn begin_timer(&mut self, info: Box<InfoMail>) {
+        if info.begins != 0 {
+            self.delayed_infos.forget_replaced(&info);
+        }
         let delayed = DelayedInfo { at: self.now + info.delay_ms, begun: self.now, info };
         if self.is_target_here(&delayed) || self.may_still_come(&delayed) {
             self.wait_for_moment(delayed);
@@ -85,6 +99,11 @@ impl Core {
         if self.is_target_here(&delayed) {
             self.wait_for_moment(delayed);
         }
+    }
+
+    /// Whether the plugin has begun here with one that takes its place.
+    pub(super) fn has_replacement(&self, delayed: &DelayedInfo) -> bool {
+        self.delayed_infos.values().any(|waiting| waiting.info.replaces(&delayed.info))
     }
 
     fn wait_for_moment(&mut self, delayed: DelayedInfo) {

@@ -238,11 +238,14 @@ impl Core {
         }
     }
 
-    /// Takes in some that another process has written.
+    /// Takes in some that another process has written, but those with which the plugin has begun here once more.
     pub(crate) fn inherit_timer(&mut self, timer: InheritedTimer, now: Millis) {
         self.now = now;
         let InheritedTimer { at, begun, info } = timer;
-        self.go_on_waiting(DelayedInfo { at, begun, info });
+        let delayed = DelayedInfo { at, begun, info };
+        if !self.has_replacement(&delayed) {
+            self.go_on_waiting(delayed);
+        }
     }
 }
 
@@ -276,8 +279,10 @@ impl InheritedTimer {
             let (kind, data) = (reader.text()?.into(), reader.bytes()?.into());
             let (delay_ms, interval_ms, timer) = (reader.u64()?, reader.u64()?, reader.u64()?);
             let from_connection = reader.u64()?;
-            let room = None;
-            let info = InfoMail { target, plugin, kind, data, delay_ms, interval_ms, timer, from_connection, room };
+            // Who has begun with it is an earlier version here.
+            let (room, begins) = (None, 0);
+            let info =
+                InfoMail { target, plugin, kind, data, delay_ms, interval_ms, timer, from_connection, room, begins };
             Ok(Self { at, begun, info: Box::new(info) })
         })?;
         reader.end()?;

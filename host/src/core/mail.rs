@@ -117,12 +117,23 @@ pub struct InfoMail {
     pub from_connection: u64,
     /// What its timer takes of the plugin's room; `None` if it is delivered at once.
     pub room: Option<Arc<TimerRoom>>,
+    /// The generation of the plugin if it was sent before that began to decide, in `init`; else 0.
+    pub begins: u64,
 }
 
 impl InfoMail {
     /// Bytes of kind and data.
     pub(crate) fn data_bytes(&self) -> usize {
         self.kind.len() + self.data.len()
+    }
+
+    /// Whether another one that waits is not needed beside this one, with which a version of the plugin begins: an earlier
+    /// version has sent the same.
+    pub(super) fn replaces(&self, waiting: &Self) -> bool {
+        self.begins != 0
+            && self.begins != waiting.begins
+            && (self.plugin, &self.target, &self.kind, &self.data)
+                == (waiting.plugin, &waiting.target, &waiting.kind, &waiting.data)
     }
 }
 

@@ -308,6 +308,7 @@ mod tests {
                 timer: 0,
                 from_connection: 0,
                 room: None,
+                begins: 0,
             }))
         };
         assert!(boxes.post(0, info(REQUEST_BYTES_MAX - 200)));

@@ -219,6 +219,7 @@ impl Cell {
     pub(super) fn new(plugins: Vec<Plugin>) -> Arc<Self> {
         for (index, plugin) in plugins.iter().enumerate() {
             plugin.join(index, 1);
+            plugin.decides();
         }
         let base = Arc::new(Plugins::new(plugins.into_iter().map(Arc::new).collect()));
         let plan = Plan { base, ..Plan::default() };
@@ -384,7 +385,9 @@ impl Chain {
             let plugin = Arc::clone(plugin);
             state.trials.push(Trial { index, plugin, previous, per_mille: how.per_mille, until, how: *how, earlier });
         }
-        Ok(self.0.publish(state))
+        let epoch = self.0.publish(state);
+        plugin.decides();
+        Ok(epoch)
     }
 
     /// Has a candidate that is only tried hear of each connection.

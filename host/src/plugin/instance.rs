@@ -206,6 +206,11 @@ impl Plugin {
         self.generation.store(generation, Ordering::Relaxed);
     }
 
+    /// It decides from now on.
+    pub(super) fn decides(&self) {
+        self.services.decides(self.generation());
+    }
+
     /// A connection's state is its current one from now on, or no more.
     pub(super) fn count_connection(&self, begins: bool) {
         if begins {

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)] // Plugins call these functions with a pointer that has to become a reference.
 
 mod asker;
+mod early;
 mod functions;
 mod gate;
 mod holdings;
@@ -23,6 +24,7 @@ use plugin_api::reading::{self, MessageView};
 use plugin_api::{PropertiesBuf, Property};
 
 pub use self::asker::{Asker, Pieces};
+use self::early::Early;
 pub(super) use self::functions::TABLE;
 use self::gate::Gate;
 pub(crate) use self::gate::State as GateState;
@@ -392,6 +394,7 @@ pub(super) struct PluginServices {
     packet_bytes_max: Arc<AtomicUsize>,
     pub(super) tickets: Tickets,
     holdings: Arc<Holdings>,
+    early: Early,
     /// `None` once the instance is dropped.
     services: RwLock<Option<Services>>,
 }
@@ -406,6 +409,7 @@ impl PluginServices {
             packet_bytes_max: Arc::clone(&services.packet_bytes_max),
             tickets: Tickets::new(services.tickets_max),
             holdings: services.holdings.of(plugin),
+            early: Early::default(),
             services: RwLock::new(Some(services.clone())),
         }))
     }
@@ -443,6 +447,7 @@ impl PluginServices {
     /// The instance is gone: refuse everything but log lines.
     pub(super) fn close(&self) {
         *self.services.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.early.end();
     }
 
     /// Gives the callback that runs on this thread a ticket for its question. One is enough for it.
@@ -481,6 +486,36 @@ impl PluginServices {
             Completed::Twice => Status::INVALID,
             Completed::Unknown => Status::NOT_FOUND,
             Completed::Gone => Status::GONE,
+        }
+    }
+
+    /// Posts a message of the plugin to itself; one that comes before the plugin decides waits until it does. Returns the number
+    /// of its timer, 0 if it has none.
+    fn take_info(&self, info: InfoMail) -> Result<u64, Status> {
+        let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
+        let services = services.as_ref().ok_or(Status::NOT_RUNNING)?;
+        let is_later = info.delay_ms != 0;
+        let room = is_later.then(|| services.holdings.timer_room(&self.holdings, info.data_bytes())).transpose()?;
+        let timer = if is_later { services.take_timer_number() } else { 0 };
+        let info = InfoMail { timer, room, ..info };
+        let info = if self.index() == NOT_IN_A_CHAIN { self.early.keep(info)? } else { Some(info) };
+        if let Some(info) = info {
+            services.post_info(&self.plugin, &InfoMail { plugin: self.index(), ..info })?;
+        }
+        Ok(timer)
+    }
+
+    /// The plugin decides from now on, as this generation: what it has sent itself before comes to it.
+    pub(super) fn decides(&self, generation: u64) {
+        for info in self.early.end() {
+            let info = InfoMail { plugin: self.index(), begins: generation, ..info };
+            if self.with(|services| services.post_info(&self.plugin, &info)) == Status::FULL {
+                tracing::warn!(
+                    plugin = self.plugin,
+                    kind = &*info.kind,
+                    "what init has sent was dropped: a queue is full"
+                );
+            }
         }
     }
 

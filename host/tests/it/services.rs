@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use host::{MetricValue, ServerHandle, SwapRequest};
 
-use crate::harness::{Process, library, with_configured};
+use crate::harness::{Process, host_output, library, with_configured};
 use crate::mqtt::{Client, Connect, Publish, V3_1_1, V5};
 
 /// The client that gives commands.
@@ -117,6 +117,25 @@ fn what_is_kept_survives_a_swap() {
         assert_eq!((&*commands.plugin, &*commands.name), ("steward", "commands_total"));
         assert_eq!(commands.value, MetricValue::Counter(8.0), "those before the swap, too");
     });
+}
+
+/// A plugin may begin with a timer: the host starts, `host check` is satisfied, and a swap starts no second one.
+#[test]
+fn init_may_start_a_timer() {
+    let config = "\"every 20 beat\"";
+    let steward = library("steward");
+    let check = host_output(["check", steward.to_str().unwrap(), "--plugin-config", config]);
+    assert!(check.status.success(), "it does not need a server: {check:?}");
+    with_configured(
+        |builder| builder.plugin(&steward, config),
+        |server| {
+            let mut operator = Operator::new(server);
+            assert_eq!(operator.0.receive().text(), "event beat");
+            let request = SwapRequest { probation: Duration::ZERO, ..SwapRequest::new(&steward) };
+            server.swap(&request).expect("it is the same library");
+            assert_eq!(operator.0.receive().text(), "event beat");
+        },
+    );
 }
 
 /// A line of the log has the plugin's fields, and says what it is about.

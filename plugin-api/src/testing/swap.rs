@@ -21,16 +21,16 @@ impl TestHost {
     /// `init` or `import_plugin_state` of the new one refuses, or `export_plugin_state` fails: the old one goes on.
     pub fn swap<H: Handler>(&self, config: &str) -> Result<(), Error> {
         self.settle();
-        let (old, new) = (self.inner.plugin(), Plugin::new::<H>(config, self.inner.services)?);
-        if old.implements(Callback::ExportPlugin) && new.implements(Callback::ImportPlugin) {
-            let (verdict, answer) = old.export_all();
-            let state = state_of(Callback::ExportPlugin, verdict, &answer)?;
-            let (verdict, answer) = new.import_all(&raw_state(&state));
-            if verdict != Verdict::OK {
-                let text = answer.text().unwrap_or_default().1;
-                return Err(format!("import_plugin_state: {text}").into());
+        let old = self.inner.plugin();
+        let since = self.inner.services.world().number();
+        let new = match self.prepare::<H>(&old, config) {
+            Ok(new) => new,
+            Err(why) => {
+                self.inner.services.world().forget_since(since);
+                return Err(why);
             }
-        }
+        };
+        self.inner.services.world().begin_with(since);
         let connections: Vec<u64> = self.inner.services.world().clients.keys().copied().collect();
         for number in connections {
             self.inner.go_over(number, &old, &new);
@@ -42,6 +42,21 @@ impl TestHost {
         drop(old);
         self.settle();
         Ok(())
+    }
+
+    /// Makes the new version, which learns what the old one knows.
+    fn prepare<H: Handler>(&self, old: &Plugin, config: &str) -> Result<Rc<Plugin>, Error> {
+        let new = Plugin::new::<H>(config, self.inner.services)?;
+        if old.implements(Callback::ExportPlugin) && new.implements(Callback::ImportPlugin) {
+            let (verdict, answer) = old.export_all();
+            let state = state_of(Callback::ExportPlugin, verdict, &answer)?;
+            let (verdict, answer) = new.import_all(&raw_state(&state));
+            if verdict != Verdict::OK {
+                let text = answer.text().unwrap_or_default().1;
+                return Err(format!("import_plugin_state: {text}").into());
+            }
+        }
+        Ok(new)
     }
 }
 

@@ -148,6 +148,21 @@ impl World {
         Ok(timer)
     }
 
+    /// Another version of the handler begins with the messages since the number `since`: timers of an earlier one with the same
+    /// kind and data end.
+    pub(super) fn begin_with(&mut self, since: u64) {
+        let (begun, mut waiting): (Vec<Mail>, Vec<Mail>) = self.mail.drain(..).partition(|mail| mail.number > since);
+        let same = |new: &Mail, old: &Mail| (&new.target, &new.kind, &new.data) == (&old.target, &old.kind, &old.data);
+        waiting.retain(|old| old.timer == 0 || !begun.iter().any(|new| new.timer != 0 && same(new, old)));
+        self.mail.extend(waiting);
+        self.mail.extend(begun);
+    }
+
+    /// It does not begin.
+    pub(super) fn forget_since(&mut self, since: u64) {
+        self.mail.retain(|mail| mail.number <= since);
+    }
+
     /// The next one that is due at a time or before. One that comes again is there again.
     pub(super) fn due(&mut self, until_ms: u64) -> Option<Mail> {
         let next = self.mail.iter().enumerate().filter(|(_, mail)| mail.at_ms <= until_ms);

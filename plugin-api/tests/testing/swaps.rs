@@ -1,6 +1,7 @@
 //! Another version takes over, with what the one before has known.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use plugin_api::testing::TestHost;
 use plugin_api::*;
@@ -80,4 +81,37 @@ fn connections_go_over_with_their_state_or_without_or_end() {
     host.swap::<Counting<3>>("{}").expect("it is taken over");
     let ended = lucky.ended().expect("its state could not be handed over");
     assert_eq!(ended.kind, DisconnectKind::ServerDisconnect);
+}
+
+/// Begins with a timer, and with a message to itself.
+struct Beating(Host);
+
+#[handler]
+impl Handler for Beating {
+    type Connection = ();
+
+    fn init(host: Host, config: &str) -> Result<Self, Error> {
+        host.send_info_every(InfoTarget::Plugin, "beat", config.as_bytes(), Duration::from_secs(1))?;
+        host.send_info(InfoTarget::Plugin, "begun", b"", None)?;
+        if config == "9" { Err("no".into()) } else { Ok(Self(host)) }
+    }
+    fn new_connection(&self, _: &ConnectionInfo<'_>) {}
+    fn handle_event(&self, event: &Info<'_>) {
+        self.0.info(event.kind());
+    }
+}
+
+#[test]
+fn a_version_takes_over_the_timers_with_which_it_begins() {
+    let host = TestHost::new::<Beating>("1").expect("it starts");
+    let texts = || host.take_logs().into_iter().map(|line| line.text).collect::<Vec<_>>();
+    host.advance(Duration::from_secs(2));
+    assert_eq!(texts(), ["begun", "beat", "beat"]);
+    host.swap::<Beating>("1").expect("it is taken over");
+    assert!(host.swap::<Beating>("9").is_err());
+    assert_eq!(host.timers().len(), 1);
+    host.advance(Duration::from_secs(2));
+    assert_eq!(texts(), ["begun", "beat", "beat"]);
+    host.swap::<Beating>("2").expect("it is taken over");
+    assert_eq!(host.timers().len(), 2, "with other data it is another one");
 }

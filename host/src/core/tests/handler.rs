@@ -57,6 +57,8 @@ pub(in crate::core) struct Script {
     /// The plugin is made without `handle_puback`: acknowledgements need not be looked at one by one.
     pub(in crate::core) hears_no_acknowledgements: bool,
     pub(in crate::core) host: Option<Host>,
+    /// What it does in `init`.
+    pub(in crate::core) begins: Option<fn(&Host)>,
 }
 
 impl Script {
@@ -179,6 +181,9 @@ impl Handler for Puppet {
         let place = scripts.iter().position(|(other, _)| *other == number).ok_or("no such script")?;
         let (_, script) = scripts.swap_remove(place);
         lock(&script).host = Some(host.clone());
+        if let Some(begins) = lock(&script).begins {
+            begins(&host);
+        }
         Ok(Self { script, host })
     }
 

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use plugin_api::{
     Asking, ConnectionId, Host, HostError, InfoTarget, Message, NewSubscription, Page, QoS, Query, RetainHandling,
+    TimerId,
 };
 
 use super::net::connect_packet;
 use super::*;
+use crate::core::InheritedTimer;
+use crate::plugin::Flip;
 
 /// Makes a request, and lets the workers take turns until it has been answered.
 pub(super) fn ask<T: Send + 'static>(
@@ -390,6 +393,55 @@ fn timers() {
         assert_eq!(net.script().calls, [""; 0]);
         let message = Message::new("t", "x");
         assert_eq!(host.publish(&message), Ok(()));
+    });
+}
+
+/// What `init` sends itself comes once the plugin decides. A version that begins as the one before did takes its timers over, in
+/// another process as well.
+#[test]
+fn timers_with_which_a_plugin_begins() {
+    const FOR_GOOD: Flip = Flip { per_mille: None, probation: Duration::ZERO, budget: 0 };
+    fn begins(host: &Host) {
+        let second = Duration::from_secs(1);
+        host.send_info(InfoTarget::Plugin, "begun", b"", None).expect("it is kept");
+        for number in [b"1", b"2"] {
+            host.send_info_every(InfoTarget::Plugin, "beat", number, second).expect("it is kept");
+        }
+        host.send_info(InfoTarget::Plugin, "beat", b"1", Some(second / 2)).expect("it is kept");
+        let never = host.send_info(InfoTarget::Plugin, "never", b"", Some(second)).expect("it is kept");
+        host.cancel_timer(never).expect("it is kept");
+    }
+    scenario(|net| {
+        let beats = |net: &mut Net| {
+            net.script().calls.clear();
+            net.advance(2_000);
+            net.script().take("event")
+        };
+        for version in ["2.0.0", "3.0.0", "4.0.0"] {
+            net.flip(version, &FOR_GOOD, |script| script.begins = Some(begins));
+            net.settle();
+            assert_eq!(net.script().take("event"), ["event begun Plugin"]);
+            assert_eq!(beats(net), ["event beat Timer"; 5], "two of each second, and one more in the first");
+        }
+        let worker =
+            (0..net.workers()).find(|worker| !net.cores[*worker].delayed_infos.is_empty()).expect("it has them");
+        let mut image = Vec::new();
+        net.cores[worker].timers_image(&mut image);
+        for mut timer in InheritedTimer::read_all(&image, Some).expect("it is whole") {
+            timer.info.timer += 1000;
+            let now = net.now;
+            net.cores[worker].inherit_timer(timer, now);
+        }
+        assert_eq!(beats(net), ["event beat Timer"; 4]);
+        // They are the plugin's: another version that begins with nothing has them as well.
+        net.flip("5.0.0", &FOR_GOOD, |_| {});
+        net.settle();
+        assert_eq!(beats(net), ["event beat Timer"; 4]);
+        let timers: Vec<u64> = net.cores[worker].delayed_infos.values().map(|one| one.info.timer).collect();
+        for timer in timers {
+            assert_eq!(net.script().host().cancel_timer(TimerId(timer)), Ok(()));
+        }
+        assert_eq!(beats(net), [""; 0]);
     });
 }
 

@@ -61,45 +61,40 @@ pub(super) unsafe extern "C" fn send_info(context: Opaque, request: &RawInfoRequ
         if kind.len() + data.len() > INFO_BYTES_MAX {
             return Status::TOO_LARGE;
         }
-        let (kind, target, plugin) = match (text(kind), target(&request.target), host.chain_place()) {
-            (Ok(kind), Ok(target), Ok(plugin)) => (kind, target, plugin),
-            (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => return why,
+        let (kind, target) = match (text(kind), target(&request.target)) {
+            (Ok(kind), Ok(target)) => (kind, target),
+            (Err(why), _) | (_, Err(why)) => return why,
         };
-        let taken = host.with(|services| {
-            let is_later = request.delay_ms != 0 || request.interval_ms != 0;
-            let bytes = kind.len() + data.len();
-            let room = is_later.then(|| services.holdings.timer_room(&host.holdings, bytes)).transpose()?;
-            let number = if is_later { services.take_timer_number() } else { 0 };
-            services.post_info(
-                &host.plugin,
-                &InfoMail {
-                    target,
-                    plugin,
-                    kind: kind.into(),
-                    data: data.as_slice().into(),
-                    delay_ms: if request.delay_ms == 0 { request.interval_ms } else { request.delay_ms },
-                    interval_ms: request.interval_ms,
-                    timer: number,
-                    from_connection: connection(),
-                    room,
-                },
-            )?;
-            *timer = number;
-            Ok(())
+        let taken = host.take_info(InfoMail {
+            target,
+            plugin: 0, // Where it is by then.
+            kind: kind.into(),
+            data: data.as_slice().into(),
+            delay_ms: if request.delay_ms == 0 { request.interval_ms } else { request.delay_ms },
+            interval_ms: request.interval_ms,
+            timer: 0,
+            from_connection: connection(),
+            room: None,
+            begins: 0,
         });
-        effects::note(taken, || effects::send_info(request, *timer))
+        let taken = taken.map(|number| *timer = number);
+        effects::note(status(taken), || effects::send_info(request, *timer))
     })
 }
 
 pub(super) unsafe extern "C" fn cancel_timer(context: Opaque, timer: u64) -> Status {
-    service(context, Status::FULL, |host| match host.chain_place() {
-        Ok(_) if timer == 0 => Status::OK,
-        Ok(plugin) => {
-            let mail = || Mail::CancelTimer { plugin, timer };
-            let taken = host.with(|services| services.post(0..services.mailboxes.workers(), &mail));
-            effects::note(taken, || effects::cancel_timer(timer))
+    service(context, Status::FULL, |host| {
+        if timer == 0 || host.early.cancel(timer) {
+            return Status::OK;
         }
-        Err(why) => why,
+        match host.chain_place() {
+            Ok(plugin) => {
+                let mail = || Mail::CancelTimer { plugin, timer };
+                let taken = host.with(|services| services.post(0..services.mailboxes.workers(), &mail));
+                effects::note(taken, || effects::cancel_timer(timer))
+            }
+            Err(why) => why,
+        }
     })
 }
 

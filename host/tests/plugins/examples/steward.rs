@@ -1,6 +1,6 @@
 //! Uses what the host does for plugins. A message to `do` is a command of words, which a thread of the plugin's own carries
 //! out; what comes of it is published to `done`. A message to `keep/<key>` is put into its store at once. Subscriptions to filters that stand in its store as `no/<filter>` are
-//! refused, but only when they are asked about again.
+//! refused, but only when they are asked about again. A configuration that is a text is a command, carried out in `init`.
 
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, PoisonError};
@@ -21,7 +21,10 @@ struct Steward {
 impl Handler for Steward {
     type Connection = ();
 
-    fn init(host: Host, _: &str) -> Result<Self, Error> {
+    fn init(host: Host, config: &str) -> Result<Self, Error> {
+        if let Some(command) = config.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+            carry_out(&host, &command.split(' ').collect::<Vec<_>>())?;
+        }
         let (commands, todo) = channel::<String>();
         let own = host.clone();
         // It ends with the handler, which has the other end.
