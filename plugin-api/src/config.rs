@@ -35,8 +35,8 @@
 //! assert!(error.contains("`exempt[0]`: invalid type: integer `7`, expected a string"), "{error}");
 //! ```
 //!
-//! The attributes of serde and schemars work on its fields. A type of your own with `#[derive(Deserialize, JsonSchema)]` will do
-//! as well.
+//! The attributes of serde and schemars work on its fields; what is `#[serde(flatten)]` has to be a struct with this attribute. A type
+//! of your own with `#[derive(Deserialize, JsonSchema)]` will do as well. A password or a key is best a [`Secret`].
 
 use std::fmt;
 
@@ -44,11 +44,19 @@ pub use schemars;
 pub use serde;
 
 use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 /// Parts of names whose values are not repeated in an error: it may be read by others than the configuration.
 const SECRETS: [&str; 3] = ["password", "secret", "token"];
+
+/// What an error begins with that knows its place already, as that of a field that is flattened does.
+const AT: &str = "at `";
+
+/// What serde says of a field that is not known; where fields are flattened, neither its place nor what is known.
+const UNKNOWN: &str = "unknown field `";
 
 /// A mistake in a configuration: where it is, what was got and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +92,7 @@ impl std::error::Error for ConfigError {}
 /// # Errors
 /// A key that the type does not know, a value that it cannot have, or text that is no JSON: the place, what was got and what was
 /// expected. Values at places that are called something with `password`, `secret` or `token` are not repeated, nor are those whose
-/// place serde does not tell (within `flatten` and a `tag`). There, a key is known if the schema has it: an `alias` is not.
+/// place serde does not tell (within a `tag`). There, a key is known if the schema has it: an `alias` is not.
 pub fn read<C: DeserializeOwned + JsonSchema>(json: &str) -> Result<C, ConfigError> {
     // serde would take a list for the fields in their order, without their names.
     let schema = schema_of::<C>().to_value();
@@ -99,17 +107,14 @@ pub fn read<C: DeserializeOwned + JsonSchema>(json: &str) -> Result<C, ConfigErr
             ignored.get_or_insert_with(|| place(&path));
         })
     };
-    let config = read.map_err(|error| {
-        let path = track.path();
-        ConfigError::new(path.to_string(), problem(&path, json, &error))
-    })?;
+    let config = read.map_err(|error| mistake(&track.path().to_string(), json, &schema, &error))?;
     text.end().map_err(|error| ConfigError::new(".", error.to_string()))?;
     let unknown = || Unknown { root: &schema }.find(&[&schema], &serde_json::from_str(json).ok()?, "");
     match ignored.or_else(unknown) {
         None => Ok(config),
         Some(path) => {
-            let known = "it is not among the names that are known there";
-            Err(ConfigError::new(path, format!("unknown field: {known}")))
+            let (parent, key) = path.rsplit_once('.').unwrap_or((".", &path));
+            Err(unknown_field(&schema, parent, key))
         }
     }
 }
@@ -170,34 +175,74 @@ fn schema_of<C: JsonSchema>() -> schemars::Schema {
     schemars::generate::SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<C>()
 }
 
-/// What is wrong, without what stands there if that may be a secret.
-fn problem(path: &serde_path_to_error::Path, json: &str, error: &serde_json::Error) -> String {
+/// The mistake that was found while what stands at `path` was read.
+fn mistake(path: &str, json: &str, schema: &Value, error: &serde_json::Error) -> ConfigError {
     let text = error.to_string();
-    // The last one: the secret itself may have these words.
-    match text.rsplit_once(", expected ") {
-        Some((got, expected)) if error.is_data() && may_be_secret(path, got, json) => {
-            format!("got something that is not shown, expected {expected}")
+    let within = text.strip_prefix(AT).and_then(|rest| rest.split_once("`: "));
+    let (path, text) = match within {
+        Some((inner, text)) => (joined(path, inner), text),
+        None => (path.to_owned(), text.as_str()),
+    };
+    let key = text.strip_prefix(UNKNOWN).and_then(|rest| rest.split_once('`'));
+    match key {
+        Some((key, rest)) if !rest.starts_with(", expected ") => unknown_field(schema, &path, key),
+        // It is a name.
+        Some(_) => ConfigError::new(path, text),
+        None => {
+            let problem = problem(&path, json, text, error.is_data());
+            ConfigError::new(path, problem)
         }
-        _ => text,
     }
 }
 
-/// By its name; or it has names itself, and of which of them a value was got is not known (`flatten` and tags).
-fn may_be_secret(path: &serde_path_to_error::Path, got: &str, json: &str) -> bool {
-    use serde_path_to_error::Segment;
-    let last = path.to_string().rsplit('.').next().unwrap_or_default().to_lowercase();
+/// What is wrong, without what stands there if that may be a secret.
+fn problem(path: &str, json: &str, text: &str, is_data: bool) -> String {
+    // The last one: the secret itself may have these words.
+    match text.rsplit_once(", expected ") {
+        Some((got, expected)) if is_data && may_be_secret(path, got, json) => {
+            format!("got something that is not shown, expected {expected}")
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// By its name; or it has names itself, and of which of them a value was got is not known (tags).
+fn may_be_secret(path: &str, got: &str, json: &str) -> bool {
+    let last = path.rsplit('.').next().unwrap_or_default().to_lowercase();
     if SECRETS.iter().any(|secret| last.contains(secret)) {
         return true;
     }
     // Not if it is a list where something else was expected, or a name that is not known.
     let is_value = got.starts_with("invalid ") && got.contains(['"', '`']);
     let Ok(whole) = serde_json::from_str::<Value>(json) else { return is_value };
-    let there = path.iter().try_fold(&whole, |value, segment| match segment {
-        Segment::Seq { index } => value.get(index),
-        Segment::Map { key } => value.get(key),
-        Segment::Enum { .. } | Segment::Unknown => Some(value),
+    // Where a name has a dot in it, nothing is found.
+    let there = path.split(['.', '[']).filter(|part| !part.is_empty()).try_fold(&whole, |value, part| {
+        match part.strip_suffix(']').and_then(|index| index.parse::<usize>().ok()) {
+            Some(index) => value.get(index),
+            None => value.get(part),
+        }
     });
     is_value && there.is_none_or(|value| value.is_object() || value.is_array())
+}
+
+/// A key that is not known in what stands at `parent`.
+fn unknown_field(schema: &Value, parent: &str, key: &str) -> ConfigError {
+    let names = schema.get("properties").filter(|_| parent == ".").and_then(Value::as_object);
+    let names = names.map(|names| names.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "));
+    let problem = match names {
+        Some(names) => format!("{UNKNOWN}{key}`, expected one of {names}"),
+        None => format!("{UNKNOWN}{key}`: it is not among the names that are known there"),
+    };
+    ConfigError::new(joined(parent, key), problem)
+}
+
+/// The place `inner` in what stands at `outer`.
+fn joined(outer: &str, inner: &str) -> String {
+    match (outer, inner) {
+        (".", inner) => inner.to_owned(),
+        (outer, ".") => outer.to_owned(),
+        (outer, inner) => format!("{outer}.{inner}"),
+    }
 }
 
 /// The place of a key that nobody has read, as other places are written.
@@ -211,6 +256,80 @@ fn place(path: &serde_ignored::Path<'_>) -> String {
             parent => format!("{parent}.{key}"),
         },
         Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => place(parent),
+    }
+}
+
+/// What `#[serde(flatten)]` can stand on in a `#[plugin_api::config]`: a struct with this attribute, whose fields are known.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be flattened into a configuration: it could not be said which keys there may be",
+    label = "expected a struct with `#[plugin_api::config]`, named fields and nothing flattened in it"
+)]
+pub trait Flat {}
+
+/// Reads what is flattened, so that an error has the place in it.
+#[doc(hidden)]
+pub fn flattened<'de, D: Deserializer<'de>, T: Flat + Deserialize<'de>>(fields: D) -> Result<T, D::Error> {
+    let mut track = serde_path_to_error::Track::new();
+    let read = T::deserialize(serde_path_to_error::Deserializer::new(fields, &mut track));
+    read.map_err(|error| D::Error::custom(format_args!("{AT}{}`: {error}", track.path())))
+}
+
+/// A text that is not to be seen: a password, or a key. It is not repeated in an error, not written by `Debug`, and cleared from
+/// memory when it is dropped.
+///
+/// ```
+/// use plugin_api::config::{Secret, read};
+///
+/// #[plugin_api::config]
+/// #[derive(Debug)]
+/// struct Config {
+///     api_key: Secret,
+/// }
+///
+/// let config = read::<Config>(r#"{"api_key": "k-4711"}"#)?;
+/// assert_eq!(config.api_key.expose(), "k-4711");
+/// assert!(!format!("{config:?}").contains("4711"));
+/// let error = read::<Config>(r#"{"api_key": 4711}"#).unwrap_err().to_string();
+/// assert!(error.contains("`api_key`: got something that is not shown, expected a string"), "{error}");
+/// # Ok::<(), plugin_api::config::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// The text itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer);
+        text.map(|text| Self(Zeroizing::new(text)))
+            .map_err(|_| D::Error::custom("got something that is not shown, expected a string"))
+    }
+}
+
+impl JsonSchema for Secret {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Secret".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "writeOnly": true })
     }
 }
 
@@ -228,7 +347,7 @@ mod tests {
         rules: Vec<Rule>,
         password: Option<String>,
         #[serde(flatten)]
-        mode: Option<Mode>,
+        mode: Mode,
     }
 
     #[crate::config]
@@ -249,7 +368,18 @@ mod tests {
     #[crate::config]
     #[derive(Debug, PartialEq)]
     struct Mode {
+        /// How.
         mode: String,
+        #[serde(default)]
+        tokens: std::collections::BTreeMap<String, u8>,
+    }
+
+    /// Has what is flattened in a list.
+    #[crate::config]
+    #[derive(Debug)]
+    struct Outer {
+        #[allow(dead_code)] // Nobody gets as far.
+        examples: Vec<Example>,
     }
 
     /// One that says nothing of unknown fields.
@@ -300,6 +430,29 @@ mod tests {
     }
 
     #[test]
+    fn mistakes_in_what_is_flattened_have_their_place_as_well() {
+        let fits = read::<Example>(r#"{"mode": "x", "limit": 1, "tokens": {"a": 1}}"#).expect("it fits");
+        assert_eq!((fits.mode.mode.as_str(), fits.mode.tokens.len()), ("x", 1));
+        refused::<Example>(r#"{"limit": 1, "mode": 5}"#, "mode", "invalid type: integer `5`, expected a string");
+        refused::<Example>(r#"{"limit": 1}"#, ".", "missing field `mode`");
+        refused::<Example>(r#"{"limit": 1, "mode": "x", "tokens": {"a": 256}}"#, "tokens.a", "expected u8");
+        refused::<Example>(r#"{"limit": 1, "mode": "x", "mod": 1}"#, "mod", "unknown field `mod`, expected one of `");
+        let error = read::<Example>(r#"{"limit": 1, "mode": "x", "mod": 1}"#).expect_err("unknown").to_string();
+        let named = |name: &&str| error.contains(&format!("`{name}`"));
+        assert!(["limit", "mode", "password", "rules", "tokens"].iter().all(named), "{error}");
+        let list = |example: &str| format!(r#"{{"examples": [{{"limit": 1, "mode": "x"}}, {example}]}}"#);
+        refused::<Outer>(&list(r#"{"limit": 1, "mode": 5}"#), "examples[1].mode", "expected a string");
+        refused::<Outer>(&list(r#"{"limit": 1}"#), "examples[1]", "missing field `mode`");
+        refused::<Outer>(
+            &list(r#"{"limit": 1, "mode": "x", "y": 1}"#),
+            "examples[1].y",
+            "unknown field `y`: it is not",
+        );
+        let schema: serde_json::Value = serde_json::from_str(&schema::<Example>()).expect("it is JSON");
+        assert_eq!(schema["properties"]["mode"]["description"], "How.");
+    }
+
+    #[test]
     fn what_may_be_a_secret_is_not_repeated() {
         let error = read::<Secrets>(r#"{"password": "hunter2"}"#).expect_err("it is a number").to_string();
         assert!(error.contains("`password`: got something that is not shown, expected u32"), "{error}");
@@ -311,6 +464,7 @@ mod tests {
             let error = read::<Tagged>(json).expect_err("it is a number").to_string();
             assert!(error.contains("that is not shown, expected u32"), "{error}");
         }
+        refused::<Secrets>(r#"{"passwords": 5}"#, "passwords", "unknown field `passwords`, expected `password`");
         refused::<Secrets>(r#"{"password": 1, "hunter": {"a": 2}}"#, "hunter", "unknown field `hunter`");
         refused::<Rule>(r#"{"topics": {"a": 1}}"#, "topics", "invalid type: map, expected a sequence");
     }
@@ -318,9 +472,13 @@ mod tests {
     #[test]
     fn keys_beside_flattened_fields_are_known_by_the_schema() {
         let config = read::<Nested>(r#"{"examples": [{"limit": 1, "mode": "m"}], "any": {"x": {"y": 1}}}"#);
-        assert_eq!(config.expect("it fits").examples[0].mode, Some(Mode { mode: "m".to_owned() }));
-        refused::<Nested>(r#"{"examples": [{"limit": 1, "mod": "m"}], "any": {}}"#, "examples[0].mod", "unknown field");
-        refused::<Example>(r#"{"limit": 1, "rule": []}"#, "rule", "unknown field");
+        assert_eq!(config.expect("it fits").examples[0].mode.mode, "m");
+        refused::<Nested>(
+            r#"{"examples": [{"limit": 1, "mode": "", "mod": "m"}], "any": {}}"#,
+            "examples[0].mod",
+            "unknown field",
+        );
+        refused::<Example>(r#"{"limit": 1, "mode": "", "rule": []}"#, "rule", "unknown field");
     }
 
     #[crate::config]

@@ -2,29 +2,40 @@
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::{format_ident, quote};
-use syn::{Attribute, Data, DeriveInput, Error, FnArg, ImplItem, ImplItemFn, Type, parse_quote};
+use syn::{Attribute, Data, DeriveInput, Error, Fields, FnArg, ImplItem, ImplItemFn, Type, parse_quote};
 
 /// `#[config]` in front of a type.
-pub(crate) fn expand(arguments: &TokenStream, item: &DeriveInput) -> Result<TokenStream, Error> {
+pub(crate) fn expand(arguments: &TokenStream, mut item: DeriveInput) -> Result<TokenStream, Error> {
     if !arguments.is_empty() {
         return Err(Error::new_spanned(arguments, "#[config] takes no arguments"));
     }
-    let fields = match &item.data {
-        Data::Struct(data) => data.fields.iter().collect::<Vec<_>>(),
-        Data::Enum(data) => data.variants.iter().flat_map(|variant| &variant.fields).collect(),
+    let fields = match &mut item.data {
+        Data::Struct(data) => data.fields.iter_mut().collect::<Vec<_>>(),
+        Data::Enum(data) => data.variants.iter_mut().flat_map(|variant| &mut variant.fields).collect(),
         Data::Union(_) => {
             return Err(Error::new_spanned(&item.ident, "a configuration is a struct or an enum"));
         }
     };
+    let mut is_flat = true;
+    for field in fields.into_iter().filter(|field| says(&field.attrs, &["flatten"])) {
+        // serde's own way forgets where in it a mistake is.
+        field.attrs.push(parse_quote!(#[serde(deserialize_with = "::plugin_api::config::flattened")]));
+        is_flat = false;
+    }
     // What serde cannot have together with it.
-    let is_open = fields.iter().any(|field| says(&field.attrs, &["flatten"]));
     let is_said = says(&item.attrs, &["deny_unknown_fields", "transparent", "from", "try_from", "remote"]);
-    let strict = if is_open || is_said { quote!() } else { quote!(, deny_unknown_fields) };
+    let strict = if is_said { quote!() } else { quote!(, deny_unknown_fields) };
+    let has_names = matches!(&item.data, Data::Struct(data) if matches!(data.fields, Fields::Named(_)));
+    let flat = (is_flat && has_names && !is_said).then(|| {
+        let (name, (generics, types, bounds)) = (&item.ident, item.generics.split_for_impl());
+        quote!(impl #generics ::plugin_api::config::Flat for #name #types #bounds {})
+    });
     Ok(quote! {
         #[derive(::plugin_api::config::serde::Deserialize, ::plugin_api::config::schemars::JsonSchema)]
         #[serde(crate = "::plugin_api::config::serde" #strict)]
         #[schemars(crate = "::plugin_api::config::schemars")]
         #item
+        #flat
     })
 }
 

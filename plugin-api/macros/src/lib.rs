@@ -192,9 +192,17 @@ pub fn handler(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// let error = plugin_api::config::read::<Config>(r#"{"topcs": []}"#).err().map(|error| error.to_string());
 /// assert!(error.is_some_and(|error| error.contains("unknown field `topcs`, expected `topics`")));
 /// ```
+/// What is flattened has to be a struct with this attribute, so that it is known which keys there may be:
+/// ```compile_fail
+/// #[plugin_api::config]
+/// struct Config {
+///     #[serde(flatten)]
+///     others: std::collections::BTreeMap<String, String>,
+/// }
+/// ```
 #[proc_macro_attribute]
 pub fn config(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let arguments = syn::parse_macro_input!(arguments as proc_macro2::TokenStream);
     let item = syn::parse_macro_input!(item as DeriveInput);
-    config::expand(&arguments, &item).unwrap_or_else(Error::into_compile_error).into()
+    config::expand(&arguments, item).unwrap_or_else(Error::into_compile_error).into()
 }

@@ -185,15 +185,20 @@ fn a_configuration_with_a_type_is_read_first() {
 
 #[test]
 fn types_of_configurations_know_no_other_fields() {
-    let expand = |item| crate::config::expand(&quote!(), &item).map(|tokens| tokens.to_string());
+    let expand = |item| crate::config::expand(&quote!(), item).map(|tokens| tokens.to_string());
     let strict = |item| expand(item).expect("valid").contains("deny_unknown_fields");
     assert!(strict(parse_quote! { struct A { a: u8 } }));
     assert!(strict(parse_quote! { enum A { B { #[serde(default)] c: u8 } } }));
+    assert!(strict(parse_quote! { struct A { #[serde(flatten)] a: B } }));
     // serde does not have the one together with the other.
-    assert!(!strict(parse_quote! { struct A { #[serde(flatten)] a: B } }));
     assert!(!strict(parse_quote! { #[serde(transparent)] struct A(u8); }));
+    let is_flat = |item| expand(item).expect("valid").contains("config :: Flat for A");
+    assert!(is_flat(parse_quote! { struct A { a: u8 } }));
+    // Their fields do not stand there, or are not all that there is.
+    assert!(!is_flat(parse_quote! { enum A { B } }) && !is_flat(parse_quote! { struct A(u8); }));
+    assert!(!is_flat(parse_quote! { struct A { #[serde(flatten)] a: B } }));
     let error = expand(parse_quote! { union A { a: u8 } }).expect_err("a mistake").to_string();
     assert!(error.contains("a struct or an enum"), "{error}");
-    let error = crate::config::expand(&quote!(strict), &parse_quote! { struct A; }).expect_err("a mistake").to_string();
+    let error = crate::config::expand(&quote!(strict), parse_quote! { struct A; }).expect_err("a mistake").to_string();
     assert!(error.contains("takes no arguments"), "{error}");
 }
