@@ -1,20 +1,19 @@
 //! The configuration: what was written, and what it means once it is known to be consistent.
 
-use plugin_api::config::schemars::JsonSchema;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use plugin_api::config::{ConfigError, Secret};
 use plugin_api::topic::{self, Share};
-use plugin_support::config::{self, ConfigError, each};
+use plugin_support::config::each;
 use plugin_support::files::{self, Seen};
 use plugin_support::pattern::{ClientIds, Pattern, is_plain};
-use serde::Deserialize;
 
 use crate::mosquitto::{self, AclFile};
 use crate::password::Password;
 
-/// A configuration without contradictions: names refer to what exists, and every filter is valid.
-pub(crate) struct Config {
+/// What a configuration without contradictions says: names refer to what exists, and every filter is valid.
+pub(crate) struct Settings {
     pub(crate) users: Vec<User>,
     pub(crate) rules: Vec<Rule>,
     pub(crate) anonymous: bool,
@@ -51,8 +50,8 @@ pub(crate) enum Effect {
     Deny,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
+#[plugin_api::config]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Action {
     Publish,
@@ -70,15 +69,9 @@ impl Rule {
     }
 }
 
-/// The JSON Schema of the configuration.
-pub(crate) fn schema() -> String {
-    plugin_api::config::schema::<RawConfig>()
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
-#[serde(deny_unknown_fields)]
-struct RawConfig {
+/// Users, and who may do what.
+#[plugin_api::config]
+pub struct Config {
     /// Who may come in with a password of its own. With `password_file`, those that it has come in too. Left out: none.
     #[serde(default)]
     users: Vec<RawUser>,
@@ -97,15 +90,13 @@ struct RawConfig {
     acl_file: Option<PathBuf>,
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
-#[serde(deny_unknown_fields)]
+#[plugin_api::config]
 struct RawUser {
     /// User Name: not empty, each once.
     username: String,
     /// Hash of the password: a PHC string of Argon2 (at most 1 GiB of memory and 100 passes), or what `mosquitto_passwd`
     /// writes behind the name. Left out: the user's line in `password_file`.
-    password_hash: Option<String>,
+    password_hash: Option<Secret>,
     /// Whether the user has no password here, and comes in by an Authentication Method that another plugin knows. Left out:
     /// `false`.
     #[serde(default)]
@@ -115,9 +106,7 @@ struct RawUser {
     groups: Vec<String>,
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
-#[serde(deny_unknown_fields)]
+#[plugin_api::config]
 struct RawRule {
     /// The rule is about this user, who has to be known. Exactly one of `user`, `group` and `anyone`.
     user: Option<String>,
@@ -133,28 +122,31 @@ struct RawRule {
     topics: Vec<String>,
 }
 
-impl Config {
-    /// Reads and checks the JSON text, and the files that it names.
-    pub(crate) fn parse(json: &str) -> Result<Self, ConfigError> {
-        let raw: RawConfig = config::read(json, &["password_hash"])?;
-        let seen = Seen::now([&raw.password_file, &raw.acl_file].into_iter().flatten().cloned().collect());
+impl Settings {
+    /// Checks the configuration, and reads the files that it names.
+    pub(crate) fn new(config: &Config) -> Result<Self, ConfigError> {
+        let seen = Seen::now([&config.password_file, &config.acl_file].into_iter().flatten().cloned().collect());
         let in_file: HashMap<String, Password> =
-            raw.password_file.as_deref().map(read_passwords).transpose()?.unwrap_or_default();
-        let mut users = each("users", raw.users, |user, path| user.check(&in_file, path))?;
+            config.password_file.as_deref().map(read_passwords).transpose()?.unwrap_or_default();
+        let mut users = each("users", &config.users, |user, path| user.check(&in_file, path))?;
         let named: HashSet<String> = users.iter().map(|user| user.username.clone()).collect();
         let mut others: Vec<_> = in_file.into_iter().filter(|(name, _)| !named.contains(name)).collect();
         // So that errors and warnings do not depend on the order in a table.
         others.sort_by(|(one, _), (other, _)| one.cmp(other));
         let user = |(username, password)| User { username, password: Some(password), groups: Vec::new() };
         users.extend(others.into_iter().map(user));
-        let rules = each("rules", raw.rules, RawRule::check)?;
-        let client_ids = raw.client_ids.map(|texts| each("client_ids", texts, client_ids)).transpose()?;
-        let acl_file = raw.acl_file.as_deref().map(read_acl).transpose()?;
-        let config = Self { users, rules, anonymous: raw.anonymous, client_ids, acl_file, seen };
-        config.check_user_names()?;
-        config.check_subjects()?;
-        config.check_substitution()?;
-        Ok(config)
+        let rules = each("rules", &config.rules, RawRule::check)?;
+        let client_ids = config
+            .client_ids
+            .as_ref()
+            .map(|texts| each("client_ids", texts, |text, path| client_ids(text, path)))
+            .transpose()?;
+        let acl_file = config.acl_file.as_deref().map(read_acl).transpose()?;
+        let settings = Self { users, rules, anonymous: config.anonymous, client_ids, acl_file, seen };
+        settings.check_user_names()?;
+        settings.check_subjects()?;
+        settings.check_substitution()?;
+        Ok(settings)
     }
 
     fn check_user_names(&self) -> Result<(), ConfigError> {
@@ -211,7 +203,7 @@ impl Config {
 }
 
 impl RawUser {
-    fn check(self, in_file: &HashMap<String, Password>, path: &str) -> Result<User, ConfigError> {
+    fn check(&self, in_file: &HashMap<String, Password>, path: &str) -> Result<User, ConfigError> {
         if self.username.is_empty() {
             return Err(ConfigError::new(
                 format!("{path}.username"),
@@ -219,7 +211,7 @@ impl RawUser {
             ));
         }
         let password = match (&self.password_hash, in_file.get(&self.username), self.enhanced_authentication) {
-            (Some(hash), None, false) => Some(own_password(hash, path)?),
+            (Some(hash), None, false) => Some(own_password(hash.expose(), path)?),
             (None, Some(password), false) => Some(password.clone()),
             (None, None, true) => None,
             _ => {
@@ -230,7 +222,7 @@ impl RawUser {
                 ));
             }
         };
-        Ok(User { username: self.username, password, groups: self.groups })
+        Ok(User { username: self.username.clone(), password, groups: self.groups.clone() })
     }
 }
 
@@ -267,10 +259,10 @@ fn read_acl(file: &Path) -> Result<AclFile, ConfigError> {
 }
 
 impl RawRule {
-    fn check(self, path: &str) -> Result<Rule, ConfigError> {
-        let subject = match (self.user, self.group, self.anyone) {
-            (Some(user), None, None) => Subject::User(user),
-            (None, Some(group), None) => Subject::Group(group),
+    fn check(&self, path: &str) -> Result<Rule, ConfigError> {
+        let subject = match (&self.user, &self.group, self.anyone) {
+            (Some(user), None, None) => Subject::User(user.clone()),
+            (None, Some(group), None) => Subject::Group(group.clone()),
             (None, None, Some(true)) => Subject::Anyone,
             _ => {
                 return Err(ConfigError::new(
@@ -279,7 +271,7 @@ impl RawRule {
                 ));
             }
         };
-        let (effect, actions) = match (self.allow, self.deny) {
+        let (effect, actions) = match (&self.allow, &self.deny) {
             (Some(actions), None) => (Effect::Allow, actions),
             (None, Some(actions)) => (Effect::Deny, actions),
             _ => return Err(ConfigError::new(path, "expected exactly one of `allow` and `deny`")),
@@ -290,13 +282,13 @@ impl RawRule {
                 "expected at least one of \"publish\" and \"subscribe\", and at least one topic",
             ));
         }
-        let topics = each(&format!("{path}.topics"), self.topics, topic_pattern)?;
-        Ok(Rule { subject, effect, actions, topics })
+        let topics = each(&format!("{path}.topics"), &self.topics, |text, path| topic_pattern(text, path))?;
+        Ok(Rule { subject, effect, actions: actions.clone(), topics })
     }
 }
 
-fn topic_pattern(text: String, path: &str) -> Result<Pattern, ConfigError> {
-    let pattern = Pattern::parse(&text).map_err(|problem| ConfigError::new(path, problem))?;
+fn topic_pattern(text: &str, path: &str) -> Result<Pattern, ConfigError> {
+    let pattern = Pattern::parse(text).map_err(|problem| ConfigError::new(path, problem))?;
     let example = pattern.with_user("x").with_client("x");
     if topic::split_share(&example) != Share::None {
         return Err(ConfigError::new(
@@ -319,13 +311,17 @@ fn topic_pattern(text: String, path: &str) -> Result<Pattern, ConfigError> {
     Ok(pattern)
 }
 
-fn client_ids(text: String, path: &str) -> Result<ClientIds, ConfigError> {
-    ClientIds::parse(&text).map_err(|problem| ConfigError::new(path, problem))
+fn client_ids(text: &str, path: &str) -> Result<ClientIds, ConfigError> {
+    ClientIds::parse(text).map_err(|problem| ConfigError::new(path, problem))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(json: &str) -> Result<Settings, ConfigError> {
+        Settings::new(&plugin_api::config::read(json)?)
+    }
 
     const USER: &str = r#"{"username": "ann", "groups": ["staff"],
         "password_hash": "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$QQCd8VPOryZiCF3MtwQnPTK7odKCaPcXJGplgNEuj1A"}"#;
@@ -400,7 +396,7 @@ mod tests {
             (r#"{"client_ids": ["%c"]}"#.into(), "client_ids[0]", "got `%c`, expected a Client Identifier"),
             (r#"{"client_ids": ["a*b"]}"#.into(), "client_ids[0]", "`*` at the end"),
         ] {
-            let error = Config::parse(&json).err().unwrap_or_else(|| panic!("accepted: {json}"));
+            let error = read(&json).err().unwrap_or_else(|| panic!("accepted: {json}"));
             assert_eq!(error.path(), path, "{json}: {error}");
             assert!(error.to_string().contains(problem), "{json}: {error}");
         }
@@ -409,7 +405,7 @@ mod tests {
     #[test]
     fn a_password_put_in_place_of_its_hash_is_not_repeated() {
         let json = r#"{"users": [{"username": "ann", "password_hash": "$tr0ng-Secret"}]}"#;
-        let error = Config::parse(json).err().expect("not a hash").to_string();
+        let error = read(json).err().expect("not a hash").to_string();
         assert!(!error.contains("Secret"), "{error}");
     }
 
@@ -421,8 +417,8 @@ mod tests {
                 r#"{{"users": [{user}], "rules": [{{"group": "staff", "allow": ["publish"], "topics": ["{topic}"]}}]}}"#
             )
         };
-        assert!(Config::parse(&config("a/%c")).is_ok());
-        let error = Config::parse(&config("a/%u")).err().expect("it would widen the rule");
+        assert!(read(&config("a/%c")).is_ok());
+        let error = read(&config("a/%u")).err().expect("it would widen the rule");
         assert_eq!(error.path(), "users[0].username");
     }
 }

@@ -18,8 +18,8 @@ use plugin_api::{
 };
 use plugin_support::files::Watch;
 
+pub use config::Config;
 pub use connection::Connection;
-pub use plugin_support::config::ConfigError;
 pub use plugin_support::permissions::Permissions;
 pub use policy::{Login, Policy, Refusal};
 
@@ -46,8 +46,8 @@ struct Rules {
     configurations: AtomicU64,
 }
 
-fn read(config: &str, host: &Host) -> Result<Policy, Error> {
-    let policy = Policy::from_json(config)?;
+fn read(config: &Config, host: &Host) -> Result<Policy, Error> {
+    let policy = Policy::new(config)?;
     for warning in policy.warnings() {
         host.warn(format_args!("{warning}"));
     }
@@ -84,7 +84,7 @@ impl Rules {
     }
 
     /// A file is another one: the configuration is read once more. With a fault in it, everything stays as it is.
-    fn files_have_changed(&self, config: &str) {
+    fn files_have_changed(&self, config: &Config) {
         match read(config, &self.host) {
             Ok(policy) => self.replace(policy),
             Err(error) => {
@@ -112,9 +112,9 @@ impl Rules {
 
 impl Acl {
     /// Has the files of the configuration watched, and no others.
-    fn watch(rules: &Arc<Rules>, config: &str) -> Result<Option<Watch>, Error> {
+    fn watch(rules: &Arc<Rules>, config: Config) -> Result<Option<Watch>, Error> {
         let seen = rules.now().0.seen().clone();
-        let (rules, config) = (Arc::clone(rules), config.to_owned());
+        let rules = Arc::clone(rules);
         Ok(Watch::start(seen, move || rules.files_have_changed(&config))?)
     }
 }
@@ -126,23 +126,19 @@ impl Handler for Acl {
     /// A connection of a version that did not hand over who it is could do nothing any more: it has to sign in again.
     const ON_SWAP: SwapRule = SwapRule::Disconnect;
 
-    fn init(host: Host, config: &str) -> Result<Self, Error> {
-        let policy = RwLock::new(Arc::new(read(config, &host)?));
+    fn init(host: Host, config: Config) -> Result<Self, Error> {
+        let policy = RwLock::new(Arc::new(read(&config, &host)?));
         let rules = Arc::new(Rules { host, policy, configurations: AtomicU64::new(0) });
         let watch = Mutex::new(Self::watch(&rules, config)?);
         Ok(Self { rules, watch, has_taken_over: AtomicBool::new(false) })
-    }
-
-    fn config_schema() -> Option<String> {
-        Some(config::schema())
     }
 
     fn new_connection(&self, _: &ConnectionInfo<'_>) -> Connection {
         Connection::default()
     }
 
-    fn handle_config(&self, config: &str) -> Result<(), Error> {
-        let policy = read(config, &self.rules.host)?;
+    fn handle_config(&self, config: Config) -> Result<(), Error> {
+        let policy = read(&config, &self.rules.host)?;
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         // First of all: what it does about the old configuration must not come behind the new one.
         *watch = None;

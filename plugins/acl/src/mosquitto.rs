@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use plugin_api::config::ConfigError;
 use plugin_api::topic;
-use plugin_support::config::ConfigError;
 use plugin_support::pattern::Pattern;
 
 use crate::config::{Action, Effect};

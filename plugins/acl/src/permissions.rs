@@ -5,7 +5,7 @@ use std::sync::Arc;
 use plugin_support::pattern::{Pattern, is_plain};
 use plugin_support::permissions::{Permissions, Tier};
 
-use crate::config::{Action, Config, Effect, Rule, Subject, User};
+use crate::config::{Action, Effect, Rule, Settings, Subject, User};
 use crate::policy::Refusal;
 
 /// The rules about one user.
@@ -28,16 +28,16 @@ impl Grant {
     ///
     /// What Mosquitto's file says comes behind the configuration's own rules, and there the topics of a user before the
     /// patterns.
-    pub(crate) fn new(config: &Config, user: Option<&User>) -> Self {
+    pub(crate) fn new(settings: &Settings, user: Option<&User>) -> Self {
         let mut tiers = vec![Vec::new()];
         let is_about = |rule: &&Rule| match user {
             Some(user) => rule.is_about(user),
             None => rule.subject == Subject::Anyone,
         };
-        for rule in config.rules.iter().filter(is_about) {
+        for rule in settings.rules.iter().filter(is_about) {
             add(&mut tiers[0], rule.effect, &rule.actions, &rule.topics, user);
         }
-        if let Some(file) = &config.acl_file {
+        if let Some(file) = &settings.acl_file {
             for lines in file.about(user.map(|user| user.username.as_str())) {
                 let mut tier = Vec::new();
                 for line in lines {

@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use plugin_api::ReasonCode;
-use plugin_support::config::ConfigError;
+use plugin_api::config::ConfigError;
 use plugin_support::files::Seen;
 use plugin_support::pattern::ClientIds;
 use plugin_support::permissions::Permissions;
 
-use crate::config::{Config, User};
+use crate::config::{Config, Settings, User};
 use crate::password::Password;
 use crate::permissions::Grant;
 
@@ -90,20 +90,20 @@ impl fmt::Display for Refusal {
 }
 
 impl Policy {
-    /// Reads the configuration.
+    /// Checks the configuration, and reads the files that it names.
     ///
     /// # Errors
-    /// Says where in the JSON text the fault is, what was got and what was expected.
-    pub fn from_json(json: &str) -> Result<Self, ConfigError> {
-        let config = Config::parse(json)?;
+    /// Says where the fault is, what was got and what was expected.
+    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+        let settings = Settings::new(config)?;
         let mut warnings = Vec::new();
-        if config.users.is_empty() && !config.anonymous {
+        if settings.users.is_empty() && !settings.anonymous {
             warnings.push(
                 "no users, and no anonymous clients: nobody can connect; give a configuration with --plugin-config"
                     .to_owned(),
             );
         }
-        let passwords = config.users.iter().filter_map(|user| user.password.as_ref());
+        let passwords = settings.users.iter().filter_map(|user| user.password.as_ref());
         let mut costs: Vec<String> = passwords.clone().map(Password::cost).collect();
         costs.sort_unstable();
         costs.dedup();
@@ -114,13 +114,13 @@ impl Policy {
             ));
         }
         let decoy = passwords.clone().next().map(Password::decoy);
-        let anonymous = config.anonymous.then(|| Grant::new(&config, None));
+        let anonymous = settings.anonymous.then(|| Grant::new(&settings, None));
         let account = |user: &User| {
-            let account = Account { password: user.password.clone(), grant: Grant::new(&config, Some(user)) };
+            let account = Account { password: user.password.clone(), grant: Grant::new(&settings, Some(user)) };
             (user.username.clone(), account)
         };
-        let users = config.users.iter().map(account).collect();
-        Ok(Self { users, decoy, anonymous, client_ids: config.client_ids, warnings, seen: config.seen })
+        let users = settings.users.iter().map(account).collect();
+        Ok(Self { users, decoy, anonymous, client_ids: settings.client_ids, warnings, seen: settings.seen })
     }
 
     /// The files that it was read from, as they were.
@@ -203,6 +203,10 @@ mod tests {
 
     const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$QQCd8VPOryZiCF3MtwQnPTK7odKCaPcXJGplgNEuj1A";
 
+    fn read(json: &str) -> Result<Policy, ConfigError> {
+        Policy::new(&plugin_api::config::read(json)?)
+    }
+
     /// Users `ann` (group `staff`) and `bob`, both with the password `secret`; the rest is given.
     fn policy(rest: &str) -> Policy {
         let json = format!(
@@ -210,7 +214,7 @@ mod tests {
                 {{"username": "ann", "password_hash": "{HASH}", "groups": ["staff"]}},
                 {{"username": "bob", "password_hash": "{HASH}"}}], {rest}}}"#
         );
-        Policy::from_json(&json).unwrap_or_else(|error| panic!("{error}: {json}"))
+        read(&json).unwrap_or_else(|error| panic!("{error}: {json}"))
     }
 
     fn login<'a>(username: &'a str, client_id: &'a str) -> Login<'a> {
@@ -253,7 +257,7 @@ mod tests {
             r#"{{"users": [{{"username": "ann", "enhanced_authentication": true}},
                            {{"username": "bob", "password_hash": "{HASH}"}}]}}"#
         );
-        let policy = Policy::from_json(&json).expect("valid");
+        let policy = read(&json).expect("valid");
         for (username, password, has_method, expected) in [
             ("ann", None, true, true),
             ("ann", None, false, false),
@@ -270,7 +274,7 @@ mod tests {
 
     #[test]
     fn nobody_comes_in_without_a_configuration_and_the_operator_is_told() {
-        let policy = Policy::from_json("{}").expect("an empty configuration is valid");
+        let policy = read("{}").expect("an empty configuration is valid");
         assert_eq!(policy.connect(&login("ann", "c")), Err(Refusal::Credentials));
         assert_eq!(policy.connect(&anonymous("c")), Err(Refusal::Anonymous));
         assert!(policy.warnings()[0].contains("nobody can connect"));
@@ -284,7 +288,7 @@ mod tests {
             r#"{{"users": [{{"username": "a", "password_hash": "{HASH}"}},
                            {{"username": "b", "password_hash": "{cheaper}"}}]}}"#
         );
-        let policy = Policy::from_json(&json).expect("valid");
+        let policy = read(&json).expect("valid");
         assert!(policy.warnings()[0].contains("m=16,t=1,p=1, argon2id v=19 m=8"), "{:?}", policy.warnings());
     }
 
@@ -293,7 +297,7 @@ mod tests {
         // A cost that is well above the noise of a loaded machine; no more is claimed than that the check is not skipped.
         let hash = HASH.replace("m=8,t=1", "m=2048,t=4");
         let json = format!(r#"{{"users": [{{"username": "ann", "password_hash": "{hash}"}}]}}"#);
-        let policy = Policy::from_json(&json).expect("valid");
+        let policy = read(&json).expect("valid");
         let fastest = |username: &str| {
             (0..5)
                 .map(|_| {

@@ -4,11 +4,16 @@ use std::sync::Arc;
 
 use acl::{Login, Permissions, Policy, Refusal};
 
+fn read(json: &str) -> Policy {
+    let policy = plugin_api::config::read(json).and_then(|config| Policy::new(&config));
+    policy.unwrap_or_else(|error| panic!("{error}"))
+}
+
 fn example() -> Policy {
     let readme = include_str!("../README.md");
     let (_, rest) = readme.split_once("```json\n").expect("the README has an example");
     let (json, _) = rest.split_once("```").expect("the example ends");
-    Policy::from_json(json).unwrap_or_else(|error| panic!("{error}"))
+    read(json)
 }
 
 fn connect(username: &str, client_id: &str, password: &str) -> Result<Arc<Permissions>, Refusal> {
@@ -68,7 +73,7 @@ fn mosquittos_files_are_read_as_the_readme_says() {
     ];
     std::fs::write(dir.join("passwd"), passwords.join("\n")).expect("written");
     let config = in_dir(block("Mosquitto's files", "json")).replace('{', r#"{"anonymous": true, "#);
-    let policy = Policy::from_json(&config).unwrap_or_else(|error| panic!("{error}"));
+    let policy = read(&config);
     let login = |username, password| Login {
         username,
         password,

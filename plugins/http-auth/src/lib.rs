@@ -14,7 +14,7 @@ use plugin_api::{
 };
 
 pub use config::Config;
-use config::Rule;
+use config::{Rule, Settings};
 use question::{Answer, Client};
 use server::{Failure, Server};
 
@@ -92,19 +92,15 @@ impl Handler for HttpAuth {
     /// A connection of a version that did not hand over who it is could do nothing any more: it has to sign in again.
     const ON_SWAP: SwapRule = SwapRule::Disconnect;
 
-    fn init(host: Host, config: &str) -> Result<Self, Error> {
-        let server = RwLock::new(Server::start(&host, Config::from_json(config)?)?);
+    fn init(host: Host, config: Config) -> Result<Self, Error> {
+        let server = RwLock::new(Server::start(&host, Settings::new(config)?)?);
         Ok(Self { host, server })
     }
 
-    fn handle_config(&self, config: &str) -> Result<(), Error> {
-        let server = Server::start(&self.host, Config::from_json(config)?)?;
+    fn handle_config(&self, config: Config) -> Result<(), Error> {
+        let server = Server::start(&self.host, Settings::new(config)?)?;
         *self.server.write().unwrap_or_else(PoisonError::into_inner) = server;
         Ok(())
-    }
-
-    fn config_schema() -> Option<String> {
-        Some(config::schema())
     }
 
     fn new_connection(&self, _: &ConnectionInfo<'_>) -> Connection {

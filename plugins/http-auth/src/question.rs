@@ -2,8 +2,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use plugin_api::config::{self, ConfigError};
 use plugin_api::{Connect, Publish, Subscription};
-use plugin_support::config::{self, ConfigError};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -111,8 +111,7 @@ pub(crate) struct Answer {
     pub(crate) is_unknown: bool,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[plugin_api::config]
 struct RawAnswer {
     result: RawResult,
     reason: Option<String>,
@@ -120,7 +119,8 @@ struct RawAnswer {
     superuser: bool,
 }
 
-#[derive(Deserialize, PartialEq, Eq)]
+#[plugin_api::config]
+#[derive(PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 enum RawResult {
     Allow,
@@ -146,7 +146,7 @@ impl Answer {
             _ => return Err(format!("status {status}, expected 200, 204, 401 or 403")),
         }
         let text = std::str::from_utf8(body).map_err(|_| "an answer that is not UTF-8".to_owned())?;
-        let raw: RawAnswer = config::read(text, &[]).map_err(|error: ConfigError| {
+        let raw: RawAnswer = config::read(text).map_err(|error: ConfigError| {
             format!("an answer that is not {{\"result\": \"allow\"}} or {{\"result\": \"deny\"}}: {error}")
         })?;
         let is_allowed = raw.result == RawResult::Allow;

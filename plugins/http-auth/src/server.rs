@@ -8,7 +8,7 @@ use std::time::Instant;
 use plugin_api::{Error, Host};
 
 use crate::cache::{Cache, Key};
-use crate::config::{Config, Rule};
+use crate::config::{Rule, Settings};
 use crate::question::{Answer, Question};
 
 /// Why there is no answer.
@@ -34,19 +34,19 @@ pub(crate) struct Server {
 /// What the threads share.
 pub(crate) struct Asker {
     host: Host,
-    config: Config,
+    settings: Settings,
     cache: Mutex<Cache>,
     /// Whether the last answer was none: said once, and not for each of thousands of clients.
     is_failing: AtomicBool,
 }
 
 impl Server {
-    pub(crate) fn start(host: &Host, config: Config) -> Result<Arc<Self>, Error> {
-        let cache = Cache::new(config.cache_for, config.cache_max).ok_or("the system has no random numbers")?;
-        let (jobs, waiting) = sync_channel(config.queue_max);
-        let (publish, subscribe, threads) = (config.publish, config.subscribe, config.threads);
+    pub(crate) fn start(host: &Host, settings: Settings) -> Result<Arc<Self>, Error> {
+        let cache = Cache::new(settings.cache_for, settings.cache_max).ok_or("the system has no random numbers")?;
+        let (jobs, waiting) = sync_channel(settings.queue_max);
+        let (publish, subscribe, threads) = (settings.publish, settings.subscribe, settings.threads);
         let is_failing = AtomicBool::new(false);
-        let asker = Arc::new(Asker { host: host.clone(), config, cache: Mutex::new(cache), is_failing });
+        let asker = Arc::new(Asker { host: host.clone(), settings, cache: Mutex::new(cache), is_failing });
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..threads {
             let (asker, waiting) = (Arc::clone(&asker), Arc::clone(&waiting));
@@ -95,7 +95,7 @@ impl Asker {
         let start = Instant::now();
         let mut answers = Vec::with_capacity(questions.len());
         for (key, question) in questions {
-            if start.elapsed() > self.config.timeout {
+            if start.elapsed() > self.settings.endpoint.timeout() {
                 return Err(Failure::Unavailable);
             }
             // While it waited, the same may have been asked for another client, or by another thread.
@@ -109,7 +109,7 @@ impl Asker {
     }
 
     fn ask_now(&self, key: Key, question: &Question) -> Result<Answer, Failure> {
-        let answer = self.config.endpoint.post(question);
+        let answer = self.settings.endpoint.post(question);
         match answer.and_then(|answer| Answer::read(answer.status, &answer.body)) {
             Ok(answer) => {
                 if self.is_failing.swap(false, Ordering::Relaxed) {

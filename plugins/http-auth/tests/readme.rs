@@ -6,5 +6,5 @@ use http_auth::Config;
 fn the_example_is_a_configuration() {
     let (_, rest) = include_str!("../README.md").split_once("```json\n").expect("the README has an example");
     let (json, _) = rest.split_once("```").expect("the example ends");
-    assert!(Config::from_json(json).is_ok());
+    assert!(plugin_api::config::read::<Config>(json).is_ok());
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use plugin_support::config::ConfigError;
+use plugin_api::config::{ConfigError, Secret};
+use plugin_support::config::within;
 use plugin_support::files;
 use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
@@ -18,7 +19,8 @@ const ANSWER_BYTES_MAX: u64 = 64 << 10;
 pub struct Endpoint {
     agent: Agent,
     url: String,
-    headers: BTreeMap<String, String>,
+    headers: BTreeMap<String, Secret>,
+    timeout: Duration,
 }
 
 /// Leaves the headers and the query out, so that nobody logs a secret by mistake.
@@ -28,18 +30,23 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// What a configuration says about one.
-pub struct Settings<'a> {
-    /// `http://…` or `https://…`.
-    pub url: &'a str,
-    /// Headers of each request: an `Authorization`, for example.
-    pub headers: BTreeMap<String, String>,
-    /// Certificates of the authorities that the server's one may come from, in PEM. `None`: those that Mozilla trusts.
-    pub ca_file: Option<&'a Path>,
-    /// How long a request may take in all.
-    pub timeout: Duration,
-    /// How many connections are kept open.
-    pub connections: usize,
+/// What a configuration says about one, to be flattened into it: with this many milliseconds for a request, unless it says otherwise.
+#[plugin_api::config]
+pub struct Config<const TIMEOUT_MS: u64> {
+    /// Where the server is: `http://…` or `https://…`. Redirections are not followed, and a proxy is not used.
+    url: String,
+    /// Headers of each request, such as `authorization`. Left out: none.
+    #[serde(default)]
+    headers: BTreeMap<String, Secret>,
+    /// Path of a file with the certificates of the authorities for `https`, in PEM. Left out: those that Mozilla trusts.
+    ca_file: Option<PathBuf>,
+    /// How long a request may take in all, in milliseconds: 1 to 60000.
+    #[serde(default = "this::<TIMEOUT_MS>")]
+    timeout_ms: u64,
+}
+
+fn this<const NUMBER: u64>() -> u64 {
+    NUMBER
 }
 
 /// An answer.
@@ -52,12 +59,14 @@ pub struct Answer {
 }
 
 impl Endpoint {
-    /// Checks the settings. Nothing is asked yet.
+    /// Checks the configuration. Nothing is asked yet; so many connections will be kept open.
     ///
     /// # Errors
     /// Names the field.
-    pub fn new(settings: Settings<'_>) -> Result<Self, ConfigError> {
-        let Settings { url, headers, ca_file, timeout, connections } = settings;
+    pub fn new<const TIMEOUT_MS: u64>(config: Config<TIMEOUT_MS>, connections: usize) -> Result<Self, ConfigError> {
+        let Config { url, headers, ca_file, timeout_ms } = config;
+        within("timeout_ms", timeout_ms, 1, 60_000)?;
+        let timeout = Duration::from_millis(timeout_ms);
         let is_fine = url.split_once("://").is_some_and(|(scheme, rest)| {
             matches!(scheme, "http" | "https") && !rest.is_empty() && url.parse::<ureq::http::Uri>().is_ok()
         });
@@ -65,7 +74,7 @@ impl Endpoint {
             let got = match url.contains('@') {
                 // What stands there may be a password.
                 true => "it is no URL, or there is a user in it".to_owned(),
-                false => format!("got `{}`", without_query(url)),
+                false => format!("got `{}`", without_query(&url)),
             };
             return Err(ConfigError::new("url", format!("{got}, expected http://… or https://…")));
         }
@@ -78,12 +87,12 @@ impl Endpoint {
         }
         for (name, value) in &headers {
             let name_is_fine = name.parse::<ureq::http::HeaderName>().is_ok();
-            if !name_is_fine || value.parse::<ureq::http::HeaderValue>().is_err() {
+            if !name_is_fine || value.expose().parse::<ureq::http::HeaderValue>().is_err() {
                 // Its value may be a secret.
                 return Err(ConfigError::new(format!("headers.{name}"), "expected a header of HTTP"));
             }
         }
-        let roots = ca_file.map_or(Ok(RootCerts::WebPki), authorities)?;
+        let roots = ca_file.as_deref().map_or(Ok(RootCerts::WebPki), authorities)?;
         let agent = Agent::config_builder()
             .timeout_global(Some(timeout))
             .http_status_as_error(false)
@@ -96,7 +105,13 @@ impl Endpoint {
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build()
             .new_agent();
-        Ok(Self { agent, url: url.to_owned(), headers })
+        Ok(Self { agent, url, headers, timeout })
+    }
+
+    /// How long a request may take in all.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Sends JSON, and waits for the answer.
@@ -107,7 +122,7 @@ impl Endpoint {
         let failed = |error: ureq::Error| format!("{}: {error}", without_query(&self.url));
         let mut request = self.agent.post(&self.url).content_type("application/json");
         for (name, value) in &self.headers {
-            request = request.header(name, value);
+            request = request.header(name, value.expose());
         }
         let mut response = request.send(json).map_err(failed)?;
         let status = response.status().as_u16();
@@ -140,9 +155,10 @@ fn authorities(file: &Path) -> Result<RootCerts, ConfigError> {
 mod tests {
     use super::*;
 
-    fn endpoint(url: &str, header: (&str, &str), ca_file: Option<&Path>) -> Result<Endpoint, ConfigError> {
-        let headers = BTreeMap::from([(header.0.to_owned(), header.1.to_owned())]);
-        Endpoint::new(Settings { url, headers, ca_file, timeout: Duration::from_secs(1), connections: 1 })
+    fn endpoint(url: &str, (name, value): (&str, &str), ca_file: Option<&Path>) -> Result<Endpoint, ConfigError> {
+        let ca_file = ca_file.map_or("null".to_owned(), |file| format!("{file:?}"));
+        let json = format!(r#"{{"url": {url:?}, "headers": {{{name:?}: {value:?}}}, "ca_file": {ca_file}}}"#);
+        Endpoint::new(plugin_api::config::read::<Config<1000>>(&json)?, 1)
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! Keys, from the configuration and from key sets.
 
-use plugin_api::config::schemars::JsonSchema;
 use std::path::{Path, PathBuf};
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
-use plugin_support::config::ConfigError;
+use plugin_api::config::{ConfigError, Secret};
 use plugin_support::files;
 use serde::Deserialize;
 
@@ -21,9 +20,7 @@ pub(crate) struct Key {
     pub(crate) key: DecodingKey,
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
-#[serde(deny_unknown_fields)]
+#[plugin_api::config]
 pub(crate) struct RawKey {
     /// What tokens are signed with: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA.
     #[schemars(with = "String")]
@@ -32,7 +29,7 @@ pub(crate) struct RawKey {
     kid: Option<String>,
     /// For HS256 to HS512: the secret that the issuer has too, 32 random bytes or more. Exactly one of `secret` and
     /// `secret_file`.
-    secret: Option<String>,
+    secret: Option<Secret>,
     /// Path of a file with this secret; a line break at its end does not count. Read again within seconds after it has
     /// changed.
     pub(crate) secret_file: Option<PathBuf>,
@@ -42,10 +39,10 @@ pub(crate) struct RawKey {
 }
 
 impl RawKey {
-    pub(crate) fn check(self, path: &str) -> Result<Key, ConfigError> {
+    pub(crate) fn check(&self, path: &str) -> Result<Key, ConfigError> {
         let is_secret = family(self.algorithm) == AlgorithmFamily::Hmac;
         let key = match (&self.secret, &self.secret_file, &self.public_key_file) {
-            (Some(secret), None, None) if is_secret => shared(secret, &format!("{path}.secret"))?,
+            (Some(secret), None, None) if is_secret => shared(secret.expose(), &format!("{path}.secret"))?,
             (None, Some(file), None) if is_secret => {
                 let at = format!("{path}.secret_file");
                 // What an editor or `echo` puts at the end of a file is no part of it.
@@ -73,7 +70,7 @@ impl RawKey {
             }
             _ => return Err(ConfigError::new(path, "expected `public_key_file`, and no secret, for this algorithm")),
         };
-        Ok(Key { id: self.kid, algorithms: vec![self.algorithm], key })
+        Ok(Key { id: self.kid.clone(), algorithms: vec![self.algorithm], key })
     }
 }
 

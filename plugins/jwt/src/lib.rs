@@ -14,7 +14,7 @@ use plugin_api::{
 use plugin_support::live::Live;
 
 use policy::TokenIn;
-pub use policy::{Grant, Login, Policy, Refusal};
+pub use policy::{Config, Grant, Login, Policy, Refusal};
 
 /// The version of what is exported; there has been no other.
 const SCHEMA: u32 = 1;
@@ -28,7 +28,7 @@ const TIMER_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The handler.
 pub struct Jwt {
     host: Host,
-    policy: Live<Policy>,
+    policy: Live<Config, Policy>,
 }
 
 /// What is remembered of a connection.
@@ -65,21 +65,17 @@ impl Handler for Jwt {
     /// A connection of a version that did not hand over what it may do could do nothing any more: it has to sign in again.
     const ON_SWAP: SwapRule = SwapRule::Disconnect;
 
-    fn init(host: Host, config: &str) -> Result<Self, Error> {
+    fn init(host: Host, config: Config) -> Result<Self, Error> {
         let log = host.clone();
-        let policy = Live::start(config, Policy::read, move |done| match done {
+        let policy = Live::start(config, Policy::new, move |done| match done {
             Ok(()) => log.info("the keys have been read again"),
             Err(error) => log.error(format_args!("a file has changed, and the keys stay as they were: {error}")),
         })?;
         Ok(Self { host, policy })
     }
 
-    fn handle_config(&self, config: &str) -> Result<(), Error> {
+    fn handle_config(&self, config: Config) -> Result<(), Error> {
         self.policy.replace(config)
-    }
-
-    fn config_schema() -> Option<String> {
-        Some(policy::schema())
     }
 
     fn new_connection(&self, info: &ConnectionInfo<'_>) -> Connection {

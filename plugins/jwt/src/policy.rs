@@ -1,13 +1,13 @@
 //! Which tokens are good, and what their bearers may do.
 
-use plugin_api::config::schemars::JsonSchema;
 use std::fmt;
 use std::path::PathBuf;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Validation, decode, decode_header};
+use plugin_api::config::ConfigError;
 use plugin_api::{ReasonCode, topic};
-use plugin_support::config::{self, ConfigError, each};
+use plugin_support::config::each;
 use plugin_support::files::Seen;
 use plugin_support::pattern::{ClientIds, Pattern, is_plain};
 use plugin_support::permissions::{Permissions, Tier};
@@ -33,8 +33,8 @@ pub struct Policy {
 }
 
 /// Where in CONNECT the token stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
+#[plugin_api::config]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TokenIn {
     #[default]
@@ -112,15 +112,9 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// The JSON Schema of the configuration.
-pub(crate) fn schema() -> String {
-    plugin_api::config::schema::<RawConfig>()
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
-#[serde(deny_unknown_fields)]
-struct RawConfig {
+/// Which tokens are good, and what their bearers may do.
+#[plugin_api::config]
+pub struct Config {
     /// Keys that tokens are signed with. There has to be one here or in `jwks_file`. Left out: none.
     #[serde(default)]
     keys: Vec<RawKey>,
@@ -157,9 +151,8 @@ struct RawConfig {
 }
 
 /// Topic Filters, in the configuration and in tokens.
-#[derive(Default, Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
-#[serde(deny_unknown_fields)]
+#[plugin_api::config]
+#[derive(Default)]
 struct RawRules {
     /// Topic Filters of what may be published; in them `%u`, `%c` (Client Identifier) and `%%` are replaced. Left out: none.
     #[serde(default, alias = "pub")]
@@ -192,37 +185,32 @@ fn acl() -> String {
 }
 
 impl Policy {
-    /// Reads the configuration, and the files that it names.
+    /// Checks the configuration, and reads the files that it names. Their marks are from before.
     ///
     /// # Errors
     /// Says where the fault is, what was got and what was expected.
-    pub fn from_json(json: &str) -> Result<Self, ConfigError> {
-        Self::read(json).map(|(policy, _)| policy)
-    }
-
-    /// The same, with what the files looked like before they were read.
-    pub(crate) fn read(json: &str) -> Result<(Self, Seen), ConfigError> {
+    pub fn new(config: &Config) -> Result<(Self, Seen), ConfigError> {
         crypto::install();
-        let raw: RawConfig = config::read(json, &["secret"])?;
-        let files = raw.keys.iter().flat_map(|key| [&key.secret_file, &key.public_key_file]).chain([&raw.jwks_file]);
+        let files =
+            config.keys.iter().flat_map(|key| [&key.secret_file, &key.public_key_file]).chain([&config.jwks_file]);
         let seen = Seen::now(files.flatten().cloned().collect());
-        let mut keys = each("keys", raw.keys, RawKey::check)?;
-        if let Some(file) = &raw.jwks_file {
+        let mut keys = each("keys", &config.keys, RawKey::check)?;
+        if let Some(file) = &config.jwks_file {
             keys.extend(key_set(file)?);
         }
         if keys.is_empty() {
             return Err(ConfigError::new(".", "expected at least one key: in `keys`, or `jwks_file`"));
         }
-        let parse = |text: String, path: &str| ClientIds::parse(&text).map_err(|error| ConfigError::new(path, error));
+        let parse = |text: &String, path: &str| ClientIds::parse(text).map_err(|error| ConfigError::new(path, error));
         let policy = Self {
             keys,
-            validation: validation(raw.leeway_secs, raw.require_expiry, raw.issuer, raw.audience),
-            token_in: raw.token_in,
-            username_claim: raw.username_claim,
-            check_username: raw.check_username,
-            acl_claim: raw.acl_claim,
-            client_ids: raw.client_ids.map(|texts| each("client_ids", texts, parse)).transpose()?,
-            rules: raw.rules.check().map_err(|error| error.within("rules"))?,
+            validation: validation(config),
+            token_in: config.token_in,
+            username_claim: config.username_claim.clone(),
+            check_username: config.check_username,
+            acl_claim: config.acl_claim.clone(),
+            client_ids: config.client_ids.as_ref().map(|texts| each("client_ids", texts, parse)).transpose()?,
+            rules: config.rules.check("rules.")?,
         };
         Ok((policy, seen))
     }
@@ -290,12 +278,13 @@ impl Policy {
     }
 }
 
-fn validation(leeway: u64, require_expiry: bool, issuer: Option<String>, audience: Option<String>) -> Validation {
+fn validation(config: &Config) -> Validation {
+    let Config { issuer, audience, .. } = config;
     let mut validation = Validation::default();
-    validation.leeway = leeway;
+    validation.leeway = config.leeway_secs;
     validation.validate_nbf = true;
     validation.validate_aud = audience.is_some();
-    let required = [("exp", require_expiry), ("iss", issuer.is_some()), ("aud", audience.is_some())];
+    let required = [("exp", config.require_expiry), ("iss", issuer.is_some()), ("aud", audience.is_some())];
     let required: Vec<&str> = required.into_iter().filter_map(|(claim, is)| is.then_some(claim)).collect();
     validation.set_required_spec_claims(&required);
     issuer.iter().for_each(|issuer| validation.set_issuer(&[issuer]));
@@ -304,17 +293,18 @@ fn validation(leeway: u64, require_expiry: bool, issuer: Option<String>, audienc
 }
 
 impl RawRules {
-    fn check(self) -> Result<Vec<Rule>, ConfigError> {
+    /// `at` stands in front of the place of a fault.
+    fn check(&self, at: &str) -> Result<Vec<Rule>, ConfigError> {
         let lists = [
-            ("publish", self.publish, (true, false, false)),
-            ("subscribe", self.subscribe, (false, true, false)),
-            ("both", self.both, (true, true, false)),
-            ("deny", self.deny, (true, true, true)),
+            ("publish", &self.publish, (true, false, false)),
+            ("subscribe", &self.subscribe, (false, true, false)),
+            ("both", &self.both, (true, true, false)),
+            ("deny", &self.deny, (true, true, true)),
         ];
         let mut rules = Vec::new();
         for (name, filters, (publish, subscribe, deny)) in lists {
-            rules.extend(each(name, filters, |text, path| {
-                let topic = Pattern::parse(&text).map_err(|problem| ConfigError::new(path, problem))?;
+            rules.extend(each(&format!("{at}{name}"), filters, |text, path| {
+                let topic = Pattern::parse(text).map_err(|problem| ConfigError::new(path, problem))?;
                 let example = topic.with_user("x").with_client("x");
                 if topic::is_valid_filter(&example) && topic::split_share(&example) == topic::Share::None {
                     return Ok(Rule { publish, subscribe, deny, topic });
@@ -328,7 +318,7 @@ impl RawRules {
 
 fn rules_of_token(claim: &Value) -> Result<Vec<Rule>, String> {
     let raw = RawRules::deserialize(claim).map_err(|error| error.to_string())?;
-    let rules = raw.check().map_err(|error| error.to_string())?;
+    let rules = raw.check("").map_err(|error| error.to_string())?;
     if rules.len() > FILTERS_MAX {
         return Err(format!("{} Topic Filters, expected at most {FILTERS_MAX}", rules.len()));
     }

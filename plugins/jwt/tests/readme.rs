@@ -13,7 +13,8 @@ fn block(start: &str, kind: &str) -> &'static str {
 
 #[test]
 fn the_command_makes_a_token_for_the_example() {
-    let policy = Policy::from_json(block("`jwt.json`", "json")).unwrap_or_else(|error| panic!("{error}"));
+    let config = plugin_api::config::read(block("`jwt.json`", "json")).unwrap_or_else(|error| panic!("{error}"));
+    let (policy, _) = Policy::new(&config).unwrap_or_else(|error| panic!("{error}"));
     let (command, _) = block("A token for `ann`", "sh").split_once("mosquitto_pub").expect("it is used then");
     let shell = Command::new("sh").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut shell = match shell {

@@ -11,7 +11,7 @@ use plugin_api::{
     Ticket, Unsubscribe, UnsubscribeVerdict, handler, topic,
 };
 
-pub use rules::{Renamed, Rules};
+pub use rules::{Config, Renamed, Rules};
 
 /// The handler.
 pub struct Rewrite {
@@ -141,18 +141,14 @@ fn with_share(share_name: Option<&str>, filter: String) -> String {
 impl Handler for Rewrite {
     type Connection = Connection;
 
-    fn init(host: Host, config: &str) -> Result<Self, Error> {
-        Ok(Self { host, rules: RwLock::new(Arc::new(Rules::from_json(config)?)) })
+    fn init(host: Host, config: Config) -> Result<Self, Error> {
+        Ok(Self { host, rules: RwLock::new(Arc::new(Rules::new(config)?)) })
     }
 
-    fn handle_config(&self, config: &str) -> Result<(), Error> {
-        let rules = Arc::new(Rules::from_json(config)?);
+    fn handle_config(&self, config: Config) -> Result<(), Error> {
+        let rules = Arc::new(Rules::new(config)?);
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
         Ok(())
-    }
-
-    fn config_schema() -> Option<String> {
-        Some(rules::schema())
     }
 
     fn new_connection(&self, info: &ConnectionInfo<'_>) -> Connection {

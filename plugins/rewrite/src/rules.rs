@@ -1,10 +1,9 @@
 //! Which topics get which names.
 
-use plugin_api::config::schemars::JsonSchema;
+use plugin_api::config::ConfigError;
 use plugin_api::topic;
-use plugin_support::config::{self, ConfigError, each};
+use plugin_support::config::each;
 use plugin_support::pattern::is_plain;
-use serde::Deserialize;
 
 use crate::template::{Template, captures};
 
@@ -32,22 +31,14 @@ pub enum Renamed {
     Invalid,
 }
 
-/// The JSON Schema of the configuration.
-pub(crate) fn schema() -> String {
-    plugin_api::config::schema::<RawConfig>()
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
-#[serde(deny_unknown_fields)]
-struct RawConfig {
+/// Which topics get other names.
+#[plugin_api::config]
+pub struct Config {
     /// The first rule about a topic counts, once: what comes of it is not looked up again.
     rules: Vec<RawRule>,
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
-#[serde(deny_unknown_fields)]
+#[plugin_api::config]
 struct RawRule {
     /// Topic Filter of the topics that get another name, without `$share/…`.
     from: String,
@@ -58,8 +49,8 @@ struct RawRule {
     on: Option<Vec<Action>>,
 }
 
-#[derive(Deserialize, PartialEq, Eq, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
+#[plugin_api::config]
+#[derive(PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 enum Action {
     Publish,
@@ -67,13 +58,12 @@ enum Action {
 }
 
 impl Rules {
-    /// Reads the configuration.
+    /// Checks the configuration.
     ///
     /// # Errors
     /// Says where the fault is, what was got and what was expected.
-    pub fn from_json(json: &str) -> Result<Self, ConfigError> {
-        let raw: RawConfig = config::read(json, &[])?;
-        each("rules", raw.rules, RawRule::check).map(Self)
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        each("rules", config.rules, RawRule::check).map(Self)
     }
 
     /// The name under which a message is delivered.
@@ -140,9 +130,13 @@ impl RawRule {
 mod tests {
     use super::*;
 
+    fn read(json: &str) -> Result<Rules, ConfigError> {
+        Rules::new(plugin_api::config::read(json)?)
+    }
+
     #[test]
     fn the_first_rule_about_a_topic_counts() {
-        let rules = Rules::from_json(
+        let rules = read(
             r#"{"rules": [
                 {"from": "a/b", "to": "first", "on": ["publish"]},
                 {"from": "a/#", "to": "of-%c/$1"},
@@ -182,7 +176,7 @@ mod tests {
             (r#"{"rules": [{"from": "a", "to": "b", "on": []}]}"#, "rules[0].on", "expected \"publish\""),
             (r#"{"rules": [{"from": "a", "to": "b", "on": ["p"]}]}"#, "rules[0].on[0]", "unknown variant `p`"),
         ] {
-            let error = Rules::from_json(json).expect_err(json);
+            let error = read(json).expect_err(json);
             assert_eq!(error.path(), path, "{json}: {error}");
             assert!(error.to_string().contains(problem), "{json}: {error}");
         }

@@ -6,7 +6,7 @@ use rewrite::{Renamed, Rules};
 fn the_example_gives_the_names_that_it_says() {
     let (_, rest) = include_str!("../README.md").split_once("```json\n").expect("the README has an example");
     let (json, _) = rest.split_once("```").expect("the example ends");
-    let rules = Rules::from_json(json).unwrap_or_else(|error| panic!("{error}"));
+    let rules = plugin_api::config::read(json).and_then(Rules::new).unwrap_or_else(|error| panic!("{error}"));
     let to = |name: &str| Renamed::To(name.to_owned());
     assert_eq!(rules.publish("old/7/temp", "c1"), to("plant/7/temperature"));
     assert_eq!(rules.subscribe("old/+/temp", "c1"), to("plant/+/temperature"));

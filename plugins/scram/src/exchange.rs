@@ -157,7 +157,7 @@ mod tests {
     fn users() -> Users {
         let json = r#"{"users": [{"username": "user", "verifier":
             "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="}]}"#;
-        Users::from_json(json).unwrap_or_else(|error| panic!("{error}"))
+        plugin_api::config::read(json).and_then(Users::new).unwrap_or_else(|error| panic!("{error}"))
     }
 
     const NONCE: &str = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";

@@ -12,7 +12,7 @@ use plugin_api::{
 
 pub use exchange::{Exchange, METHOD, Refusal, new_nonce};
 use users::Others;
-pub use users::{Users, Verifier};
+pub use users::{Config, Users, Verifier};
 
 /// The version of what is exported; there has been no other.
 const SCHEMA: u32 = 1;
@@ -34,8 +34,8 @@ pub struct Connection {
 }
 
 impl Scram {
-    fn read(host: &Host, config: &str) -> Result<Arc<Users>, Error> {
-        let users = Users::from_json(config)?;
+    fn users_of(host: &Host, config: Config) -> Result<Arc<Users>, Error> {
+        let users = Users::new(config)?;
         if users.is_empty() {
             host.warn("no users: nobody can come in with SCRAM-SHA-256");
         }
@@ -86,19 +86,15 @@ impl Handler for Scram {
     /// Of a connection that did not come over, nobody would know any more whose it is.
     const ON_SWAP: SwapRule = SwapRule::Disconnect;
 
-    fn init(host: Host, config: &str) -> Result<Self, Error> {
-        let users = RwLock::new(Self::read(&host, config)?);
+    fn init(host: Host, config: Config) -> Result<Self, Error> {
+        let users = RwLock::new(Self::users_of(&host, config)?);
         Ok(Self { host, users })
     }
 
-    fn handle_config(&self, config: &str) -> Result<(), Error> {
-        let users = Self::read(&self.host, config)?;
+    fn handle_config(&self, config: Config) -> Result<(), Error> {
+        let users = Self::users_of(&self.host, config)?;
         *self.users.write().unwrap_or_else(PoisonError::into_inner) = users;
         Ok(())
-    }
-
-    fn config_schema() -> Option<String> {
-        Some(users::schema())
     }
 
     fn new_connection(&self, _: &ConnectionInfo<'_>) -> Connection {

@@ -1,15 +1,13 @@
 //! Who may come in: users, and what proves that they know their password.
 
-use plugin_api::config::schemars::JsonSchema;
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU32;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use plugin_support::config::{self, ConfigError};
+use plugin_api::config::{ConfigError, Secret};
 use ring::{digest, hmac, pbkdf2};
-use serde::Deserialize;
 
 /// Bytes of SHA-256.
 pub(crate) const KEY_BYTES: usize = digest::SHA256_OUTPUT_LEN;
@@ -100,8 +98,8 @@ pub struct Users {
 }
 
 /// What becomes of clients that name no Authentication Method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
+#[plugin_api::config]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Others {
     /// They do not come in.
@@ -111,15 +109,9 @@ pub(crate) enum Others {
     Allow,
 }
 
-/// The JSON Schema of the configuration.
-pub(crate) fn schema() -> String {
-    plugin_api::config::schema::<RawConfig>()
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
-#[serde(deny_unknown_fields)]
-struct RawConfig {
+/// Who may come in with SCRAM-SHA-256, and what becomes of others.
+#[plugin_api::config]
+pub struct Config {
     /// Who may come in.
     users: Vec<RawUser>,
     /// What becomes of clients that name no Authentication Method. Left out: `"refuse"`.
@@ -127,28 +119,25 @@ struct RawConfig {
     others: Others,
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
-#[serde(deny_unknown_fields)]
+#[plugin_api::config]
 struct RawUser {
     /// The name in the client's first message: not empty, each once.
     username: String,
     /// What shows that somebody knows the password: `SCRAM-SHA-256$rounds:salt$StoredKey:ServerKey`, with 4096 rounds or
     /// more.
-    verifier: String,
+    verifier: Secret,
 }
 
 impl Users {
-    /// Reads the configuration.
+    /// Checks the configuration.
     ///
     /// # Errors
     /// Says where the fault is, what was got and what was expected.
-    pub fn from_json(json: &str) -> Result<Self, ConfigError> {
-        let raw: RawConfig = config::read(json, &["verifier"])?;
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
         let mut users = HashMap::new();
         let mut decoy = (hash(b""), NonZeroU32::MIN.saturating_add(ROUNDS_MIN - 1));
-        for (number, RawUser { username, verifier }) in raw.users.into_iter().enumerate() {
-            let verifier = Verifier::parse(&verifier).map_err(|problem| {
+        for (number, RawUser { username, verifier }) in config.users.into_iter().enumerate() {
+            let verifier = Verifier::parse(verifier.expose()).map_err(|problem| {
                 // What stands there is left out: it may be a password.
                 ConfigError::new(
                     format!("users[{number}].verifier"),
@@ -167,7 +156,7 @@ impl Users {
             }
             users.insert(username, verifier);
         }
-        Ok(Self { users, decoy_key: decoy.0, decoy_rounds: decoy.1, others: raw.others })
+        Ok(Self { users, decoy_key: decoy.0, decoy_rounds: decoy.1, others: config.others })
     }
 
     /// How many there are.
@@ -204,6 +193,10 @@ mod tests {
     const PENCIL: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:\
                                      wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
 
+    fn read(json: &str) -> Result<Users, ConfigError> {
+        plugin_api::config::read(json).and_then(Users::new)
+    }
+
     #[test]
     fn a_verifier_is_what_a_password_comes_to() {
         let rounds = NonZeroU32::new(4096).expect("not zero");
@@ -224,9 +217,13 @@ mod tests {
             (user(&PENCIL.replace("WG5d", "")), "users[0].verifier", "a key has 29 bytes, expected 32"),
             (user(PENCIL).replace("\"ann\"", "\"\""), "users[0].username", "empty name"),
             (user(PENCIL).replace("\"ann\"", "\"ann\", \"password\": 1"), "users[0].password", "unknown field"),
-            (r#"{"users": [{"username": "ann", "verifier": 123}]}"#.to_owned(), "users[0].verifier", "expected a text"),
+            (
+                r#"{"users": [{"username": "ann", "verifier": 123}]}"#.to_owned(),
+                "users[0].verifier",
+                "expected a string",
+            ),
         ] {
-            let error = Users::from_json(&json).err().unwrap_or_else(|| panic!("accepted: {json}"));
+            let error = read(&json).err().unwrap_or_else(|| panic!("accepted: {json}"));
             assert_eq!(error.path(), path, "{json}: {error}");
             let error = error.to_string();
             assert!(error.contains(problem) && !error.contains("s3cret"), "{json}: {error}");
@@ -236,7 +233,7 @@ mod tests {
     #[test]
     fn who_does_not_exist_looks_the_same_each_time() {
         let json = format!(r#"{{"users": [{{"username": "ann", "verifier": "{PENCIL}"}}]}}"#);
-        let users = || Users::from_json(&json).unwrap_or_else(|error| panic!("{error}"));
+        let users = || read(&json).unwrap_or_else(|error| panic!("{error}"));
         assert!(users().verifier("eve") == users().verifier("eve"));
         assert!(users().verifier("eve") != users().verifier("eva"));
         assert_eq!(users().verifier("eve").rounds, users().verifier("ann").rounds);

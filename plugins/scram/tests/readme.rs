@@ -4,6 +4,7 @@ use std::io::Write;
 use std::num::NonZeroU32;
 use std::process::{Command, Stdio};
 
+use plugin_api::config::ConfigError;
 use scram::{Users, Verifier};
 
 fn block<'a>(heading: &str, kind: &str) -> &'a str {
@@ -13,11 +14,15 @@ fn block<'a>(heading: &str, kind: &str) -> &'a str {
     rest.split_once("```").expect("the block ends").0
 }
 
+fn read(json: &str) -> Result<Users, ConfigError> {
+    plugin_api::config::read(json).and_then(Users::new)
+}
+
 #[test]
 fn the_user_of_the_example_has_the_password_that_it_says() {
     let example = block("`scram.json`", "json");
     let rounds = NonZeroU32::new(4096).expect("not zero");
-    assert!(Users::from_json(example).is_ok());
+    assert!(read(example).is_ok());
     let made = Verifier::new(b"correct horse", b"salt of the README", rounds);
     assert!(example.contains(&made.to_string()), "{made}");
 }
@@ -34,5 +39,5 @@ fn the_command_makes_a_verifier() {
     let output = shell.wait_with_output().expect("it ends");
     let verifier = String::from_utf8(output.stdout).expect("text");
     let json = format!(r#"{{"users": [{{"username": "ann", "verifier": "{}"}}]}}"#, verifier.trim());
-    assert!(Users::from_json(&json).is_ok(), "{verifier}");
+    assert!(read(&json).is_ok(), "{verifier}");
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::config::ConfigError;
+use plugin_api::config::ConfigError;
 
 /// The most bytes that a file may have.
 pub const FILE_BYTES_MAX: u64 = 64 << 20;

@@ -1,33 +1,34 @@
-//! A configuration that is in force, and is read again when one of its files has changed.
+//! What a configuration says, in force; its files are read again when they have changed.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::config::ConfigError;
+use plugin_api::config::ConfigError;
+
 use crate::files::{Seen, Watch};
 
-/// Reads a configuration, and says what the files that it names looked like before they were read.
-pub type Read<T> = fn(&str) -> Result<(T, Seen), ConfigError>;
+/// Checks a configuration and reads its files, and says what those looked like before they were read.
+pub type Read<C, T> = fn(&C) -> Result<(T, Seen), ConfigError>;
 
-/// A configuration in force.
-pub struct Live<T> {
+/// What a configuration says, in force.
+pub struct Live<C, T> {
     current: Arc<RwLock<Arc<T>>>,
-    read: Read<T>,
+    read: Read<C, T>,
     /// Told when files have changed: whether they count now.
     told: Arc<dyn Fn(Result<(), ConfigError>) + Send + Sync>,
     watch: Mutex<Option<Watch>>,
 }
 
-impl<T: Send + Sync + 'static> Live<T> {
-    /// Reads a configuration, and looks at its files from now on.
+impl<C: Send + 'static, T: Send + Sync + 'static> Live<C, T> {
+    /// Puts a configuration in force, and looks at its files from now on.
     ///
     /// # Errors
     /// The configuration has a fault, or no thread can be started.
     pub fn start(
-        config: &str,
-        read: Read<T>,
+        config: C,
+        read: Read<C, T>,
         told: impl Fn(Result<(), ConfigError>) + Send + Sync + 'static,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let (value, seen) = read(config)?;
+        let (value, seen) = read(&config)?;
         let current = Arc::new(RwLock::new(Arc::new(value)));
         let live = Self { current, read, told: Arc::new(told), watch: Mutex::new(None) };
         *live.watch.lock().unwrap_or_else(PoisonError::into_inner) = live.watching(config, seen)?;
@@ -44,8 +45,8 @@ impl<T: Send + Sync + 'static> Live<T> {
     ///
     /// # Errors
     /// It has a fault, and the one before stays in force; or no thread can be started.
-    pub fn replace(&self, config: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let (value, seen) = (self.read)(config)?;
+    pub fn replace(&self, config: C) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let (value, seen) = (self.read)(&config)?;
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         // First of all: what it does about the old configuration must not come behind the new one.
         *watch = None;
@@ -54,9 +55,9 @@ impl<T: Send + Sync + 'static> Live<T> {
         Ok(())
     }
 
-    fn watching(&self, config: &str, seen: Seen) -> std::io::Result<Option<Watch>> {
+    fn watching(&self, config: C, seen: Seen) -> std::io::Result<Option<Watch>> {
         let (current, told) = (Arc::clone(&self.current), Arc::clone(&self.told));
-        let (read, config) = (self.read, config.to_owned());
+        let read = self.read;
         Watch::start(seen, move || {
             told(read(&config).map(|(value, _)| {
                 *current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
@@ -74,10 +75,12 @@ mod tests {
     use super::*;
     use crate::files;
 
-    fn read(config: &str) -> Result<(String, Seen), ConfigError> {
-        let file = PathBuf::from(config);
+    /// A configuration that names a file.
+    struct Config(PathBuf);
+
+    fn read(Config(file): &Config) -> Result<(String, Seen), ConfigError> {
         let seen = Seen::now(vec![file.clone()]);
-        let text = files::read(&file, "file")?;
+        let text = files::read(file, "file")?;
         if text == "wrong" { Err(ConfigError::new("file", "it is wrong")) } else { Ok((text, seen)) }
     }
 
@@ -87,20 +90,20 @@ mod tests {
         std::fs::create_dir_all(&dir).expect("a directory");
         let file = |name: &str, text: &str| {
             std::fs::write(dir.join(name), text).expect("written");
-            dir.join(name).to_str().expect("UTF-8").to_owned()
+            Config(dir.join(name))
         };
         let (sender, told) = mpsc::channel();
         let told_by = move |done: Result<(), ConfigError>| sender.send(done.is_ok()).expect("it is waited for");
-        let live = Live::start(&file("a", "1"), read, told_by).unwrap_or_else(|error| panic!("{error}"));
+        let live = Live::start(file("a", "1"), read, told_by).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(*live.get(), "1");
         for (text, expected) in [("22", "22"), ("wrong", "22"), ("333", "333")] {
             file("a", text);
             assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(text != "wrong"));
             assert_eq!(*live.get(), expected);
         }
-        assert!(live.replace(&file("b", "wrong")).is_err());
+        assert!(live.replace(file("b", "wrong")).is_err());
         assert_eq!(*live.get(), "333");
-        live.replace(&file("b", "4")).unwrap_or_else(|error| panic!("{error}"));
+        live.replace(file("b", "4")).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(*live.get(), "4");
         drop(live);
         std::fs::remove_dir_all(&dir).expect("removed");

@@ -9,12 +9,12 @@ use plugin_api::{
 };
 use plugin_support::live::Live;
 
-pub use rules::{Finding, OnInvalid, Rules};
+pub use rules::{Config, Finding, OnInvalid, Rules};
 
 /// The handler.
 pub struct Validate {
     host: Host,
-    rules: Live<Rules>,
+    rules: Live<Config, Rules>,
     invalid: Counter,
 }
 
@@ -22,9 +22,9 @@ pub struct Validate {
 impl Handler for Validate {
     type Connection = ();
 
-    fn init(host: Host, config: &str) -> Result<Self, Error> {
+    fn init(host: Host, config: Config) -> Result<Self, Error> {
         let log = host.clone();
-        let rules = Live::start(config, Rules::read, move |done| match done {
+        let rules = Live::start(config, Rules::new, move |done| match done {
             Ok(()) => log.info("a schema has changed"),
             Err(error) => log.error(format_args!("a file has changed, and the rules stay as they were: {error}")),
         })?;
@@ -32,12 +32,8 @@ impl Handler for Validate {
         Ok(Self { host, rules, invalid })
     }
 
-    fn handle_config(&self, config: &str) -> Result<(), Error> {
+    fn handle_config(&self, config: Config) -> Result<(), Error> {
         self.rules.replace(config)
-    }
-
-    fn config_schema() -> Option<String> {
-        Some(rules::schema())
     }
 
     fn new_connection(&self, _: &ConnectionInfo<'_>) {}

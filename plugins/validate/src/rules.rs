@@ -1,13 +1,12 @@
 //! Which payloads which topics may have.
 
-use plugin_api::config::schemars::JsonSchema;
 use std::path::PathBuf;
 
 use jsonschema::{PatternOptions, Validator};
+use plugin_api::config::ConfigError;
 use plugin_api::topic::{self, Share};
-use plugin_support::config::{self, ConfigError, each};
+use plugin_support::config::each;
 use plugin_support::files::{self, Seen};
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::unique::UniqueItems;
@@ -34,8 +33,8 @@ struct Rule {
 }
 
 /// What becomes of a message whose payload is not valid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
+#[plugin_api::config]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum OnInvalid {
     /// It is refused with 0x99.
@@ -50,8 +49,8 @@ pub enum OnInvalid {
 }
 
 /// What becomes of messages that no rule is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
+#[plugin_api::config]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[serde(rename_all = "lowercase")]
 enum Others {
     #[default]
@@ -70,15 +69,9 @@ pub enum Finding {
     Invalid(String, OnInvalid),
 }
 
-/// The JSON Schema of the configuration.
-pub(crate) fn schema() -> String {
-    plugin_api::config::schema::<RawConfig>()
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
-#[serde(deny_unknown_fields)]
-struct RawConfig {
+/// Which payloads which topics may have.
+#[plugin_api::config]
+pub struct Config {
     /// What messages have to be. All rules about a topic have to agree.
     rules: Vec<RawRule>,
     /// What becomes of messages that no rule is about. Left out: `"allow"`.
@@ -88,9 +81,7 @@ struct RawConfig {
     payload_bytes_max: Option<usize>,
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
-#[serde(deny_unknown_fields)]
+#[plugin_api::config]
 struct RawRule {
     /// Topic Filters of the messages that it is about, at least one, without `$share/…`.
     topics: Vec<String>,
@@ -107,21 +98,15 @@ struct RawRule {
 }
 
 impl Rules {
-    /// Reads the configuration, and the files that it names.
+    /// Checks the configuration, and reads the files that it names. Their marks are from before.
     ///
     /// # Errors
     /// Says where the fault is, what was got and what was expected.
-    pub fn from_json(json: &str) -> Result<Self, ConfigError> {
-        Self::read(json).map(|(rules, _)| rules)
-    }
-
-    /// The same, with what the files looked like before they were read.
-    pub(crate) fn read(json: &str) -> Result<(Self, Seen), ConfigError> {
-        let raw: RawConfig = config::read(json, &[])?;
-        let seen = Seen::now(raw.rules.iter().filter_map(|rule| rule.schema_file.clone()).collect());
-        let rules = each("rules", raw.rules, RawRule::check)?;
-        let payload_bytes_max = raw.payload_bytes_max.unwrap_or(PAYLOAD_BYTES_MAX);
-        Ok((Self { rules, others: raw.others, payload_bytes_max }, seen))
+    pub fn new(config: &Config) -> Result<(Self, Seen), ConfigError> {
+        let seen = Seen::now(config.rules.iter().filter_map(|rule| rule.schema_file.clone()).collect());
+        let rules = each("rules", &config.rules, RawRule::check)?;
+        let payload_bytes_max = config.payload_bytes_max.unwrap_or(PAYLOAD_BYTES_MAX);
+        Ok((Self { rules, others: config.others, payload_bytes_max }, seen))
     }
 
     /// Looks at a message: at all rules that are about its topic, until one has something to say.
@@ -163,27 +148,27 @@ impl Rule {
 }
 
 impl RawRule {
-    fn check(self, path: &str) -> Result<Rule, ConfigError> {
+    fn check(&self, path: &str) -> Result<Rule, ConfigError> {
         if self.topics.is_empty() {
             return Err(ConfigError::new(format!("{path}.topics"), "expected at least one Topic Filter"));
         }
-        let topics = each(&format!("{path}.topics"), self.topics, |filter, path| {
-            if topic::is_valid_filter(&filter) && topic::split_share(&filter) == Share::None {
-                return Ok(filter);
+        let topics = each(&format!("{path}.topics"), &self.topics, |filter, path| {
+            if topic::is_valid_filter(filter) && topic::split_share(filter) == Share::None {
+                return Ok(filter.clone());
             }
             Err(ConfigError::new(path, format!("got `{filter}`, expected a Topic Filter, without `$share/…`")))
         })?;
-        let (schema, at) = match (self.schema, self.schema_file) {
-            (Some(schema), None) => (schema, format!("{path}.schema")),
+        let (schema, at) = match (&self.schema, &self.schema_file) {
+            (Some(schema), None) => (compile(schema), format!("{path}.schema")),
             (None, Some(file)) => {
                 let at = format!("{path}.schema_file");
-                let text = files::read(&file, &at)?;
+                let text = files::read(file, &at)?;
                 let wrong = |error| ConfigError::new(&at, format!("{}: {error}", file.display()));
-                (serde_json::from_str(&text).map_err(wrong)?, at)
+                (compile(&serde_json::from_str(&text).map_err(wrong)?), at)
             }
             _ => return Err(ConfigError::new(path, "expected exactly one of `schema` and `schema_file`")),
         };
-        let schema = compile(&schema).map_err(|problem| ConfigError::new(at, problem))?;
+        let schema = schema.map_err(|problem| ConfigError::new(at, problem))?;
         Ok(Rule { topics, schema, allow_empty: self.allow_empty, on_invalid: self.on_invalid })
     }
 }
@@ -213,8 +198,12 @@ fn shortened(mut problem: String) -> String {
 mod tests {
     use super::*;
 
+    fn read(json: &str) -> Result<Rules, ConfigError> {
+        Rules::new(&plugin_api::config::read(json)?).map(|(rules, _)| rules)
+    }
+
     fn rules(rules: &str) -> Rules {
-        Rules::from_json(&format!(r#"{{"rules": [{rules}]}}"#)).unwrap_or_else(|error| panic!("{error}"))
+        read(&format!(r#"{{"rules": [{rules}]}}"#)).unwrap_or_else(|error| panic!("{error}"))
     }
 
     fn invalid(problem: &str, on_invalid: OnInvalid) -> Finding {
@@ -249,7 +238,7 @@ mod tests {
         let json = r#"{"others": "refuse", "payload_bytes_max": 10, "rules": [
             {"topics": ["a"], "schema": {"type": "string", "format": "date", "pattern": "^2"}, "allow_empty": true,
              "on_invalid": "log"}]}"#;
-        let rules = Rules::from_json(json).unwrap_or_else(|error| panic!("{error}"));
+        let rules = read(json).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(rules.find("b", b"1"), Finding::Other);
         assert_eq!(rules.find("a", b""), Finding::Valid);
         assert_eq!(
@@ -314,7 +303,7 @@ mod tests {
             (r#"{"topic": "a"}"#, "rules[0].topic", "unknown field `topic`"),
         ] {
             let json = format!(r#"{{"rules": [{rule}]}}"#);
-            let error = Rules::from_json(&json).err().unwrap_or_else(|| panic!("accepted: {json}"));
+            let error = read(&json).err().unwrap_or_else(|| panic!("accepted: {json}"));
             assert_eq!(error.path(), path, "{json}: {error}");
             assert!(error.to_string().contains(problem), "{json}: {error}");
         }

@@ -7,7 +7,8 @@ fn the_example_lets_through_what_it_says() {
     let readme = include_str!("../README.md");
     let (_, rest) = readme.split_once("```json\n").expect("the README has an example");
     let (json, _) = rest.split_once("```").expect("the example ends");
-    let rules = Rules::from_json(json).unwrap_or_else(|error| panic!("{error}"));
+    let config = plugin_api::config::read(json).unwrap_or_else(|error| panic!("{error}"));
+    let (rules, _) = Rules::new(&config).unwrap_or_else(|error| panic!("{error}"));
     // The messages of the example, in order: the first one is valid.
     let payloads: Vec<&str> = readme
         .lines()

@@ -1,18 +1,15 @@
 //! The configuration.
 
-use plugin_api::config::schemars::JsonSchema;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use plugin_api::config::ConfigError;
 use plugin_api::topic::{self, Share};
-use plugin_http::{Endpoint, Settings};
-use plugin_support::config::{self, ConfigError, each, within};
-use serde::Deserialize;
+use plugin_http::Endpoint;
+use plugin_support::config::{each, within};
 
 /// What the plugin goes by.
 #[derive(Debug)]
-pub struct Config {
+pub(crate) struct Settings {
     pub(crate) endpoint: Endpoint,
     pub(crate) events: Vec<Kind>,
     pub(crate) topics: Vec<String>,
@@ -23,8 +20,8 @@ pub struct Config {
 }
 
 /// What can be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
+#[plugin_api::config]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
     Connected,
@@ -34,8 +31,8 @@ pub(crate) enum Kind {
 }
 
 /// What becomes of messages that cannot be told of, as too much waits already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
+#[plugin_api::config]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum OnFull {
     /// They are refused: their clients send them again.
@@ -45,25 +42,11 @@ pub(crate) enum OnFull {
     Drop,
 }
 
-/// The JSON Schema of the configuration.
-pub(crate) fn schema() -> String {
-    plugin_api::config::schema::<RawConfig>()
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[schemars(crate = "plugin_api::config::schemars")]
-#[serde(deny_unknown_fields)]
-struct RawConfig {
-    /// Where the server is told: `http://…` or `https://…`. Redirections are not followed, and a proxy is not used.
-    url: String,
-    /// Headers of each request. Left out: none.
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    /// Path of a file with the certificates of the authorities for `https`, in PEM. Left out: those that Mozilla trusts.
-    ca_file: Option<PathBuf>,
-    /// How long a request may take in all, in milliseconds: 1 to 60000. Left out: 5000.
-    #[serde(default = "timeout_ms")]
-    timeout_ms: u64,
+/// A server of HTTP that is told what happens.
+#[plugin_api::config]
+pub struct Config {
+    #[serde(flatten)]
+    server: plugin_http::Config<5000>,
     /// What is told. Left out: all of it.
     #[serde(default = "events")]
     events: Vec<Kind>,
@@ -82,10 +65,6 @@ struct RawConfig {
     /// What becomes of messages for whose events there is no room. Left out: `"refuse"`.
     #[serde(default)]
     on_full: OnFull,
-}
-
-fn timeout_ms() -> u64 {
-    5000
 }
 
 fn events() -> Vec<Kind> {
@@ -108,38 +87,29 @@ fn queue_max() -> usize {
     10_000
 }
 
-impl Config {
-    /// Reads and checks the JSON text. Nothing is told yet.
+impl Settings {
+    /// Checks the configuration. Nothing is told yet.
     ///
     /// # Errors
     /// Says where the fault is, what was got and what was expected.
-    pub fn from_json(json: &str) -> Result<Self, ConfigError> {
-        let raw: RawConfig = config::read(json, &["headers"])?;
-        within("timeout_ms", raw.timeout_ms, 1, 60_000)?;
-        within("batch_max", raw.batch_max.into(), 1, 1000)?;
-        within("linger_ms", raw.linger_ms, 0, 60_000)?;
-        within("queue_max", raw.queue_max as u64, 1, 1_000_000)?;
-        let topics = each("topics", raw.topics, |filter, path| {
+    pub(crate) fn new(config: Config) -> Result<Self, ConfigError> {
+        within("batch_max", config.batch_max.into(), 1, 1000)?;
+        within("linger_ms", config.linger_ms, 0, 60_000)?;
+        within("queue_max", config.queue_max as u64, 1, 1_000_000)?;
+        let topics = each("topics", config.topics, |filter, path| {
             if topic::is_valid_filter(&filter) && topic::split_share(&filter) == Share::None {
                 return Ok(filter);
             }
             Err(ConfigError::new(path, format!("got `{filter}`, expected a Topic Filter, without `$share/…`")))
         })?;
-        let endpoint = Endpoint::new(Settings {
-            url: &raw.url,
-            headers: raw.headers,
-            ca_file: raw.ca_file.as_deref(),
-            timeout: Duration::from_millis(raw.timeout_ms),
-            connections: 1,
-        })?;
         Ok(Self {
-            endpoint,
-            events: raw.events,
+            endpoint: Endpoint::new(config.server, 1)?,
+            events: config.events,
             topics,
-            batch_max: raw.batch_max,
-            linger: Duration::from_millis(raw.linger_ms),
-            queue_max: raw.queue_max,
-            on_full: raw.on_full,
+            batch_max: config.batch_max,
+            linger: Duration::from_millis(config.linger_ms),
+            queue_max: config.queue_max,
+            on_full: config.on_full,
         })
     }
 
@@ -158,6 +128,10 @@ impl Config {
 mod tests {
     use super::*;
 
+    fn read(json: &str) -> Result<Settings, ConfigError> {
+        plugin_api::config::read(json).and_then(Settings::new)
+    }
+
     #[test]
     fn faults_are_named_with_their_place() {
         let url = r#""url": "http://127.0.0.1:8080/events""#;
@@ -169,7 +143,7 @@ mod tests {
             (format!(r#"{{{url}, "events": ["subscribed"]}}"#), "events[0]", "unknown variant `subscribed`"),
             (format!(r#"{{{url}, "on_full": "wait"}}"#), "on_full", "unknown variant `wait`"),
         ] {
-            let error = Config::from_json(&json).expect_err(&json);
+            let error = read(&json).expect_err(&json);
             assert_eq!(error.path(), path, "{json}: {error}");
             assert!(error.to_string().contains(problem), "{json}: {error}");
         }
@@ -178,10 +152,10 @@ mod tests {
     #[test]
     fn only_what_is_asked_for_is_told() {
         let json = r#"{"url": "https://example.com/", "events": ["published"], "topics": ["a/+", "b"]}"#;
-        let config = Config::from_json(json).unwrap_or_else(|error| panic!("{error}"));
+        let config = read(json).unwrap_or_else(|error| panic!("{error}"));
         assert!(config.tells_of("a/x") && config.tells_of("b") && !config.tells_of("a/x/y") && !config.tells_of("c"));
         assert!(!config.tells(Kind::Connected));
-        let all = Config::from_json(r#"{"url": "https://example.com/"}"#).unwrap_or_else(|error| panic!("{error}"));
+        let all = read(r#"{"url": "https://example.com/"}"#).unwrap_or_else(|error| panic!("{error}"));
         assert!(all.tells_of("x") && !all.tells_of("$SYS/x") && all.tells(Kind::SessionExpired));
     }
 }

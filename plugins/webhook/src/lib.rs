@@ -14,7 +14,7 @@ use plugin_api::{
 };
 
 pub use config::Config;
-use config::{Kind, OnFull};
+use config::{Kind, OnFull, Settings};
 use event::Event;
 use queue::Queue;
 
@@ -39,15 +39,15 @@ pub struct Connection {
 impl Handler for Webhook {
     type Connection = Connection;
 
-    fn init(host: Host, config: &str) -> Result<Self, Error> {
-        let queue = Arc::new(Queue::new(&host, Config::from_json(config)?)?);
+    fn init(host: Host, config: Config) -> Result<Self, Error> {
+        let queue = Arc::new(Queue::new(&host, Settings::new(config)?)?);
         let telling = Arc::clone(&queue);
         let thread = std::thread::Builder::new().name("tell-http".into()).spawn(move || telling.tell())?;
         Ok(Self { queue, thread: Mutex::new(Some(thread)) })
     }
 
-    fn handle_config(&self, config: &str) -> Result<(), Error> {
-        self.queue.set_config(Config::from_json(config)?);
+    fn handle_config(&self, config: Config) -> Result<(), Error> {
+        self.queue.set_settings(Settings::new(config)?);
         Ok(())
     }
 
@@ -59,17 +59,13 @@ impl Handler for Webhook {
         Ok(format!("{waiting} events wait"))
     }
 
-    fn config_schema() -> Option<String> {
-        Some(config::schema())
-    }
-
     fn new_connection(&self, info: &ConnectionInfo<'_>) -> Connection {
         Connection { peer: info.peer().to_string(), listener: info.listener().to_owned(), client_id: None }
     }
 
     fn handle_connected(&self, connection: &mut Connection, connected: &Connected<'_>) {
         connection.client_id = Some(connected.client_id().to_owned());
-        if self.queue.config().tells(Kind::Connected) {
+        if self.queue.settings().tells(Kind::Connected) {
             self.queue.put(&Event::Connected {
                 client_id: connected.client_id(),
                 peer: &connection.peer,
@@ -80,13 +76,13 @@ impl Handler for Webhook {
     }
 
     fn handle_publish(&self, connection: &mut Connection, publish: &Publish<'_>) -> Result<PublishVerdict, Error> {
-        let config = self.queue.config();
+        let settings = self.queue.settings();
         // It was told of when this plugin was asked for the first time.
-        if publish.again() || !config.tells_of(publish.topic()) {
+        if publish.again() || !settings.tells_of(publish.topic()) {
             return Ok(PublishVerdict::Forward);
         }
         let client_id = connection.client_id.as_deref().unwrap_or_default();
-        if self.queue.put(&Event::published(client_id, publish)) || config.on_full == OnFull::Drop {
+        if self.queue.put(&Event::published(client_id, publish)) || settings.on_full == OnFull::Drop {
             return Ok(PublishVerdict::Forward);
         }
         let reject = Reject::new(ReasonCode::QUOTA_EXCEEDED);
@@ -95,7 +91,7 @@ impl Handler for Webhook {
 
     fn handle_disconnect(&self, connection: &mut Connection, reason: &DisconnectReason<'_>) {
         if let Some(client_id) = &connection.client_id
-            && self.queue.config().tells(Kind::Disconnected)
+            && self.queue.settings().tells(Kind::Disconnected)
         {
             self.queue.put(&Event::Disconnected {
                 client_id,
@@ -107,7 +103,7 @@ impl Handler for Webhook {
     }
 
     fn handle_session_expired(&self, client_id: &str, _: Option<StateView<'_>>) {
-        if self.queue.config().tells(Kind::SessionExpired) {
+        if self.queue.settings().tells(Kind::SessionExpired) {
             self.queue.put(&Event::SessionExpired { client_id });
         }
     }

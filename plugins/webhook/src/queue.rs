@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use plugin_api::{Counter, Error, Host, HostError};
 
-use crate::config::Config;
+use crate::config::Settings;
 use crate::event::{self, Event};
 
 /// What the keys of events begin with.
@@ -31,7 +31,7 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 /// The queue, which all of the plugin's threads share.
 pub(crate) struct Queue {
     host: Host,
-    config: RwLock<Arc<Config>>,
+    settings: RwLock<Arc<Settings>>,
     /// What tells this instance from others.
     instance: [u8; 8],
     /// The last event's place in the order.
@@ -49,11 +49,11 @@ pub(crate) struct Queue {
 
 impl Queue {
     /// With what an instance before has left.
-    pub(crate) fn new(host: &Host, config: Config) -> Result<Self, Error> {
+    pub(crate) fn new(host: &Host, settings: Settings) -> Result<Self, Error> {
         let waiting = count(host)?;
         let queue = Self {
             host: host.clone(),
-            config: RwLock::new(Arc::new(config)),
+            settings: RwLock::new(Arc::new(settings)),
             instance: nanos().to_be_bytes(),
             last: AtomicU64::new(0),
             waiting: AtomicUsize::new(waiting),
@@ -68,12 +68,12 @@ impl Queue {
         Ok(queue)
     }
 
-    pub(crate) fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn set_config(&self, config: Config) {
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    pub(crate) fn set_settings(&self, settings: Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         self.woken.notify_all();
     }
 
@@ -92,7 +92,7 @@ impl Queue {
 
     /// Keeps an event until it has been told. `false`: there is no room for it.
     pub(crate) fn put(&self, event: &Event<'_>) -> bool {
-        let is_kept = self.waiting() < self.config().queue_max && self.keep(event).is_ok();
+        let is_kept = self.waiting() < self.settings().queue_max && self.keep(event).is_ok();
         if !is_kept {
             self.dropped.increment();
         }
@@ -125,9 +125,9 @@ impl Queue {
     pub(crate) fn tell(&self) {
         let mut pause = AGAIN.0;
         while !self.wait_for_events() {
-            let config = self.config();
+            let settings = self.settings();
             match self.is_teller() {
-                true => match self.tell_batch(&config) {
+                true => match self.tell_batch(&settings) {
                     Ok(()) => pause = AGAIN.0,
                     Err(error) => {
                         self.failed(&error);
@@ -143,7 +143,7 @@ impl Queue {
         }
         let end = Instant::now() + AT_THE_END;
         while self.waiting() > 0 && self.is_teller() && Instant::now() < end {
-            if let Err(error) = self.tell_batch(&self.config()) {
+            if let Err(error) = self.tell_batch(&self.settings()) {
                 self.host.warn(format_args!("{} events were not told: {error}", self.waiting()));
                 break;
             }
@@ -167,9 +167,9 @@ impl Queue {
             drop(stop);
             self.recount();
         };
-        let config = self.config();
-        let alone = |stop: &mut bool| !*stop && self.waiting() < config.batch_max as usize;
-        *self.woken.wait_timeout_while(stop, config.linger, alone).unwrap_or_else(PoisonError::into_inner).0
+        let settings = self.settings();
+        let alone = |stop: &mut bool| !*stop && self.waiting() < settings.batch_max as usize;
+        *self.woken.wait_timeout_while(stop, settings.linger, alone).unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn pause(&self, time: Duration) {
@@ -186,10 +186,10 @@ impl Queue {
         }
     }
 
-    fn tell_batch(&self, config: &Config) -> Result<(), String> {
+    fn tell_batch(&self, settings: &Settings) -> Result<(), String> {
         let store = self.host.store();
         let (mut keys, mut events, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for key in store.keys(EVENTS, b"", config.batch_max).map_err(|error| error.to_string())? {
+        for key in store.keys(EVENTS, b"", settings.batch_max).map_err(|error| error.to_string())? {
             if bytes >= BATCH_BYTES_MAX {
                 break;
             }
@@ -204,7 +204,7 @@ impl Queue {
             self.recount();
             return Ok(());
         }
-        let answer = config.endpoint.post(&event::batch(&events))?;
+        let answer = settings.endpoint.post(&event::batch(&events))?;
         if !(200..300).contains(&answer.status) {
             return Err(format!("status {}, expected 200 to 299", answer.status));
         }
@@ -287,8 +287,9 @@ mod tests {
 
     fn queue(host: &Host) -> Queue {
         let config = r#"{"url": "http://127.0.0.1:1/", "queue_max": 2}"#;
-        let config = Config::from_json(config).unwrap_or_else(|error| panic!("{error}"));
-        Queue::new(host, config).unwrap_or_else(|error| panic!("{error}"))
+        let settings =
+            plugin_api::config::read(config).and_then(Settings::new).unwrap_or_else(|error| panic!("{error}"));
+        Queue::new(host, settings).unwrap_or_else(|error| panic!("{error}"))
     }
 
     fn put(queue: &Queue) -> bool {
@@ -325,7 +326,7 @@ mod tests {
         for key in host.store().keys(EVENTS, b"", 10)? {
             host.store().delete(&key)?;
         }
-        newer.tell_batch(&newer.config())?;
+        newer.tell_batch(&newer.settings())?;
         assert_eq!(newer.waiting(), 0);
         Ok(())
     }

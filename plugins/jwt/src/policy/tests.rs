@@ -12,8 +12,12 @@ const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const FOR_EVER: u64 = 4_102_444_800;
 
+fn read(config: &Value) -> Result<Policy, ConfigError> {
+    Policy::new(&plugin_api::config::read(&config.to_string())?).map(|(policy, _)| policy)
+}
+
 fn policy(config: Value) -> Policy {
-    Policy::from_json(&config.to_string()).unwrap_or_else(|error| panic!("{error}"))
+    read(&config).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// With one secret.
@@ -202,7 +206,7 @@ fn faults_are_named_with_their_place_and_without_secrets() {
         (key(json!({"algorithm": "HS256", "secret": ""})), "keys[0].secret", "empty"),
         (key(json!({"algorithm": "RS256", "secret": SECRET})), "keys[0]", "expected `public_key_file`"),
         (key(json!({"algorithm": "RS1", "secret": SECRET})), "keys[0].algorithm", "unknown variant `RS1`"),
-        (key(json!({"algorithm": "HS256", "secret": 123456})), "keys[0].secret", "expected a text"),
+        (key(json!({"algorithm": "HS256", "secret": 123456})), "keys[0].secret", "expected a string"),
         (
             key(json!({"algorithm": "RS256", "public_key_file": format!("{FIXTURES}/ec.pem")})),
             "keys[0].public_key_file",
@@ -212,7 +216,7 @@ fn faults_are_named_with_their_place_and_without_secrets() {
         (with_rules(json!({"publish": ["#/x"]})), "rules.publish[0]", "got `#/x`, expected a Topic Filter"),
         (with_rules(json!({"deny": ["%x"]})), "rules.deny[0]", "got `%x`"),
     ] {
-        let error = Policy::from_json(&config.to_string()).err().unwrap_or_else(|| panic!("accepted: {config}"));
+        let error = read(&config).err().unwrap_or_else(|| panic!("accepted: {config}"));
         assert_eq!(error.path(), path, "{config}: {error}");
         let error = error.to_string();
         assert!(error.contains(problem) && !error.contains(SECRET) && !error.contains("123456"), "{config}: {error}");
