@@ -16,7 +16,7 @@ use plugin_api::{
 pub use config::Config;
 use config::{Kind, OnFull, Settings};
 use event::Event;
-use queue::Queue;
+use queue::{Queue, Unkept};
 
 /// How long stopping takes at most: less than the host waits for it.
 const STOP: Duration = Duration::from_millis(2500);
@@ -66,7 +66,7 @@ impl Handler for Webhook {
     fn handle_connected(&self, connection: &mut Connection, connected: &Connected<'_>) {
         connection.client_id = Some(connected.client_id().to_owned());
         if self.queue.settings().tells(Kind::Connected) {
-            self.queue.put(&Event::Connected {
+            let _ = self.queue.put(&Event::Connected {
                 client_id: connected.client_id(),
                 peer: &connection.peer,
                 listener: &connection.listener,
@@ -82,18 +82,23 @@ impl Handler for Webhook {
             return Ok(PublishVerdict::Forward);
         }
         let client_id = connection.client_id.as_deref().unwrap_or_default();
-        if self.queue.put(&Event::published(client_id, publish)) || settings.on_full == OnFull::Drop {
-            return Ok(PublishVerdict::Forward);
-        }
-        let reject = Reject::new(ReasonCode::QUOTA_EXCEEDED);
-        Ok(PublishVerdict::Reject(reject.reason_string("too much waits already, send it again later")))
+        let (code, reason) = match self.queue.put(&Event::published(client_id, publish)) {
+            Err(Unkept::Full) if settings.on_full == OnFull::Refuse => {
+                (ReasonCode::QUOTA_EXCEEDED, "too much waits already, send it again later")
+            }
+            Err(Unkept::TooLarge) if settings.on_full == OnFull::Refuse => {
+                (ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR, "it is too large to be told of")
+            }
+            Ok(()) | Err(_) => return Ok(PublishVerdict::Forward),
+        };
+        Ok(PublishVerdict::Reject(Reject::new(code).reason_string(reason)))
     }
 
     fn handle_disconnect(&self, connection: &mut Connection, reason: &DisconnectReason<'_>) {
         if let Some(client_id) = &connection.client_id
             && self.queue.settings().tells(Kind::Disconnected)
         {
-            self.queue.put(&Event::Disconnected {
+            let _ = self.queue.put(&Event::Disconnected {
                 client_id,
                 kind: format!("{:?}", reason.kind()),
                 reason_code: reason.reason_code().0,
@@ -104,7 +109,7 @@ impl Handler for Webhook {
 
     fn handle_session_expired(&self, client_id: &str, _: Option<StateView<'_>>) {
         if self.queue.settings().tells(Kind::SessionExpired) {
-            self.queue.put(&Event::SessionExpired { client_id });
+            let _ = self.queue.put(&Event::SessionExpired { client_id });
         }
     }
 

@@ -2,7 +2,7 @@
 //! neither does a restart.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use plugin_api::{Counter, Error, Host, HostError};
@@ -39,12 +39,31 @@ pub(crate) struct Queue {
     /// How many events wait, whoever has put them there: counted while this instance puts and tells, and looked at again where
     /// others may have put or told some.
     waiting: AtomicUsize,
-    stop: Mutex<bool>,
+    calls: Mutex<Calls>,
     woken: Condvar,
     dropped: Counter,
     told: Counter,
     is_full: AtomicBool,
     is_failing: AtomicBool,
+    /// Whether there has been an event that is too large: said once.
+    has_large: AtomicBool,
+}
+
+/// What the thread that tells is called for.
+#[derive(Default)]
+struct Calls {
+    stop: bool,
+    /// There are other settings: perhaps another server, which is told at once.
+    is_new: bool,
+}
+
+/// Why an event is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unkept {
+    /// There is no room for it now.
+    Full,
+    /// There is never room for as many bytes.
+    TooLarge,
 }
 
 impl Queue {
@@ -57,12 +76,14 @@ impl Queue {
             instance: nanos().to_be_bytes(),
             last: AtomicU64::new(0),
             waiting: AtomicUsize::new(waiting),
-            stop: Mutex::new(false),
+            calls: Mutex::default(),
             woken: Condvar::new(),
-            dropped: host.counter("dropped_total", "Events that were not told, as too many waited.")?,
+            dropped: host
+                .counter("dropped_total", "Events that were not told, as too much waited or they were too large.")?,
             told: host.counter("told_total", "Events that the server has taken.")?,
             is_full: AtomicBool::new(false),
             is_failing: AtomicBool::new(false),
+            has_large: AtomicBool::new(false),
         };
         host.store().put(TELLER, queue.instance)?;
         Ok(queue)
@@ -74,12 +95,19 @@ impl Queue {
 
     pub(crate) fn set_settings(&self, settings: Settings) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        // What was said of the server before says nothing of this one.
+        self.is_failing.store(false, Ordering::Relaxed);
+        self.calls().is_new = true;
         self.woken.notify_all();
     }
 
     pub(crate) fn stop(&self) {
-        *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.calls().stop = true;
         self.woken.notify_all();
+    }
+
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -90,19 +118,34 @@ impl Queue {
         self.is_failing.load(Ordering::Relaxed)
     }
 
-    /// Keeps an event until it has been told. `false`: there is no room for it.
-    pub(crate) fn put(&self, event: &Event<'_>) -> bool {
-        let is_kept = self.waiting() < self.settings().queue_max && self.keep(event).is_ok();
-        if !is_kept {
+    /// Keeps an event until it has been told.
+    pub(crate) fn put(&self, event: &Event<'_>) -> Result<(), Unkept> {
+        let kept = match self.waiting() < self.settings().queue_max {
+            true => self.keep(event),
+            false => Err(HostError::Full),
+        };
+        let kept = kept.map_err(|error| match error {
+            HostError::TooLarge => Unkept::TooLarge,
+            _ => Unkept::Full,
+        });
+        if kept.is_err() {
             self.dropped.increment();
         }
-        if self.is_full.swap(!is_kept, Ordering::Relaxed) == is_kept {
-            match is_kept {
-                true => self.host.info("there is room for events again"),
-                false => self.host.error("too many events wait, further ones have no room"),
+        if kept == Err(Unkept::TooLarge) {
+            if !self.has_large.swap(true, Ordering::Relaxed) {
+                self.host
+                    .error("an event of more than 1 MiB is not told; further ones are only counted, in dropped_total");
+            }
+            return kept;
+        }
+        let is_full = kept.is_err();
+        if self.is_full.swap(is_full, Ordering::Relaxed) != is_full {
+            match is_full {
+                true => self.host.error("too much waits to be told: there is no room for further events"),
+                false => self.host.info("there is room for events again"),
             }
         }
-        is_kept
+        kept
     }
 
     fn keep(&self, event: &Event<'_>) -> Result<(), HostError> {
@@ -115,7 +158,7 @@ impl Queue {
         self.host.store().put(&key, event.json(&id, now / 1_000_000))?;
         // The thread waits with the lock for what it has seen to be nothing.
         if self.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
-            drop(self.stop.lock());
+            drop(self.calls());
             self.woken.notify_all();
         }
         Ok(())
@@ -131,13 +174,15 @@ impl Queue {
                     Ok(()) => pause = AGAIN.0,
                     Err(error) => {
                         self.failed(&error);
-                        self.pause(pause);
-                        pause = (pause * 2).min(AGAIN.1);
+                        pause = match self.pause(pause) {
+                            true => AGAIN.0,
+                            false => (pause * 2).min(AGAIN.1),
+                        };
                     }
                 },
                 false => {
                     self.recount();
-                    self.pause(ASIDE);
+                    let _ = self.pause(ASIDE);
                 }
             }
         }
@@ -156,25 +201,28 @@ impl Queue {
 
     /// Waits for an event, and then a while for more of them. Whether to stop instead.
     fn wait_for_events(&self) -> bool {
-        let idle = |stop: &mut bool| !*stop && self.waiting() == 0;
-        let stop = loop {
-            let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
-            let (stop, _) = self.woken.wait_timeout_while(stop, ASIDE, idle).unwrap_or_else(PoisonError::into_inner);
-            if *stop || self.waiting() > 0 {
-                break stop;
+        let idle = |calls: &mut Calls| !calls.stop && self.waiting() == 0;
+        let calls = loop {
+            let calls = self.calls();
+            let (calls, _) = self.woken.wait_timeout_while(calls, ASIDE, idle).unwrap_or_else(PoisonError::into_inner);
+            if calls.stop || self.waiting() > 0 {
+                break calls;
             }
             // Without the lock, which those who put events need.
-            drop(stop);
+            drop(calls);
             self.recount();
         };
         let settings = self.settings();
-        let alone = |stop: &mut bool| !*stop && self.waiting() < settings.batch_max as usize;
-        *self.woken.wait_timeout_while(stop, settings.linger, alone).unwrap_or_else(PoisonError::into_inner).0
+        let alone = |calls: &mut Calls| !calls.stop && self.waiting() < settings.batch_max as usize;
+        let waited = self.woken.wait_timeout_while(calls, settings.linger, alone);
+        waited.unwrap_or_else(PoisonError::into_inner).0.stop
     }
 
-    fn pause(&self, time: Duration) {
-        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = self.woken.wait_timeout_while(stop, time, |stop| !*stop);
+    /// Waits, unless there is something to do before. Whether there are other settings.
+    fn pause(&self, time: Duration) -> bool {
+        let uncalled = |calls: &mut Calls| !calls.stop && !calls.is_new;
+        let waited = self.woken.wait_timeout_while(self.calls(), time, uncalled);
+        std::mem::take(&mut waited.unwrap_or_else(PoisonError::into_inner).0.is_new)
     }
 
     /// Whether it is this instance that tells: the one that has come last, unless that is gone.
@@ -285,15 +333,51 @@ mod tests {
         fn new_connection(&self, _: &ConnectionInfo<'_>) {}
     }
 
-    fn queue(host: &Host) -> Queue {
+    fn settings() -> Settings {
         let config = r#"{"url": "http://127.0.0.1:1/", "queue_max": 2}"#;
-        let settings =
-            plugin_api::config::read(config).and_then(Settings::new).unwrap_or_else(|error| panic!("{error}"));
-        Queue::new(host, settings).unwrap_or_else(|error| panic!("{error}"))
+        plugin_api::config::read(config).and_then(Settings::new).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn queue(host: &Host) -> Queue {
+        Queue::new(host, settings()).unwrap_or_else(|error| panic!("{error}"))
     }
 
     fn put(queue: &Queue) -> bool {
-        queue.put(&Event::SessionExpired { client_id: "a" })
+        queue.put(&Event::SessionExpired { client_id: "a" }).is_ok()
+    }
+
+    #[test]
+    fn other_settings_end_a_pause() -> Result<(), Error> {
+        let _server = TestHost::new::<Lender>("{}")?;
+        let queue = queue(&HOST.take().expect("it has been handed on"));
+        queue.failed("status 500");
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            let paused = scope.spawn(|| queue.pause(Duration::from_secs(60)));
+            queue.set_settings(settings());
+            assert!(paused.join().expect("no panic") && start.elapsed() < Duration::from_secs(50));
+        });
+        assert!(!queue.is_failing(), "nothing is known of the new server yet");
+        assert!(!queue.pause(Duration::ZERO), "it is told once");
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_taken_for_a_queue_that_is_full() -> Result<(), Error> {
+        let server = TestHost::new::<Lender>("{}")?;
+        let host = HOST.take().expect("it has been handed on");
+        let queue = queue(&host);
+        let large = "x".repeat(1 << 20);
+        let put = |client_id| queue.put(&Event::SessionExpired { client_id });
+        assert_eq!(
+            [put(&large), put(&large), put("a"), put("b")],
+            [Err(Unkept::TooLarge), Err(Unkept::TooLarge), Ok(()), Ok(())]
+        );
+        assert_eq!(put("c"), Err(Unkept::Full));
+        let said: Vec<_> = server.take_logs().into_iter().map(|line| line.text).collect();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].contains("more than 1 MiB") && said[1].contains("too much waits"), "{said:?}");
+        Ok(())
     }
 
     #[test]
