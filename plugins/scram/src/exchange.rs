@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
 
-use crate::users::{KEY_BYTES, Users, Verifier, hash, sign};
+use crate::users::{KEY_BYTES, Users, Verifier, hash, prepared, sign};
 
 /// The name of the method.
 pub const METHOD: &str = "SCRAM-SHA-256";
@@ -127,7 +127,7 @@ fn text(message: &[u8]) -> Result<&str, Refusal> {
     std::str::from_utf8(message).map_err(|_| Refusal::Malformed("the message is not UTF-8"))
 }
 
-/// A name in which `=2C` stands for a comma, and `=3D` for an equals sign.
+/// A name in which `=2C` stands for a comma, and `=3D` for an equals sign; prepared as names are compared.
 fn unescaped(name: &str) -> Result<String, Refusal> {
     let mut text = String::with_capacity(name.len());
     let mut rest = name;
@@ -144,7 +144,7 @@ fn unescaped(name: &str) -> Result<String, Refusal> {
         };
     }
     text.push_str(rest);
-    if text.is_empty() { Err(Refusal::Malformed("the name is empty")) } else { Ok(text) }
+    prepared(&text).map(Into::into).map_err(|_| Refusal::Malformed("the name is empty or not allowed by SASLprep"))
 }
 
 #[cfg(test)]
@@ -187,6 +187,8 @@ mod tests {
             "n,,r=abc",
             "n,,n=,r=abc",
             "n,,n=a=b,r=abc",
+            "n,,n=us\u{7}er,r=abc",
+            "n,,n=\u{ad},r=abc",
             "n,,n=user,r=",
             "n,,n=user",
             "n,,m=x,n=user,r=abc",
@@ -233,6 +235,7 @@ mod tests {
         for (header, bare, password, expected) in [
             ("n,,", "n=user,r=abc", "pencil", Ok("user")),
             ("y,a=user,", "n=user,r=abc", "pencil", Ok("user")),
+            ("n,,", "n=\u{ff55}ser,r=abc", "pencil", Ok("user")),
             ("n,,", "n=user,r=abc", "Pencil", Err(Refusal::Credentials)),
             ("n,,", "n=eve,r=abc", "pencil", Err(Refusal::Credentials)),
         ] {

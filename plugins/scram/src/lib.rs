@@ -102,7 +102,8 @@ impl Handler for Scram {
     }
 
     fn handle_connect(&self, connection: &mut Connection, connect: &Connect<'_>) -> Result<ConnectVerdict, Error> {
-        connection.named = connect.username().map(str::to_owned);
+        let name = |name| users::prepared(name).map_or_else(|_| name.to_owned(), Into::into);
+        connection.named = connect.username().map(name);
         // Whoever names another method gets in if a plugin knows that one.
         if connect.properties().authentication_method().is_some() || self.users().others == Others::Allow {
             return Ok(ConnectVerdict::accept());

@@ -1,5 +1,6 @@
 //! Who may come in: users, and what proves that they know their password.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU32;
@@ -54,12 +55,15 @@ impl Verifier {
     }
 
     /// Makes one of a password, as RFC 5802 has it.
-    #[must_use]
-    pub fn new(password: &[u8], salt: &[u8], rounds: NonZeroU32) -> Self {
+    ///
+    /// # Errors
+    /// The password is none that SASLprep allows. The text does not repeat it.
+    pub fn new(password: &str, salt: &[u8], rounds: NonZeroU32) -> Result<Self, &'static str> {
+        let password = prepared(password)?;
         let mut salted = [0; KEY_BYTES];
-        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, password, &mut salted);
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, password.as_bytes(), &mut salted);
         let client_key = sign(&salted, b"Client Key");
-        Self { rounds, salt: salt.into(), stored_key: hash(&client_key), server_key: sign(&salted, b"Server Key") }
+        Ok(Self { rounds, salt: salt.into(), stored_key: hash(&client_key), server_key: sign(&salted, b"Server Key") })
     }
 }
 
@@ -69,6 +73,15 @@ impl fmt::Display for Verifier {
         let [salt, stored, server] =
             [&self.salt[..], &self.stored_key, &self.server_key].map(|bytes| STANDARD.encode(bytes));
         write!(f, "SCRAM-SHA-256${}:{salt}${stored}:{server}", self.rounds)
+    }
+}
+
+/// A name or a password by SASLprep (RFC 4013), as it is compared and hashed. The error says why there is none.
+pub(crate) fn prepared(text: &str) -> Result<Cow<'_, str>, &'static str> {
+    match stringprep::saslprep(text) {
+        Ok(prepared) if prepared.is_empty() => Err("expected at least one character that can be seen"),
+        Ok(prepared) => Ok(prepared),
+        Err(_) => Err("it has characters that SASLprep (RFC 4013) does not allow, or not beside each other"),
     }
 }
 
@@ -148,9 +161,10 @@ impl Users {
                 decoy = (sign(&verifier.server_key, &verifier.salt), verifier.rounds);
             }
             let wrong = |problem| Err(ConfigError::new(format!("users[{number}].username"), problem));
-            if username.is_empty() {
-                return wrong("got an empty name, expected at least one character".to_owned());
-            }
+            let username = match prepared(&username) {
+                Ok(name) => name.into_owned(),
+                Err(problem) => return wrong(format!("got {username:?}: {problem}")),
+            };
             if users.contains_key(&username) {
                 return wrong(format!("there is already a user `{username}`: expected each name once"));
             }
@@ -201,9 +215,31 @@ mod tests {
     fn a_verifier_is_what_a_password_comes_to() {
         let rounds = NonZeroU32::new(4096).expect("not zero");
         let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").expect("base64");
-        let made = Verifier::new(b"pencil", &salt, rounds);
-        assert_eq!(made.to_string(), PENCIL);
-        assert!(Verifier::parse(PENCIL) == Ok(made));
+        let made = |password| Verifier::new(password, &salt, rounds);
+        assert_eq!(made("pencil").map(|made| made.to_string()), Ok(PENCIL.to_owned()));
+        assert!(Verifier::parse(PENCIL).ok() == made("pencil").ok());
+        // Written in another way, by a keyboard that does so: full width, with a soft hyphen.
+        assert!(made("ｐｅｎ\u{ad}ｃｉｌ") == made("pencil"));
+        assert!(made("a\u{7}b").is_err() && made("").is_err());
+    }
+
+    /// The examples of RFC 4013, section 3, and one of each rule besides.
+    #[test]
+    fn names_are_prepared() {
+        for (text, expected) in [
+            ("I\u{ad}X", Some("IX")),
+            ("user", Some("user")),
+            ("USER", Some("USER")),
+            ("\u{aa}", Some("a")),
+            ("\u{2168}", Some("IX")),
+            ("\u{7}", None),
+            ("\u{627}1", None),
+            ("a\u{a0}b", Some("a b")),
+            ("\u{ad}", None),
+            ("\u{e000}", None),
+        ] {
+            assert_eq!(prepared(text).ok().as_deref(), expected, "{text:?}");
+        }
     }
 
     #[test]
@@ -215,7 +251,12 @@ mod tests {
             (user(&PENCIL.replace("4096", "400")), "users[0].verifier", "got `400` rounds, expected at least 4096"),
             (user(&PENCIL.replace("W22", "?")), "users[0].verifier", "not base64"),
             (user(&PENCIL.replace("WG5d", "")), "users[0].verifier", "a key has 29 bytes, expected 32"),
-            (user(PENCIL).replace("\"ann\"", "\"\""), "users[0].username", "empty name"),
+            (user(PENCIL).replace("\"ann\"", "\"\""), "users[0].username", "at least one character"),
+            (
+                user(PENCIL).replace("ann", "\\u0007"),
+                "users[0].username",
+                "got \"\\u{7}\": it has characters that SASLprep",
+            ),
             (user(PENCIL).replace("\"ann\"", "\"ann\", \"password\": 1"), "users[0].password", "unknown field"),
             (
                 r#"{"users": [{"username": "ann", "verifier": 123}]}"#.to_owned(),
