@@ -7,17 +7,24 @@ mod policy;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use plugin_api::{
-    Connect, ConnectVerdict, Connected, ConnectionId, ConnectionInfo, Disconnect, Error, Handler, Host, Info,
-    InfoAction, InfoTarget, Publish, PublishVerdict, ReasonCode, Reject, State, StateView, Subscribe, SubscribeVerdict,
-    SwapRule, Swapped, handler,
+    Auth, AuthStep, AuthVerdict, Connect, ConnectVerdict, Connected, ConnectionId, ConnectionInfo, Disconnect, Error,
+    Handler, Host, Info, InfoAction, InfoTarget, Publish, PublishVerdict, ReasonCode, Reject, State, StateView,
+    Subscribe, SubscribeVerdict, SwapRule, Swapped, handler,
 };
 use plugin_support::live::Live;
+use serde::{Deserialize, Serialize};
 
 use policy::TokenIn;
 pub use policy::{Config, Grant, Login, Policy, Refusal};
 
-/// The version of what is exported; there has been no other.
+/// The Authentication Method of clients that show their token by enhanced authentication, and renew it so.
+pub const METHOD: &str = "JWT";
+
+/// The version of what is exported: a grant.
 const SCHEMA: u32 = 1;
+
+/// The same of a client that may renew its token: a grant, and whose it is.
+const SCHEMA_WITH_HOLDER: u32 = 2;
 
 /// What a timer says whose token has expired.
 const EXPIRED: &str = "expired";
@@ -36,6 +43,30 @@ pub struct Connection {
     id: ConnectionId,
     /// What it may do, once it has been let in.
     grant: Option<Grant>,
+    /// Of one that shows its token by enhanced authentication.
+    holder: Option<Holder>,
+}
+
+/// Who has connected: their next token is for the same.
+#[derive(Serialize, Deserialize)]
+struct Holder {
+    username: Option<String>,
+    client_id: String,
+    is_client_id_assigned: bool,
+    /// Looked at with the first token, which comes after CONNECT.
+    #[serde(skip)]
+    will_topic: Option<String>,
+}
+
+impl Holder {
+    fn new(connect: &Connect<'_>) -> Self {
+        Self {
+            username: connect.username().map(str::to_owned),
+            client_id: connect.client_id().to_owned(),
+            is_client_id_assigned: connect.is_client_id_assigned(),
+            will_topic: connect.will().map(|will| will.topic().to_owned()),
+        }
+    }
 }
 
 impl Connection {
@@ -47,6 +78,11 @@ impl Connection {
     fn left(&self) -> Option<Duration> {
         let expires = UNIX_EPOCH.checked_add(Duration::from_secs(self.grant.as_ref()?.expires?))?;
         Some(expires.duration_since(SystemTime::now()).unwrap_or_default())
+    }
+
+    /// Tells the timer of one token from that of the next.
+    fn expiry(&self) -> [u8; 8] {
+        self.grant.as_ref().and_then(|grant| grant.expires).unwrap_or_default().to_be_bytes()
     }
 
     fn has_expired(&self) -> bool {
@@ -79,10 +115,15 @@ impl Handler for Jwt {
     }
 
     fn new_connection(&self, info: &ConnectionInfo<'_>) -> Connection {
-        Connection { id: info.connection(), grant: None }
+        Connection { id: info.connection(), grant: None, holder: None }
     }
 
     fn handle_connect(&self, connection: &mut Connection, connect: &Connect<'_>) -> Result<ConnectVerdict, Error> {
+        if connect.properties().authentication_method() == Some(METHOD) {
+            // Until its token has been looked at, which is next, it may do nothing.
+            connection.holder = Some(Holder::new(connect));
+            return Ok(ConnectVerdict::accept());
+        }
         let policy = self.policy.get();
         let password = connect.password().and_then(|password| std::str::from_utf8(password).ok());
         let (token, username) = match policy.token_in {
@@ -109,6 +150,39 @@ impl Handler for Jwt {
         }
     }
 
+    fn handle_auth(&self, connection: &mut Connection, auth: &Auth<'_>) -> Result<AuthVerdict, Error> {
+        let Some(holder) = connection.holder.as_mut().filter(|_| auth.method() == METHOD) else {
+            return Ok(AuthVerdict::error(ReasonCode::BAD_AUTHENTICATION_METHOD));
+        };
+        let is_first = auth.step() == AuthStep::Start;
+        let will_topic = holder.will_topic.take();
+        let login = Login {
+            token: auth.data().and_then(|token| std::str::from_utf8(token).ok()),
+            username: holder.username.as_deref(),
+            client_id: &holder.client_id,
+            is_client_id_assigned: holder.is_client_id_assigned,
+            will_topic: will_topic.as_deref(),
+        };
+        let user = |grant: &Option<Grant>| grant.as_ref().map(|grant| grant.user.clone());
+        let granted = self.policy.get().connect(&login).and_then(|grant| match is_first {
+            false if user(&connection.grant) != Some(grant.user.clone()) => Err(Refusal::OtherBearer),
+            _ => Ok(grant),
+        });
+        match granted {
+            Ok(grant) if is_first => {
+                connection.grant = Some(grant);
+                Ok(AuthVerdict::Ok)
+            }
+            Ok(grant) => self.renew(connection, grant),
+            Err(refusal) => {
+                self.host.info(format_args!("refused client {:?}: {refusal}", login.client_id));
+                // DISCONNECT has no more to say.
+                let code = if is_first { refusal.reason_code() } else { ReasonCode::NOT_AUTHORIZED };
+                Ok(AuthVerdict::Error(Reject::new(code).reason_string(&refusal.to_string())))
+            }
+        }
+    }
+
     fn handle_connected(&self, connection: &mut Connection, connected: &Connected<'_>) {
         // The subscriptions that are there were made with an earlier token, which may have allowed more.
         let target = InfoTarget::Connection(connection.id);
@@ -127,7 +201,9 @@ impl Handler for Jwt {
     }
 
     fn handle_info(&self, connection: &mut Connection, info: &Info<'_>) -> Result<Vec<InfoAction>, Error> {
+        // One of an earlier version has no data, and one of an earlier token has another time in it.
         if info.kind() == EXPIRED
+            && (info.data().is_empty() || info.data() == connection.expiry())
             && let Some(left) = connection.left()
         {
             if left.is_zero() {
@@ -175,14 +251,23 @@ impl Handler for Jwt {
 
     fn export_state(&self, connection: &mut Connection) -> State {
         // Texts and numbers can always be written as JSON.
-        State::new(SCHEMA, serde_json::to_vec(&connection.grant).unwrap_or_default())
+        let (schema, json) = match &connection.holder {
+            None => (SCHEMA, serde_json::to_vec(&connection.grant)),
+            holder => (SCHEMA_WITH_HOLDER, serde_json::to_vec(&(&connection.grant, holder))),
+        };
+        State::new(schema, json.unwrap_or_default())
     }
 
     fn import_state(&self, swapped: &Swapped<'_>, state: StateView<'_>) -> Result<Connection, Error> {
-        if state.version() != SCHEMA {
-            return Err(format!("a state of schema {}, and this version knows {SCHEMA}", state.version()).into());
-        }
-        Ok(Connection { id: swapped.info().connection(), grant: serde_json::from_slice(state.bytes())? })
+        let (grant, holder) = match state.version() {
+            SCHEMA => (serde_json::from_slice(state.bytes())?, None),
+            SCHEMA_WITH_HOLDER => serde_json::from_slice(state.bytes())?,
+            other => {
+                let known = format!("{SCHEMA} and {SCHEMA_WITH_HOLDER}");
+                return Err(format!("a state of schema {other}, and this version knows {known}").into());
+            }
+        };
+        Ok(Connection { id: swapped.info().connection(), grant, holder })
     }
 }
 
@@ -191,8 +276,26 @@ impl Jwt {
     fn when_expired(&self, connection: &Connection, left: Duration) -> Result<(), Error> {
         // Not before: the clock that says so has whole milliseconds.
         let left = left.saturating_add(Duration::from_millis(1)).min(TIMER_MAX);
-        self.host.send_info(InfoTarget::Connection(connection.id), EXPIRED, b"", Some(left))?;
+        self.host.send_info(InfoTarget::Connection(connection.id), EXPIRED, &connection.expiry(), Some(left))?;
         Ok(())
+    }
+
+    /// Puts another token in the place of the one that a connected client has.
+    fn renew(&self, connection: &mut Connection, grant: Grant) -> Result<AuthVerdict, Error> {
+        let before = connection.grant.replace(grant);
+        let is_another =
+            before.and_then(|before| before.expires) != connection.grant.as_ref().and_then(|now| now.expires);
+        let timer = match connection.left().filter(|_| is_another) {
+            Some(left) => self.when_expired(connection, left),
+            None => Ok(()),
+        };
+        // The subscriptions that are there are those of the token before.
+        let asked = self.host.reauthorise(InfoTarget::Connection(connection.id)).start();
+        if let Err(error) = timer.and_then(|()| Ok(asked?)) {
+            self.host.error(format_args!("a token cannot be renewed: {error}"));
+            return Ok(AuthVerdict::error(ReasonCode::SERVER_BUSY));
+        }
+        Ok(AuthVerdict::Ok)
     }
 
     fn disconnect(&self, connection: &Connection, disconnect: Disconnect) {

@@ -49,7 +49,7 @@ struct Rule {
     topic: Pattern,
 }
 
-/// Who wants to come in.
+/// Who wants to come in, or to stay.
 #[derive(Debug, Clone, Copy)]
 pub struct Login<'a> {
     /// The token.
@@ -69,6 +69,8 @@ pub struct Login<'a> {
 pub struct Grant {
     /// What it may publish and subscribe to.
     pub permissions: Permissions,
+    /// The claim that says who it is, if there is one.
+    pub user: Option<String>,
     /// Until when, in seconds since 1970, the leeway included. `None`: for ever.
     pub expires: Option<u64>,
 }
@@ -84,6 +86,8 @@ pub enum Refusal {
     ClientIdentifier,
     /// The Will Message may not be published.
     Will,
+    /// It is a good token, and not that of the bearer who has connected.
+    OtherBearer,
 }
 
 impl Refusal {
@@ -93,7 +97,7 @@ impl Refusal {
         match self {
             Self::Token(_) | Self::Username => ReasonCode::BAD_USER_NAME_OR_PASSWORD,
             Self::ClientIdentifier => ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
-            Self::Will => ReasonCode::NOT_AUTHORIZED,
+            Self::Will | Self::OtherBearer => ReasonCode::NOT_AUTHORIZED,
         }
     }
 }
@@ -108,6 +112,7 @@ impl fmt::Display for Refusal {
                  empty, start with `$`, or contain `+`, `#` or `/`",
             ),
             Self::Will => f.write_str("the Will Message's topic may not be published to"),
+            Self::OtherBearer => f.write_str("the token is another bearer's than the one who has connected"),
         }
     }
 }
@@ -244,7 +249,7 @@ impl Policy {
         // Whole seconds: it is not valid in the last fraction of one.
         let seconds = |value: &Value| value.as_u64().or_else(|| value.as_f64().map(|seconds| seconds as u64));
         let expires = claims.get("exp").and_then(seconds).map(|exp| exp.saturating_add(self.validation.leeway));
-        Ok(Grant { permissions, expires })
+        Ok(Grant { permissions, user: user.map(str::to_owned), expires })
     }
 
     fn verify(&self, token: &str) -> Result<Map<String, Value>, Refusal> {

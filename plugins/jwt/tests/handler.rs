@@ -4,29 +4,44 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jwt::Jwt;
-use plugin_api::testing::{TestClient, TestHost};
-use plugin_api::{Error, QoS, SubscribeVerdict};
+use jwt::{Jwt, METHOD};
+use plugin_api::testing::{Refused, TestClient, TestHost};
+use plugin_api::{AuthVerdict, Error, QoS, ReasonCode, SubscribeVerdict};
 use ring::hmac;
 
 const SECRET: &str = "of a test: no real secret, 32+ bytes";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-fn host() -> Result<TestHost, Error> {
+fn config() -> String {
     let rules = r#"{"subscribe": ["commands/%u"]}"#;
-    TestHost::new::<Jwt>(&format!(r#"{{"keys": [{{"algorithm": "HS256", "secret": "{SECRET}"}}], "rules": {rules}}}"#))
+    format!(r#"{{"keys": [{{"algorithm": "HS256", "secret": "{SECRET}"}}], "rules": {rules}}}"#)
 }
 
-/// Signs in with a token for `left` from now on that lets this filter be subscribed to.
-fn sign_in(host: &TestHost, left: Duration, filter: &str) -> TestClient {
+fn host() -> Result<TestHost, Error> {
+    TestHost::new::<Jwt>(&config())
+}
+
+/// A token of this bearer for `left` from now on that lets this filter be subscribed to.
+fn token(bearer: &str, left: Duration, filter: &str) -> String {
     let expires = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is right") + left;
-    let claims = format!(r#"{{"sub": "ann", "exp": {}, "acl": {{"subscribe": ["{filter}"]}}}}"#, expires.as_secs());
+    let claims =
+        format!(r#"{{"sub": "{bearer}", "exp": {}, "acl": {{"subscribe": ["{filter}"]}}}}"#, expires.as_secs());
     let [header, claims] = [r#"{"alg": "HS256"}"#, &claims].map(|part| URL_SAFE_NO_PAD.encode(part));
     let signed = format!("{header}.{claims}");
     let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
-    let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes())));
-    let client = host.client("ann").password(token).clean_start(false).session_expiry_interval(60);
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes())))
+}
+
+/// Signs in with such a token in the place of a password.
+fn sign_in(host: &TestHost, left: Duration, filter: &str) -> TestClient {
+    let client = host.client("ann").password(token("ann", left, filter));
+    let client = client.clean_start(false).session_expiry_interval(60);
     client.connect().unwrap_or_else(|refused| panic!("{refused:?}"))
+}
+
+/// Signs in by enhanced authentication.
+fn show(host: &TestHost, token: &str) -> Result<TestClient, Refused> {
+    host.client("ann").authenticate(METHOD, token, |_| Vec::new()).connect()
 }
 
 #[test]
@@ -58,6 +73,42 @@ fn a_timer_that_comes_too_early_is_set_again() -> Result<(), Error> {
         ann.disconnect();
         host.advance(left);
         assert_eq!(host.timers().len(), 0, "{left:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_token_that_is_renewed_counts_from_then_on() -> Result<(), Error> {
+    let host = host()?;
+    let ann = show(&host, &token("ann", DAY, "news/#"))?;
+    let asked = [("news/#", QoS::AtMostOnce), ("commands/ann", QoS::AtMostOnce)];
+    assert_eq!(ann.subscribe_all(&asked), SubscribeVerdict::Grant);
+    assert_eq!(ann.authenticate_again(token("ann", 2 * DAY, "other"), |_| Vec::new()), AuthVerdict::Ok);
+    assert_eq!(ann.subscriptions(), [("commands/ann".to_owned(), QoS::AtMostOnce)]);
+    // The timer of the token before says nothing any more: it is not set again, though the time of tokens stands still.
+    assert_eq!(host.timers().len(), 2);
+    host.advance(DAY + Duration::from_secs(10));
+    assert_eq!((host.timers().len(), ann.ended()), (1, None));
+    // The next version knows whose token it is.
+    host.swap::<Jwt>(&config())?;
+    assert_eq!(ann.authenticate_again(token("ann", 3 * DAY, "news/#"), |_| Vec::new()), AuthVerdict::Ok);
+    assert_eq!(ann.subscribe("news/#"), SubscribeVerdict::Grant);
+    Ok(())
+}
+
+#[test]
+fn a_token_that_is_not_good_ends_what_it_was_to_renew() -> Result<(), Error> {
+    let host = host()?;
+    let code = |refused: Result<TestClient, Refused>| refused.err().map(|refused| refused.reason_code);
+    assert_eq!(code(show(&host, "none")), Some(ReasonCode::BAD_USER_NAME_OR_PASSWORD));
+    let other = host.client("ann").authenticate("SCRAM-SHA-256", "", |_| Vec::new()).connect();
+    assert_eq!(code(other), Some(ReasonCode::BAD_USER_NAME_OR_PASSWORD), "that is not known here");
+    for (again, problem) in [("none".to_owned(), "no token"), (token("bob", DAY, "news/#"), "another bearer's")] {
+        let ann = show(&host, &token("ann", DAY, "news/#"))?;
+        let AuthVerdict::Error(reject) = ann.authenticate_again(again, |_| Vec::new()) else { panic!("{problem}") };
+        assert_eq!(reject.reason_code, ReasonCode::NOT_AUTHORIZED);
+        assert!(ann.ended().is_some());
+        assert!(host.take_logs().iter().any(|line| line.text.contains(problem)), "{problem}");
     }
     Ok(())
 }
