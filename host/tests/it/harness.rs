@@ -271,7 +271,8 @@ pub(crate) fn package_library(package: &str) -> PathBuf {
         return built(&["-p", package, "--lib"], "", &name);
     }
     let packages = SHIPPED.map(|package| ["-p", package]);
-    built(&[packages.as_flattened(), &["--lib"]].concat(), "", &name)
+    // And the program that `scram` has.
+    built(&[packages.as_flattened(), &["--lib", "--bins"]].concat(), "", &name)
 }
 
 /// The directory into which cargo builds this profile: `…/target/debug`.

@@ -1,16 +1,16 @@
 //! The shipped plugins, each with the example of its README. (`acl` has a file of its own.)
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+mod webhook;
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, mpsc};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::certificates::{Authority, Issued};
-use crate::harness::{PATIENCE, Process, TempDir, eventually, have, host_output, output, package_library, start};
+use crate::harness::{have, host_output, output, package_library, start};
 use crate::mqtt::{Body, Client, Connack, Connect, Publish, V3_1_1, V5, field, packet, varint};
 
 const NOT_AUTHORIZED: u8 = 0x87;
@@ -47,6 +47,89 @@ fn with_plugins(plugins: &[(&str, &str)], test: impl FnOnce(SocketAddr)) {
     server.stop().unwrap();
 }
 
+/// The shipped plugins, each with configurations that are refused: for a key that is not known, a value of another type, and one
+/// that is missing; and how the error names that.
+const REFUSED: [(&str, [(&str, &str); 3]); 7] = [
+    (
+        "acl",
+        [
+            (r#"{"user": []}"#, "`user`: unknown field `user`, expected one of `users`"),
+            (r#"{"anonymous": "yes"}"#, "`anonymous`: invalid type: string \"yes\", expected a boolean"),
+            (r#"{"users": [{}]}"#, "`users[0]`: missing field `username`"),
+        ],
+    ),
+    (
+        "http-auth",
+        [
+            (r#"{"url": "http://a", "cache": 5}"#, "`cache`: unknown field `cache`, expected one of"),
+            (
+                r#"{"url": "http://a", "headers": {"x": 5}}"#,
+                "`headers.x`: got something that is not shown, expected a string",
+            ),
+            (r#"{"threads": 5}"#, "`.`: missing field `url`"),
+        ],
+    ),
+    (
+        "jwt",
+        [
+            (r#"{"rules": {"pubish": []}}"#, "`rules.pubish`: unknown field `pubish`, expected one of"),
+            (r#"{"leeway_secs": "5"}"#, "`leeway_secs`: invalid type: string \"5\", expected u64"),
+            (r#"{"keys": [{"kid": "1"}]}"#, "`keys[0]`: missing field `algorithm`"),
+        ],
+    ),
+    (
+        "rewrite",
+        [
+            (r#"{"rules": [], "rule": 5}"#, "`rule`: unknown field `rule`, expected `rules`"),
+            (r#"{"rules": [{"from": "a", "to": "b", "on": 5}]}"#, "`rules[0].on`: invalid type: integer `5`"),
+            (r#"{"rules": [{"from": "a"}]}"#, "`rules[0]`: missing field `to`"),
+        ],
+    ),
+    (
+        "scram",
+        [
+            (r#"{"users": [], "other": "allow"}"#, "`other`: unknown field `other`, expected `users` or `others`"),
+            (r#"{"users": [{"username": 5, "verifier": ""}]}"#, "`users[0].username`: invalid type: integer `5`"),
+            (r#"{"others": "allow"}"#, "`.`: missing field `users`"),
+        ],
+    ),
+    (
+        "validate",
+        [
+            (r#"{"rules": [{"topic": "a"}]}"#, "`rules[0].topic`: unknown field `topic`, expected one of `topics`"),
+            (r#"{"rules": [{"topics": [5]}]}"#, "`rules[0].topics[0]`: invalid type: integer `5`, expected a string"),
+            ("{}", "`.`: missing field `rules`"),
+        ],
+    ),
+    (
+        "webhook",
+        [
+            (r#"{"url": "http://a", "topic": "a"}"#, "`topic`: unknown field `topic`, expected one of"),
+            (r#"{"url": "http://a", "timeout_ms": "5"}"#, "`timeout_ms`: invalid type: string \"5\", expected u64"),
+            ("{}", "`.`: missing field `url`"),
+        ],
+    ),
+];
+
+#[test]
+fn mistakes_in_a_configuration_are_named_with_their_place() {
+    for (plugin, refused) in REFUSED {
+        let library = package_library(plugin);
+        let check = |config: &str| {
+            let library = library.to_str().expect("UTF-8");
+            let output = host_output(["check", library, "--plugin-config", config]);
+            (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let (is_fine, said) = check(&example(plugin));
+        assert!(is_fine, "{plugin}: {said}");
+        for (config, expected) in refused {
+            let (is_fine, said) = check(config);
+            let expected = format!("the configuration is wrong at {expected}");
+            assert!(!is_fine && said.contains(&expected), "{plugin} {config}: {expected:?} in {said}");
+        }
+    }
+}
+
 /// The fields in a schema that have no description.
 fn undescribed(schema: &Value) -> Vec<String> {
     let members = schema.as_object().into_iter().flatten();
@@ -56,25 +139,28 @@ fn undescribed(schema: &Value) -> Vec<String> {
     bare.map(|(name, _)| name.clone()).chain(inner).collect()
 }
 
+/// That a schema is one, and what fits it, is what `validate` says.
 #[test]
-fn each_configuration_has_a_schema_with_the_fields_of_the_readme() {
-    for (plugin, field) in [
-        ("acl", "password_file"),
-        ("http-auth", "cache_secs"),
-        ("jwt", "jwks_file"),
-        ("rewrite", "from"),
-        ("scram", "verifier"),
-        ("validate", "schema_file"),
-        ("webhook", "queue_max"),
-    ] {
+fn each_configuration_has_a_schema_that_it_fits() {
+    let schema_of = |plugin: &str| {
         let library = package_library(plugin);
         let output = host_output(["check", "--schema", library.to_str().expect("UTF-8")]);
         let schema: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{plugin}: {output:?}"));
-        assert!(schema.to_string().contains(&format!("\"{field}\":")), "{plugin}: {schema}");
-        assert_eq!(schema["additionalProperties"], false, "{plugin}: {schema}");
         let missing = undescribed(&schema);
         assert!(missing.is_empty(), "{plugin}: `host check --schema` says nothing of {missing:?}");
-    }
+        schema
+    };
+    let rule = |(plugin, _)| json!({ "topics": [plugin], "schema": schema_of(plugin) });
+    let rules = json!({ "rules": REFUSED.map(rule) }).to_string();
+    with_plugins(&[("validate", &rules)], |addr| {
+        let mut client = Client::connect(addr, V5, "client");
+        for (plugin, refused) in REFUSED {
+            assert_eq!(client.publish(plugin, example(plugin), 1), 0x10, "{plugin}");
+            for (config, _) in refused {
+                assert_eq!(client.publish(plugin, config, 1), PAYLOAD_FORMAT_INVALID, "{plugin}: {config}");
+            }
+        }
+    });
 }
 
 /// Runs the commands of the README that publish, and says what each of them wrote. `None` if there is no Mosquitto.
@@ -377,111 +463,23 @@ fn jwt_lets_in_by_token_until_it_expires() {
     });
 }
 
-/// A server of HTTP that takes what it is told with this status, and hands it on.
-fn listener_of_events() -> (String, Arc<AtomicU16>, mpsc::Receiver<(u16, Value)>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("http://{}/events", listener.local_addr().expect("it has one"));
-    let status = Arc::new(AtomicU16::new(500));
-    let (told, events) = mpsc::channel();
-    let current = Arc::clone(&status);
-    std::thread::spawn(move || {
-        // One request for each connection, so that none is kept open.
-        for stream in listener.incoming().map_while(Result::ok) {
-            let mut reader = BufReader::new(&stream);
-            let mut length = 0;
-            loop {
-                let mut line = String::new();
-                if reader.read_line(&mut line).unwrap_or(0) == 0 || line.trim().is_empty() {
-                    break;
-                }
-                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                    length = value.trim().parse().expect("a number");
-                }
-            }
-            let mut body = vec![0; length];
-            if reader.read_exact(&mut body).is_err() {
-                continue;
-            }
-            let status = current.load(Ordering::Relaxed);
-            let answer = format!("HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
-            if (&stream).write_all(answer.as_bytes()).is_ok() {
-                let batch: Value = serde_json::from_slice(&body).expect("JSON");
-                for event in batch["events"].as_array().expect("a list") {
-                    if told.send((status, event.clone())).is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    });
-    (url, status, events)
-}
-
 #[test]
-fn webhook_tells_each_event_until_it_is_taken() {
-    let (url, status, events) = listener_of_events();
-    let config = example("webhook").replace("http://127.0.0.1:8080/events", &url);
-    let config = config.replacen('{', r#"{"queue_max": 3,"#, 1);
-    with_plugins(&[("webhook", &config)], |addr| {
-        let mut sensor = Client::connect(addr, V5, "sensor");
-        assert_eq!(sensor.publish("other", "not told", 1), 0x10);
-        assert_eq!(sensor.publish("sensors/1", "21.5", 1), 0x10);
-        assert_eq!(sensor.publish("sensors/1", [0xff], 1), 0x10);
-        // Three wait: there is no room for another one.
-        assert_eq!(sensor.publish("sensors/1", "22", 1), QUOTA_EXCEEDED);
-        let next = |wanted: u16| {
-            loop {
-                let (status, event) = events.recv_timeout(PATIENCE).expect("it is told");
-                if status == wanted {
-                    return event;
-                }
-            }
-        };
-        let refused = next(500);
-        status.store(204, Ordering::Relaxed);
-        let taken = [next(204), next(204), next(204)];
-        assert_eq!(refused["id"], taken[0]["id"], "it is told again");
-        // The README shows the first two, with these fields.
-        let shown: Value = serde_json::from_str(&block("webhook", "json,told")).expect("JSON");
-        let fields = |event: &Value| event.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
-        let shown = shown["events"].as_array().expect("a list").iter();
-        assert_eq!(shown.map(fields).collect::<Vec<_>>(), taken[..2].iter().map(fields).collect::<Vec<_>>());
-        let kinds = taken.each_ref().map(|event| event["event"].as_str().unwrap_or_default());
-        assert_eq!(kinds, ["connected", "published", "published"]);
-        assert_eq!((&taken[1]["payload"], &taken[2]["payload_base64"]), (&"21.5".into(), &"/w==".into()));
-        assert_eq!((&taken[1]["client_id"], &taken[1]["topic"]), (&"sensor".into(), &"sensors/1".into()));
-        eventually("there is room again", || sensor.publish("sensors/1", "23", 1) == 0x10);
-        assert_eq!(next(204)["payload"], "23");
-        sensor.disconnect();
-        let last = next(204);
-        assert_eq!((&last["event"], &last["kind"]), (&"disconnected".into(), &"Normal".into()));
+fn jwt_is_renewed_without_a_new_connection() {
+    if !have("python3", &["--version"], "apt-get install python3") {
+        return;
+    }
+    let token = |secs| with_token(secs, "printf %s \"$TOKEN\"");
+    with_plugins(&[("jwt", &example("jwt"))], |addr| {
+        let show = |token: String| Client::connect_with(addr, &connect_with_method("ann", "JWT", token.as_bytes()));
+        assert_eq!(show("none".into()).1.code, BAD_USER_NAME_OR_PASSWORD);
+        let (mut ann, connack) = show(token(3600));
+        assert_eq!(connack.code, 0);
+        assert_eq!(ann.subscribe_all(&[("news/#", 0), ("#", 0)]), [0, NOT_AUTHORIZED]);
+        ann.send(auth("JWT", 0x19, token(7200).as_bytes()));
+        assert_eq!(Body::of(&ann.expect_type(15)).u8(), 0);
+        assert_eq!(ann.publish("devices/ann/temperature", "21.5", 1), 0x10);
+        assert_eq!(ann.subscribe_all(&[("news/#", 0), ("#", 0)]), [0, NOT_AUTHORIZED]);
+        ann.send(auth("JWT", 0x19, b"none"));
+        ann.expect_disconnect(NOT_AUTHORIZED);
     });
-}
-
-#[test]
-fn webhook_tells_after_a_crash_what_was_not_taken_before() {
-    let (url, status, events) = listener_of_events();
-    let config = example("webhook").replace("http://127.0.0.1:8080/events", &url);
-    let (dir, library) = (TempDir::new("webhook"), package_library("webhook"));
-    let (plugin, data) = (library.to_str().expect("UTF-8"), dir.path().to_str().expect("UTF-8"));
-    let serve = || Process::listening(["--data-dir", data, "--plugin", plugin, "--plugin-config", &config]);
-    let published = |wanted: u16| {
-        loop {
-            let (status, event) = events.recv_timeout(PATIENCE).expect("it is told");
-            if status == wanted && event["event"] == "published" {
-                return event;
-            }
-        }
-    };
-    let (server, addr) = serve();
-    let mut sensor = Client::connect(addr, V5, "sensor");
-    assert_eq!([sensor.publish("sensors/1", "1", 1), sensor.publish("sensors/2", "2", 1)], [0x10; 2]);
-    let refused = published(500);
-    // It is killed.
-    drop(server);
-    status.store(204, Ordering::Relaxed);
-    let (_server, _) = serve();
-    let taken = [published(204), published(204)];
-    assert_eq!((&taken[0]["id"], &taken[0]["payload"]), (&refused["id"], &"1".into()));
-    assert_eq!(taken[1]["payload"], "2");
 }

@@ -16,6 +16,9 @@ const EVENTS: &[u8] = b"e";
 /// The key that says which instance of the plugin tells: two versions of it may run at a time.
 const TELLER: &[u8] = b"teller";
 
+/// What tells an instance from others: the number of its process, and when it began.
+type Instance = [u8; 12];
+
 /// The shortest and the longest time until a server is told again that did not take a batch.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
@@ -32,8 +35,7 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 pub(crate) struct Queue {
     host: Host,
     settings: RwLock<Arc<Settings>>,
-    /// What tells this instance from others.
-    instance: [u8; 8],
+    instance: Instance,
     /// The last event's place in the order.
     last: AtomicU64,
     /// How many events wait, whoever has put them there: counted while this instance puts and tells, and looked at again where
@@ -73,7 +75,7 @@ impl Queue {
         let queue = Self {
             host: host.clone(),
             settings: RwLock::new(Arc::new(settings)),
-            instance: nanos().to_be_bytes(),
+            instance: instance(),
             last: AtomicU64::new(0),
             waiting: AtomicUsize::new(waiting),
             calls: Mutex::default(),
@@ -153,7 +155,7 @@ impl Queue {
         let next = |last: u64| Some(now.max(last + 1));
         let place =
             self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).map_or(now, |last| now.max(last + 1));
-        let key = [EVENTS, &place.to_be_bytes(), &self.instance].concat();
+        let key = [EVENTS, &place.to_be_bytes(), &self.instance[4..]].concat();
         let id = key[1..].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         self.host.store().put(&key, event.json(&id, now / 1_000_000))?;
         // The thread waits with the lock for what it has seen to be nothing.
@@ -225,11 +227,13 @@ impl Queue {
         std::mem::take(&mut waited.unwrap_or_else(PoisonError::into_inner).0.is_new)
     }
 
-    /// Whether it is this instance that tells: the one that has come last, unless that is gone.
+    /// Whether it is this instance that tells: the one of this process that has come last, unless that is gone. After
+    /// `host upgrade` there stands one of the process before.
     fn is_teller(&self) -> bool {
         match self.host.store().get(TELLER) {
-            Ok(Some(instance)) => instance == self.instance,
-            Ok(None) => self.host.store().put(TELLER, self.instance).is_ok(),
+            Ok(Some(instance)) if instance == self.instance => true,
+            Ok(Some(instance)) if instance.starts_with(&self.instance[..4]) => false,
+            Ok(_) => self.host.store().put(TELLER, self.instance).is_ok(),
             Err(_) => false,
         }
     }
@@ -299,6 +303,13 @@ fn count(host: &Host) -> Result<usize, HostError> {
             None => return Ok(count),
         }
     }
+}
+
+fn instance() -> Instance {
+    let mut instance = [0; 12];
+    instance[..4].copy_from_slice(&std::process::id().to_be_bytes());
+    instance[4..].copy_from_slice(&nanos().to_be_bytes());
+    instance
 }
 
 /// The time since 1970.
@@ -386,6 +397,9 @@ mod tests {
         let host = HOST.take().expect("it has been handed on");
         let (older, newer) = (queue(&host), queue(&host));
         assert!(!older.is_teller() && newer.is_teller());
+        // As it stands there after `host upgrade`: one that is gone, whenever it began.
+        host.store().put(TELLER, [0xff; 12])?;
+        assert!(newer.is_teller() && !older.is_teller());
         assert!(put(&older) && put(&older) && !put(&older), "there is room for two");
         assert_eq!((older.waiting(), newer.waiting()), (2, 0));
         // The newer one is idle, and finds them all the same.

@@ -19,16 +19,16 @@ use crate::mqtt::{Client, Connect, Publish, V3_1_1, V5, VERSIONS, Will, packet};
 use crate::websocket::wire::ws_open;
 
 /// A host, whichever process it is. The one that serves in the end is ended with it.
-struct Host {
+pub(crate) struct Host {
     /// The first one.
     process: Process,
-    addr: SocketAddr,
+    pub(crate) addr: SocketAddr,
     dir: TempDir,
 }
 
 impl Host {
     #[track_caller]
-    fn start(name: &str, args: &[&str]) -> Self {
+    pub(crate) fn start(name: &str, args: &[&str]) -> Self {
         let dir = TempDir::new(name);
         Self::start_as(host_command(), dir, args)
     }
@@ -52,7 +52,7 @@ impl Host {
         output(command.args(args).arg("--control").arg(self.control()).arg("--json"))
     }
 
-    fn answer(&self, args: &[&str]) -> Value {
+    pub(crate) fn answer(&self, args: &[&str]) -> Value {
         let output = self.command(args);
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
     }
@@ -73,7 +73,7 @@ impl Host {
 
     /// Has another process take over, and says what the answer was.
     #[track_caller]
-    fn upgrade(&self) -> Value {
+    pub(crate) fn upgrade(&self) -> Value {
         let before = self.pid();
         let answer = self.answer(&["upgrade"]);
         assert_eq!(answer["ok"], true, "{answer}");
