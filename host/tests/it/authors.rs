@@ -162,7 +162,7 @@ fn what_is_saved_is_built_and_takes_the_place_of_what_serves() {
     assert_eq!(codes(), [NOBODY, REFUSED]);
 
     new.edit(
-        "Ok(Self { host })",
+        "Ok(Self { host, config })",
         "return Err(format!(\"not today: {}\", host.log_enabled(plugin_api::Level::Error)).into())",
     );
     wait(&dev, "not swapped:");
@@ -172,13 +172,15 @@ fn what_is_saved_is_built_and_takes_the_place_of_what_serves() {
     // Its configuration is a source as well.
     new.edit(
         "return Err(format!(\"not today: {}\", host.log_enabled(plugin_api::Level::Error)).into())",
-        "Ok(Self { host })",
+        "Ok(Self { host, config })",
     );
     wait(&dev, "(generation 4) decides now");
-    dir.file("my.json", "{\"changed\": true}");
+    dir.file("my.json", r#"{"share": ["+/pressure"]}"#);
     wait(&dev, "my.json has changed");
+    wait(&dev, "wrong at `share`: unknown field `share`, expected `shared`");
+    dir.file("my.json", r#"{"shared": ["+/pressure"]}"#);
     wait(&dev, "(generation 5) decides now");
-    assert_eq!(codes(), [NOBODY, REFUSED]);
+    assert_eq!(codes(), [NOBODY, NOBODY]);
 
     // What takes the host down does not take the loop down.
     new.edit("if owns", "if true { std::process::abort() } else if owns");

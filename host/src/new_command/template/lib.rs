@@ -1,13 +1,23 @@
-//! What {{name}} decides: clients publish below their own Client Identifier, and read everything.
+//! What {{name}} decides: clients publish below their own Client Identifier and to what all of them
+//! share, and read everything.
 
 use plugin_api::{
     Connect, ConnectVerdict, ConnectionInfo, Error, Handler, Host, Publish, PublishVerdict,
     ReasonCode, State, StateView, Subscribe, SubscribeVerdict, Swapped, handler,
 };
 
+/// What the operator may say. Other keys and values are refused, with their place.
+#[plugin_api::config]
+struct Config {
+    /// Topic Filters under which everybody may publish. Left out: none.
+    #[serde(default)]
+    shared: Vec<String>,
+}
+
 /// One value for all connections, which are served by several threads.
 pub struct {{Handler}} {
     host: Host,
+    config: Config,
 }
 
 #[handler]
@@ -15,8 +25,8 @@ impl Handler for {{Handler}} {
     /// What is remembered of each connection: its Client Identifier.
     type Connection = String;
 
-    fn init(host: Host, _config: &str) -> Result<Self, Error> {
-        Ok(Self { host })
+    fn init(host: Host, config: Config) -> Result<Self, Error> {
+        Ok(Self { host, config })
     }
 
     fn new_connection(&self, _info: &ConnectionInfo<'_>) -> String {
@@ -38,7 +48,9 @@ impl Handler for {{Handler}} {
         client_id: &mut String,
         publish: &Publish<'_>,
     ) -> Result<PublishVerdict, Error> {
-        if owns(client_id, publish.topic()) {
+        let shared = &self.config.shared;
+        let is_shared = shared.iter().any(|filter| publish.matches(filter));
+        if owns(client_id, publish.topic()) || is_shared {
             Ok(PublishVerdict::Forward)
         } else {
             Ok(PublishVerdict::reject(ReasonCode::NOT_AUTHORIZED))
@@ -82,12 +94,19 @@ mod tests {
 
     #[test]
     fn clients_publish_below_their_own_client_identifier() -> Result<(), Error> {
-        let host = TestHost::new::<{{Handler}}>("{}")?;
+        let host = TestHost::new::<{{Handler}}>(r#"{"shared": ["weather/#"]}"#)?;
         let client = host.connect("pump-7")?;
         let publish = |topic| client.publish(topic, "3.1");
         assert_eq!(publish("pump-7/pressure"), PublishVerdict::Forward);
+        assert_eq!(publish("weather/rain"), PublishVerdict::Forward);
         let refused = PublishVerdict::reject(ReasonCode::NOT_AUTHORIZED);
         assert_eq!(publish("pump-70/pressure"), refused);
         Ok(())
+    }
+
+    #[test]
+    fn a_configuration_that_is_wrong_is_refused_with_its_place() {
+        let error = TestHost::new::<{{Handler}}>(r#"{"shared": ["weather/#", 7]}"#).unwrap_err();
+        assert!(error.to_string().contains("`shared[1]`"), "{error}");
     }
 }
