@@ -246,6 +246,8 @@ pub struct Core {
     next_connection: u64,
     next_serial: u32,
     stopping: bool,
+    /// See [`Core::set_deaf`].
+    is_deaf: bool,
     /// See [`Core::take_has_read_secrets`].
     has_read_secrets: bool,
     /// What this turn changes of what is kept; `None` where nothing is.
@@ -332,6 +334,7 @@ impl Core {
             next_connection: (worker as u64) << CONNECTION_ID_WORKER_SHIFT | 1,
             next_serial: 1,
             stopping: false,
+            is_deaf: false,
             has_read_secrets: false,
             journal,
             restoring: None,

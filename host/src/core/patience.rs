@@ -12,6 +12,12 @@ use crate::clock::Millis;
 const HELD_MS: u64 = 100;
 
 impl Core {
+    /// Whether nothing is read from any connection, as everything is about to go over to another process. Who is not heard for
+    /// that is not silent.
+    pub fn set_deaf(&mut self, is_deaf: bool) {
+        self.is_deaf = is_deaf;
+    }
+
     /// Has [`Core::connection_due`] look at a connection.
     pub(super) fn arm_connection(&mut self, slot: u32, at: Millis) {
         let connection = &mut self.connections[slot as usize];
@@ -61,7 +67,7 @@ impl Core {
             self.list_replays(slot);
         }
         let connection = &mut self.connections[slot as usize];
-        if connection.is_held {
+        if connection.is_held || self.is_deaf {
             // What it has sent has not been looked at.
             connection.heard_at = self.now;
             let later = self.now + HELD_MS;

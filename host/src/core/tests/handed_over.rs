@@ -263,3 +263,18 @@ fn message_for_many_takes_the_room_of_one() {
         }
     });
 }
+
+/// [MQTT-3.1.2-22] Keep Alive does not run while nothing is read, and does again afterwards.
+#[test]
+fn who_is_not_read_is_not_silent() {
+    scenario(|net| {
+        let client = net.join(V5, &connect_packet(V5, "02", 2, "", "c"), CONNACK);
+        net.cores.iter_mut().for_each(|core| core.set_deaf(true));
+        net.advance(30_000);
+        net.cores.iter_mut().for_each(|core| core.set_deaf(false));
+        net.advance(2_999);
+        net.expect(client, "");
+        net.advance(1);
+        net.expect_closed(client, "E0: 8D");
+    });
+}

@@ -50,6 +50,7 @@ impl Driver {
     /// Carries out orders until it is to go on.
     pub(super) fn pause(&mut self) -> std::io::Result<()> {
         let (mut number, mut closed) = (self.last_order, 0);
+        self.core.set_deaf(true);
         loop {
             let order = self.workers.pause().next(&mut number);
             self.last_order = number;
@@ -71,6 +72,7 @@ impl Driver {
             };
             self.workers.pause().report(number, self.worker, report);
             if is_last {
+                self.core.set_deaf(false);
                 return Ok(());
             }
         }

@@ -216,6 +216,34 @@ fn will_that_was_not_asked_about_yet_is_published() {
     assert_eq!(to.receive().text(), "gone");
 }
 
+/// While it waits for a plugin nothing is read: who has a short Keep Alive is not taken for gone.
+#[test]
+fn keep_alive_does_not_run_while_it_waits() {
+    let host = Host::start("upgrade-keep-alive", &["--plugin", library("deferring").to_str().unwrap()]);
+    let connect = Connect { keep_alive: 1, ..Connect::new(V5, "short") };
+    let (mut short, _) = Client::connect_with(host.addr, &connect);
+    let mut slow = Client::connect(host.addr, V5, "slow");
+    slow.send(Publish::new("never/answered", "").qos(1, 1).bytes(V5));
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (is_done, short) = (&is_done, &mut short);
+        scope.spawn(move || {
+            let mut pings = 0;
+            while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                short.send([0xC0, 0]);
+                pings += 1;
+                std::thread::sleep(std::time::Duration::from_millis(200));
+            }
+            (0..pings).for_each(|_| assert_eq!(short.read(), [0xD0, 0]));
+        });
+        let result = host.upgrade();
+        is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!((result["connections"].as_u64(), result["closed"].as_u64()), (Some(1), Some(1)), "{result}");
+    });
+    slow.expect_disconnect(0x8B);
+    short.ping();
+}
+
 /// By a signal, after which nothing but what it is told keeps the service from being over when its first process ends.
 #[test]
 fn service_manager_is_told_which_process_serves_before_the_other_one_ends() {
