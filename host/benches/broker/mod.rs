@@ -12,7 +12,7 @@ use host::codec::{self, Frame, Packet, PacketId, ProtocolVersion, PublishHead, S
 use host::codec::{SubscribeOptions, Unsubscribe, UnsubscribeFilters};
 use host::core::mailbox::Mailboxes;
 use host::core::{Arrival, Core, ListenerProfile, Shared};
-use host::plugin::{Chain, Plugin, Services, Watch};
+use host::plugin::{Chain, Plugin, Recorder, Services, Watch};
 use plugin_api::{Error, Handler, Host, Properties, Publish, PublishVerdict, QoS, handler};
 
 /// Lets every message pass.
@@ -37,11 +37,15 @@ impl Handler for Forward {
 }
 
 /// A chain with one plugin that has an opinion on each message, as on a worker's thread.
-pub(crate) fn chain() -> Chain {
+pub(crate) fn chain(recorder: Option<Arc<Recorder>>) -> Chain {
     let limits = Limits::default();
     let watch = Watch::new(1, &limits);
     watch.sit(0);
     let services = Services::detached().watched_by(watch, &limits);
+    let services = match recorder {
+        Some(recorder) => services.recorded_by(recorder),
+        None => services,
+    };
     let plugin = Plugin::from_static::<Forward>("forward", "1.0.0", "{}", &services).expect("it loads");
     Chain::new(vec![plugin]).expect("a chain")
 }
@@ -86,7 +90,7 @@ impl Broker {
         let mut limits = Limits::default();
         limits.queue_messages_max = 10_000;
         let mailboxes = Mailboxes::new(vec![Box::new(|| ())]);
-        let shared = Arc::new(Shared::new(limits.clone(), chain(), mailboxes));
+        let shared = Arc::new(Shared::new(limits.clone(), chain(None), mailboxes));
         let now = Millis(1_000_000);
         let core = Core::new(0, shared, now);
         let profile = Arc::new(ListenerProfile::new("bench", limits));
