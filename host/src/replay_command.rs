@@ -19,9 +19,13 @@ pub(crate) struct LowReplay {
     /// The library of the plugin.
     #[arg(long, value_name = "FILE")]
     plugin: PathBuf,
-    /// Its configuration, as JSON or as @ and the name of a file that contains JSON. [default: {}]
+    /// Its configuration, as JSON or as @ and the name of a file that contains JSON. [default: what is recorded, with
+    /// --record-secrets; else {}]
+    ///
+    /// Where the plugin got another one meanwhile (`host configure`), this one stays; or repeat the option, with each of
+    /// them in order.
     #[arg(long, value_name = "JSON|@FILE")]
-    plugin_config: Option<String>,
+    plugin_config: Vec<String>,
     /// The plugin whose calls it is asked. [default: the one that has the library's own name]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -45,8 +49,8 @@ impl LowReplay {
     /// What was typed, with files read.
     pub(crate) fn into_config(self) -> Result<ReplayConfig, clap::Error> {
         let Self { file, plugin, plugin_config, name, json, log } = self;
-        let config = plugin_config.map(config_text).transpose()?.unwrap_or_else(|| "{}".to_owned());
-        Ok(ReplayConfig { replay: Replay { file, plugin, config, name }, json, log })
+        let configs = plugin_config.into_iter().map(config_text).collect::<Result<_, _>>()?;
+        Ok(ReplayConfig { replay: Replay { file, plugin, configs, name }, json, log })
     }
 }
 

@@ -4,6 +4,7 @@ mod prepare;
 mod report;
 mod status;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use self::prepare::{Ready, prepare};
 pub use self::report::{SwapError, SwapReport, SwapStep};
 pub use self::status::{InstanceStatus, PluginStatus, Role, Status};
 pub(crate) use self::status::{instances, status};
-use crate::plugin::{self, Chain, DryRun, Flip, Services};
+use crate::plugin::{self, Chain, Configs, DryRun, Flip, Services};
 
 /// What is to be loaded, in whose place, and how careful that is to be.
 ///
@@ -112,7 +113,8 @@ pub(crate) fn dry_run(
     let Ready { index, running, plugin } = prepare(chain, &services, request)?;
     drop(change);
     let name = plugin.name().to_owned();
-    let tried = plugin::dry_run(chain, index, &running, (plugin, captured), limits, has_left);
+    let configs = if request.config.is_none() { Configs::Same } else { Configs::Own(VecDeque::new()) };
+    let tried = plugin::dry_run(chain, index, &running, (plugin, captured), limits, configs, has_left);
     tried.map_err(|busy| SwapError::busy(Some(&name), &busy))
 }
 

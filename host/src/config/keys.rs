@@ -72,10 +72,11 @@ keys! {
         /// root. Plugins are loaded as that user, and what is read anew later (certificates, keys, this configuration) has to
         /// be readable for it. Ports below 1024 cannot be opened any more.
         user: Option<String> = None, Kind::Text, 0..=0, "the one that it is started as", Restart;
-        /// A file into which all that plugins are asked, and what they answer, is written, for `host replay`. What is there
-        /// already stays, and is gone on with.
+        /// A file into which all that plugins are asked, and what they answer, is written, for `host replay`. A recording that
+        /// is there already is gone on with; another file is refused.
         record: Option<PathBuf> = None, Kind::Path, 0..=0, "none: nothing is recorded", Restart;
-        /// Whether passwords, authentication data, exported states and headers such as Authorization are recorded as well.
+        /// Whether passwords, authentication data, exported states, configurations and headers such as
+        /// Authorization are recorded as well.
         record_secrets: bool = false, Kind::Flag, 0..=1, "", Restart;
         /// Bytes that the file of a recording may have: then recording ends, and the log says so.
         record_bytes_max: u64 = 1 << 30, Kind::Bytes, 1024..=1 << 50, "", Restart;

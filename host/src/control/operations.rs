@@ -142,8 +142,9 @@ pub(crate) fn configure(server: &ServerHandle, name: &str, config: &str) -> Answ
             );
             return Err(refuse("config", with_taken(reason, &taken)));
         }
-        let text = config.to_owned();
-        let call = server.calls.begin(&plugin, Callback::Config, deadline, move |plugin| plugin.configure(&text))?;
+        let (text, decides) = (config.to_owned(), role == Role::Active);
+        let configure = move |plugin: &Plugin| plugin.configure(&text, decides);
+        let call = server.calls.begin(&plugin, Callback::Config, deadline, configure)?;
         match call.wait(deadline, CONFIG_TIMEOUT)? {
             Ok(()) => {
                 tracing::info!(plugin = name, generation = plugin.generation(), "a plugin has another configuration");

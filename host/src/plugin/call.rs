@@ -15,6 +15,7 @@ use super::owned::Request;
 use super::request::{ConnectionInfo, text};
 use super::services::{self, Left, NO_CONNECTION};
 use super::stats::Entry;
+use super::tickets::NO_TICKET;
 use super::watch::{Seat, Watch};
 use plugin_api::reading::{Answer, unknown};
 
@@ -114,12 +115,18 @@ impl Plugin {
     }
 
     /// Calls `handle_config`. Where the plugin takes the configuration, the instance that replaces it gets it as well. Not
-    /// for a worker's thread.
-    pub(crate) fn configure(&self, config: &str) -> Result<(), Unable> {
+    /// for a worker's thread. Who listens hears of it where it is the instance that decides: others get the same.
+    pub(crate) fn configure(&self, config: &str, decides: bool) -> Result<(), Unable> {
         check_config(self.table, config).map_err(Unable::Refused)?;
-        self.ask(Callback::Config, |table, instance, answer| {
+        let listening = if decides { self.listen() } else { None };
+        let call = |table: PluginVtRef, instance, answer: &mut Answer| {
             // SAFETY: the instance lives as long as this plugin.
             unsafe { table.config()(instance, text(config), answer.sink()) }
+        };
+        self.ask(Callback::Config, call, |verdict, answer| {
+            if let Some(listening) = listening {
+                listening.note(NO_CONNECTION, "", Request::Config(config.into()), verdict, answer, NO_TICKET);
+            }
         })?;
         self.set_config(config);
         Ok(())
@@ -127,21 +134,24 @@ impl Plugin {
 
     /// Calls `health`. Not for a worker's thread.
     pub(crate) fn health(&self) -> Result<String, Unable> {
-        self.ask(Callback::Health, |table, instance, answer| {
+        let call = |table: PluginVtRef, instance, answer: &mut Answer| {
             // SAFETY: the instance lives as long as this plugin.
             unsafe { table.health()(instance, answer.sink()) }
-        })
+        };
+        self.ask(Callback::Health, call, |_, _| {})
     }
 
-    /// Runs a call that answers with a text or an error, and has no connection's state.
+    /// Runs a call that answers with a text or an error, and has no connection's state. `note` sees the answer first.
     fn ask(
         &self,
         callback: Callback,
         call: impl FnOnce(PluginVtRef, Opaque, &mut Answer) -> Verdict,
+        note: impl FnOnce(Verdict, &Answer),
     ) -> Result<String, Unable> {
         let (entry, mut answer) = (Entry::of(callback), Answer::default());
         let run = || call(self.table, self.instance, &mut answer);
         let (verdict, panics) = self.run(entry, NO_CONNECTION, "", run);
+        note(verdict, &answer);
         let text = answer.text().unwrap_or_default().1;
         match verdict {
             Verdict::OK => {

@@ -65,7 +65,7 @@ pub use outcome::{
     OwnedMessage, PublishOutcome, SubscribeOutcome,
 };
 pub use plugin_api::{AckKind, AuthStep, Callback, Callbacks};
-pub(crate) use record::dry_run;
+pub(crate) use record::{Configs, dry_run};
 pub use record::{DryRun, Recorder, Recording, Replay, ReplayError, replay};
 pub use request::{
     AuthRequest, ConnectRequest, ConnectionInfo, DisconnectReason, InfoRequest, PublishFields, PublishRequest,

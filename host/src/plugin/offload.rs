@@ -347,6 +347,7 @@ impl Plugin {
                 },
                 Request::Event(event) => table.event()(instance, &event.raw(), sink),
                 Request::Retained(retained) => table.retained()(instance, &retained.raw(), sink),
+                Request::Config(config) => table.config()(instance, text(config), sink),
                 Request::Deliver(deliver) => table.deliver()(instance, state, &deliver.raw(), sink),
             }
         }

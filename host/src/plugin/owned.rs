@@ -219,6 +219,8 @@ pub(super) enum Request {
     Retained(OwnedRetained),
     Event(OwnedMessageForInfo),
     Deliver(Box<OwnedDeliver>),
+    /// Another configuration: for recordings, as the operator waits for the answer.
+    Config(Box<str>),
 }
 
 impl Request {
@@ -245,6 +247,7 @@ impl Request {
             }
             Self::Puback { .. } => 0,
             Self::Info(info) | Self::Event(info) => info.bytes(),
+            Self::Config(config) => config.len(),
             Self::Disconnect(reason) => reason.bytes(),
             Self::Connected(connected) => connected.bytes(),
             Self::Swapped(swapped) => swapped.bytes(),
@@ -262,7 +265,10 @@ impl Request {
 
     /// Whether it is about a connection, whose state the call needs.
     pub(super) fn has_state(&self) -> bool {
-        !matches!(self, Self::SessionExpired { .. } | Self::Message(..) | Self::Retained(_) | Self::Event(_))
+        !matches!(
+            self,
+            Self::SessionExpired { .. } | Self::Message(..) | Self::Retained(_) | Self::Event(_) | Self::Config(_)
+        )
     }
 
     pub(super) fn callback(&self) -> Callback {
@@ -282,6 +288,7 @@ impl Request {
             Self::Retained(_) => Callback::Retained,
             Self::Event(_) => Callback::Event,
             Self::Deliver(_) => Callback::Deliver,
+            Self::Config(_) => Callback::Config,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use host::plugin::{Recording, Replay, replay};
 use serde_json::{Value, json};
 
+use crate::disks::Disk;
 use crate::harness::{
     Process, TempDir, eventually, have, host_command, host_output, library, output, package_library, start,
 };
@@ -191,6 +192,39 @@ fn what_cannot_be_replayed_is_told() {
     let taken = host_output(["--record", dir.path().to_str().unwrap(), "--listen", "127.0.0.1:0"]);
     assert_eq!(taken.status.code(), Some(2));
     assert!(text(&taken).1.contains("cannot record into"), "{}", text(&taken).1);
+    let other = dir.file("host.toml", "[server]\n");
+    let other = host_output(["--record", other.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    assert_eq!(other.status.code(), Some(2));
+    assert!(text(&other).1.contains("there is a file that is no recording"), "{}", text(&other).1);
+}
+
+/// The disk is really full for a time: clients notice nothing, and the recording says how much is missing.
+#[test]
+fn recording_says_what_is_missing_where_the_disk_was_full() {
+    let Some(disk) = Disk::with_room_for(256 << 10) else { return };
+    let (file, library) = (disk.path().join("calls.jsonl"), library("v1"));
+    let [record, plugin] = [&file, &library].map(|path| path.to_str().unwrap());
+    let (process, addr) = Process::listening(["--record", record, "--plugin", plugin]);
+    let (mut client, payload) = (Client::connect(addr, V5, "c"), "x".repeat(10_000));
+    let has_said = |text: &str| process.log().iter().any(|line| line.contains(text));
+    eventually("the disk is full", || {
+        assert_eq!(client.publish("a", &payload, 1), 0x10);
+        has_said("calls are missing in the recording: it cannot be written")
+    });
+    disk.set_room(64 << 20);
+    eventually("there is room", || {
+        assert_eq!(client.publish("a", &payload, 1), 0x10);
+        has_said("the recording goes on, and says what is missing")
+    });
+    process.stop();
+    let written = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).expect("a whole line")).collect();
+    let gap = lines.iter().position(|line| line["lost"].as_u64() > Some(0)).expect("it says what is missing");
+    let is_call = |line: &Value| line["call"] == "handle_publish";
+    assert!(lines[..gap].iter().any(is_call) && lines[gap..].iter().any(|line| line["call"] == "end"), "{written}");
+    let replayed = replay(&Replay { file, plugin: library, configs: Vec::new(), name: None }).expect("it can be read");
+    assert_eq!((&replayed["lost"], &replayed["different"]), (&lines[gap]["lost"], &json!(0)), "{replayed:#}");
+    assert!(replayed["notes"].to_string().contains("calls are missing"), "{replayed:#}");
 }
 
 /// Answers that come later are recorded with their questions, and compared when they came.
@@ -217,8 +251,8 @@ fn answers_that_come_later_are_recorded_and_nobody_finds_a_password_there() {
     // A host that was killed within a line, and another one that went on.
     let begin = written.lines().next().unwrap().replace("\"continues\":false", "\"continues\":true");
     std::fs::write(&path, format!("{written}{{\"at\":9,\"plug\n{begin}\n")).unwrap();
-    let config = "{}".to_owned();
-    let report = replay(&Replay { file: path, plugin: library, config, name: None }).expect("it was just written");
+    let configs = vec!["{}".to_owned()];
+    let report = replay(&Replay { file: path, plugin: library, configs, name: None }).expect("it was just written");
     assert_eq!(
         (&report["different"], &report["left_out"], &report["lost"]),
         (&json!(0), &json!(0), &json!(0)),

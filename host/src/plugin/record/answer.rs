@@ -103,6 +103,11 @@ pub(super) fn is_same(recorded: &Value, given: &Value) -> bool {
     both("error") || both("panic") || both("unusable") || are_equal(recorded, given)
 }
 
+/// Whether it is a step of an authentication exchange, to which the client has to say something.
+pub(super) fn is_challenge(answer: &Value) -> bool {
+    answer.get("continue").is_some()
+}
+
 fn with_code((code, properties): (ReasonCode, PropertiesBuf)) -> Fields {
     let mut fields = Fields::new();
     fields.insert("reason_code".to_owned(), code.0.into());

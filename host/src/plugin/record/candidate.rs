@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use plugin_api::Callback;
 use plugin_api::abi::Verdict;
 use serde_json::{Value, json};
 
@@ -174,6 +175,9 @@ impl Candidate {
     pub(super) fn call(&mut self, connection: u64, who: &str, request: &Request, timers: Vec<u64>) -> Given {
         let asked = Asked::from(request);
         if !self.plugin.callbacks().contains(asked.callback) {
+            if asked.callback == Callback::Config {
+                return Given::at_once(json!({"error": "it has no handle_config"}), Vec::new());
+            }
             return Given::at_once(no_opinion(&asked), Vec::new());
         }
         *lock(&self.captured.timers) = timers.into();

@@ -1,13 +1,17 @@
 //! What a plugin asks of the host while somebody listens: in callbacks only, as what its own threads ask for belongs to none.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use plugin_api::abi::{
     RawInfoRequest, RawMessage, RawPublish, RawSubscribeRequest, RawSubscription, RawTarget, Status,
 };
 use serde_json::{Value, json};
 
-use super::json::{Fields, put_bytes, put_properties};
+use super::json::{Fields, are_equal, put_bytes, put_properties};
+
+/// By how much delays may differ that mean the same: clocks are looked at a little later, and have seconds only.
+const DELAY_MARGIN_MS: u64 = 1500;
 
 thread_local! {
     /// Those of the callback that runs on this thread, if somebody listens to it.
@@ -34,6 +38,22 @@ pub(in crate::plugin) fn note(status: Status, effect: impl FnOnce() -> Value) ->
         });
     }
     status
+}
+
+/// Whether two plugins have asked for the same, the first of them so long before.
+pub(super) fn are_same(recorded: &[Value], given: &[Value], age: Duration) -> bool {
+    recorded.len() == given.len() && recorded.iter().zip(given).all(|(ours, theirs)| is_same(ours, theirs, age))
+}
+
+/// A plugin may mean by a delay how long it takes, or when it is over by the clock: the end of a token, for example.
+fn is_same(ours: &Value, theirs: &Value, age: Duration) -> bool {
+    let delay = |effect: &Value| effect["send_info"]["delay_ms"].as_u64();
+    let (Some(before), Some(now)) = (delay(ours), delay(theirs)) else { return are_equal(ours, theirs) };
+    let is_about = |expected: u64| now.abs_diff(expected) <= DELAY_MARGIN_MS;
+    let passed = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    let mut theirs = theirs.clone();
+    theirs["send_info"]["delay_ms"] = before.into();
+    (is_about(before) || is_about(before.saturating_sub(passed))) && are_equal(ours, &theirs)
 }
 
 fn lossy(bytes: &[u8]) -> Value {
@@ -128,4 +148,31 @@ pub(in crate::plugin) fn reauthorise(target: &RawTarget<'_>) -> Value {
     let mut fields = Fields::new();
     put_target(&mut fields, target);
     json!({ "reauthorise": fields })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::slice::from_ref;
+
+    use super::*;
+
+    #[test]
+    fn delays_are_the_same_that_take_as_long_or_end_at_the_same_time() {
+        let sent = |delay_ms: u64, kind: &str| json!({"send_info": {"kind": kind, "delay_ms": delay_ms}});
+        let hour = Duration::from_secs(3600);
+        let check = |ours: Value, theirs: Value, expected| {
+            assert_eq!(are_same(from_ref(&ours), from_ref(&theirs), hour), expected, "{ours} {theirs}");
+        };
+        check(sent(60_000, "k"), sent(60_000, "k"), true);
+        check(sent(60_000, "k"), sent(61_499, "k"), true);
+        check(sent(60_000, "k"), sent(30_000, "k"), false);
+        check(sent(60_000, "k"), sent(60_000, "l"), false);
+        // What ends at a time of the day ends an hour earlier by now.
+        check(sent(4_000_000, "k"), sent(400_900, "k"), true);
+        check(sent(4_000_000, "k"), sent(380_000, "k"), false);
+        check(sent(60_000, "k"), sent(0, "k"), true);
+        check(sent(60_000, "k"), json!({"send_info": {"kind": "k"}}), false);
+        check(json!({"publish": {}}), json!({"publish": {}}), true);
+        assert!(!are_same(&[], &[json!({})], hour));
+    }
 }

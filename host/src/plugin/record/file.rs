@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,9 +21,16 @@ use super::answer::{Asked, answer_json};
 use super::json::Fields;
 use super::notes::{Note, Notes, Taken, What};
 use super::peer::put_peer;
+use super::request::config_json;
 
 /// How long what was noted may wait before it is in the file.
 const FLUSH: Duration = Duration::from_secs(1);
+
+/// How long nothing is written after that has failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Bytes that are written at once, about.
+const CHUNK_BYTES: usize = 64 * 1024;
 
 /// How often it is looked whether another process has let the file go.
 const LOOK: Duration = Duration::from_millis(100);
@@ -34,10 +41,10 @@ const FINISH: Duration = Duration::from_secs(3);
 /// Where calls are written to, and how much of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recording {
-    /// The file. What is there already stays, and is gone on with.
+    /// The file. A recording that is there already stays, and is gone on with.
     pub path: PathBuf,
-    /// Whether passwords, Authentication Data, exported states, queries of WebSockets' URLs and headers that may let somebody in
-    /// are written as well.
+    /// Whether passwords, Authentication Data, exported states, configurations, queries of WebSockets' URLs and headers that
+    /// may let somebody in are written as well.
     pub secrets: bool,
     /// Bytes that the file may have. At the end of them recording ends, and the log says so.
     pub bytes_max: u64,
@@ -61,7 +68,7 @@ impl Recorder {
     /// what is noted waits until it has ended.
     ///
     /// # Errors
-    /// The file cannot be opened or written, or another host records into it.
+    /// The file cannot be opened or read, is no recording, or another host records into it.
     pub fn start(recording: &Recording, continues: bool) -> io::Result<Arc<Self>> {
         let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&recording.path)?;
         if !continues {
@@ -73,15 +80,21 @@ impl Recorder {
                 }
             })?;
         }
+        check_is_recording(&file)?;
         let (notes, has_ended) = (Arc::<Notes>::default(), Arc::new(AtomicBool::new(false)));
         let lines = Lines {
-            file: BufWriter::with_capacity(64 * 1024, file),
+            file,
             path: recording.path.clone(),
             secrets: recording.secrets,
-            bytes_left: recording.bytes_max,
+            bytes_max: recording.bytes_max,
             begun: Instant::now(),
             open: HashMap::new(),
             lost: 0,
+            bytes: 0,
+            chunk: Vec::with_capacity(CHUNK_BYTES),
+            in_chunk: 0,
+            missing: 0,
+            retry_at: None,
         };
         let thread = std::thread::Builder::new().name("recorder".to_owned());
         let (taken, ended) = (Arc::clone(&notes), Arc::clone(&has_ended));
@@ -122,16 +135,44 @@ impl Drop for Recorder {
     }
 }
 
+/// What is there already has to be a recording: nothing is added to another file that was named by mistake.
+fn check_is_recording(file: &File) -> io::Result<()> {
+    /// More than the first line of one has.
+    const LINE_BYTES_MAX: u64 = 4096;
+    let data = file.metadata()?;
+    if !data.is_file() || data.len() == 0 {
+        return Ok(()); // Such as a pipe, in which nothing is kept.
+    }
+    let mut line = Vec::new();
+    BufReader::new(file.take(LINE_BYTES_MAX)).read_until(b'\n', &mut line)?;
+    let begin: Value = serde_json::from_slice(&line).unwrap_or_default();
+    if begin.get("recording").is_some() {
+        return Ok(());
+    }
+    Err(io::Error::other("there is a file that is no recording: name another one, or remove it"))
+}
+
 /// The lines of a file.
 struct Lines {
-    file: BufWriter<File>,
+    file: File,
     path: PathBuf,
     secrets: bool,
-    bytes_left: u64,
+    bytes_max: u64,
     begun: Instant,
     /// Questions whose answers come later.
     open: HashMap<u64, Asked>,
+    /// Calls that are missing, so far.
     lost: u64,
+    /// The bytes of the file, which ends with a line.
+    bytes: u64,
+    /// Lines that are to be written.
+    chunk: Vec<u8>,
+    /// How many of them are calls.
+    in_chunk: u64,
+    /// Calls that are missing, which the next line is to say.
+    missing: u64,
+    /// When it is tried again, after the file could not be written.
+    retry_at: Option<Instant>,
 }
 
 /// Why recording ends before the server does.
@@ -153,6 +194,9 @@ impl Lines {
         }
         let file = self.path.display().to_string();
         match self.write_all(notes, continues) {
+            Ok(()) if self.missing > 0 => {
+                tracing::warn!(file, lost = self.lost, "the recording ends: its last calls are missing");
+            }
             Ok(()) => tracing::info!(file, lost = self.lost, "the recording is complete"),
             Err(Over::Full) => tracing::warn!(file, "the recording has all the bytes that it may have, and ends here"),
             Err(Over::Failed(error)) => tracing::error!(file, %error, "the recording ends: it cannot be written"),
@@ -161,7 +205,7 @@ impl Lines {
 
     /// Waits until the process has ended that has written so far. `false`: this one ends before.
     fn wait_for_file(&self, notes: &Notes) -> bool {
-        while flock(self.file.get_ref(), FlockOperation::NonBlockingLockExclusive).is_err() {
+        while flock(&self.file, FlockOperation::NonBlockingLockExclusive).is_err() {
             if notes.is_closed() {
                 return false;
             }
@@ -171,9 +215,8 @@ impl Lines {
     }
 
     fn write_all(&mut self, notes: &Notes, continues: bool) -> Result<(), Over> {
-        let size = self.file.get_ref().metadata()?.len();
-        self.bytes_left = self.bytes_left.saturating_sub(size);
-        let is_cut = self.ends_in_half_a_line(size)?;
+        self.bytes = self.file.metadata()?.len();
+        let is_cut = self.ends_in_half_a_line(self.bytes)?;
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let begin = json!({
             "recording": VERSION,
@@ -184,7 +227,15 @@ impl Lines {
             "continues": continues,
         });
         // What a host that was killed has left of a line is not to be part of this one.
-        self.text(&format!("{}{begin}\n", if is_cut { "\n" } else { "" }))?;
+        let begin = format!("{}{begin}\n", if is_cut { "\n" } else { "" });
+        while !self.begin(&begin)? {
+            // Nothing can be told of what it does not begin with.
+            let Taken { notes: taken, lost, is_last } = notes.take(FLUSH);
+            self.lose(taken.len() as u64 + lost);
+            if is_last {
+                return Ok(());
+            }
+        }
         loop {
             let Taken { notes: taken, lost, is_last } = notes.take(FLUSH);
             for note in &taken {
@@ -194,12 +245,79 @@ impl Lines {
                 if self.lost == 0 {
                     tracing::warn!("calls are missing in the recording: there are more than can be written");
                 }
-                self.lost += lost;
-                self.line(&json!({"at": self.seconds(Instant::now()), "lost": lost}))?;
+                self.lose(lost);
             }
-            self.file.flush()?;
+            if is_last {
+                // There is no later.
+                self.retry_at = self.retry_at.map(|_| Instant::now());
+            }
+            self.say_what_is_missing()?;
+            self.write();
             if is_last {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Writes the first line. `false`: not yet.
+    fn begin(&mut self, line: &str) -> Result<bool, Over> {
+        if self.is_to_wait() {
+            return Ok(false);
+        }
+        self.put(line.as_bytes())?;
+        self.write();
+        Ok(self.retry_at.is_none())
+    }
+
+    /// Whether the file could not be written a moment ago.
+    fn is_to_wait(&self) -> bool {
+        self.retry_at.is_some_and(|at| Instant::now() < at)
+    }
+
+    fn lose(&mut self, calls: u64) {
+        self.lost += calls;
+        self.missing += calls;
+    }
+
+    fn say_what_is_missing(&mut self) -> Result<(), Over> {
+        if self.missing == 0 || self.is_to_wait() {
+            return Ok(());
+        }
+        let line = format!("{}\n", json!({"at": self.seconds(Instant::now()), "lost": self.missing}));
+        self.put(line.as_bytes())?;
+        // It goes first: what comes behind it is not written without it.
+        let missing = std::mem::take(&mut self.missing);
+        self.write();
+        if self.retry_at.is_some() {
+            self.missing += missing;
+        }
+        Ok(())
+    }
+
+    /// Writes what there is. Where that fails, as the disk is full for example, it is missing, and is tried again later.
+    fn write(&mut self) {
+        if self.chunk.is_empty() {
+            return;
+        }
+        let written = self.file.write_all(&self.chunk);
+        let (bytes, calls) = (self.chunk.len() as u64, std::mem::take(&mut self.in_chunk));
+        self.chunk.clear();
+        match written {
+            Ok(()) => {
+                self.bytes += bytes;
+                if self.retry_at.take().is_some() {
+                    let file = self.path.display().to_string();
+                    tracing::info!(file, lost = self.lost, "the recording goes on, and says what is missing");
+                }
+            }
+            Err(error) => {
+                // Half a line is not to stand before the next one. Where it cannot be taken away, that one is told by replay.
+                let _ = self.file.set_len(self.bytes);
+                self.lose(calls);
+                if self.retry_at.replace(Instant::now() + RETRY).is_none() {
+                    let file = self.path.display().to_string();
+                    tracing::error!(file, %error, "calls are missing in the recording: it cannot be written, and is tried again");
+                }
             }
         }
     }
@@ -207,7 +325,7 @@ impl Lines {
     fn ends_in_half_a_line(&self, size: u64) -> io::Result<bool> {
         let mut last = [b'\n'];
         if let Some(at) = size.checked_sub(1) {
-            self.file.get_ref().read_at(&mut last, at)?;
+            self.file.read_at(&mut last, at)?;
         }
         Ok(last != [b'\n'])
     }
@@ -216,23 +334,25 @@ impl Lines {
         (at.saturating_duration_since(self.begun).as_secs_f64() * 1e6).round() / 1e6
     }
 
-    fn line(&mut self, value: &Value) -> Result<(), Over> {
-        let mut line = value.to_string();
-        line.push('\n');
-        self.text(&line)
-    }
-
-    fn text(&mut self, text: &str) -> Result<(), Over> {
-        let bytes = text.len() as u64;
-        if bytes > self.bytes_left {
-            self.file.flush()?;
+    /// Has lines written with the next ones.
+    fn put(&mut self, lines: &[u8]) -> Result<(), Over> {
+        if self.bytes + (self.chunk.len() + lines.len()) as u64 > self.bytes_max {
+            self.write();
             return Err(Over::Full);
         }
-        self.bytes_left -= bytes;
-        Ok(self.file.write_all(text.as_bytes())?)
+        self.chunk.extend_from_slice(lines);
+        if self.chunk.len() >= CHUNK_BYTES {
+            self.write();
+        }
+        Ok(())
     }
 
     fn note(&mut self, note: &Note) -> Result<(), Over> {
+        self.say_what_is_missing()?;
+        if self.missing > 0 {
+            self.lose(1);
+            return Ok(());
+        }
         let mut fields = Fields::new();
         let mut put = |key: &str, value: Value| _ = fields.insert(key.to_owned(), value);
         put("at", self.seconds(note.at).into());
@@ -244,10 +364,11 @@ impl Lines {
             put("client", (*note.who).into());
         }
         match &note.what {
-            What::Loaded { version, api_version, callbacks } => {
+            What::Loaded { version, api_version, callbacks, config } => {
                 put("loaded", version.as_str().into());
                 put("api_version", api_version.as_str().into());
                 put("callbacks", callbacks.iter().map(Callback::name).collect());
+                fields.append(&mut config_json(config, self.secrets));
             }
             What::Begin(info) => info.with(|info| {
                 put("call", "new_connection".into());
@@ -282,7 +403,8 @@ impl Lines {
             }
             What::End => put("call", "end".into()),
         }
-        self.line(&Value::Object(fields))
+        self.in_chunk += 1;
+        self.put(format!("{}\n", Value::Object(fields)).as_bytes())
     }
 }
 
@@ -338,6 +460,27 @@ mod tests {
         let begin: Value = serde_json::from_str(begin).expect("an object");
         assert_eq!(begin["recording"], VERSION);
         std::fs::remove_file(&recording.path).expect("it is there");
+    }
+
+    #[test]
+    fn what_is_no_recording_is_not_touched() {
+        let recording = recording("other", 1 << 20);
+        for text in ["{\"recordings\":1}\n", "listen = 1\n", "\n", "{\"recording\":"] {
+            std::fs::write(&recording.path, text).expect("it can be written");
+            let error = Recorder::start(&recording, false).expect_err("it is none");
+            assert!(error.to_string().contains("there is a file that is no recording"), "{error}");
+            assert_eq!(std::fs::read_to_string(&recording.path).expect("it is there"), text);
+        }
+        std::fs::remove_file(&recording.path).expect("it is there");
+    }
+
+    #[test]
+    fn file_that_cannot_be_written_holds_nobody_up() {
+        let recording = Recording { path: "/dev/full".into(), secrets: false, bytes_max: 1 << 20 };
+        let recorder = Recorder::start(&recording, false).expect("it can be opened");
+        (0..100).for_each(|connection| recorder.notes.put("p", connection, What::End));
+        recorder.finish_whatever_it_takes();
+        assert!(recorder.has_ended.load(Ordering::Acquire) && recorder.notes.is_closed());
     }
 
     #[test]

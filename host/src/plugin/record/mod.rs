@@ -11,7 +11,8 @@
 //!
 //! ```text
 //! {"recording":1,"host":"0.1.0","pid":4711,"started":1763900000,"secrets":false,"continues":false}
-//! {"at":0.001,"plugin":"acl","loaded":"1.0.0","api_version":"1.2.0","callbacks":["handle_connect","handle_publish"]}
+//! {"at":0.001,"plugin":"acl","loaded":"1.0.0","api_version":"1.2.0","callbacks":["handle_connect","handle_publish"],
+//!  "config":{"redacted":120}}
 //! {"at":2.5,"plugin":"acl","connection":1,"call":"new_connection","input":{"peer":"127.0.0.1:40000","listener":"tcp"}}
 //! {"at":2.6,"plugin":"acl","connection":1,"client":"c1","call":"handle_connect","input":{…},"answer":{"accept":{}}}
 //! {"at":2.7,"plugin":"acl","connection":1,"client":"c1","call":"handle_publish","input":{"topic":"a","payload":"21"},
@@ -19,11 +20,15 @@
 //! {"at":2.8,"plugin":"acl","connection":1,"client":"c1","later":7,"answer":{"forward":{}}}
 //! {"at":9.9,"plugin":"acl","connection":1,"client":"c1","call":"end"}
 //! {"at":9.9,"lost":12}
+//! {"at":11.2,"plugin":"acl","call":"handle_config","input":{"config":{"redacted":135}},"answer":{"done":{}}}
+//! {"at":12.5,"plugin":"acl","loaded":"1.1.0","api_version":"1.2.0","callbacks":["handle_connect"],"config":{"redacted":135}}
 //! ```
 //!
 //! `at` is in seconds since the host began to write. A value that is `{"redacted": bytes}` was left out. Bytes are a text where
 //! they are UTF-8, and in base64 otherwise, with `_base64` behind the key. Numbers are those of `plugin-api`'s ABI. `lost` says
-//! how many calls are missing there.
+//! how many calls are missing there: there were more than could be written, or the file could not be written. A second `loaded`
+//! of a plugin is a swap, or its candidate. A host that goes on after an upgrade writes a first line with `continues`: its
+//! connections are those of the host before. Each line is whole, but for the last one of a host that was killed.
 
 mod answer;
 mod candidate;
@@ -45,6 +50,7 @@ pub use self::replay::{Replay, ReplayError, replay};
 pub use self::shadow::DryRun;
 pub(super) use self::shadow::Shadow;
 pub(crate) use self::shadow::dry_run;
+pub(crate) use self::trial::Configs;
 
 /// The version of the file's form.
 const VERSION: u64 = 1;

@@ -23,6 +23,12 @@ use super::json::size_of_value;
 /// Bytes of notes that wait for one who listens.
 const BYTES_MAX: usize = 16 << 20;
 
+/// Bytes for which he is woken before [`GATHER`] has passed.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// For how long what there is waits for more. Waking somebody costs more than a note, and is done once for all of them.
+const GATHER: Duration = Duration::from_millis(10);
+
 /// Something that a plugin was asked or told, or that concerns a connection's state with it.
 pub(in crate::plugin) struct Note {
     pub(super) at: Instant,
@@ -36,7 +42,7 @@ pub(in crate::plugin) struct Note {
 
 pub(in crate::plugin) enum What {
     /// The plugin has been loaded.
-    Loaded { version: String, api_version: String, callbacks: Callbacks },
+    Loaded { version: String, api_version: String, callbacks: Callbacks, config: String },
     /// The connection has a state from now on.
     Begin(OwnedInfo),
     /// It had one before, which the plugin had exported; or not.
@@ -58,7 +64,8 @@ impl Note {
     /// The memory that it takes, about.
     fn bytes(&self) -> usize {
         let what = match &self.what {
-            What::Loaded { .. } | What::End => 0,
+            What::Loaded { config, .. } => config.len(),
+            What::End => 0,
             What::Begin(info) => info.bytes(),
             What::Resume(resumed) => resumed.0.bytes() + resumed.1.as_ref().map_or(0, |state| state.bytes.len()),
             What::Call { request, answer, effects, .. } => {
@@ -111,29 +118,36 @@ impl Notes {
             waiting.lost += 1;
             return;
         }
+        let before = waiting.bytes;
         waiting.bytes += bytes;
         waiting.list.push_back(Arc::clone(note));
-        let was_empty = waiting.list.len() == 1;
+        let wakes = waiting.list.len() == 1 || (before < BATCH_BYTES && waiting.bytes >= BATCH_BYTES);
         drop(waiting);
-        if was_empty {
+        if wakes {
             self.changed.notify_all();
         }
     }
 
-    /// Waits until there is something, or for so long.
+    /// Waits until there is something, or for so long, and then a little for more.
     pub(super) fn take(&self, patience: Duration) -> Taken {
-        let deadline = Instant::now() + patience;
-        let mut waiting = self.lock();
-        while waiting.list.is_empty() && waiting.lost == 0 && !waiting.is_closed {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            waiting = self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let waiting = self.wait_while(self.lock(), patience, |waiting| waiting.list.is_empty());
+        let mut waiting =
+            self.wait_while(waiting, GATHER, |waiting| !waiting.list.is_empty() && waiting.bytes < BATCH_BYTES);
         waiting.bytes = 0;
         let (notes, lost) = (std::mem::take(&mut waiting.list), std::mem::take(&mut waiting.lost));
         Taken { notes, lost, is_last: waiting.is_closed }
+    }
+
+    /// Waits for so long, or until something is missing or nothing comes any more.
+    fn wait_while<'a>(
+        &self,
+        waiting: MutexGuard<'a, Waiting>,
+        patience: Duration,
+        wanted: impl Fn(&Waiting) -> bool,
+    ) -> MutexGuard<'a, Waiting> {
+        let is_wanted = |waiting: &mut Waiting| waiting.lost == 0 && !waiting.is_closed && wanted(waiting);
+        let waited = self.changed.wait_timeout_while(waiting, patience, is_wanted);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -209,6 +223,7 @@ impl Plugin {
             version: self.version().to_owned(),
             api_version: self.api_version().to_owned(),
             callbacks: self.callbacks(),
+            config: self.config(),
         };
         only.push(&Arc::new(Note { at, plugin, connection: NO_CONNECTION, who: "".into(), what }));
     }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use plugin_api::Callback;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ use super::candidate::Candidate;
 use super::json::{Fields, Unreadable, array, number, object, required, text};
 use super::peer::Peer;
 use super::report::{Report, Where, named};
-use super::trial::{Recorded, Trial};
+use super::trial::{Configs, Recorded, Trial};
 
 /// Bytes that a line may have: the largest packet, in base64, and what stands around it.
 const LINE_BYTES_MAX: u64 = 512 << 20;
@@ -31,8 +32,9 @@ pub struct Replay {
     pub file: PathBuf,
     /// The library of the candidate.
     pub plugin: PathBuf,
-    /// Its configuration: JSON.
-    pub config: String,
+    /// Its configurations, as JSON: the first one whenever a host in the recording begins, the others whenever the plugin got
+    /// another one, in order; then it keeps the last one. With none, it gets those that are recorded, or `{}`.
+    pub configs: Vec<String>,
     /// Whose calls it is asked; `None` for those of the plugin that has the library's own name.
     pub name: Option<String>,
 }
@@ -59,6 +61,8 @@ pub enum ReplayError {
     },
     /// The candidate cannot be loaded.
     Load(LoadError),
+    /// The same with `{}`, as the recording has no configuration and none was given.
+    NoConfig(LoadError),
     /// There are no calls of this plugin in it.
     NoCalls {
         /// The file.
@@ -82,6 +86,10 @@ impl fmt::Display for ReplayError {
                 write!(f, "{}:{line}: this is no line of a recording: {reason}", path.display())
             }
             Self::Load(error) => error.fmt(f),
+            Self::NoConfig(error) => write!(
+                f,
+                "{error} (the configuration is not in the recording, so that it got {{}}: give it one with --plugin-config)"
+            ),
             Self::NoCalls { path, name, there_are } => {
                 let path = path.display();
                 write!(f, "{path}: there are no calls of a plugin {name:?} in it")?;
@@ -98,7 +106,7 @@ impl std::error::Error for ReplayError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::File { source, .. } => Some(source),
-            Self::Load(error) => Some(error),
+            Self::Load(error) | Self::NoConfig(error) => Some(error),
             Self::Line { .. } | Self::NoCalls { .. } => None,
         }
     }
@@ -117,8 +125,19 @@ pub fn replay(replay: &Replay) -> Result<Value, ReplayError> {
     };
     let file = File::open(path).map_err(|source| ReplayError::File { path: path.clone(), source })?;
     let report = Arc::new(Mutex::new(Report::default()));
-    let mut reading =
-        Reading { replay, name, report, trial: None, secrets: false, names: Vec::new(), calls: 0, cut: None };
+    let mut reading = Reading {
+        replay,
+        name,
+        report,
+        trial: None,
+        has_begun: false,
+        config: None,
+        started: UNIX_EPOCH,
+        secrets: false,
+        names: Vec::new(),
+        calls: 0,
+        cut: None,
+    };
     let mut lines = BufReader::with_capacity(1 << 20, file);
     let (mut line, mut number) = (Vec::new(), 0);
     loop {
@@ -144,6 +163,11 @@ struct Reading<'a> {
     name: String,
     report: Arc<Mutex<Report>>,
     trial: Option<Trial>,
+    has_begun: bool,
+    /// The configuration of the plugin, as far as it is recorded.
+    config: Option<Value>,
+    /// When the host began that has written what comes.
+    started: SystemTime,
     secrets: bool,
     /// The plugins that there are calls of.
     names: Vec<String>,
@@ -155,7 +179,7 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn note(&self, text: String) {
-        self.report.lock().unwrap_or_else(std::sync::PoisonError::into_inner).note(text);
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).note(text);
     }
 
     fn line(&mut self, number: u64, line: &[u8]) -> Result<(), ReplayError> {
@@ -177,15 +201,47 @@ impl Reading<'_> {
         if fields.contains_key("recording") {
             return self.begin(number, &fields);
         }
-        if self.trial.is_none() {
+        if !self.has_begun {
             let reason = "it stands before the line with \"recording\" that one begins with".to_owned();
             return Err(wrong(reason));
         }
-        self.take(number, &fields).map_err(|reason| ReplayError::Line {
-            path: self.replay.file.clone(),
-            line: number,
-            reason,
-        })
+        if self.trial.is_none() && text(&fields, "plugin").is_ok_and(|plugin| plugin == self.name) {
+            self.load(&fields)?;
+        }
+        let path = &self.replay.file;
+        self.take(number, &fields).map_err(|reason| ReplayError::Line { path: path.clone(), line: number, reason })
+    }
+
+    /// Makes the candidate, at the first line of its plugin.
+    fn load(&mut self, fields: &Fields) -> Result<(), ReplayError> {
+        let Replay { plugin, configs, .. } = self.replay;
+        self.config = fields.get("config").cloned();
+        let recorded = self.config.as_ref().and_then(Value::as_str);
+        let services = Services::detached();
+        // Whatever connection a recording names may have existed.
+        services.skip_numbers(0, *crate::server::Server::WORKERS.end());
+        let (services, captured) = services.captured();
+        let given = configs.split_first();
+        let config = given.map(|(first, _)| first.as_str()).or(recorded);
+        let plugin = Plugin::load(plugin, config.unwrap_or("{}"), &services).map_err(|error| match config {
+            Some(_) => ReplayError::Load(error),
+            None => ReplayError::NoConfig(error),
+        })?;
+        plugin.join(0, 1);
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).candidate(named(&plugin));
+        let configs = given.map_or(Configs::Same, |(_, more)| Configs::Own(more.to_vec().into()));
+        let candidate = Candidate::new(Arc::new(plugin), captured);
+        // A recording of a host that did not write them is put to one with `{}`.
+        let is_configured = config.is_some() || self.config.is_none();
+        if !is_configured {
+            self.note(
+                "the configuration is not in the recording, so that the candidate has {}, and what it answers otherwise is \
+                 left out: give it one with --plugin-config"
+                    .to_owned(),
+            );
+        }
+        self.trial = Some(Trial::new(candidate, Arc::clone(&self.report), configs, is_configured));
+        Ok(())
     }
 
     /// A host has begun to write.
@@ -198,44 +254,46 @@ impl Reading<'_> {
         }
         self.secrets = fields.get("secrets") == Some(&true.into());
         let continues = fields.get("continues") == Some(&true.into());
-        if continues && self.trial.is_some() {
+        let started = Duration::from_secs(number(fields, "started").map_err(wrong)?);
+        self.started = UNIX_EPOCH.checked_add(started).ok_or_else(|| wrong("\"started\" is no time".to_owned()))?;
+        if continues && self.has_begun {
             return Ok(()); // The connections are the same.
         }
+        self.has_begun = true;
         if let Some(before) = self.trial.take() {
             before.finish();
         }
-        let services = Services::detached();
-        // Whatever connection a recording names may have existed.
-        services.skip_numbers(0, *crate::server::Server::WORKERS.end());
-        let (services, captured) = services.captured();
-        let plugin = Plugin::load(&self.replay.plugin, &self.replay.config, &services).map_err(ReplayError::Load)?;
-        plugin.join(0, 1);
-        self.report.lock().unwrap_or_else(std::sync::PoisonError::into_inner).candidate(named(&plugin));
-        let candidate = Candidate::new(Arc::new(plugin), captured);
-        self.trial = Some(Trial::new(candidate, Arc::clone(&self.report)));
         Ok(())
     }
 
     fn take(&mut self, line: u64, fields: &Fields) -> Result<(), Unreadable> {
-        let Some(trial) = &mut self.trial else { return Ok(()) };
         if fields.contains_key("lost") {
-            trial.report().lost(number(fields, "lost")?);
+            self.report.lock().unwrap_or_else(PoisonError::into_inner).lost(number(fields, "lost")?);
             return Ok(());
         }
         let plugin = text(fields, "plugin")?;
         if !self.names.iter().any(|name| name == plugin) {
             self.names.push(plugin.to_owned());
         }
-        if plugin != self.name {
-            return Ok(());
-        }
+        let Some(trial) = self.trial.as_mut().filter(|_| plugin == self.name) else { return Ok(()) };
+        let at = required(fields, "at")?.as_f64().ok_or("\"at\" is no number")?;
+        let then = Duration::try_from_secs_f64(at).ok().and_then(|at| self.started.checked_add(at));
+        let age = then.and_then(|then| then.elapsed().ok()).unwrap_or_default();
+        let (connection, client) = (number(fields, "connection")?, text(fields, "client")?);
+        let place = |about| Where::new(line, at, connection, client, about);
         if let Some(version) = fields.get("loaded") {
-            trial.report().recorded(json!({"plugin": plugin, "version": version, "path": null}));
+            trial.report().recorded(line, json!({"plugin": plugin, "version": version, "path": null}));
+            // Another version, or another process, may have begun with another configuration.
+            if let Some(config) = fields.get("config").filter(|config| self.config.as_ref() != Some(*config)) {
+                self.config = Some(config.clone());
+                let (input, answer) = (json!({ "config": config }), json!({"done": {}}));
+                let request = Request::read(Callback::Config, 0, input.as_object().unwrap_or(fields))?;
+                let (place, effects) = (place(String::new()), &[][..]);
+                trial.call(&Recorded { place, request: &request, input: &input, answer: &answer, effects, age });
+            }
             return Ok(());
         }
         self.calls += 1;
-        let (connection, client) = (number(fields, "connection")?, text(fields, "client")?);
-        let at = required(fields, "at")?.as_f64().ok_or("\"at\" is no number")?;
         if fields.contains_key("later") {
             trial.later(number(fields, "later")?, required(fields, "answer")?);
             return Ok(());
@@ -252,16 +310,19 @@ impl Reading<'_> {
                     return Err(format!("{name} is about a connection, and none is named"));
                 }
                 let input = required(fields, "input")?;
-                let place = Where::new(line, at, connection, client, Request::subject(input));
                 let (answer, effects) = (required(fields, "answer")?, array(fields, "effects")?);
-                trial.call(&Recorded { place, request: &request, input, answer, effects });
+                if callback == Callback::Config && answer.get("done").is_some() {
+                    self.config = input.get("config").cloned();
+                }
+                let place = place(Request::subject(input));
+                trial.call(&Recorded { place, request: &request, input, answer, effects, age });
             }
         }
         Ok(())
     }
 
     fn finish(self) -> Result<Value, ReplayError> {
-        let Self { replay, name, report, trial, secrets, names, calls, cut } = self;
+        let Self { replay, name, report, trial, secrets, names, calls, cut, .. } = self;
         if let Some(error) = cut {
             return Err(error);
         }
@@ -271,10 +332,11 @@ impl Reading<'_> {
         if calls == 0 {
             return Err(ReplayError::NoCalls { path: replay.file.clone(), name, there_are: names });
         }
-        let mut report = report.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
         if !secrets {
             report.note(
-                "the recording has no secrets: passwords and Authentication Data are left out of it (--record-secrets)"
+                "the recording has no secrets: passwords, Authentication Data, configurations and the like are left out of it \
+                 (--record-secrets)"
                     .to_owned(),
             );
         }

@@ -94,6 +94,8 @@ pub(super) struct Report {
     lost: u64,
     unknown: u64,
     left_out_connections: u64,
+    /// Changes of the configuration that the candidate was not given.
+    kept_configs: u64,
     outside: u64,
     /// The callback that the candidate is in.
     inside: Option<(Callback, String, Instant)>,
@@ -116,9 +118,17 @@ impl Report {
         self.rows.values().map(|row| row.same + row.different + row.left_out).sum()
     }
 
-    /// Which plugin it is that has decided.
-    pub(super) fn recorded(&mut self, plugin: Value) {
-        self.plugin = plugin;
+    /// Which plugin it is that has decided, from a line on.
+    pub(super) fn recorded(&mut self, line: u64, plugin: Value) {
+        if self.plugin.is_null() {
+            self.plugin = plugin;
+        } else if self.plugin != plugin {
+            let (before, after) = (word(&self.plugin["version"]), word(&plugin["version"]));
+            self.note(format!(
+                "from line {line} on there is version {after} beside {before}, or in its place: what follows is compared with \
+                 whichever was asked"
+            ));
+        }
     }
 
     /// Which one is tried.
@@ -153,6 +163,12 @@ impl Report {
 
     pub(super) fn left_out_connection(&mut self) {
         self.left_out_connections += 1;
+    }
+
+    /// The other plugin has got a configuration, and the candidate has not.
+    pub(super) fn keeps_config(&mut self) {
+        self.row(Callback::Config.name()).left_out += 1;
+        self.kept_configs += 1;
     }
 
     pub(super) fn count_unknown(&mut self) {
@@ -264,6 +280,18 @@ impl Report {
                 self.left_out_connections
             ));
         }
+        if self.kept_configs > 0 {
+            notes.push(format!(
+                "{} times the plugin got another configuration, and the candidate kept the one that it had",
+                self.kept_configs
+            ));
+        }
+        if self.unknown > 0 {
+            notes.push(format!(
+                "{} calls were about connections that the candidate does not know, and are not counted",
+                self.unknown
+            ));
+        }
         if self.outside > 0 {
             notes.push(format!(
                 "the candidate has asked for {} things outside of callbacks, which were not done, and are not compared",
@@ -279,6 +307,10 @@ impl Report {
         }
         notes
     }
+}
+
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 /// An answer without Authentication Data.

@@ -96,8 +96,8 @@ views! {
 }
 
 impl Request {
-    /// As it is recorded; passwords, Authentication Data, what is exported of a state, the query of a WebSocket's URL, and
-    /// headers that may let somebody in only with `secrets`.
+    /// As it is recorded; passwords, Authentication Data, what is exported of a state, configurations, the query of a
+    /// WebSocket's URL, and headers that may let somebody in only with `secrets`.
     pub(in crate::plugin) fn to_json(&self, secrets: bool) -> Value {
         let fields = match self {
             Self::Connect(connect) => connect.with(|raw| connect_json(raw, secrets)),
@@ -130,6 +130,7 @@ impl Request {
             Self::Message(_, notice) => notice::put(&notice.raw(), secrets),
             Self::Retained(retained) => retained::put(&retained.raw(), secrets),
             Self::Deliver(deliver) => deliver_json(&deliver.raw(), secrets),
+            Self::Config(config) => config_json(config, secrets),
         };
         Value::Object(fields)
     }
@@ -175,6 +176,7 @@ impl Request {
             }
             Callback::Retained => retained::with(input, |raw| Self::Retained(raw.into())),
             Callback::Deliver => read_deliver(input),
+            Callback::Config => Ok(Self::Config(String::from_utf8_lossy(&bytes(input, "config")?).into())),
             _ => Err(format!("{} is not recorded", callback.name())),
         }
     }
@@ -203,6 +205,13 @@ fn put_secret(fields: &mut Fields, key: &str, bytes: &[u8], secrets: bool) {
     } else {
         fields.insert(key.to_owned(), redacted(bytes.len()));
     }
+}
+
+/// A configuration, as its key in an object: there may be passwords in it, and keys.
+pub(super) fn config_json(config: &str, secrets: bool) -> Fields {
+    let mut fields = Fields::new();
+    put_secret(&mut fields, "config", config.as_bytes(), secrets || config == "{}");
+    fields
 }
 
 fn with_list(key: &str, list: Vec<Value>, properties: &[u8], secrets: bool) -> Fields {
@@ -397,6 +406,7 @@ mod tests {
             (Callback::Puback, json!({"packet_id": 1, "kind": 2, "reason_code": 3, "token": 4})),
             (Callback::Info, json!({"kind": "k", "data": "d", "connection": 4, "timer": 5, "sender": 1})),
             (Callback::Event, json!({"kind": "k"})),
+            (Callback::Config, json!({"config": "{\"token\": \"secret\"}"})),
             (Callback::Disconnect, json!({"text": "t", "kind": 2, "reason_code": 4})),
             (
                 Callback::Connected,

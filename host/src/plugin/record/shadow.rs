@@ -18,7 +18,7 @@ use super::answer::{Asked, answer_json};
 use super::candidate::{Candidate, Captured};
 use super::notes::{Note, Notes, Taken, What};
 use super::report::{Report, Where, named};
-use super::trial::{Recorded, Trial};
+use super::trial::{Configs, Recorded, Trial};
 
 /// How often it is looked whether the server ends, somebody else decides, or nobody waits.
 const LOOK: Duration = Duration::from_millis(50);
@@ -95,6 +95,7 @@ pub(crate) fn dry_run(
     running: &Arc<Plugin>,
     (candidate, captured): (Arc<Plugin>, Arc<Captured>),
     limits: &DryRun,
+    configs: Configs,
     has_left: &dyn Fn() -> bool,
 ) -> Result<Value, Busy> {
     candidate.join(index, 0);
@@ -116,7 +117,7 @@ pub(crate) fn dry_run(
         secs = limits.time.as_secs(),
         "a candidate is tried: it is asked what the running plugin is asked, and decides nothing"
     );
-    let trial = Trial::new(Candidate::new(candidate, captured), Arc::clone(&report));
+    let trial = Trial::new(Candidate::new(candidate, captured), Arc::clone(&report), configs, true);
     let (sender, done) = mpsc::channel();
     let (taken, calls) = (Arc::clone(&notes), limits.calls);
     let thread = std::thread::Builder::new().name("dry-run".to_owned()).spawn(move || {
@@ -244,7 +245,8 @@ impl Following {
                 }
                 let place = place(super::super::owned::Request::subject(&input));
                 let answer = &answer_given;
-                self.trial.call(&Recorded { place, request, input: &input, answer, effects });
+                let age = note.at.elapsed();
+                self.trial.call(&Recorded { place, request, input: &input, answer, effects, age });
             }
             What::Later { ticket, answered } => {
                 let Some(asked) = self.asked.remove(ticket) else { return };

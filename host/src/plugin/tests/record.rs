@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugin::record::dry_run;
+use crate::plugin::record::{Configs, dry_run};
 
 /// What happens while a candidate is tried.
 type Play = fn(&Chain, &mut Handlers);
@@ -24,7 +24,7 @@ fn tried(running: &str, candidate: &str, calls: u64, there_already: bool, play: 
         let limits = DryRun { time: Duration::from_secs(3600), calls: Some(calls) };
         let (chain, plugin) = (&chain, &plugin);
         let tried = scope.spawn(move || {
-            dry_run(chain, 0, plugin, (candidate, captured), &limits, &|| false).expect("nobody else is")
+            dry_run(chain, 0, plugin, (candidate, captured), &limits, Configs::Same, &|| false).expect("nobody else is")
         });
         while chain.plan().shadows().next().is_none() {
             std::thread::yield_now();
@@ -126,19 +126,72 @@ fn what_is_refused_to_be_asked_of_several_is_one_dry_run_at_a_time() {
     };
     let (first, long) = (candidate(), DryRun { time: Duration::from_secs(3600), calls: Some(1) });
     std::thread::scope(|scope| {
-        let running = scope.spawn(|| dry_run(&chain, 0, &plugin, first, &long, &|| false));
+        let running = scope.spawn(|| dry_run(&chain, 0, &plugin, first, &long, Configs::Same, &|| false));
         while chain.plan().shadows().next().is_none() {
             std::thread::yield_now();
         }
         let short = DryRun { time: Duration::from_millis(1), calls: None };
-        assert_eq!(dry_run(&chain, 0, &plugin, candidate(), &short, &|| false).err(), Some(Busy::DryRun));
+        assert_eq!(
+            dry_run(&chain, 0, &plugin, candidate(), &short, Configs::Same, &|| false).err(),
+            Some(Busy::DryRun)
+        );
         let mut handlers = chain.new_connection(&INFO).expect("states");
         let _ = publish(&chain, &mut handlers);
         assert_eq!(counts(&running.join().expect("no panic").expect("nobody else is")), [1, 1, 0, 0]);
         assert!(!plugin.is_tapped());
         // Then there may be another one, in which nothing happens.
-        assert_eq!(counts(&dry_run(&chain, 0, &plugin, candidate(), &short, &|| false).expect("it is over")), [0; 4]);
+        assert_eq!(
+            counts(&dry_run(&chain, 0, &plugin, candidate(), &short, Configs::Same, &|| false).expect("it is over")),
+            [0; 4]
+        );
     });
+}
+
+/// Each beside its own, and asked what that one is asked in its place: the second one gets what the first one has made.
+#[test]
+fn candidates_of_two_plugins_are_tried_at_the_same_time() {
+    let services = Services::new(Mailboxes::new(vec![Box::new(|| {})]), Clock::start(), 1000);
+    let load = |name, script| load(name, script, &services).expect("loads");
+    let chain = Chain::new(vec![load("a", "publish:topic u"), load("b", "")]).expect("a chain");
+    let plugins = chain.plugins().to_vec();
+    let candidate = |name, script| {
+        let (services, captured) = services.captured();
+        (Arc::new(super::load(name, script, &services).expect("loads")), captured)
+    };
+    let limits = DryRun { time: Duration::from_secs(3600), calls: Some(1) };
+    std::thread::scope(|scope| {
+        let (chain, plugins, limits) = (&chain, &plugins, &limits);
+        let tried = [("a", "publish:topic u"), ("b", "publish:reject 87")].map(|(name, script)| {
+            let index = usize::from(name == "b");
+            let candidate = candidate(name, script);
+            scope.spawn(move || {
+                dry_run(chain, index, &plugins[index], candidate, limits, Configs::Same, &|| false)
+                    .expect("its own place")
+            })
+        });
+        while chain.plan().shadows().count() < 2 {
+            std::thread::yield_now();
+        }
+        let mut handlers = chain.new_connection(&INFO).expect("states");
+        let _ = publish(chain, &mut handlers);
+        let [one, two] = tried.map(|tried| tried.join().expect("no panic"));
+        assert_eq!((counts(&one), counts(&two)), ([1, 1, 0, 0], [1, 0, 1, 0]), "{one:#} {two:#}");
+        assert_eq!(two["differences"][0]["first"]["about"], "u");
+    });
+}
+
+#[test]
+fn dry_run_ends_when_nobody_waits_for_it() {
+    let services = Services::new(Mailboxes::new(vec![Box::new(|| {})]), Clock::start(), 1000);
+    let chain = Chain::new(vec![load("a", "", &services).expect("loads")]).expect("a chain");
+    let (captured_services, captured) = services.captured();
+    let candidate = Arc::new(load("a", "", &captured_services).expect("loads"));
+    let plugin = Arc::clone(&chain.plugins()[0]);
+    let limits = DryRun { time: Duration::from_secs(3600), calls: None };
+    let report = dry_run(&chain, 0, &plugin, (candidate, captured), &limits, Configs::Same, &|| true);
+    let report = report.expect("nobody else is");
+    assert!(report["notes"].to_string().contains("interrupted"), "{report:#}");
+    assert!(!plugin.is_tapped() && chain.plan().shadows().next().is_none());
 }
 
 thread_local! {
@@ -211,7 +264,8 @@ fn states_are_exported_for_a_candidate_that_takes_them() {
         let report = std::thread::scope(|scope| {
             let limits = DryRun { time: Duration::from_secs(3600), calls: Some(1) };
             let (chain, plugin) = (&chain, &plugin);
-            let tried = scope.spawn(move || dry_run(chain, 0, plugin, (candidate, captured), &limits, &|| false));
+            let tried = scope
+                .spawn(move || dry_run(chain, 0, plugin, (candidate, captured), &limits, Configs::Same, &|| false));
             while chain.plan().shadows().next().is_none() {
                 std::thread::yield_now();
             }

@@ -2,6 +2,7 @@
 
 mod kept;
 mod load;
+mod recorded;
 mod step;
 
 use std::net::SocketAddr;
