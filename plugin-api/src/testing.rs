@@ -48,7 +48,9 @@
 //!   else.
 //! - Nothing is routed, and nothing is queued: to whom a message would be delivered is not this host's to say. A test hands
 //!   [`TestClient::deliver`] what is to pass `handle_deliver`.
-//! - What is said of the peer is its address and the listener: it is plain TCP.
+//! - Clients come by plain TCP, unless [`Connecting::transport`] says how: TLS with a certificate, WebSocket with headers, a Unix
+//!   socket, a proxy.
+//! - A chain of several handlers is the broker's: here, each is tested alone.
 
 mod client;
 mod connection;
@@ -57,6 +59,7 @@ mod packets;
 mod plugin;
 mod services;
 mod swap;
+mod transport;
 mod turn;
 mod world;
 
@@ -69,6 +72,7 @@ use self::connection::Connections;
 pub use self::effects::{Disconnection, Ended, LogLine, Recorded, Refused, Sent, Target, Timer};
 use self::plugin::Plugin;
 use self::services::Services;
+pub use self::transport::{TestCertificate, TestTransport};
 use crate::abi::{RawMessageNotice, RawPublish, RawState, Verdict};
 use crate::reading::Answer;
 use crate::{Callback, DropReason, Error, Handler, Message, ReasonCode, State};

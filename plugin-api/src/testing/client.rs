@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::TestHost;
 use super::connection::Connection;
 use super::effects::{Ended, Refused};
+use super::transport::TestTransport;
 use super::world::Granted;
 use crate::abi::RawDeliver;
 use crate::topic::{self, Share};
@@ -31,6 +32,7 @@ pub struct Connecting {
     pub(super) clean_start: bool,
     pub(super) peer: SocketAddr,
     pub(super) listener: String,
+    pub(super) transport: TestTransport,
     pub(super) will: Option<Message>,
     pub(super) properties: PropertiesBuf,
     pub(super) auth: Option<(String, Vec<u8>, Reply)>,
@@ -49,6 +51,7 @@ impl Connecting {
             clean_start: true,
             peer: SocketAddr::from(([192, 0, 2, 1], 50_000)),
             listener: "tcp://127.0.0.1:1883".to_owned(),
+            transport: TestTransport::tcp(),
             will: None,
             properties: PropertiesBuf::new(),
             auth: None,
@@ -108,6 +111,12 @@ impl Connecting {
     #[must_use]
     pub fn listener(self, listener: impl Into<String>) -> Self {
         Self { listener: listener.into(), ..self }
+    }
+
+    /// How it comes, and what is known of it by that: its certificate, the headers of its WebSocket.
+    #[must_use]
+    pub fn transport(self, transport: TestTransport) -> Self {
+        Self { transport, ..self }
     }
 
     /// Will Message. It is asked about when the connection ends otherwise than by [`TestClient::disconnect`].

@@ -9,6 +9,7 @@ use super::effects::{Ended, Refused};
 use super::packets::raw_publish;
 use super::plugin::{Failed, LATE};
 use super::services::LATE_CODE;
+use super::transport::TestTransport;
 use super::world::{Client, Session};
 use crate::abi::{RawAuth, RawConnect, RawConnected, RawConnectionInfo, RawDisconnect, RawPublish};
 use crate::reading::{self, AuthOutcome, ConnackOverrides, ConnectOutcome};
@@ -24,6 +25,7 @@ pub(super) struct Connection {
     pub(super) client_id: String,
     pub(super) peer: SocketAddr,
     pub(super) listener: String,
+    pub(super) transport: TestTransport,
     pub(super) protocol_version: u8,
     pub(super) keep_alive_secs: u16,
     will: Option<Message>,
@@ -83,11 +85,12 @@ impl Inner {
     /// A client connects. Returns the number of its connection.
     pub(super) fn open(&self, asked: &mut Connecting) -> Result<(u64, ConnackOverrides), Refused> {
         let number = self.connections.borrow().0.len() as u64 + 1;
-        let Connecting { client_id, peer, listener, protocol_version, keep_alive_secs, will, .. } = &*asked;
+        let Connecting { client_id, peer, listener, transport, protocol_version, keep_alive_secs, will, .. } = &*asked;
         let connection = Connection {
             client_id: client_id.clone(),
             peer: *peer,
             listener: listener.clone(),
+            transport: transport.clone(),
             protocol_version: *protocol_version,
             keep_alive_secs: *keep_alive_secs,
             will: will.clone(),
@@ -96,8 +99,8 @@ impl Inner {
         };
         self.connections.borrow_mut().0.insert(number, connection.clone());
         let plugin = self.plugin();
-        let decided = plugin
-            .new_connection(&connection.info(number))
+        let decided = connection
+            .with_info(number, true, |info| plugin.new_connection(info))
             .map_err(handler_failed)
             .and_then(|()| self.ask_connect(number, asked))
             .and_then(|overrides| self.authenticate(number, asked).map(|()| overrides));
@@ -126,7 +129,7 @@ impl Inner {
             (asked.clean_start, RawConnect::CLEAN_START),
             (asked.is_assigned, RawConnect::CLIENT_ID_ASSIGNED),
         ];
-        let raw = RawConnect {
+        let raw = |extension| RawConnect {
             client_id: asked.client_id.as_str().into(),
             username: asked.username.as_deref().unwrap_or_default().into(),
             password: asked.password.as_deref().unwrap_or_default().into(),
@@ -138,9 +141,10 @@ impl Inner {
             keep_alive: asked.keep_alive_secs,
             protocol_version: asked.protocol_version,
             flags: flags.iter().filter(|(is_set, _)| *is_set).fold(0, |flags, (_, flag)| flags | flag),
-            extension: std::ptr::null(),
+            extension,
         };
-        let (verdict, answer) = plugin.connect(number, &raw).map_err(handler_failed)?;
+        let asked_of = asked.transport.show(true, |extension| plugin.connect(number, &raw(extension)));
+        let (verdict, answer) = asked_of.map_err(handler_failed)?;
         if verdict == LATE {
             return Err(refused(ReasonCode::SERVER_UNAVAILABLE, PropertiesBuf::new()));
         }
@@ -394,13 +398,16 @@ impl Inner {
 }
 
 impl Connection {
-    pub(super) fn info(&self, number: u64) -> RawConnectionInfo<'_> {
-        RawConnectionInfo {
-            listener: self.listener.as_str().into(),
-            connection: number,
-            peer: self.peer.into(),
-            extension: std::ptr::null(),
-        }
+    /// Has shown what is known of it. The request of a WebSocket is there until CONNECT has been answered.
+    pub(super) fn with_info<T>(
+        &self,
+        number: u64,
+        with_http: bool,
+        see: impl FnOnce(&RawConnectionInfo<'_>) -> T,
+    ) -> T {
+        let (listener, peer) = (self.listener.as_str().into(), self.peer.into());
+        self.transport
+            .show(with_http, |extension| see(&RawConnectionInfo { listener, connection: number, peer, extension }))
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::rc::Rc;
 
+use super::connection::Connection;
 use super::plugin::{Failed, Plugin, unknown};
 use super::{Inner, TestHost, raw_state};
-use crate::abi::{RawSwapped, Verdict};
+use crate::abi::{RawConnectionInfo, RawSwapped, Verdict};
 use crate::reading::Answer;
 use crate::{Callback, Error, Handler, State};
 
@@ -64,8 +65,19 @@ impl Inner {
     /// A connection goes over to another version, or ends.
     fn go_over(&self, number: u64, old: &Rc<Plugin>, new: &Rc<Plugin>) {
         let connection = self.connection(number);
+        connection.with_info(number, false, |info| self.hand_over(number, &connection, info, old, new));
+    }
+
+    fn hand_over(
+        &self,
+        number: u64,
+        connection: &Connection,
+        info: &RawConnectionInfo<'_>,
+        old: &Rc<Plugin>,
+        new: &Rc<Plugin>,
+    ) {
         let swapped = RawSwapped {
-            info: connection.info(number),
+            info: *info,
             client_id: connection.client_id.as_str().into(),
             from_version: env!("CARGO_PKG_VERSION").into(),
             keep_alive: connection.keep_alive_secs,
@@ -83,11 +95,10 @@ impl Inner {
         if new.disconnects_on_swap() {
             return self.end_in_swap(number, None);
         }
-        let fresh =
-            new.new_connection(&connection.info(number)).and_then(|()| match new.implements(Callback::Swapped) {
-                true => new.swapped(number, &swapped).map(|_| ()),
-                false => Ok(()),
-            });
+        let fresh = new.new_connection(info).and_then(|()| match new.implements(Callback::Swapped) {
+            true => new.swapped(number, &swapped).map(|_| ()),
+            false => Ok(()),
+        });
         match fresh {
             Ok(()) => old.drop_state(number),
             Err(why) => {

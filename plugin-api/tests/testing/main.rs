@@ -5,3 +5,4 @@ mod config;
 mod failures;
 mod services;
 mod swaps;
+mod transports;
