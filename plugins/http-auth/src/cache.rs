@@ -11,6 +11,18 @@ use crate::question::Answer;
 /// What a question is known by: it cannot be told from it what the question was, as there may be a password in it.
 pub(crate) type Key = [u8; 32];
 
+/// Makes keys, without going through what is the same in all of them each time.
+pub(crate) struct Keys(hmac::Context);
+
+impl Keys {
+    pub(crate) fn key(&self, rest: &[u8]) -> Key {
+        let (mut begun, mut key) = (self.0.clone(), [0; 32]);
+        begun.update(rest);
+        key.copy_from_slice(begun.sign().as_ref());
+        key
+    }
+}
+
 /// Answers by their questions: a bounded number, for a bounded time.
 pub(crate) struct Cache {
     secret: hmac::Key,
@@ -28,10 +40,11 @@ impl Cache {
         Some(Self { secret, answers: HashMap::new(), order: VecDeque::new(), keep, entries_max })
     }
 
-    pub(crate) fn key(&self, question: &[u8]) -> Key {
-        let mut key = [0; 32];
-        key.copy_from_slice(hmac::sign(&self.secret, question).as_ref());
-        key
+    /// Makes the keys of questions that begin with `part`.
+    pub(crate) fn keys(&self, part: &[u8]) -> Keys {
+        let mut begun = hmac::Context::with_key(&self.secret);
+        begun.update(part);
+        Keys(begun)
     }
 
     pub(crate) fn get(&self, key: &Key, now: Instant) -> Option<&Answer> {
@@ -67,7 +80,8 @@ mod tests {
         let start = Instant::now();
         let at = |secs| start + Duration::from_secs(secs);
         let mut cache = Cache::new(Duration::from_secs(10), 3).expect("random numbers");
-        let keys: Vec<Key> = ["a", "b", "c", "d"].iter().map(|question| cache.key(question.as_bytes())).collect();
+        let keys: Vec<Key> =
+            ["a", "b", "c", "d"].iter().map(|question| cache.keys(b"q").key(question.as_bytes())).collect();
         for (secs, key) in keys.iter().enumerate() {
             cache.put(*key, Answer::allow(), at(secs as u64));
         }
@@ -83,6 +97,7 @@ mod tests {
         let mut off = Cache::new(Duration::ZERO, 3).expect("random numbers");
         off.put(keys[0], Answer::allow(), start);
         assert!(off.get(&keys[0], start).is_none());
-        assert_ne!(off.key(b"a"), keys[0], "each has a secret of its own");
+        assert_eq!(cache.keys(b"").key(b"qa"), keys[0]);
+        assert_ne!(off.keys(b"q").key(b"a"), keys[0], "each has a secret of its own");
     }
 }

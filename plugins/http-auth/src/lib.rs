@@ -15,7 +15,7 @@ use plugin_api::{
 
 pub use config::Config;
 use config::{Rule, Settings};
-use question::{Answer, Client};
+use question::{Act, Answer, Client, Question};
 use server::{Failure, Server};
 
 /// The version of what is exported; there has been no other.
@@ -30,7 +30,8 @@ pub struct HttpAuth {
 /// What is remembered of a connection.
 #[derive(Default)]
 pub struct Connection {
-    client: Client,
+    /// Questions about it that wait have it in common.
+    client: Arc<Client>,
     /// It may do everything. An answer that comes later says so.
     superuser: Arc<AtomicBool>,
 }
@@ -109,16 +110,16 @@ impl Handler for HttpAuth {
 
     fn handle_connect(&self, connection: &mut Connection, connect: &Connect<'_>) -> Result<ConnectVerdict, Error> {
         let server = self.server();
-        connection.client =
-            Client { client_id: connect.client_id().to_owned(), username: connect.username().map(str::to_owned) };
-        let question = question::connect(connect);
+        let username = connect.username().map(str::to_owned);
+        connection.client = Arc::new(Client { client_id: connect.client_id().to_owned(), username });
+        let question = Question::connect(connect);
         let superuser = Arc::clone(&connection.superuser);
-        let key = match server.known(&question) {
-            Ok(answer) => return Ok(connect_verdict(Ok(answer), &superuser)),
-            Err(key) => key,
-        };
+        let key = server.keys(&question).key(b"");
+        if let Some(answer) = server.known(&key) {
+            return Ok(connect_verdict(Ok(answer), &superuser));
+        }
         let (ticket, later) = self.host.ticket::<ConnectVerdict>()?;
-        server.ask(vec![(key, question)], move |answers| {
+        server.ask(vec![(key, Question::Connect(question))], move |answers| {
             // If nobody waits any more, there is nothing to answer.
             let _ = ticket.answer(connect_verdict(only(answers), &superuser));
         });
@@ -127,7 +128,9 @@ impl Handler for HttpAuth {
 
     /// The Client Identifier may be another one than the client has sent.
     fn handle_connected(&self, connection: &mut Connection, connected: &Connected<'_>) {
-        connected.client_id().clone_into(&mut connection.client.client_id);
+        if connection.client.client_id != connected.client_id() {
+            Arc::make_mut(&mut connection.client).client_id = connected.client_id().to_owned();
+        }
     }
 
     fn handle_publish(&self, connection: &mut Connection, publish: &Publish<'_>) -> Result<PublishVerdict, Error> {
@@ -137,11 +140,12 @@ impl Handler for HttpAuth {
             Rule::Ask | Rule::Allow => return Ok(PublishVerdict::Forward),
             Rule::Deny => return Ok(PublishVerdict::reject(ReasonCode::NOT_AUTHORIZED)),
         }
-        let question = question::publish(&connection.client, publish);
-        let key = match server.known(&question) {
-            Ok(answer) => return Ok(publish_verdict(Ok(answer))),
-            Err(key) => key,
-        };
+        let act = Act::publish(publish);
+        let key = server.keys(&connection.client.key_part()).key(&act.key_part());
+        if let Some(answer) = server.known(&key) {
+            return Ok(publish_verdict(Ok(answer)));
+        }
+        let question = Question::About(Arc::clone(&connection.client), act.into_owned());
         let (ticket, later) = self.host.ticket::<PublishVerdict>()?;
         server.ask(vec![(key, question)], move |answers| {
             let _ = ticket.answer(publish_verdict(only(answers)));
@@ -165,19 +169,21 @@ impl Handler for HttpAuth {
                 return Ok(SubscribeVerdict::Codes(codes));
             }
         }
+        let keys = server.keys(&connection.client.key_part());
         let (mut open, mut questions) = (Vec::new(), Vec::new());
         for (index, subscription) in subscribe.subscriptions().enumerate() {
             // What the server or an earlier plugin has refused already stays refused.
             if codes[index].is_error() {
                 continue;
             }
-            let question = question::subscribe(&connection.client, &subscription);
-            match server.known(&question) {
-                Ok(answer) if answer.is_allowed => {}
-                Ok(_) => codes[index] = ReasonCode::NOT_AUTHORIZED,
-                Err(key) => {
+            let act = Act::subscribe(&subscription);
+            let key = keys.key(&act.key_part());
+            match server.known(&key) {
+                Some(answer) if answer.is_allowed => {}
+                Some(_) => codes[index] = ReasonCode::NOT_AUTHORIZED,
+                None => {
                     open.push(index);
-                    questions.push((key, question));
+                    questions.push((key, Question::About(Arc::clone(&connection.client), act.into_owned())));
                 }
             }
         }
@@ -199,7 +205,7 @@ impl Handler for HttpAuth {
     }
 
     fn export_state(&self, connection: &mut Connection) -> State {
-        let state = (&connection.client, connection.is_superuser());
+        let state = (&*connection.client, connection.is_superuser());
         // Text and flags can always be written as JSON.
         State::new(SCHEMA, serde_json::to_vec(&state).unwrap_or_default())
     }
@@ -209,7 +215,7 @@ impl Handler for HttpAuth {
             return Err(format!("a state of schema {}, and this version knows {SCHEMA}", state.version()).into());
         }
         let (client, superuser): (Client, bool) = serde_json::from_slice(state.bytes())?;
-        Ok(Connection { client, superuser: Arc::new(AtomicBool::new(superuser)) })
+        Ok(Connection { client: Arc::new(client), superuser: Arc::new(AtomicBool::new(superuser)) })
     }
 }
 

@@ -1,5 +1,8 @@
 //! What is asked, and what comes back.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use plugin_api::config::{self, ConfigError};
@@ -17,86 +20,112 @@ pub(crate) struct Client {
     pub(crate) username: Option<String>,
 }
 
-/// A question, as JSON.
-pub(crate) type Question = Zeroizing<Vec<u8>>;
+/// A question. What it takes in memory is about what its client has sent: it is written as JSON when it is asked.
+pub(crate) enum Question {
+    /// One about CONNECT is written already, as there may be a password in it.
+    Connect(Zeroizing<Vec<u8>>),
+    About(Arc<Client>, Act<'static>),
+}
 
+/// What a client is about to do.
 #[derive(Serialize)]
 #[serde(tag = "action", rename_all = "lowercase")]
-enum Body<'a> {
-    Connect {
-        client_id: &'a str,
-        username: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        password: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        password_base64: Option<&'a str>,
-        protocol_version: u8,
-        listener: &'a str,
-        peer: String,
-        certificate: Option<&'a str>,
-    },
-    Publish {
-        client_id: &'a str,
-        username: Option<&'a str>,
-        topic: &'a str,
-        qos: u8,
-        retain: bool,
-    },
-    Subscribe {
-        client_id: &'a str,
-        username: Option<&'a str>,
-        filter: &'a str,
-        share_name: Option<&'a str>,
-        qos: u8,
-    },
+pub(crate) enum Act<'a> {
+    Publish { topic: Cow<'a, str>, qos: u8, retain: bool },
+    Subscribe { filter: Cow<'a, str>, share_name: Option<Cow<'a, str>>, qos: u8 },
 }
 
-impl Body<'_> {
-    fn json(&self) -> Question {
-        // Texts and numbers can always be written as JSON.
-        Zeroizing::new(serde_json::to_vec(self).unwrap_or_default())
+/// CONNECT.
+#[derive(Serialize)]
+struct Connecting<'a> {
+    action: &'a str,
+    client_id: &'a str,
+    username: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password_base64: Option<&'a str>,
+    protocol_version: u8,
+    listener: &'a str,
+    peer: String,
+    certificate: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Acting<'a> {
+    #[serde(flatten)]
+    act: &'a Act<'static>,
+    #[serde(flatten)]
+    client: &'a Client,
+}
+
+/// Texts and numbers can always be written as JSON.
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+impl Question {
+    pub(crate) fn connect(connect: &Connect<'_>) -> Zeroizing<Vec<u8>> {
+        let password = connect.password();
+        let text = password.and_then(|password| std::str::from_utf8(password).ok());
+        let base64 = password.filter(|_| text.is_none()).map(|bytes| Zeroizing::new(STANDARD.encode(bytes)));
+        let certificate = connect.transport().certificate().and_then(|certificate| certificate.common_name());
+        Zeroizing::new(json(&Connecting {
+            action: "connect",
+            client_id: connect.client_id(),
+            username: connect.username(),
+            password: text,
+            password_base64: base64.as_ref().map(|base64| base64.as_str()),
+            protocol_version: connect.protocol_version(),
+            listener: connect.listener(),
+            // Without its port, which is another one each time.
+            peer: connect.peer().ip().to_string(),
+            certificate,
+        }))
+    }
+
+    pub(crate) fn json(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Connect(json) => json.as_slice().into(),
+            Self::About(client, act) => json(&Acting { act, client }).into(),
+        }
     }
 }
 
-pub(crate) fn connect(connect: &Connect<'_>) -> Question {
-    let password = connect.password();
-    let text = password.and_then(|password| std::str::from_utf8(password).ok());
-    let base64 = password.filter(|_| text.is_none()).map(|bytes| Zeroizing::new(STANDARD.encode(bytes)));
-    let certificate = connect.transport().certificate().and_then(|certificate| certificate.common_name());
-    Body::Connect {
-        client_id: connect.client_id(),
-        username: connect.username(),
-        password: text,
-        password_base64: base64.as_ref().map(|base64| base64.as_str()),
-        protocol_version: connect.protocol_version(),
-        listener: connect.listener(),
-        // Without its port, which is another one each time.
-        peer: connect.peer().ip().to_string(),
-        certificate,
+impl Client {
+    /// What is the same in the keys of all questions about it.
+    pub(crate) fn key_part(&self) -> Vec<u8> {
+        json(self)
     }
-    .json()
 }
 
-pub(crate) fn publish(client: &Client, publish: &Publish<'_>) -> Question {
-    Body::Publish {
-        client_id: &client.client_id,
-        username: client.username.as_deref(),
-        topic: publish.topic(),
-        qos: publish.qos() as u8,
-        retain: publish.retain(),
+impl<'a> Act<'a> {
+    pub(crate) fn publish(publish: &Publish<'a>) -> Self {
+        Self::Publish { topic: publish.topic().into(), qos: publish.qos() as u8, retain: publish.retain() }
     }
-    .json()
-}
 
-pub(crate) fn subscribe(client: &Client, subscription: &Subscription<'_>) -> Question {
-    Body::Subscribe {
-        client_id: &client.client_id,
-        username: client.username.as_deref(),
-        filter: subscription.filter(),
-        share_name: subscription.share_name(),
-        qos: subscription.qos() as u8,
+    pub(crate) fn subscribe(subscription: &Subscription<'a>) -> Self {
+        Self::Subscribe {
+            filter: subscription.filter().into(),
+            share_name: subscription.share_name().map(Into::into),
+            qos: subscription.qos() as u8,
+        }
     }
-    .json()
+
+    /// The rest of its key, behind that of the client.
+    pub(crate) fn key_part(&self) -> Vec<u8> {
+        json(self)
+    }
+
+    pub(crate) fn into_owned(self) -> Act<'static> {
+        let owned = |text: Cow<'a, str>| Cow::Owned(text.into_owned());
+        match self {
+            Self::Publish { topic, qos, retain } => Act::Publish { topic: owned(topic), qos, retain },
+            Self::Subscribe { filter, share_name, qos } => {
+                Act::Subscribe { filter: owned(filter), share_name: share_name.map(owned), qos }
+            }
+        }
+    }
 }
 
 /// What the server says.
@@ -161,6 +190,24 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn questions_are_json() {
+        let client = Arc::new(Client { client_id: "c\"1".into(), username: None });
+        for (act, expected) in [
+            (
+                Act::Publish { topic: "t/1".into(), qos: 1, retain: true },
+                r#"{"action":"publish","topic":"t/1","qos":1,"retain":true,"client_id":"c\"1","username":null}"#,
+            ),
+            (
+                Act::Subscribe { filter: "t/#".into(), share_name: Some("g".into()), qos: 2 },
+                r#"{"action":"subscribe","filter":"t/#","share_name":"g","qos":2,"client_id":"c\"1","username":null}"#,
+            ),
+        ] {
+            let question = Question::About(Arc::clone(&client), act);
+            assert_eq!(String::from_utf8_lossy(&question.json()), expected);
+        }
+    }
 
     #[test]
     fn what_is_no_answer_allows_nothing() {

@@ -1,34 +1,38 @@
 //! The server that is asked: on threads of their own, so that nobody waits for it but who is asked about.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SendError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use plugin_api::{Error, Host};
 
-use crate::cache::{Cache, Key};
+use crate::cache::{Cache, Key, Keys};
 use crate::config::{Rule, Settings};
 use crate::question::{Answer, Question};
 
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// Too many questions wait already.
+    /// Too many questions wait already, or this one has waited for too long.
     Busy,
     /// The server does not answer, or not as it should.
     Unavailable,
 }
 
-/// Questions that wait for a thread, and what to do with their answers: called once, without an asker if there is no room.
-type Job = Box<dyn FnOnce(Option<&Asker>) + Send>;
+/// What a client waits for: its questions, in order, and what to do with their answers.
+struct Job {
+    questions: Vec<(Key, Question)>,
+    since: Instant,
+    take: Box<dyn FnOnce(Result<Vec<Answer>, Failure>) + Send>,
+}
 
 /// The server of one configuration. What waits when it is dropped is still asked.
 pub(crate) struct Server {
     pub(crate) publish: Rule,
     pub(crate) subscribe: Rule,
     asker: Arc<Asker>,
-    jobs: SyncSender<Job>,
+    jobs: Sender<Job>,
 }
 
 /// What the threads share.
@@ -36,6 +40,8 @@ pub(crate) struct Asker {
     host: Host,
     settings: Settings,
     cache: Mutex<Cache>,
+    /// Questions of jobs that wait for a thread.
+    waiting: AtomicUsize,
     /// Whether the last answer was none: said once, and not for each of thousands of clients.
     is_failing: AtomicBool,
 }
@@ -43,10 +49,16 @@ pub(crate) struct Asker {
 impl Server {
     pub(crate) fn start(host: &Host, settings: Settings) -> Result<Arc<Self>, Error> {
         let cache = Cache::new(settings.cache_for, settings.cache_max).ok_or("the system has no random numbers")?;
-        let (jobs, waiting) = sync_channel(settings.queue_max);
+        let (jobs, waiting) = channel();
         let (publish, subscribe, threads) = (settings.publish, settings.subscribe, settings.threads);
         let is_failing = AtomicBool::new(false);
-        let asker = Arc::new(Asker { host: host.clone(), settings, cache: Mutex::new(cache), is_failing });
+        let asker = Arc::new(Asker {
+            host: host.clone(),
+            settings,
+            cache: Mutex::new(cache),
+            waiting: AtomicUsize::new(0),
+            is_failing,
+        });
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..threads {
             let (asker, waiting) = (Arc::clone(&asker), Arc::clone(&waiting));
@@ -55,22 +67,35 @@ impl Server {
         Ok(Arc::new(Self { publish, subscribe, asker, jobs }))
     }
 
-    /// The answer, if it is known; else what it will be known by.
-    pub(crate) fn known(&self, question: &Question) -> Result<Answer, Key> {
-        let cache = self.asker.cache();
-        let key = cache.key(question);
-        cache.get(&key, Instant::now()).cloned().ok_or(key)
+    /// What questions that begin with `part` are known by.
+    pub(crate) fn keys(&self, part: &[u8]) -> Keys {
+        self.asker.cache().keys(part)
+    }
+
+    /// The answer, if it is known.
+    pub(crate) fn known(&self, key: &Key) -> Option<Answer> {
+        self.asker.cache().get(key, Instant::now()).cloned()
     }
 
     /// Has questions asked, in order. With the first one that there is no answer to, the others have none either.
+    ///
+    /// If nothing else waits, there may be more of them than `queue_max`: a packet can have that many, and what a client has
+    /// subscribed to is asked about again when it is back.
     pub(crate) fn ask(
         &self,
         questions: Vec<(Key, Question)>,
         take: impl FnOnce(Result<Vec<Answer>, Failure>) + Send + 'static,
     ) {
-        let job: Job = Box::new(move |asker| take(asker.ok_or(Failure::Busy).and_then(|asker| asker.ask(&questions))));
-        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = self.jobs.try_send(job) {
-            job(None);
+        let (waiting, count) = (&self.asker.waiting, questions.len());
+        let before = waiting.fetch_add(count, Ordering::Relaxed);
+        if before != 0 && before + count > self.asker.settings.queue_max {
+            waiting.fetch_sub(count, Ordering::Relaxed);
+            return take(Err(Failure::Busy));
+        }
+        let job = Job { questions, since: Instant::now(), take: Box::new(take) };
+        // The threads end when there is nobody any more who sends.
+        if let Err(SendError(job)) = self.jobs.send(job) {
+            (job.take)(Err(Failure::Busy));
         }
     }
 }
@@ -79,10 +104,9 @@ fn work(asker: &Asker, waiting: &Mutex<Receiver<Job>>) {
     loop {
         // One thread waits for a job, and the others for the lock.
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        match job {
-            Ok(job) => job(Some(asker)),
-            Err(_) => return,
-        }
+        let Ok(Job { questions, since, take }) = job else { return };
+        asker.waiting.fetch_sub(questions.len(), Ordering::Relaxed);
+        take(asker.ask(&questions, since));
     }
 }
 
@@ -91,15 +115,15 @@ impl Asker {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ask(&self, questions: &[(Key, Question)]) -> Result<Vec<Answer>, Failure> {
-        let start = Instant::now();
+    /// `since`: who waits has waited since then. The host does so for a time only, and what it does not wait for is not asked.
+    fn ask(&self, questions: &[(Key, Question)], since: Instant) -> Result<Vec<Answer>, Failure> {
         let mut answers = Vec::with_capacity(questions.len());
         for (key, question) in questions {
-            if start.elapsed() > self.settings.endpoint.timeout() {
-                return Err(Failure::Unavailable);
-            }
             // While it waited, the same may have been asked for another client, or by another thread.
-            let known = self.cache().get(key, start).cloned();
+            let known = self.cache().get(key, Instant::now()).cloned();
+            if known.is_none() && since.elapsed() > self.settings.endpoint.timeout() {
+                return Err(Failure::Busy);
+            }
             answers.push(match known {
                 Some(answer) => answer,
                 None => self.ask_now(*key, question)?,
@@ -109,7 +133,7 @@ impl Asker {
     }
 
     fn ask_now(&self, key: Key, question: &Question) -> Result<Answer, Failure> {
-        let answer = self.settings.endpoint.post(question);
+        let answer = self.settings.endpoint.post(&question.json());
         match answer.and_then(|answer| Answer::read(answer.status, &answer.body)) {
             Ok(answer) => {
                 if self.is_failing.swap(false, Ordering::Relaxed) {
@@ -126,5 +150,80 @@ impl Asker {
                 Err(Failure::Unavailable)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use plugin_api::testing::TestHost;
+    use plugin_api::{ConnectionInfo, Handler, handler};
+
+    use super::*;
+    use crate::question::{Act, Client};
+
+    thread_local!(static HOST: RefCell<Option<Host>> = const { RefCell::new(None) });
+
+    /// Hands on its host.
+    struct Lender;
+
+    #[handler]
+    impl Handler for Lender {
+        type Connection = ();
+
+        fn init(host: Host, _: &str) -> Result<Self, Error> {
+            HOST.set(Some(host));
+            Ok(Self)
+        }
+
+        fn new_connection(&self, _: &ConnectionInfo<'_>) {}
+    }
+
+    fn questions(server: &Server, count: u8) -> Vec<(Key, Question)> {
+        let act = Act::Publish { topic: "t".into(), qos: 0, retain: false };
+        let question = Question::About(Arc::new(Client::default()), act);
+        let mut all = vec![(server.keys(b"0").key(b""), question)];
+        all.extend((1..count).map(|number| (server.keys(&[number]).key(b""), Question::Connect(Vec::new().into()))));
+        all
+    }
+
+    #[test]
+    fn what_waits_is_counted_by_questions() -> Result<(), Error> {
+        let _host = TestHost::new::<Lender>("{}")?;
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let url = format!("http://{}/", listener.local_addr()?);
+        let config = format!(r#"{{"url": "{url}", "timeout_ms": 60000, "threads": 1, "queue_max": 5}}"#);
+        let settings = plugin_api::config::read(&config).and_then(Settings::new)?;
+        let server = Server::start(&HOST.take().expect("it has been handed on"), settings)?;
+        let (told, answers) = mpsc::channel();
+        let ask = |count: u8| {
+            let told = told.clone();
+            server.ask(questions(&server, count), move |answers| {
+                // Nobody listens at the end.
+                let _ = told.send((count, answers.err()));
+            });
+        };
+        // With nothing else, as many as there are.
+        ask(9);
+        // Its first question is asked: there is none that waits.
+        let asked = listener.accept()?;
+        for count in [2, 3, 1, 9] {
+            ask(count);
+        }
+        assert_eq!(answers.recv_timeout(Duration::from_secs(60))?, (1, Some(Failure::Busy)));
+        assert_eq!(answers.recv_timeout(Duration::from_secs(60))?, (9, Some(Failure::Busy)));
+        // Without an answer to one, none of the others is asked.
+        drop((asked, listener));
+        for count in [9, 2, 3] {
+            assert_eq!(answers.recv_timeout(Duration::from_secs(60))?, (count, Some(Failure::Unavailable)));
+        }
+        // Nothing is asked that the host does not wait for any more.
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(61)).ok_or("the machine has just begun")?;
+        assert_eq!(server.asker.ask(&questions(&server, 2), long_ago), Err(Failure::Busy));
+        Ok(())
     }
 }
