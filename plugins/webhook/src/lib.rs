@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use plugin_api::{
-    Connected, ConnectionInfo, DisconnectReason, Error, Handler, Host, Publish, PublishVerdict, ReasonCode, Reject,
-    StateView, Swapped, handler,
+    Connected, ConnectionInfo, Disconnect, DisconnectReason, Error, Handler, Host, Publish, PublishVerdict, QoS,
+    ReasonCode, Reject, StateView, Swapped, handler,
 };
 
 pub use config::Config;
@@ -82,16 +82,23 @@ impl Handler for Webhook {
             return Ok(PublishVerdict::Forward);
         }
         let client_id = connection.client_id.as_deref().unwrap_or_default();
-        let (code, reason) = match self.queue.put(&Event::published(client_id, publish)) {
+        let put = self.queue.put(&Event::published(client_id, publish));
+        Ok(match put {
             Err(Unkept::Full) if settings.on_full == OnFull::Refuse => {
-                (ReasonCode::QUOTA_EXCEEDED, "too much waits already, send it again later")
+                let (code, reason) = (ReasonCode::QUOTA_EXCEEDED, "too much waits already, send it again later");
+                match publish.qos() == QoS::AtMostOnce || publish.is_will() {
+                    true => PublishVerdict::Reject(Reject::new(code).reason_string(reason)),
+                    // What is not acknowledged stays with its client, which sends it again on its next connection [MQTT-4.4.0-1].
+                    // After an acknowledgement, whatever it says, it would not.
+                    false => PublishVerdict::Disconnect(Disconnect::new(code).reason_string(reason)),
+                }
             }
             Err(Unkept::TooLarge) if settings.on_full == OnFull::Refuse => {
-                (ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR, "it is too large to be told of")
+                let reject = Reject::new(ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR);
+                PublishVerdict::Reject(reject.reason_string("it is too large to be told of, do not send it again"))
             }
-            Ok(()) | Err(_) => return Ok(PublishVerdict::Forward),
-        };
-        Ok(PublishVerdict::Reject(Reject::new(code).reason_string(reason)))
+            Ok(()) | Err(_) => PublishVerdict::Forward,
+        })
     }
 
     fn handle_disconnect(&self, connection: &mut Connection, reason: &DisconnectReason<'_>) {
@@ -141,9 +148,41 @@ plugin_api::export!(Webhook);
 mod tests {
     use std::net::TcpListener;
 
+    use plugin_api::Message;
     use plugin_api::testing::TestHost;
 
     use super::*;
+
+    #[test]
+    fn what_cannot_be_told_now_stays_with_its_client() -> Result<(), Error> {
+        // Nobody listens there.
+        let config = |more: &str| format!(r#"{{"url": "http://127.0.0.1:1/", "events": ["published"], {more}}}"#);
+        let (code, reason) = (ReasonCode::QUOTA_EXCEEDED, "too much waits already, send it again later");
+        let rejected = PublishVerdict::Reject(Reject::new(code).reason_string(reason));
+        for version in [4, 5] {
+            let host = TestHost::new::<Webhook>(&config(r#""queue_max": 1"#))?;
+            let client =
+                |name| host.client(name).protocol_version(version).connect().expect("it says nothing about that");
+            let message = |qos| Message::new("t", "x").qos(qos);
+            let first = client("first");
+            assert_eq!(first.publish_message(&message(QoS::AtLeastOnce)), PublishVerdict::Forward);
+            for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+                // Anything else is acknowledged, and not sent again.
+                let expected = PublishVerdict::Disconnect(Disconnect::new(code).reason_string(reason));
+                assert_eq!(client("next").publish_message(&message(qos)), expected);
+            }
+            // These are lost all the same.
+            assert_eq!(first.publish_message(&message(QoS::AtMostOnce)), rejected);
+            let will = message(QoS::AtLeastOnce);
+            let with_will = host.client("b").protocol_version(version).will(will).connect();
+            assert_eq!(with_will.expect("it says nothing about that").lose().will, Some(rejected.clone()));
+            // What will never have room is not sent again for that.
+            let large = Message::new("t", vec![b'x'; 1 << 20]).qos(QoS::AtLeastOnce);
+            host.configure(&config(r#""queue_max": 10"#))?;
+            assert!(matches!(first.publish_message(&large), PublishVerdict::Reject(_)));
+        }
+        Ok(())
+    }
 
     #[test]
     fn a_server_that_does_not_answer_keeps_nobody_from_stopping() -> Result<(), Error> {

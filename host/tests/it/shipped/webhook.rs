@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{QUOTA_EXCEEDED, block, example, with_plugins};
 use crate::harness::{PATIENCE, Process, TempDir, eventually, package_library};
-use crate::mqtt::{Client, V5};
+use crate::mqtt::{Client, Connect, Publish, V3_1_1, V5};
 use crate::upgrade::Host;
 
 /// A server of HTTP that takes what it is told with this status, and hands it on.
@@ -58,12 +58,18 @@ fn webhook_tells_each_event_until_it_is_taken() {
     let config = example("webhook").replace("http://127.0.0.1:8080/events", &url);
     let config = config.replacen('{', r#"{"queue_max": 3,"#, 1);
     with_plugins(&[("webhook", &config)], |addr| {
-        let mut sensor = Client::connect(addr, V5, "sensor");
+        let as_sensor = Connect::new(V5, "sensor").persistent();
+        let (mut sensor, _) = Client::connect_with(addr, &as_sensor);
         assert_eq!(sensor.publish("other", "not told", 1), 0x10);
         assert_eq!(sensor.publish("sensors/1", "21.5", 1), 0x10);
         assert_eq!(sensor.publish("sensors/1", [0xff], 1), 0x10);
-        // Three wait: there is no room for another one.
-        assert_eq!(sensor.publish("sensors/1", "22", 1), QUOTA_EXCEEDED);
+        // Three wait: there is no room for another one, which is not acknowledged.
+        let mut kept = Publish::new("sensors/1", "22").qos(1, sensor.new_id());
+        sensor.send(kept.bytes(V5));
+        sensor.expect_disconnect(QUOTA_EXCEEDED);
+        let mut old = Client::connect(addr, V3_1_1, "old");
+        old.send(kept.bytes(V3_1_1));
+        old.expect_disconnect(QUOTA_EXCEEDED);
         let next = |wanted: u16| {
             loop {
                 let (status, event) = events.recv_timeout(PATIENCE).expect("it is told");
@@ -85,11 +91,22 @@ fn webhook_tells_each_event_until_it_is_taken() {
         assert_eq!(kinds, ["connected", "published", "published"]);
         assert_eq!((&taken[1]["payload"], &taken[2]["payload_base64"]), (&"21.5".into(), &"/w==".into()));
         assert_eq!((&taken[1]["client_id"], &taken[1]["topic"]), (&"sensor".into(), &"sensors/1".into()));
-        eventually("there is room again", || sensor.publish("sensors/1", "23", 1) == 0x10);
-        assert_eq!(next(204)["payload"], "23");
-        sensor.disconnect();
-        let last = next(204);
-        assert_eq!((&last["event"], &last["kind"]), (&"disconnected".into(), &"Normal".into()));
+        // Its client sends it again as soon as there is room.
+        kept.dup = true;
+        let mut back = None;
+        eventually("there is room again", || {
+            let (mut sensor, _) = Client::connect_with(addr, &as_sensor);
+            sensor.send(kept.bytes(V5));
+            let is_acknowledged = sensor.try_read().is_some_and(|packet| packet[0] >> 4 == 4);
+            back = Some(sensor);
+            is_acknowledged
+        });
+        let mut all = std::iter::repeat_with(|| next(204));
+        let told = all.find(|event| event["event"] == "published").expect("it is told");
+        assert_eq!((&told["payload"], &told["client_id"]), (&"22".into(), &"sensor".into()));
+        back.expect("it is there").disconnect();
+        let is_last = |event: &Value| event["event"] == "disconnected" && event["kind"] == "Normal";
+        all.find(is_last).expect("it is told");
     });
 }
 
