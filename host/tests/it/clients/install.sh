@@ -24,6 +24,10 @@ if [ ${#packages[@]} -gt 0 ]; then
     as_root apt-get update -qq
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
 fi
+# What is known of the packages may be older than the packages are.
+fetch() {
+    apt-get download -qq "$@" 2>/dev/null || { as_root apt-get update -qq && apt-get download -qq "$@"; }
+}
 
 # Into a directory of its own, and only then where the tests look: an installation that was cut off is none.
 place() {
@@ -45,4 +49,11 @@ if [ ! -d "$clients/mqttjs-$mqttjs" ]; then
     mkdir "$clients/new"
     npm install --silent --no-audit --no-fund --prefix "$clients/new" "mqtt@$mqttjs"
     place "$clients/new" "$clients/mqttjs-$mqttjs"
+fi
+if ! command -v mosquitto_passwd >/dev/null && [ ! -d "$clients/mosquitto" ]; then
+    # It comes with a server, which would be started: the package is unpacked and not installed. It needs no library that
+    # Mosquitto's clients do not need.
+    mkdir "$clients/new"
+    (cd "$clients/new" && fetch mosquitto && dpkg -x mosquitto_*.deb . && rm mosquitto_*.deb)
+    place "$clients/new" "$clients/mosquitto"
 fi

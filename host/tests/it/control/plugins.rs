@@ -101,6 +101,7 @@ fn configuration_with_a_type_is_checked_before_anybody_gets_it() {
     assert_eq!(ask(&mut client), "1");
     host.result(&["configure", "typed", r#"{"answer": 2}"#]);
     assert_eq!(ask(&mut client), "2");
+    host.process.wait_log("typed: config");
     let log = host.process.log();
     let says = |text: &str| log.iter().filter(|line| line.contains(text)).count();
     assert_eq!((says("typed: init"), says("typed: config")), (1, 1), "{log:#?}");

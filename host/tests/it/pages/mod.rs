@@ -97,13 +97,14 @@ impl Reader {
             "text" => {
                 let deadline = Instant::now() + PATIENCE;
                 while let Err(error) = says(&self.printed, block.text) {
-                    let line = self.shell.next_line(deadline.saturating_duration_since(Instant::now()));
-                    writeln!(self.printed, "{}", line.unwrap_or_else(|| panic!("{at}: {error}")))
+                    let line = self.shell.next_line(deadline);
+                    writeln!(self.printed, "{}", line.unwrap_or_else(|end| panic!("{at}: {error}\n{end}")))
                         .expect("there is room");
                 }
             }
             "text,background" => eventually_within(BLOCK_WITHIN, &format!("{at}: {}", block.text), || {
-                says(&std::fs::read_to_string(self.shell.background()).unwrap(), block.text).is_ok()
+                self.shell.check_background().unwrap_or_else(|error| panic!("{at}: {error}"));
+                says(&self.shell.in_background(), block.text).is_ok()
             }),
             "rust" | "rust,no_run" => assert!(is_documentation(self.page), "{at}: nobody compiles it"),
             kind => panic!("{at}: a block of {kind:?}, which nothing tests"),

@@ -7,12 +7,12 @@
 
 use std::fmt::Write;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::shell::Shell;
 use super::{Block, blocks, says};
-use crate::harness::{PATIENCE, TempDir, eventually, have, host_output, package_library};
+use crate::harness::{PATIENCE, TempDir, eventually, have, host_output, package_library, target_root};
 
 const MOSQUITTO_SUB: &str = "#!/bin/bash\n\
     PATH=${PATH#*:} stdbuf -oL mosquitto_sub -d \"$@\" 2>&1 | while IFS= read -r line; do\n\
@@ -42,12 +42,18 @@ const MODULES: [(&str, &str); 2] = [
 ];
 
 /// Programs that blocks use, and where they come from.
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("mosquitto_pub", "apt-get install mosquitto-clients"),
+    ("mosquitto_passwd", "host/tests/it/clients/install.sh"),
     ("argon2", "apt-get install argon2"),
     ("openssl", "apt-get install openssl"),
     ("python3", "apt-get install python3"),
 ];
+
+/// Where `install.sh` puts Mosquitto's programs that come with a server, which is not installed.
+fn unpacked() -> PathBuf {
+    target_root().join("clients/mosquitto/usr/bin")
+}
 
 /// Whether a page is one of those.
 pub(super) fn is_page(name: &str) -> bool {
@@ -95,7 +101,8 @@ impl<'a> Walk<'a> {
         }
         // For a machine on which `mosquitto_passwd` is not run.
         dir.file("root/etc/host/passwd", "");
-        shell.tell("export PYTHONPATH=\"$HOME_OF_TEST\"/modules");
+        let unpacked = unpacked();
+        shell.tell(&format!("export PYTHONPATH=\"$HOME_OF_TEST\"/modules PATH=\"$PATH:{}\"", unpacked.display()));
         Self { plugin, dir, http, shell, subscribers: 0, printed: None }
     }
 
@@ -113,12 +120,10 @@ impl<'a> Walk<'a> {
 
     fn run(&mut self, block: &Block<'_>) {
         let names = |(program, _): &&(&str, &str)| block.text.contains(program);
-        let is_there = |(program, install): &(&str, &str)| have("which", &[program], install);
-        // It comes with a server, which nobody wants to be started where this runs.
-        let has_passwd =
-            || std::process::Command::new("which").arg("mosquitto_passwd").output().unwrap().status.success();
-        let can_run = PROGRAMS.iter().filter(names).all(is_there);
-        if !can_run || (block.text.contains("mosquitto_passwd") && !has_passwd()) {
+        let is_there = |(program, install): &(&str, &str)| {
+            have("sh", &["-c", &format!("PATH=$PATH:{}; command -v {program}", unpacked().display())], install)
+        };
+        if !PROGRAMS.iter().filter(names).all(is_there) {
             self.printed = None;
             return;
         }
@@ -156,8 +161,8 @@ impl<'a> Walk<'a> {
         let Some(printed) = &mut self.printed else { return };
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = says(printed, block.text) {
-            let line = self.shell.next_line(deadline.saturating_duration_since(Instant::now()));
-            let line = line.unwrap_or_else(|| panic!("{}, line {}: {error}", self.plugin, block.line));
+            let line = self.shell.next_line(deadline);
+            let line = line.unwrap_or_else(|end| panic!("{}, line {}: {error}\n{end}", self.plugin, block.line));
             writeln!(printed, "{line}").expect("there is room");
         }
     }

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -105,9 +105,10 @@ impl Shell {
         let (file, log) = (file.display().to_string(), self.background().display().to_string());
         match *kind {
             "sh,background" => {
+                let failed = self.failed().display().to_string();
                 self.tell(&format!(
-                    "setsid bash -eu {file} </dev/null >{log} 2>&1 & echo $! | tee -a \"$HOME_OF_TEST\"/started \
-                     >\"$HOME_OF_TEST\"/background.pid"
+                    "setsid bash -c 'bash -eu {file} || echo $? >{failed}' </dev/null >{log} 2>&1 & \
+                     echo $! | tee -a \"$HOME_OF_TEST\"/started >\"$HOME_OF_TEST\"/background.pid"
                 ));
                 self.tell("until (exec 3<>/dev/tcp/127.0.0.1/$PORT) 2>/dev/null; do kill -0 $!; sleep 0.05; done");
             }
@@ -120,21 +121,36 @@ impl Shell {
         let deadline = Instant::now() + BLOCK_WITHIN;
         let mut printed = String::new();
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.output.recv_timeout(left) {
+            match self.next_line(deadline) {
                 Ok(end) if end == "@@ end" => return printed,
                 Ok(line) => printed = printed + &line + "\n",
-                Err(error) => {
-                    let background = std::fs::read_to_string(self.background()).unwrap_or_default();
-                    panic!("the block at line {line} has failed ({error}):\n{text}\n{printed}\n{background}")
-                }
+                Err(error) => panic!("the block at line {line} has failed: {error}\n{text}\n{printed}"),
             }
         }
     }
 
-    /// A line that something which a block has started prints later. `None`: there is none for so long.
-    pub(super) fn next_line(&self, patience: Duration) -> Option<String> {
-        self.output.recv_timeout(patience).ok()
+    /// The next line that something which a block has started prints. There may be none until then, or none any more.
+    pub(super) fn next_line(&self, deadline: Instant) -> Result<String, String> {
+        loop {
+            self.check_background()?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.output.recv_timeout(left.min(Duration::from_millis(100))) {
+                Ok(line) => return Ok(line),
+                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
+                Err(error) => return Err(format!("{error}\n{}", self.in_background())),
+            }
+        }
+    }
+
+    /// An error once what went on in the other terminal has ended with one: nothing comes from it any more.
+    pub(super) fn check_background(&self) -> Result<(), String> {
+        let Ok(code) = std::fs::read_to_string(self.failed()) else { return Ok(()) };
+        Err(format!("exit code {} in the other terminal\n{}", code.trim(), self.in_background()))
+    }
+
+    /// Is written where the other terminal's block ends with an error, and not where it is ended.
+    fn failed(&self) -> PathBuf {
+        self.folder.join("background.failed")
     }
 
     /// A text with the places of this shell in it.
@@ -172,7 +188,11 @@ impl Shell {
     }
 
     /// What the other terminal shows.
-    pub(super) fn background(&self) -> PathBuf {
+    pub(super) fn in_background(&self) -> String {
+        std::fs::read_to_string(self.background()).unwrap_or_default()
+    }
+
+    fn background(&self) -> PathBuf {
         self.folder.join("background.log")
     }
 }
