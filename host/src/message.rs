@@ -1,5 +1,7 @@
 //! An Application Message as the broker keeps it.
 
+use std::sync::Arc;
+
 use plugin_api::QoS;
 
 use crate::clock::Millis;
@@ -12,7 +14,7 @@ pub enum Source {
     Client,
     /// A plugin.
     Plugin {
-        /// Its place in the chain, which no swap changes; [`Source::NO_PLACE`] before it has one.
+        /// Its place in the chain, which no swap changes; [`Source::NO_PLACE`] before it has one, or if it is not there any more.
         index: u8,
         /// How many publishes of plugins, each one made because of the one before, have led to it: 1 or more.
         hops: u8,
@@ -40,6 +42,28 @@ impl Source {
     #[must_use]
     pub fn is_plugin(self, place: usize) -> bool {
         matches!(self, Self::Plugin { index, .. } if usize::from(index) == place)
+    }
+}
+
+/// What the places of plugins in one list are in another one, by their names.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Places(Option<Arc<[u8]>>);
+
+impl Places {
+    /// From one list to another. Without, they are the same.
+    pub(crate) fn between(from: &[String], to: &[String]) -> Self {
+        let place = |name| to.iter().position(|other| other == name).and_then(|place| u8::try_from(place).ok());
+        Self(Some(from.iter().map(|name| place(name).unwrap_or(Source::NO_PLACE)).collect()))
+    }
+
+    /// Who published a message. A plugin that is not in the other list has no place there.
+    pub(crate) fn of(&self, source: Source) -> Source {
+        match (source, &self.0) {
+            (Source::Plugin { index, hops }, Some(places)) => {
+                Source::Plugin { index: places.get(usize::from(index)).copied().unwrap_or(Source::NO_PLACE), hops }
+            }
+            _ => source,
+        }
     }
 }
 
@@ -260,6 +284,21 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn plugin_is_found_by_its_name_or_not_at_all() {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let places = Places::between(&list(&["a", "b", "c"]), &list(&["c", "a"]));
+        let of = |index| match places.of(Source::Plugin { index, hops: 2 }) {
+            Source::Plugin { index, hops: 2 } => index,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            [0, 1, 2, 3, Source::NO_PLACE].map(of),
+            [1, Source::NO_PLACE, 0, Source::NO_PLACE, Source::NO_PLACE]
+        );
+        assert_eq!(places.of(Source::Will), Source::Will);
+    }
 
     #[test]
     fn a_token_takes_room_only_where_there_is_one() {

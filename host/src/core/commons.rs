@@ -12,6 +12,7 @@ use super::mailbox::Mailboxes;
 use super::profile::ListenerProfile;
 use crate::clock::{Millis, WallMillis};
 use crate::limits::Limits;
+use crate::message::Places;
 use crate::packed::{Reader, Unreadable, Write};
 use crate::plugin::Chain;
 use crate::router::{Interest, Retained};
@@ -40,6 +41,8 @@ pub struct Shared {
     pub(super) assigned_keys: std::hash::RandomState,
     /// There is a store: see [`core::journal`](super::journal).
     pub(super) keeping: Option<Arc<Keeping>>,
+    /// What the places in the chain of the process are, whose place this one takes.
+    pub(crate) places_before: Places,
 }
 
 impl Shared {
@@ -63,6 +66,7 @@ impl Shared {
             // The standard library's hasher takes its keys from the operating system's random numbers.
             assigned_keys: std::hash::RandomState::new(),
             keeping: None,
+            places_before: Places::default(),
             limits,
             chain,
             mailboxes,
@@ -76,6 +80,21 @@ impl Shared {
         self.retained.note_changes();
         let keeping = Keeping::new(self.mailboxes.workers(), zero, values);
         Self { keeping: Some(Arc::new(keeping)), ..self }
+    }
+
+    /// The same where the store knows plugins by their places among these names.
+    pub(crate) fn with_plugins_kept_as(mut self, kept: &[String]) -> Self {
+        let chain = self.chain.names();
+        if let Some(keeping) = self.keeping.as_mut().and_then(Arc::get_mut) {
+            keeping.set_places(Places::between(&chain, kept), Places::between(kept, &chain));
+        }
+        self
+    }
+
+    /// The same in the place of a process with these plugins.
+    pub(crate) fn behind(self, plugins: &[String]) -> Self {
+        let places_before = Places::between(plugins, &self.chain.names());
+        Self { places_before, ..self }
     }
 
     /// Writes what has been counted, and who is let in and who is not, for another process.
@@ -152,6 +171,7 @@ impl Shared {
             admission: Arc::clone(&self.admission),
             assigned_keys: self.assigned_keys.clone(),
             keeping: self.keeping.clone(),
+            places_before: self.places_before.clone(),
         }
     }
 

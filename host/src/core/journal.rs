@@ -20,7 +20,7 @@ use super::{Core, NONE};
 use crate::clock::{Millis, WallMillis};
 use crate::codec::PacketId;
 use crate::durable::change::{self, Change, Delivery, Due, Identifiers, Messages, Packets, StoredMessage, Terms};
-use crate::message::{Message, MessageParts};
+use crate::message::{Message, MessageParts, Places};
 use crate::router::{Group, RetainedChange};
 use crate::sync::simple::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -32,6 +32,9 @@ pub(super) struct Keeping {
     next_session: AtomicU64,
     /// Sessions of each worker that are kept.
     sessions: Box<[Sessions]>,
+    /// What the places of plugins in the chain are in the store, and the other way round.
+    kept_places: Places,
+    places: Places,
     /// How often plugins have put something by a key, or removed it.
     values: Arc<std::sync::atomic::AtomicU64>,
 }
@@ -52,7 +55,18 @@ impl Keeping {
         // Not from 1 on: a session that has ended since the last checkpoint is known to nobody who starts, but the checkpoint
         // has what was its. As many as in a JSON number, and fewer than a million a second.
         let first = zero.0.saturating_mul(SESSIONS_A_MS).max(1);
-        Self { zero, next_session: AtomicU64::new(first), sessions, values }
+        let (kept_places, places) = (Places::default(), Places::default());
+        Self { zero, next_session: AtomicU64::new(first), sessions, kept_places, places, values }
+    }
+
+    /// Says what the places of plugins are in the store, and what those in the store are here. They are the same otherwise.
+    pub(super) fn set_places(&mut self, kept_places: Places, places: Places) {
+        (self.kept_places, self.places) = (kept_places, places);
+    }
+
+    /// What the places of plugins in the store are here.
+    pub(super) fn places(&self) -> &Places {
+        &self.places
     }
 
     #[cfg(test)]
@@ -227,7 +241,7 @@ impl Journal {
     /// A message in the form in which it outlives the server.
     pub(super) fn stored<'a>(&self, parts: &MessageParts<'a>, token: u64) -> StoredMessage<'a> {
         let &MessageParts { topic, payload, properties, qos, retain, expires_at, source, .. } = parts;
-        let expires_at = self.wall(expires_at);
+        let (expires_at, source) = (self.wall(expires_at), self.keeping.kept_places.of(source));
         StoredMessage { topic, payload, properties, qos, retain, expires_at, source, token }
     }
 

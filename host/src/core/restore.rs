@@ -25,13 +25,15 @@ use crate::clock::{Millis, WallMillis};
 use crate::durable::change::{
     self, Change, ChangeError, Changes, Delivery, Due, Messages, Packets, StoredMessage, Terms,
 };
-use crate::message::MessageParts;
+use crate::message::{MessageParts, Places};
 use crate::plugin::LastStates;
 
 /// What is known while sessions come back.
 pub(super) struct Restoring {
     /// What the wall clock showed when the server's clock showed zero.
     zero: WallMillis,
+    /// What the places of plugins in the store are here.
+    places: Places,
     /// Slots of sessions by their numbers.
     sessions: HashMap<u64, u32, RandomState>,
     /// Those of the journal that is applied, by their numbers.
@@ -95,7 +97,9 @@ impl Core {
     /// It is no journal, or does not fit to those before. What was applied of it stays.
     pub fn restore(&mut self, journal: &[u8], zero: WallMillis, now: Millis) -> Result<(), RestoreError> {
         self.now = now;
-        let (mut restoring, own) = (self.restoring.take().unwrap_or_else(|| Restoring::new(zero)), self.journal.take());
+        let places = || self.shared.keeping.as_ref().map(|keeping| keeping.places().clone()).unwrap_or_default();
+        let restoring = self.restoring.take().unwrap_or_else(|| Restoring::new(zero, places()));
+        let (mut restoring, own) = (restoring, self.journal.take());
         let mut applied = Ok(());
         for change in Changes::new(journal) {
             applied = match change {
@@ -472,9 +476,10 @@ impl Core {
 }
 
 impl Restoring {
-    fn new(zero: WallMillis) -> Box<Self> {
+    fn new(zero: WallMillis, places: Places) -> Box<Self> {
         Box::new(Self {
             zero,
+            places,
             sessions: HashMap::default(),
             bodies: Vec::new(),
             workers: 1,
@@ -517,7 +522,7 @@ impl Restoring {
 
     fn parts<'a>(&self, message: &StoredMessage<'a>) -> MessageParts<'a> {
         let &StoredMessage { topic, payload, properties, qos, retain, expires_at, source, token: _ } = message;
-        let expires_at = expires_at.since(self.zero);
+        let (expires_at, source) = (expires_at.since(self.zero), self.places.of(source));
         MessageParts { topic, payload, properties, qos, retain, expires_at, source, as_it_came: None }
     }
 

@@ -62,6 +62,11 @@ impl Chain {
         self.plan().plugins().to_vec()
     }
 
+    /// Their names, in order.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.plan().plugins().iter().map(|plugin| plugin.name().to_owned()).collect()
+    }
+
     /// Whether at least one plugin implements a callback.
     #[must_use]
     pub fn implements(&self, callback: Callback) -> bool {

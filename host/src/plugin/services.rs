@@ -171,6 +171,12 @@ impl Services {
         self.holdings.keep_in(store, workers, values)
     }
 
+    /// Names of plugins, by whose places messages that are kept say who has published them: those that there were, and behind
+    /// them those of `chain` that are new, which is kept.
+    pub(crate) fn number_plugins(&self, chain: &[String]) -> Vec<String> {
+        self.holdings.number_plugins(chain)
+    }
+
     /// What plugins keep by keys comes from another process that has kept it: [`Services::keep_on`] follows.
     pub(crate) fn note_changes(&self) {
         self.holdings.note_changes();

@@ -253,7 +253,16 @@ impl Builder {
         let shared = Shared::new(self.limits, chain.clone(), mailboxes.clone());
         let zero = zero_on_the_wall(clock);
         let is_kept = kept.is_some() || claim.is_some();
-        let shared = Arc::new(if is_kept { shared.with_store(zero, services.values()) } else { shared });
+        let shared = match is_kept {
+            true => shared
+                .with_store(zero, services.values())
+                .with_plugins_kept_as(&services.number_plugins(&chain.names())),
+            false => shared,
+        };
+        let shared = Arc::new(match successor.as_ref() {
+            Some(successor) => shared.behind(successor.plugins_before()),
+            None => shared,
+        });
         // From here on, dropping the handle stops what has been started.
         let names = chain.plugins().iter().map(|plugin| plugin.name()).collect::<Vec<_>>().join(", ");
         let store = kept.as_ref().map(Kept::store);

@@ -131,7 +131,7 @@ impl ServerHandle {
 
     /// The plugins' names, in the order of the chain.
     pub(crate) fn plugin_names(&self) -> Vec<String> {
-        self.chain().plugins().iter().map(|plugin| plugin.name().to_owned()).collect()
+        self.chain().names()
     }
 
     /// What the plugins know as a whole, of those that say so.
@@ -324,7 +324,7 @@ impl ServerHandle {
         let mark = reader.u64()?;
         for _ in 0..reader.count()? {
             let (number, since) = (reader.u64()?, reader.u64()?);
-            let (parts, token) = crate::core::read_message(&mut reader)?;
+            let (parts, token) = crate::core::read_message(&mut reader, &shared.places_before)?;
             let message: Message = parts.to_message_with_token(token);
             shared.retained.inherit(Numbered { message: Arc::new(message), number, since }, mark);
         }

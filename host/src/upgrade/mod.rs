@@ -49,7 +49,8 @@
 //! Connections that are made meanwhile wait to be accepted, by sockets that are never closed.
 //!
 //! The successor has the arguments, the environment and the directory of its predecessor, so it reads the configuration anew: it
-//! may have other plugins, bounds, listeners, and another number of workers.
+//! may have other plugins, in another order, bounds, listeners, and another number of workers. What belongs to a plugin, such as a
+//! message that it has sent with a token, is its own by its name.
 
 mod channel;
 mod letters;

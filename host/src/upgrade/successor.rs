@@ -131,6 +131,11 @@ impl Successor {
         Clock::showing(self.welcome.now)
     }
 
+    /// The plugins of the process before, in the order of their chain.
+    pub(crate) fn plugins_before(&self) -> &[String] {
+        &self.welcome.plugins
+    }
+
     /// What plugins may ask for as soon as they begin.
     pub(crate) fn furnish(&mut self, services: &Services) -> Result<(), Error> {
         services.skip_numbers(0, self.welcome.workers_ever);
@@ -140,6 +145,10 @@ impl Successor {
         for values in std::mem::take(&mut self.values) {
             let taken = services.inherit_values(&values, &mut self.known_keys);
             taken.map_err(|error| Error::Upgrade(format!("values of plugins: {error}")))?;
+        }
+        if self.welcome.keeps {
+            // One that has not kept them numbers plugins by their places.
+            services.number_plugins(&self.welcome.plugins);
         }
         Ok(())
     }

@@ -124,7 +124,7 @@ impl Core {
     }
 
     pub(super) fn read_inline(&self, reader: &mut Reader<'_>) -> Result<Kept, Unreadable> {
-        let (parts, token) = read_message(reader)?;
+        let (parts, token) = read_message(reader, &self.shared.places_before)?;
         Ok(Kept::with_token(&parts, token, &self.account))
     }
 }

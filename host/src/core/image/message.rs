@@ -7,7 +7,7 @@ use plugin_api::QoS;
 use crate::clock::Millis;
 use crate::core::Core;
 use crate::core::session::{Origin, Queued, Session};
-use crate::message::{Message, MessageParts, Source};
+use crate::message::{Message, MessageParts, Places, Source};
 use crate::packed::{Reader, Unreadable, Write};
 
 /// By which subscriptions a session has a message.
@@ -40,12 +40,15 @@ pub(crate) fn write_message(message: &Message, out: &mut Vec<u8>) {
     out.put_bytes(parts.payload);
 }
 
-/// A message, with the token of the plugin that has sent it or 0.
-pub(crate) fn read_message<'a>(reader: &mut Reader<'a>) -> Result<(MessageParts<'a>, u64), Unreadable> {
+/// A message, with the token of the plugin that has sent it or 0. `places` are those that plugins have here.
+pub(crate) fn read_message<'a>(
+    reader: &mut Reader<'a>,
+    places: &Places,
+) -> Result<(MessageParts<'a>, u64), Unreadable> {
     let (qos, retain) = (read_qos(reader)?, reader.flag()?);
     let source = match reader.u8()? {
         CLIENT => Source::Client,
-        PLUGIN => Source::Plugin { index: reader.u8()?, hops: reader.u8()? },
+        PLUGIN => places.of(Source::Plugin { index: reader.u8()?, hops: reader.u8()? }),
         WILL => Source::Will,
         SERVER => Source::Server,
         other => return Err(Unreadable(format!("the source of a message is {other}: expected 0 to 3"))),

@@ -213,7 +213,8 @@ impl Net {
         };
         let mailboxes = Mailboxes::new(rung.iter().map(wake).collect());
         let chain = chain.unwrap_or_else(|| self.shared.chain.clone());
-        let shared = Arc::new(Shared::new(self.shared.limits.clone(), chain, mailboxes));
+        let shared = Shared::new(self.shared.limits.clone(), chain, mailboxes);
+        let shared = Arc::new(shared.behind(&self.shared.chain.names()));
         let (retained, _) = self.shared.retained.numbered(0, usize::MAX);
         retained.into_iter().for_each(|one| shared.retained.inherit(one, self.shared.retained.mark()));
         let mut cores: Vec<_> = (0..workers).map(|worker| Core::new(worker, Arc::clone(&shared), self.now)).collect();

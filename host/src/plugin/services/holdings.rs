@@ -11,7 +11,13 @@ use super::store::Store;
 use crate::durable::change::{Change, ChangeError, Changes};
 use crate::durable::store::Store as DurableStore;
 use crate::limits::Limits;
+use crate::message::Source;
 use crate::packed::{Reader, Unreadable, Write};
+
+/// Under this name, which no plugin can have, the host keeps by a key of its own the names of all plugins that it has had, a line
+/// for each: so a message that is kept says by a number who has published it, whatever the chain is later.
+const HOST: &str = "";
+const PLUGINS: &[u8] = b"plugins";
 
 /// Keys that another process has said to be there, by plugin.
 pub(crate) type KnownKeys = BTreeMap<String, BTreeSet<Box<[u8]>>>;
@@ -121,6 +127,28 @@ impl AllHoldings {
         Ok(())
     }
 
+    /// See [`Services::number_plugins`](super::Services::number_plugins).
+    pub(super) fn number_plugins(&self, chain: &[String]) -> Vec<String> {
+        let holdings = self.of(HOST);
+        let mut entries = holdings.store();
+        let kept = entries.get(PLUGINS).map(|names| String::from_utf8_lossy(&names).into_owned()).unwrap_or_default();
+        let mut names: Vec<String> = kept.lines().map(str::to_owned).collect();
+        let before = names.len();
+        for name in chain {
+            // One for which there is no number is nobody's.
+            if !names.contains(name) && names.len() < usize::from(Source::NO_PLACE) {
+                names.push(name.clone());
+            }
+        }
+        if names.len() > before {
+            let value = names.join("\n");
+            // Nothing is too long for it, and nobody else has a part in it.
+            let _ = entries.put(PLUGINS, value.as_bytes(), usize::MAX);
+            self.note(HOST, PLUGINS, Some(value.as_bytes()));
+        }
+        names
+    }
+
     /// Sets the value of a key, of which the plugin's entries are given.
     pub(super) fn put(&self, plugin: &str, store: &mut Store, key: &[u8], value: &[u8]) -> Result<(), Status> {
         // Nobody waits for what is put, so that this alone bounds what waits to be written.
@@ -218,9 +246,14 @@ impl AllHoldings {
     pub(super) fn inherit(&self, image: &[u8], known: &mut KnownKeys) -> Result<(), Unreadable> {
         let mut reader = Reader::new(image);
         let plugin = reader.text()?;
-        let known = known.entry(plugin.to_owned()).or_default();
         let holdings = self.of(plugin);
-        let is_whole = holdings.store().inherit(&mut reader, known, self.store_bytes_max)?;
+        if plugin == HOST && holdings.store().get(PLUGINS).is_some() {
+            // It has been told before, and has grown here since.
+            return Ok(());
+        }
+        let known = known.entry(plugin.to_owned()).or_default();
+        let bytes_max = if plugin == HOST { usize::MAX } else { self.store_bytes_max };
+        let is_whole = holdings.store().inherit(&mut reader, known, bytes_max)?;
         if !is_whole {
             tracing::warn!(plugin, "some of the values that the server has kept for a plugin are beyond its bound now");
         }
@@ -241,6 +274,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn plugins_keep_their_numbers_in_every_chain() {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let all = AllHoldings::new(&Limits::default());
+        assert_eq!(all.number_plugins(&[]), list(&[]));
+        assert_eq!(all.number_plugins(&list(&["a", "b"])), list(&["a", "b"]));
+        assert_eq!(all.number_plugins(&list(&["c", "b"])), list(&["a", "b", "c"]));
+        // Another process is told once, whatever may be kept for plugins there, and its own are behind those.
+        let other = AllHoldings::new(&Limits { plugin_store_bytes_max: 0, ..Limits::default() });
+        let mut known = KnownKeys::new();
+        all.images().iter().for_each(|image| other.inherit(image, &mut known).expect("it is one"));
+        assert_eq!(other.number_plugins(&list(&["d", "a"])), list(&["a", "b", "c", "d"]));
+        all.images().iter().for_each(|image| other.inherit(image, &mut known).expect("it is one"));
+        assert_eq!(other.number_plugins(&[]), list(&["a", "b", "c", "d"]));
+        // There are no more numbers.
+        let many: Vec<_> = (0..300).map(|number| number.to_string()).collect();
+        assert_eq!(other.number_plugins(&many).len(), 255);
+    }
 
     #[test]
     fn copy_has_what_is_asked_for_and_changes_nothing() {

@@ -170,6 +170,54 @@ fn who_goes_on_after_a_failed_upgrade_keeps_what_it_promises() {
     process.stop();
 }
 
+/// The chain has another order after an upgrade, and after a crash: tokens go to who has given them.
+#[test]
+fn tokens_come_back_to_their_plugin_whatever_its_place_is() {
+    let (data, record) = (TempDir::new("upgrade-places"), TempDir::new("upgrade-places-record"));
+    let file = record.path().join("record");
+    let (recorder, steward, deferring) = (library("recorder"), library("steward"), library("deferring"));
+    let chain = |plugins: &[&PathBuf]| {
+        let block = |plugin: &&PathBuf| match **plugin == recorder {
+            true => format!("[[plugin]]\npath = {plugin:?}\nconfig = {{ file = {file:?} }}\n"),
+            false => format!("[[plugin]]\npath = {plugin:?}\n"),
+        };
+        data.file("host.toml", &plugins.iter().map(block).collect::<String>())
+    };
+    let directory = data.path().join("kept");
+    let config = chain(&[&recorder, &steward]);
+    let args = ["--config", config.to_str().unwrap(), "--data-dir", directory.to_str().unwrap()];
+    let host = Host::start("upgrade-places", &args);
+    let acknowledged = |token: &str| {
+        let has_it = |line: &str| line.starts_with("handle_puback ") && line.contains(token);
+        eventually("the plugin hears of it", || std::fs::read_to_string(&file).unwrap().lines().any(has_it));
+    };
+    let mut to = persistent(host.addr, "to", false);
+    let mut from = Client::connect(host.addr, V5, "from");
+    for token in 77..80 {
+        assert_eq!(from.publish("cmd/send/client/to", format!("1 {token} inbox hello"), 1), 0);
+    }
+    let [first, _, _] = [to.read_publish(), to.read_publish(), to.read_publish()];
+    chain(&[&steward, &recorder]);
+    host.upgrade();
+    to.acknowledge(&first);
+    acknowledged("token=Some(77)");
+    // Written by another process than the ones before.
+    assert_eq!(from.publish("cmd/send/client/to", "1 80 inbox hello", 1), 0);
+    assert_eq!(to.read_publish().text(), "hello");
+    // Then it is safe: what is acknowledged now stands behind it.
+    to.subscribe("t", 1);
+    chain(&[&steward, &deferring, &recorder]);
+    kill_process(Pid::from_raw(host.pid()).unwrap(), Signal::KILL).unwrap();
+    let (process, addr) = Process::listening(args);
+    let mut to = persistent(addr, "to", true);
+    for token in 78..=80 {
+        let message = to.read_publish();
+        to.acknowledge(&message);
+        acknowledged(&format!("token=Some({token})"));
+    }
+    process.stop();
+}
+
 /// `UPGRADE_KILLS` makes it longer.
 #[test]
 fn predecessor_that_dies_in_the_middle_has_lost_nothing() {
