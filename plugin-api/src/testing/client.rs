@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::TestHost;
-use super::connection::Connection;
+use super::connection::{Connection, refused};
 use super::effects::{Ended, Refused};
 use super::transport::TestTransport;
 use super::world::Granted;
@@ -18,6 +18,14 @@ use crate::{
 /// What a client answers to a challenge of an authentication exchange. What it is called with at the end, the last data of the
 /// server, it need not answer.
 type Reply = Box<dyn FnMut(&[u8]) -> Vec<u8>>;
+
+/// For how long a session is kept without its client, in seconds, where the broker is not told otherwise.
+const SESSION_EXPIRY_SECS_MAX: u32 = 7 * 24 * 60 * 60;
+
+/// Section 4.7.2: the broker keeps clients from publishing there.
+fn is_of_server(topic: &str) -> bool {
+    topic::levels(topic).next() == Some("$SYS")
+}
 
 /// A client that is about to connect: MQTT 5.0, Clean Start, without User Name and Password, from 192.0.2.1, unless something
 /// else is said.
@@ -159,6 +167,9 @@ impl Connecting {
     /// The handler does not let it in. If it could not answer, [`Refused::kind`] says so.
     pub fn connect(mut self) -> Result<TestClient, Refused> {
         let host = self.host.clone();
+        if self.will.as_ref().is_some_and(|will| is_of_server(&will.topic)) {
+            return Err(refused(ReasonCode::NOT_AUTHORIZED, PropertiesBuf::new()));
+        }
         let opened = host.inner.open(&mut self);
         host.settle();
         let (number, overrides) = opened?;
@@ -174,9 +185,11 @@ impl Connecting {
     /// Session Expiry Interval, in seconds.
     pub(super) fn session_expiry_secs(&self) -> u32 {
         match (self.protocol_version, self.clean_start) {
-            (5, _) => self.properties.as_properties().session_expiry_interval().unwrap_or(0),
+            (5, _) => {
+                self.properties.as_properties().session_expiry_interval().unwrap_or(0).min(SESSION_EXPIRY_SECS_MAX)
+            }
             (_, true) => 0,
-            (_, false) => u32::MAX,
+            (_, false) => SESSION_EXPIRY_SECS_MAX,
         }
     }
 }
@@ -239,7 +252,7 @@ impl TestClient {
         self.publish_message(&Message::new(topic, payload.as_ref()))
     }
 
-    /// The same with QoS, RETAIN and properties.
+    /// The same with QoS, RETAIN and properties. To `$SYS` no client publishes: the handler is not asked.
     ///
     /// # Panics
     /// The topic is no Topic Name: the broker would not ask anybody. The connection has ended.
@@ -247,6 +260,9 @@ impl TestClient {
     pub fn publish_message(&self, message: &Message) -> PublishVerdict {
         assert!(topic::is_valid_name(&message.topic), "{:?} is not a Topic Name", message.topic);
         self.is_open();
+        if is_of_server(&message.topic) {
+            return PublishVerdict::reject(ReasonCode::NOT_AUTHORIZED);
+        }
         let verdict = self.host.inner.publish(self.number, message);
         self.host.settle();
         verdict

@@ -328,7 +328,7 @@ impl Inner {
         match why {
             Some(failed) => self.end(number, Ending::failed(failed)),
             None => {
-                self.end(number, Ending::new(DisconnectKind::ServerDisconnect, ReasonCode::SERVER_SHUTTING_DOWN));
+                self.end(number, Ending::new(DisconnectKind::ServerDisconnect, ReasonCode::ADMINISTRATIVE_ACTION));
             }
         }
     }
@@ -411,7 +411,7 @@ impl Connection {
     }
 }
 
-fn refused(reason_code: ReasonCode, properties: PropertiesBuf) -> Refused {
+pub(super) fn refused(reason_code: ReasonCode, properties: PropertiesBuf) -> Refused {
     Refused { reason_code, properties, kind: DisconnectKind::Refused, why: String::new() }
 }
 

@@ -194,6 +194,34 @@ fn connections_end_once_and_sessions_after_them() {
     assert_eq!(fresh.subscriptions().len(), 0);
 }
 
+/// As in the broker, where it is not told otherwise.
+#[test]
+fn sessions_are_kept_for_a_week_at_most() {
+    let host = TestHost::new::<Echo>("{}").expect("it starts");
+    const WEEK: u32 = 7 * 24 * 60 * 60;
+    for client in
+        [host.client("c1").protocol_version(4).clean_start(false), host.client("c1").session_expiry_interval(u32::MAX)]
+    {
+        client.connect().expect("let in").disconnect();
+        drop(host.take_logs());
+        host.advance(Duration::from_secs(u64::from(WEEK) - 1));
+        assert!(!host.take_logs().iter().any(|line| line.text.starts_with("session c1")));
+        host.advance(Duration::from_secs(1));
+        assert!(host.take_logs().iter().any(|line| line.text.starts_with("session c1")));
+    }
+}
+
+#[test]
+fn what_is_the_servers_is_put_to_nobody() {
+    let host = TestHost::new::<Echo>("{}").expect("it starts");
+    let refused = host.client("c1").will(Message::new("$SYS/x", "")).connect().expect_err("not let in");
+    assert_eq!(refused.reason_code, ReasonCode::NOT_AUTHORIZED);
+    let client = host.connect("c1").expect("let in");
+    drop(host.take_logs());
+    assert_eq!(client.publish("$SYS/x", ""), PublishVerdict::reject(ReasonCode::NOT_AUTHORIZED));
+    assert_eq!(host.take_logs().len(), 0);
+}
+
 #[test]
 fn the_handler_hears_of_everything_in_order() {
     let host = TestHost::new::<Echo>("{}").expect("it starts");

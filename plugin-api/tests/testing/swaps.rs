@@ -80,7 +80,7 @@ fn connections_go_over_with_their_state_or_without_or_end() {
 
     host.swap::<Counting<3>>("{}").expect("it is taken over");
     let ended = lucky.ended().expect("its state could not be handed over");
-    assert_eq!(ended.kind, DisconnectKind::ServerDisconnect);
+    assert_eq!((ended.kind, ended.reason_code), (DisconnectKind::ServerDisconnect, ReasonCode::ADMINISTRATIVE_ACTION));
 }
 
 /// Begins with a timer, and with a message to itself.
