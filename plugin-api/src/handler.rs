@@ -170,7 +170,8 @@ pub trait Handler: Send + Sync + Sized + 'static {
         Ok(PublishVerdict::Forward)
     }
 
-    /// What may the client subscribe to? Asked for each SUBSCRIBE packet, and again about subscriptions that are there when
+    /// What may the client subscribe to? Asked for each SUBSCRIBE packet, and [`again`](crate::Subscription::again) about
+    /// subscriptions that are there: when the client is back to its session, before anything is sent to it, and when
     /// [`Host::reauthorise`] asks for it.
     ///
     /// # Errors

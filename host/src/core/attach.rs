@@ -10,6 +10,7 @@ use super::session::Session;
 use super::{Core, slot_of};
 use crate::clock::Millis;
 use crate::codec::{Connack, Packet, ProtocolVersion};
+use crate::plugin::Handlers;
 
 impl Core {
     /// Joins a connection and its session, and acknowledges.
@@ -66,7 +67,10 @@ impl Core {
         self.journal_will_of(slot, session_slot);
         let session = &mut self.sessions[session_slot as usize];
         let connection = &mut self.connections[slot as usize];
-        session.be_decided_by(connection.listener.decided_by);
+        // The plugins that have allowed what is there may be others, or allow this client less than they did.
+        if resumed.is_some() && connection.handlers.as_ref().is_some_and(Handlers::decides_on_subscriptions) {
+            session.note_to_ask_again();
+        }
         connection.session = session_slot;
         connection.phase = Phase::Connected;
         connection.keep_alive_secs = pending.keep_alive_secs;

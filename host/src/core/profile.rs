@@ -129,16 +129,12 @@ pub(super) struct Listener {
     pub(super) limits: Limits,
     /// Whether PUBLISH packets are looked at for more than the protocol's own rules.
     pub(super) checks_publish: bool,
-    /// The number that its set of plugins has with this worker. [`u16::MAX`] is that of several, where there are so many.
-    pub(super) decided_by: u16,
 }
 
 /// The listeners that a worker's connections have come from.
 #[derive(Default)]
 pub(super) struct Listeners {
     known: Vec<Rc<Listener>>,
-    /// All sets of plugins that there have been, each once: there are as many as the configuration has ever named.
-    plugin_sets: Vec<PluginSet>,
 }
 
 impl Listeners {
@@ -148,15 +144,9 @@ impl Listeners {
             return Rc::clone(known);
         }
         self.known.retain(|known| Rc::strong_count(known) > 1);
-        let plugins = profile.plugins;
-        let number = self.plugin_sets.iter().position(|set| *set == plugins).unwrap_or_else(|| {
-            self.plugin_sets.push(plugins);
-            self.plugin_sets.len() - 1
-        });
-        let decided_by = u16::try_from(number).unwrap_or(u16::MAX);
         let limits = profile.limits.clone();
         let checks_publish = limits.has_client_rates() || limits.check_payload_format || !limits.retain_available;
-        let known = Rc::new(Listener { profile: Arc::clone(profile), limits, checks_publish, decided_by });
+        let known = Rc::new(Listener { profile: Arc::clone(profile), limits, checks_publish });
         self.known.push(Rc::clone(&known));
         known
     }

@@ -1,6 +1,6 @@
 //! Subscriptions that are there already are put to the handlers again: what one does not allow any more is removed, and what
-//! waits for the client because of it is dropped. Sessions without a connection are asked about when their client is back,
-//! before anything is sent to it.
+//! waits for the client because of it is dropped. Sessions are asked about whenever their client is back, before anything is
+//! sent to it: it may be allowed less than it was.
 
 use std::collections::HashMap;
 use std::ops::Bound;
@@ -15,7 +15,7 @@ use super::deferred::{Came, Question};
 use super::mail::InfoTarget;
 use super::poll::{Poll, Reauthorised};
 use super::session::{Origin, Session, Subscription};
-use super::subscribe::{Asked, fail_all};
+use super::subscribe::Asked;
 use super::{Core, slot_of};
 use crate::codec::SubscribeOptions;
 use crate::plugin::{Cursor, SubscribeItem, SubscribeOutcome};
@@ -153,8 +153,8 @@ impl Core {
             (Came::Answer(answered), Some(handlers)) => {
                 self.shared.chain.resume_subscribe(handlers, who, &items, &[], &mut codes, cursor, *answered)
             }
-            (Came::Late, _) => fail_all(&mut codes),
-            (_, None) => SubscribeOutcome::Failed,
+            // What is not known is not taken away: the client is asked about once more when it is back.
+            (Came::Late, _) | (_, None) => SubscribeOutcome::Failed,
         };
         drop(items);
         if let SubscribeOutcome::Deferred(cursor) = outcome {
@@ -277,16 +277,8 @@ impl Reauthorised {
 
 impl Session {
     /// Handlers are asked again, if there is something to ask about.
-    fn note_to_ask_again(&mut self) {
+    pub(super) fn note_to_ask_again(&mut self) {
         self.asks_again |= !self.subscriptions.is_empty() || self.queue.iter().any(|waiting| may_be_dropped(&waiting));
-    }
-
-    /// These plugins decide from now on. Others may have allowed what is there: nobody gets by one listener, with the name
-    /// of another's client, what the plugins of the one would not have allowed.
-    pub(super) fn be_decided_by(&mut self, plugins: u16) {
-        if std::mem::replace(&mut self.decided_by, plugins) != plugins || plugins == u16::MAX {
-            self.note_to_ask_again();
-        }
     }
 }
 

@@ -345,8 +345,6 @@ impl Core {
         (session.expiry_secs, session.expiry_secs_max) = (terms.expiry_secs, terms.expiry_secs_max);
         session.next_packet_id = terms.next_packet_id;
         session.expires_at = terms.ends_at.map_or(lasts, |at| at.since(restoring.zero));
-        // It is not known which plugins have allowed what is there.
-        session.decided_by = u16::MAX;
         if terms.ends_at.is_none() {
             restoring.lost.insert(slot, session.serial);
         } else {

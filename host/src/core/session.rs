@@ -46,8 +46,6 @@ pub(super) struct Session {
     pub(super) asks_again: bool,
     /// And once more after that, as it is under way.
     pub(super) asks_anew: bool,
-    /// Which plugins decide about it: [`Listener::decided_by`](super::profile::Listener) of what its client has come by last.
-    pub(super) decided_by: u16,
     /// On the worker's list of those that wait for memory.
     pub(super) waits_for_memory: bool,
     /// Sent and not acknowledged, oldest first.
@@ -288,7 +286,6 @@ impl Session {
             next_packet_id: 1,
             asks_again: false,
             asks_anew: false,
-            decided_by: 0,
             waits_for_memory: false,
             in_flight: Unacknowledged::default(),
             to_resend: 0,

@@ -252,6 +252,11 @@ impl Handlers {
         &self.plugins
     }
 
+    /// Whether [`Chain::subscribe`](super::Chain::subscribe) may refuse anything.
+    pub fn decides_on_subscriptions(&self) -> bool {
+        self.implements(Callback::Subscribe) || self.plugins().refuses_undecided(Callback::Subscribe)
+    }
+
     /// Whether any plugin implements a callback.
     #[must_use]
     #[inline]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::certificates::{Authority, Issued};
 use crate::harness::{have, host_output, output, package_library, start};
-use crate::mqtt::{Body, Client, Connack, Connect, Publish, V3_1_1, V5, field, packet, varint};
+use crate::mqtt::{Body, Client, Connack, Connect, Publish, V3_1_1, V5, VERSIONS, field, packet, varint};
 
 const NOT_AUTHORIZED: u8 = 0x87;
 const BAD_USER_NAME_OR_PASSWORD: u8 = 0x86;
@@ -421,13 +421,21 @@ fn http_auth_trusts_the_authorities_that_it_is_told() {
     server.kill().and_then(|()| server.wait()).expect("it ends");
 }
 
-/// The block of the README of `jwt` that makes a token, with another life time, and what is to be done with the token.
-fn with_token(secs: u32, and_then: &str) -> String {
+/// The block of the README of `jwt` that makes a token, with something else in the place of what stands there, and what is to
+/// be done with the token.
+fn with_claims((there, instead): (&str, &str), and_then: &str) -> String {
     let commands = readme("jwt").split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).map(str::to_owned);
-    let commands = commands.expect("the README makes a token").replace("+ 3600", &format!("+ {secs}"));
+    let commands = commands.expect("the README makes a token");
+    assert!(commands.contains(there), "{commands}");
+    let commands = commands.replace(there, instead);
     let (making, _) = commands.split_once("mosquitto_pub").expect("it is used then");
     let output = output(Command::new("sh").args(["-c", &format!("{making}\n{and_then}")]));
     String::from_utf8(output.stdout).expect("text")
+}
+
+/// The same with another life time.
+fn with_token(secs: u32, and_then: &str) -> String {
+    with_claims(("+ 3600", &format!("+ {secs}")), and_then)
 }
 
 #[test]
@@ -460,6 +468,44 @@ fn jwt_lets_in_by_token_until_it_expires() {
         let mut short = [2, 10, 50].into_iter().map(|secs| sign_in("ann", with_token(secs, "printf %s \"$TOKEN\"")));
         let (mut short, _) = short.find(|(_, connack)| connack.code == 0).expect("in time");
         short.expect_disconnect(MAXIMUM_CONNECT_TIME);
+    });
+}
+
+/// A token that allows less: what waits because of the one before is not sent.
+#[test]
+fn jwt_holds_what_waits_back_from_a_client_whose_token_no_longer_allows_it() {
+    if !have("python3", &["--version"], "apt-get install python3") {
+        return;
+    }
+    let token = |rules: &str| with_claims((r#"{"subscribe": ["news/#"]}"#, rules), "printf %s \"$TOKEN\"");
+    with_plugins(&[("jwt", &example("jwt"))], |addr| {
+        for version in VERSIONS {
+            let sign_in = |client_id: &str, rules: &str| {
+                let token: &str = Box::leak(token(rules).into_boxed_str());
+                let mut connect = Connect::new(version, client_id).persistent();
+                (connect.username, connect.password) = (Some("ann"), Some(token));
+                Client::connect_with(addr, &connect)
+            };
+            let (mut ann, _) = sign_in("ann", r#"{"subscribe": ["news/#", "secret/#"]}"#);
+            assert_eq!(ann.subscribe_all(&[("news/#", 1), ("secret/#", 2)]), [1, 2]);
+            ann.disconnect();
+            let (mut editor, _) = sign_in("ann:editor", r##"{"publish": ["#"]}"##);
+            for (topic, qos) in [("secret/1", 1), ("secret/2", 2), ("news/1", 1)] {
+                editor.publish(topic, "waits", qos);
+            }
+            let (mut ann, connack) = sign_in("ann", r#"{"subscribe": ["news/#"]}"#);
+            assert_eq!(connack.code, 0);
+            assert_eq!(ann.receive().topic, "news/1");
+            editor.publish("secret/3", "now", 1);
+            ann.expect_nothing();
+            // It is gone for good.
+            ann.disconnect();
+            let (mut ann, connack) = sign_in("ann", r#"{"subscribe": ["news/#", "secret/#"]}"#);
+            assert_eq!(connack.code, 0);
+            ann.expect_nothing();
+            ann.disconnect();
+            editor.disconnect();
+        }
     });
 }
 

@@ -287,18 +287,32 @@ impl Inner {
             world.clients.insert(number, client);
             session_present
         };
-        let plugin = self.plugin();
-        if !plugin.implements(Callback::Connected) {
-            return Ok(());
+        if self.plugin().implements(Callback::Connected) {
+            self.tell_connected(number, &client_id, (expiry_secs, keep_alive_secs), session_present, before.is_some())?;
         }
-        let (present, took_over) = (u8::from(session_present), u8::from(before.is_some()));
+        if session_present {
+            self.ask_again(number);
+        }
+        Ok(())
+    }
+
+    fn tell_connected(
+        &self,
+        number: u64,
+        client_id: &str,
+        (session_expiry, keep_alive): (u32, u16),
+        session_present: bool,
+        took_over: bool,
+    ) -> Result<(), Refused> {
+        let (present, took_over) = (u8::from(session_present), u8::from(took_over));
+        let plugin = self.plugin();
         let connected = plugin.connected(
             number,
             &RawConnected {
-                client_id: client_id.as_str().into(),
+                client_id: client_id.into(),
                 connection: number,
-                session_expiry: expiry_secs,
-                keep_alive: keep_alive_secs,
+                session_expiry,
+                keep_alive,
                 flags: (present * RawConnected::SESSION_PRESENT) | (took_over * RawConnected::TOOK_OVER),
                 extension: std::ptr::null(),
             },

@@ -113,6 +113,9 @@ impl Inner {
             extension: std::ptr::null(),
         };
         let (verdict, answer) = plugin.subscribe(number, &raw)?;
+        if verdict == LATE && flags == RawSubscription::AGAIN {
+            return Err(Failed("no answer in time about subscriptions that are there".to_owned()));
+        }
         if verdict == LATE {
             return Ok(Ok(vec![LATE_CODE; codes.len()]));
         }
@@ -129,6 +132,9 @@ impl Inner {
             let session = world.sessions.get(&client_id);
             session.into_iter().flat_map(|session| session.subscriptions.clone()).collect()
         };
+        if wanted.is_empty() {
+            return 0;
+        }
         let codes = match self.ask_subscribe(number, &wanted, RawSubscription::AGAIN) {
             Ok(Ok(codes)) => codes,
             Ok(Err(end)) => {

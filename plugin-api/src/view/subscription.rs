@@ -73,8 +73,9 @@ impl<'a> Subscription<'a> {
         }
     }
 
-    /// Whether the subscription is there already, and is asked about again: see
-    /// [`Host::reauthorise`](crate::Host::reauthorise). An error removes it.
+    /// Whether the subscription is there already, and is asked about again: its client is back to its session, or
+    /// [`Host::reauthorise`](crate::Host::reauthorise) has asked for it. An error removes it. Who cannot tell answers
+    /// [`SubscribeVerdict::Disconnect`](crate::SubscribeVerdict::Disconnect): the client is asked about when it is back.
     #[must_use]
     pub const fn again(&self) -> bool {
         self.flag(RawSubscription::AGAIN)

@@ -12,9 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use plugin_api::{
-    Connect, ConnectVerdict, Connected, ConnectionInfo, Error, Handler, Host, HostError, Info, InfoTarget, Level,
-    Publish, PublishVerdict, ReasonCode, Reject, State, StateView, Subscribe, SubscribeVerdict, SwapRule, Swapped,
-    handler,
+    Connect, ConnectVerdict, ConnectionInfo, Error, Handler, Host, HostError, Info, InfoTarget, Level, Publish,
+    PublishVerdict, ReasonCode, Reject, State, StateView, Subscribe, SubscribeVerdict, SwapRule, Swapped, handler,
 };
 use plugin_support::files::Watch;
 
@@ -184,16 +183,6 @@ impl Handler for Acl {
                 let reject = Reject::new(refusal.reason_code());
                 Ok(ConnectVerdict::Reject(reject.reason_string(&refusal.to_string())))
             }
-        }
-    }
-
-    /// A session that outlives its connection may have been made by other rules: before a restart, or another version.
-    fn handle_connected(&self, _: &mut Connection, connected: &Connected<'_>) {
-        let host = &self.rules.host;
-        if connected.session_present()
-            && let Err(error) = host.reauthorise(InfoTarget::Connection(connected.connection())).start()
-        {
-            reauthorise_later(host, error);
         }
     }
 

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use plugin_api::{
-    Connect, ConnectVerdict, Connected, ConnectionInfo, Error, Handler, Host, Publish, PublishVerdict, ReasonCode,
-    Reject, State, StateView, Subscribe, SubscribeVerdict, SwapRule, Swapped, handler,
+    Connect, ConnectVerdict, Connected, ConnectionInfo, Disconnect, Error, Handler, Host, Publish, PublishVerdict,
+    ReasonCode, Reject, State, StateView, Subscribe, SubscribeVerdict, SwapRule, Swapped, handler,
 };
 
 pub use config::Config;
@@ -170,7 +170,7 @@ impl Handler for HttpAuth {
             }
         }
         let keys = server.keys(&connection.client.key_part());
-        let (mut open, mut questions) = (Vec::new(), Vec::new());
+        let (mut open, mut questions, mut are_there) = (Vec::new(), Vec::new(), false);
         for (index, subscription) in subscribe.subscriptions().enumerate() {
             // What the server or an earlier plugin has refused already stays refused.
             if codes[index].is_error() {
@@ -183,6 +183,7 @@ impl Handler for HttpAuth {
                 Some(_) => codes[index] = ReasonCode::NOT_AUTHORIZED,
                 None => {
                     open.push(index);
+                    are_there |= subscription.again();
                     questions.push((key, Question::About(Arc::clone(&connection.client), act.into_owned())));
                 }
             }
@@ -192,6 +193,13 @@ impl Handler for HttpAuth {
         }
         let (ticket, later) = self.host.ticket::<SubscribeVerdict>()?;
         server.ask(questions, move |answers| {
+            // Nobody has said that the client may not have them any more.
+            if let Err(failure) = answers
+                && are_there
+            {
+                let _ = ticket.answer(SubscribeVerdict::Disconnect(Disconnect::new(code_of(failure))));
+                return;
+            }
             for (place, index) in open.into_iter().enumerate() {
                 match &answers {
                     Ok(answers) if answers[place].is_allowed => {}

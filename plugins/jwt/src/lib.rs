@@ -183,15 +183,7 @@ impl Handler for Jwt {
         }
     }
 
-    fn handle_connected(&self, connection: &mut Connection, connected: &Connected<'_>) {
-        // The subscriptions that are there were made with an earlier token, which may have allowed more.
-        let target = InfoTarget::Connection(connection.id);
-        if connected.session_present()
-            && let Err(error) = self.host.reauthorise(target).start()
-        {
-            self.host.error(format_args!("what an earlier token has allowed cannot be asked about again: {error}"));
-            self.disconnect(connection, Disconnect::new(ReasonCode::SERVER_BUSY));
-        }
+    fn handle_connected(&self, connection: &mut Connection, _: &Connected<'_>) {
         if let Some(left) = connection.left()
             && let Err(error) = self.when_expired(connection, left)
         {

@@ -132,7 +132,6 @@ impl Core {
     /// Puts it into its slot, and its session to it.
     fn insert_inherited(&mut self, connection: Connection, session: u32, partial: Option<KeptBytes>) -> u32 {
         let (peer, profile) = (connection.peer.addr(), std::sync::Arc::clone(&connection.listener.profile));
-        let decided_by = connection.listener.decided_by;
         // It is here already, whatever the bounds are now.
         self.shared.admission.enter_over_bounds(peer, &profile);
         let slot = self.insert_connection(connection);
@@ -140,8 +139,7 @@ impl Core {
         if session != NONE {
             let connection = &mut self.connections[slot as usize];
             (connection.session, connection.phase) = (session, Phase::Connected);
-            let session = &mut self.sessions[session as usize];
-            (session.connection, session.decided_by) = (slot, decided_by);
+            self.sessions[session as usize].connection = slot;
         }
         if let Some(partial) = partial {
             self.keep_partial(slot, partial);

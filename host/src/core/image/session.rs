@@ -86,8 +86,6 @@ impl Core {
         session.expires_at = Millis(reader.u64()?);
         session.next_packet_id = reader.u16()?.max(1);
         session.asks_again = reader.flag()?;
-        // Which plugins have decided about it is not known here: whoever comes next is asked about again.
-        session.decided_by = u16::MAX;
         for (filter, options, identifier) in reader.list(|reader| {
             let (filter, options) = (reader.text()?, reader.u8()?);
             let options = SubscribeOptions::from_byte(options).map_err(|error| Unreadable(error.to_string()))?;

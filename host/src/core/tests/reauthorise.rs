@@ -149,11 +149,38 @@ fn absent_clients() {
             let a = net.durable(version, "a", &format!("{connack} | 32: <yes/1> 0001 [{{}}] 'x'"));
             assert_eq!(net.script().take("subscribe"), ["subscribe a =no/#:01! =yes/#:01!"]);
             assert_eq!(net.session("a").expect("connected").subscriptions.len(), 1);
-            // Once.
-            net.lose(a);
-            let a = net.durable(version, "a", &format!("{connack} | 3A: <yes/1> 0001 [{{}}] 'x'"));
-            assert_eq!(net.script().take("subscribe"), [""; 0]);
             net.send(a, "40: 0001");
+            net.expect(a, "");
+        });
+    }
+}
+
+/// Who is back may be allowed less than before: its subscriptions are asked about before anything that waits is sent, without
+/// anybody asking for it. What has been sent and not acknowledged is sent again [MQTT-4.4.0-1].
+#[test]
+fn clients_that_are_back() {
+    for version in VERSIONS {
+        scenario(|net| {
+            let (a, publisher) = (net.durable(version, "a", CONNACK), net.v5("p"));
+            net.subscribe(a, "no/#", 2);
+            net.subscribe(a, "yes/#", 2);
+            net.send(publisher, "34: <no/released> 0001 {} 'x' | 62: 0001");
+            net.expect(a, "34: <no/released> 0001 [{}] 'x'");
+            net.send(a, "50: 0001");
+            net.expect(a, "62: 0001");
+            net.send(publisher, "32: <no/sent> 0002 {} 'x'");
+            net.expect(a, "32: <no/sent> 0002 [{}] 'x'");
+            net.lose(a);
+            net.send(publisher, "32: <no/1> 0003 {} 'x' | 32: <yes/1> 0004 {} 'x'");
+            net.script().calls.clear();
+            refuse(net, &["no/#"]);
+            let again = "62: 0001 | 3A: <no/sent> 0002 [{}] 'x'";
+            let connack = super::net::resumed(version);
+            let a = net.durable(version, "a", &format!("{connack} | {again} | 32: <yes/1> 0003 [{{}}] 'x'"));
+            assert_eq!(net.script().take("subscribe"), ["subscribe a =no/#:02! =yes/#:02!"]);
+            assert_eq!(net.count(|counters| counters.dropped_unauthorised.get()), 1);
+            net.take(publisher);
+            net.send(publisher, "32: <no/2> 0005 {} 'x'");
             net.expect(a, "");
         });
     }

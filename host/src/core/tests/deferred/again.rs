@@ -61,20 +61,49 @@ fn twice() {
     });
 }
 
-/// Nobody answers in time: nothing is left.
+/// Nobody answers in time: the client gets nothing, and loses nothing. It is asked about once more when it is back.
 #[test]
 fn late() {
     scenario(|net| {
-        let (c, publisher) = (net.v5("c"), net.v5("p"));
+        let (c, publisher) = (net.durable(V5, "c", CONNACK), net.v5("p"));
         net.subscribe(c, "a", 1);
         let held = defer_subscribe(net);
         assert_eq!(reauthorise(net), (1, 0, 0));
         net.send(publisher, "32: <a> 0001 {} '1'");
         net.advance(10_000);
-        net.expect(c, "");
-        assert!(net.session("c").expect("connected").subscriptions.is_empty());
+        net.expect_closed(c, "E0: 83");
         drop(held.take());
+        let c = net.durable(V5, "c", CONNACK_RESUMED);
+        net.expect(c, "");
+        assert_eq!(held.answer(net, codes(&[1])), Ok(()));
+        net.expect(c, "32: <a> 0001 {} '1'");
     });
+}
+
+/// What waits for a client that is back waits for the answer as well, and so do retained messages that it still has coming
+/// and what is sent again [MQTT-4.4.0-1]. What comes of it is what counts.
+#[test]
+fn what_waits_for_a_client_waits_for_the_answer() {
+    for version in VERSIONS {
+        scenario(|net| {
+            let (c, publisher) = (net.durable(version, "c", CONNACK), net.v5("p"));
+            net.subscribe(c, "a", 1);
+            net.subscribe(c, "b", 2);
+            net.send(publisher, "34: <b> 0001 {} '1' | 62: 0001");
+            net.expect(c, "34: <b> 0001 [{}] '1'");
+            net.send(c, "50: 0001");
+            net.expect(c, "62: 0001");
+            net.lose(c);
+            net.send(publisher, "32: <a> 0002 {} '2' | 32: <b> 0003 {} '3' | 32: <a> 0004 {} '4'");
+            let held = defer_subscribe(net);
+            let c = net.durable(version, "c", crate::core::tests::net::resumed(version));
+            net.send(publisher, "32: <a> 0005 {} '5'");
+            net.expect(c, "");
+            assert_eq!(held.answer(net, codes(&[0x87, 1])), Ok(()));
+            net.expect(c, "62: 0001 | 32: <b> 0002 [{}] '3'");
+            assert_eq!((held.len(), net.session("c").expect("connected").subscriptions.len()), (0, 1));
+        });
+    }
 }
 
 /// A connection that ends meanwhile: its session is asked about when the client is back, and waits for the answer then.

@@ -243,7 +243,7 @@ impl World {
     }
 
     /// No retained message comes after one that has taken its place; but one that had to wait for its turn may come after
-    /// one that had not.
+    /// one that had not, and one of QoS 2 that had to wait for the store after one that had not.
     fn check_replay_order(&mut self, session: usize, msg: usize, qos: u8) {
         let one = &self.msgs[msg];
         let newer = |(other, got): (&usize, &Got)| {
@@ -254,6 +254,7 @@ impl World {
                 && other.topic == one.topic
                 && other.first > one.last
                 && (qos == 0 || got.qos > 0)
+                && (qos < 2 || got.qos == 2 || self.store.is_none())
                 && one.publisher != PLUGIN
                 && other.publisher != PLUGIN
         };
