@@ -23,6 +23,7 @@ use crate::codec::SubscribeOptions;
 use crate::core::mail::{Batch, Mail};
 use crate::core::mailbox::Mailboxes;
 use crate::message::Source;
+use crate::plugin::GateState;
 
 const INFO: ConnectionInfo<'_> = ConnectionInfo {
     connection: 7,
@@ -415,6 +416,24 @@ fn a_request_that_some_workers_have_no_room_for_is_full_and_reaches_the_others()
     let mut batch = Batch::default();
     mailboxes.of(0).take(&mut batch);
     assert!(matches!(batch.take_mails()[..], [Mail::Disconnect { connection: 7, .. }]));
+}
+
+/// While everything goes over to another process, what a thread of a plugin's own does to its values waits, or is refused: who is
+/// told that it is done finds it there afterwards.
+#[test]
+fn values_do_not_change_behind_a_gate_that_is_shut() {
+    let services = Services::new(Mailboxes::new(vec![Box::new(|| {})]), Clock::start(), 1000);
+    let _plugin = load("a", "init:keep-host", &services).expect("loads");
+    let host = HOST.take().expect("it was kept");
+    assert_eq!(host.store().put("k", "1"), Ok(()));
+    for (state, error) in [(GateState::Shut, HostError::Full), (GateState::Closed, HostError::NotRunning)] {
+        services.set_gate(state);
+        assert_eq!(host.store().put("k", "2"), Err(error));
+        assert_eq!(host.store().delete("k"), Err(error));
+        assert_eq!(host.store().get("k"), Ok(Some(b"1".to_vec())));
+    }
+    services.set_gate(GateState::Open);
+    assert_eq!(host.store().delete("k"), Ok(true));
 }
 
 #[test]
