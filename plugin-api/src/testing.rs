@@ -182,6 +182,12 @@ impl TestHost {
         std::mem::take(&mut self.inner.world().disconnects)
     }
 
+    /// Has the next `requests` of the handler refused with [`HostError::Full`](crate::HostError::Full), as by a host that has
+    /// too much to do: what it publishes, sends, asks for and ends. (What it stores is not among them.)
+    pub fn refuse_requests(&self, requests: u32) {
+        self.inner.world().refused = requests;
+    }
+
     /// The timers that run, in the order in which they are due.
     #[must_use]
     pub fn timers(&self) -> Vec<Timer> {

@@ -205,6 +205,9 @@ impl Services {
         if world.is_closed {
             return Status::NOT_RUNNING;
         }
+        if world.is_full() {
+            return Status::FULL;
+        }
         let answer = if is_inside { None } else { world.answer(&request) };
         match answer {
             Some(answer) => {
@@ -223,6 +226,11 @@ impl Services {
             return Status::NOT_RUNNING;
         }
         act(&mut world).err().unwrap_or(Status::OK)
+    }
+
+    /// The same with something that takes room in the host.
+    fn request(&self, act: impl FnOnce(&mut World) -> Result<(), Status>) -> Status {
+        self.with(|world| if world.is_full() { Err(Status::FULL) } else { act(world) })
     }
 }
 
@@ -315,7 +323,7 @@ unsafe extern "C" fn panicked(context: Opaque, text: RSlice<'_, u8>, _: RSlice<'
 }
 
 unsafe extern "C" fn publish(context: Opaque, raw: &RawMessage<'_>) -> Status {
-    of(context).with(|world| {
+    of(context).request(|world| {
         let message = message(raw)?;
         if message.retain {
             world.to_retain.push_back(message.clone());
@@ -326,7 +334,7 @@ unsafe extern "C" fn publish(context: Opaque, raw: &RawMessage<'_>) -> Status {
 }
 
 unsafe extern "C" fn send(context: Opaque, target: &RawTarget<'_>, raw: &RawMessage<'_>) -> Status {
-    of(context).with(|world| {
+    of(context).request(|world| {
         let (target, message) = (target_of(target)?, message(raw)?);
         if matches!(target, Target::All | Target::Plugin) {
             return Err(Status::INVALID);
@@ -345,7 +353,7 @@ unsafe extern "C" fn send_info(context: Opaque, request: &RawInfoRequest<'_>, ti
     *timer = 0;
     let services = of(context);
     let from = services.running().map_or(0, |running| running.scope.connection);
-    let status = services.with(|world| {
+    let status = services.request(|world| {
         let (target, kind) = (target_of(&request.target)?, string(request.kind.as_slice())?);
         let times = (request.delay_ms, request.interval_ms);
         *timer = world.post((target, from), &kind, request.data.as_slice(), times)?;
@@ -380,7 +388,7 @@ unsafe extern "C" fn disconnect(
         services.say(Level::Warn, &Packet::Disconnect.misfit(asked));
         Packet::INSTEAD
     };
-    services.with(|world| {
+    services.request(|world| {
         let end = Disconnection { connection: ConnectionId(connection), reason_code, properties: properties.into() };
         world.to_end.push_back(end.clone());
         world.disconnects.push(end);

@@ -50,6 +50,8 @@ pub(super) struct World {
     pub(super) store: BTreeMap<Vec<u8>, Vec<u8>>,
     /// What the handler has asked for inside a callback, or what only the test's thread can do.
     pub(super) requests: VecDeque<(Request, Reply)>,
+    /// How many more requests there is no room for.
+    pub(super) refused: u32,
     pub(super) is_closed: bool,
 }
 
@@ -123,6 +125,13 @@ pub(super) enum Request {
 }
 
 impl World {
+    /// Whether there is no room for a request that comes now.
+    pub(super) fn is_full(&mut self) -> bool {
+        let is_full = self.refused > 0;
+        self.refused = self.refused.saturating_sub(1);
+        is_full
+    }
+
     /// The next number of whatever needs one.
     pub(super) fn number(&mut self) -> u64 {
         self.numbers += 1;

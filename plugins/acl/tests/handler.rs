@@ -1,5 +1,7 @@
 //! The handler as a whole, with the example in the README.
 
+use std::time::Duration;
+
 use acl::Acl;
 use plugin_api::testing::{TestClient, TestHost};
 use plugin_api::{DisconnectKind, Error, Message, PublishVerdict, QoS, ReasonCode, SubscribeVerdict};
@@ -52,6 +54,25 @@ fn other_rules_count_at_once_and_for_subscriptions_that_are_there() -> Result<()
     assert_eq!(operator.publish("chat/lunch", ""), PublishVerdict::reject(NO));
     assert_eq!(operator.subscriptions(), [("chat/+".to_owned(), QoS::AtMostOnce)]);
     assert!(host.take_logs().iter().any(|line| line.text == "new rules: 1 subscriptions were removed"));
+    Ok(())
+}
+
+/// A host that has no room for the question is asked later.
+#[test]
+fn subscriptions_end_though_the_host_is_full_when_the_rules_change() -> Result<(), Error> {
+    let host = TestHost::new::<Acl>(example())?;
+    let operator = sign_in(&host, "operator", "operator");
+    assert_eq!(operator.subscribe_all(&[("chat/+", QoS::AtMostOnce)]), SubscribeVerdict::Grant);
+    let shorter = example().lines().filter(|line| !line.contains("chat/+")).collect::<Vec<_>>().join("\n");
+    host.refuse_requests(1);
+    host.configure(&shorter)?;
+    assert_eq!(operator.subscriptions().len(), 1);
+    // Not this time either.
+    host.refuse_requests(1);
+    host.advance(Duration::from_secs(1));
+    assert_eq!(operator.subscriptions().len(), 1);
+    host.advance(Duration::from_secs(1));
+    assert_eq!(operator.subscriptions(), []);
     Ok(())
 }
 

@@ -112,3 +112,17 @@ fn a_token_that_is_not_good_ends_what_it_was_to_renew() -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// A client whose token nobody would look at again when it expires is not let in, or does not stay.
+#[test]
+fn nobody_stays_without_a_timer() -> Result<(), Error> {
+    let host = host()?;
+    host.refuse_requests(1);
+    let ann = sign_in(&host, DAY, "news/#");
+    assert_eq!(ann.ended().map(|ended| ended.reason_code), Some(ReasonCode::SERVER_BUSY));
+    let ann = sign_in(&host, 100 * DAY, "news/#");
+    host.refuse_requests(1);
+    host.advance(100 * DAY);
+    assert_eq!(ann.ended().map(|ended| ended.reason_code), Some(ReasonCode::SERVER_BUSY));
+    Ok(())
+}
