@@ -339,7 +339,10 @@ fn validate_lets_through_what_the_schema_says() {
 
 /// The server of the README of `http-auth`, with a certificate if there is one, and where it listens.
 fn answers(certificate: Option<&Issued>) -> (Child, String) {
-    let program = block("http-auth", "python");
+    answers_by(&block("http-auth", "python"), certificate)
+}
+
+fn answers_by(program: &str, certificate: Option<&Issued>) -> (Child, String) {
     let (start, last) = program.trim_end().rsplit_once('\n').expect("lines");
     // A port that is free, which it says.
     let server = last.replace("int(sys.argv[1])", "0").replace(".serve_forever()", "");
@@ -401,6 +404,77 @@ fn http_auth_does_what_the_server_says_and_nothing_without_it() {
         assert_eq!(ann.subscribe_all(&[("ann/#", 1), ("ann/y", 0)]), [1, 0x80]);
         assert_eq!(sign_in("c3", "ann", "correct horse").1.code, SERVER_UNAVAILABLE);
     });
+}
+
+/// With her password ann may use what is hers, and bob with his what is his; who comes as `down` has the server fail about
+/// subscriptions, until somebody comes as `up`.
+fn answers_about_several() -> (Child, String) {
+    let program = [
+        ("HTTP/1.1\"", "HTTP/1.1\"\n    up = True"),
+        (
+            "        topic =",
+            "        Answers.up = {\"up\": True, \"down\": False}.get(question[\"username\"], Answers.up)\n        topic =",
+        ),
+        ("== (\"ann\", \"correct horse\")", "[1] == \"correct horse\""),
+        ("send_response(200)", "send_response(200 if Answers.up or question[\"action\"] != \"subscribe\" else 500)"),
+    ];
+    let program = program.into_iter().fold(block("http-auth", "python"), |program, (from, to)| {
+        assert!(program.contains(from), "{from} is not in {program}");
+        program.replacen(from, to, 1)
+    });
+    answers_by(&program, None)
+}
+
+#[test]
+fn http_auth_is_asked_about_what_an_earlier_user_has_subscribed_to() {
+    if !have("python3", &["--version"], "apt-get install python3") {
+        return;
+    }
+    let (mut server, url) = answers_about_several();
+    // Without answers that are remembered.
+    let config = format!(r#"{{"url": "{url}", "timeout_ms": 2400, "cache_secs": 0}}"#);
+    with_plugins(&[("http-auth", &config)], |addr| {
+        for version in [V3_1_1, V5] {
+            let sign_in = |client_id: &str, user| {
+                let mut connect = Connect::new(version, client_id).persistent();
+                (connect.username, connect.password) = (Some(user), Some("correct horse"));
+                Client::connect_with(addr, &connect)
+            };
+            let say = |payload: &str| {
+                assert!(sign_in("sender", "ann").0.publish("ann/x", payload, 1) < 0x80);
+            };
+            let (mut ann, _) = sign_in("c1", "ann");
+            assert_eq!(ann.subscribe_all(&[("ann/#", 1)]), [1]);
+            ann.disconnect();
+            say("1");
+            // While it is not known what she may have, she gets nothing, and nothing of it is lost.
+            sign_in("c2", "down");
+            let (mut ann, connack) = sign_in("c1", "ann");
+            assert_eq!((connack.code, connack.session_present), (0, true));
+            ann.expect_disconnect(0x80);
+            sign_in("c2", "up");
+            let (mut ann, _) = sign_in("c1", "ann");
+            assert_eq!(ann.receive().text(), "1");
+            ann.disconnect();
+            // Somebody else with her Client Identifier has none of it, neither what waits nor what comes.
+            say("2");
+            let (mut bob, connack) = sign_in("c1", "bob");
+            assert_eq!((connack.code, connack.session_present), (0, true));
+            bob.expect_nothing();
+            say("3");
+            bob.expect_nothing();
+            assert_eq!(
+                bob.subscribe_all(&[("ann/#", 1), ("bob/#", 1)]),
+                [if version == V5 { NOT_AUTHORIZED } else { 0x80 }, 1]
+            );
+            bob.disconnect();
+            // To begin anew.
+            let mut connect = Connect::new(version, "c1");
+            (connect.username, connect.password) = (Some("ann"), Some("correct horse"));
+            assert_eq!(Client::connect_with(addr, &connect).1.code, 0);
+        }
+    });
+    server.kill().and_then(|()| server.wait()).expect("it ends");
 }
 
 #[test]

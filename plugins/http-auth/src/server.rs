@@ -23,6 +23,8 @@ pub(crate) enum Failure {
 /// What a client waits for: its questions, in order, and what to do with their answers.
 struct Job {
     questions: Vec<(Key, Question)>,
+    /// What they count for among those that wait.
+    counted: usize,
     since: Instant,
     take: Box<dyn FnOnce(Result<Vec<Answer>, Failure>) + Send>,
 }
@@ -79,20 +81,19 @@ impl Server {
 
     /// Has questions asked, in order. With the first one that there is no answer to, the others have none either.
     ///
-    /// If nothing else waits, there may be more of them than `queue_max`: a packet can have that many, and what a client has
-    /// subscribed to is asked about again when it is back.
+    /// However many they are, they count for a tenth of `queue_max` at most: one client's packet leaves room for those of others.
     pub(crate) fn ask(
         &self,
         questions: Vec<(Key, Question)>,
         take: impl FnOnce(Result<Vec<Answer>, Failure>) + Send + 'static,
     ) {
-        let (waiting, count) = (&self.asker.waiting, questions.len());
-        let before = waiting.fetch_add(count, Ordering::Relaxed);
-        if before != 0 && before + count > self.asker.settings.queue_max {
-            waiting.fetch_sub(count, Ordering::Relaxed);
+        let (waiting, queue_max) = (&self.asker.waiting, self.asker.settings.queue_max);
+        let counted = questions.len().min((queue_max / 10).max(1));
+        if waiting.fetch_add(counted, Ordering::Relaxed) + counted > queue_max {
+            waiting.fetch_sub(counted, Ordering::Relaxed);
             return take(Err(Failure::Busy));
         }
-        let job = Job { questions, since: Instant::now(), take: Box::new(take) };
+        let job = Job { questions, counted, since: Instant::now(), take: Box::new(take) };
         // The threads end when there is nobody any more who sends.
         if let Err(SendError(job)) = self.jobs.send(job) {
             (job.take)(Err(Failure::Busy));
@@ -104,8 +105,8 @@ fn work(asker: &Asker, waiting: &Mutex<Receiver<Job>>) {
     loop {
         // One thread waits for a job, and the others for the lock.
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { questions, since, take }) = job else { return };
-        asker.waiting.fetch_sub(questions.len(), Ordering::Relaxed);
+        let Ok(Job { questions, counted, since, take }) = job else { return };
+        asker.waiting.fetch_sub(counted, Ordering::Relaxed);
         take(asker.ask(&questions, since));
     }
 }
@@ -196,7 +197,7 @@ mod tests {
         let _host = TestHost::new::<Lender>("{}")?;
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let url = format!("http://{}/", listener.local_addr()?);
-        let config = format!(r#"{{"url": "{url}", "timeout_ms": 60000, "threads": 1, "queue_max": 5}}"#);
+        let config = format!(r#"{{"url": "{url}", "timeout_ms": 60000, "threads": 1, "queue_max": 30}}"#);
         let settings = plugin_api::config::read(&config).and_then(Settings::new)?;
         let server = Server::start(&HOST.take().expect("it has been handed on"), settings)?;
         let (told, answers) = mpsc::channel();
@@ -207,18 +208,17 @@ mod tests {
                 let _ = told.send((count, answers.err()));
             });
         };
-        // With nothing else, as many as there are.
         ask(9);
         // Its first question is asked: there is none that waits.
         let asked = listener.accept()?;
-        for count in [2, 3, 1, 9] {
-            ask(count);
-        }
+        // Many count for three, so that ten packets find room, whatever is in them.
+        let waiting = [2, 250, 1, 3, 4, 5, 6, 7, 8, 9, 1, 2];
+        waiting.into_iter().chain([1, 250]).for_each(ask);
         assert_eq!(answers.recv_timeout(Duration::from_secs(60))?, (1, Some(Failure::Busy)));
-        assert_eq!(answers.recv_timeout(Duration::from_secs(60))?, (9, Some(Failure::Busy)));
+        assert_eq!(answers.recv_timeout(Duration::from_secs(60))?, (250, Some(Failure::Busy)));
         // Without an answer to one, none of the others is asked.
         drop((asked, listener));
-        for count in [9, 2, 3] {
+        for count in [9].into_iter().chain(waiting) {
             assert_eq!(answers.recv_timeout(Duration::from_secs(60))?, (count, Some(Failure::Unavailable)));
         }
         // Nothing is asked that the host does not wait for any more.
