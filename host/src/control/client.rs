@@ -156,12 +156,15 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
 
     /// What comes of a request to a server that does `serve` with its only client.
-    fn asked(timeout: Duration, serve: impl FnOnce(UnixStream) + Send + 'static) -> Result<Answer, ControlError> {
+    fn asked(
+        (greeting_timeout, timeout): (Duration, Duration),
+        serve: impl FnOnce(UnixStream) + Send + 'static,
+    ) -> Result<Answer, ControlError> {
         let dir = TempDir::new("client");
         let path = dir.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
         let thread = std::thread::spawn(move || serve(listener.accept().unwrap().0));
-        let answer = ask_within(&Place::Path(path), &Request::Plugins, timeout, timeout, |_| {});
+        let answer = ask_within(&Place::Path(path), &Request::Plugins, greeting_timeout, timeout, |_| {});
         thread.join().unwrap();
         answer
     }
@@ -180,9 +183,10 @@ mod tests {
     #[test]
     fn answers_are_handed_on() {
         let hello = "{\"host\":\"9.9\",\"control\":1,\"more\":2}\n";
-        let answer = asked(LONG, says(Box::leak(format!("{hello}{{\"ok\":true,\"result\":[7]}}\n").into_boxed_str())));
+        let answer =
+            asked((LONG, LONG), says(Box::leak(format!("{hello}{{\"ok\":true,\"result\":[7]}}\n").into_boxed_str())));
         assert_eq!(answer, Ok(Ok(json!([7]))));
-        let busy = asked(LONG, says("{\"ok\":false,\"error\":{\"step\":\"busy\",\"reason\":\"full\"}}\n"));
+        let busy = asked((LONG, LONG), says("{\"ok\":false,\"error\":{\"step\":\"busy\",\"reason\":\"full\"}}\n"));
         assert_eq!(busy, Ok(Err(Refusal::new("busy", "full"))));
     }
 
@@ -196,7 +200,7 @@ mod tests {
             ("", "the host is ending"),
         ];
         for (text, expected) in table {
-            let error = asked(LONG, says(text)).expect_err(text);
+            let error = asked((LONG, LONG), says(text)).expect_err(text);
             assert!(!error.is_sent(), "{text}");
             assert!(error.to_string().contains(expected), "{text}: {error}");
         }
@@ -216,12 +220,12 @@ mod tests {
         for (then, expected) in
             [("{}\n", "makes no sense: \"{}\""), ("", "without an answer"), ("{\"ok\":", "closed the")]
         {
-            let error = asked(LONG, greets_and(then)).expect_err(then);
+            let error = asked((LONG, LONG), greets_and(then)).expect_err(then);
             assert!(error.is_sent(), "{then}");
             let text = error.to_string();
             assert!(text.contains(expected) || text.contains("did not get through"), "{then}: {text}");
         }
-        let error = asked(SHORT, |mut stream| {
+        let error = asked((LONG, SHORT), |mut stream| {
             stream.write_all(HELLO.as_bytes()).unwrap();
             hang(stream);
         });
@@ -231,7 +235,7 @@ mod tests {
 
     #[test]
     fn host_that_hangs_is_told() {
-        let error = asked(SHORT, hang).unwrap_err();
+        let error = asked((SHORT, LONG), hang).unwrap_err();
         assert!(!error.is_sent() && error.to_string().contains("has not said who it is"), "{error}");
     }
 
