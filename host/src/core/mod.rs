@@ -254,9 +254,9 @@ pub struct Core {
     journal: Option<Box<Journal>>,
     /// Sessions are coming back; see [`Core::restore`].
     restoring: Option<Box<Restoring>>,
-    /// What is held until the journals of its turns are safe.
     /// The place of the session that is written next because the wall clock was set; see [`wall`].
     rewritten: Option<usize>,
+    /// What is held until the journals of its turns are safe.
     held_acks: HeldAcks,
 }
 

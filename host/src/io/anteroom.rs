@@ -274,6 +274,10 @@ impl Anteroom {
     }
 
     fn accept(&mut self, now: Millis) {
+        if self.workers.pause().is_shut() {
+            // Another process takes over, and with it those who come.
+            return self.entrance.close_until(&self.poller, now + FULL_MS);
+        }
         if self.places.is_full() {
             // Who has been here for a while and is still not through makes room for one who waits.
             self.turn_out_one(now);

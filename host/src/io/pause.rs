@@ -68,6 +68,8 @@ pub(crate) enum Report {
 #[derive(Default)]
 pub(crate) struct Pause {
     is_on: AtomicBool,
+    /// Nobody is let in: those who come are another process's, or will be.
+    is_shut: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -90,6 +92,11 @@ impl Pause {
     /// Whether there are orders.
     pub(super) fn is_on(&self) -> bool {
         self.is_on.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody is to be let in, with the order to settle and those behind it until the one to go on.
+    pub(super) fn is_shut(&self) -> bool {
+        self.is_shut.load(Ordering::Relaxed)
     }
 
     /// Gives an order to so many workers, `wake`s them, and waits for their reports, at the latest until `deadline`. `None`: a
@@ -117,6 +124,7 @@ impl Pause {
         mut is_met: impl FnMut(&[Report]) -> bool,
     ) -> Result<Vec<Report>, Vec<Option<Report>>> {
         let is_last = matches!(order, Order::GoOn | Order::LetGo);
+        self.is_shut.store(!matches!(order, Order::GoOn), Ordering::Relaxed);
         let mut state = self.state();
         state.number += 1;
         state.order = Some(order);

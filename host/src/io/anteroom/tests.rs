@@ -2,12 +2,13 @@
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::core::mailbox::Mailboxes;
 use crate::core::{ListenerProfile, Shared};
 use crate::io::listener::Bound;
+use crate::io::pause::Order;
 use crate::limits::Limits;
 use crate::listener::ListenerConfig;
 use crate::plugin::Chain;
@@ -78,6 +79,27 @@ fn who_finds_no_place_waits_until_there_is_one() {
     drop(first);
     room.until_guests(1);
     assert_eq!(room.taken(), 1);
+}
+
+#[test]
+fn nobody_is_let_in_who_is_another_processes() {
+    let mut room = Room::new(2);
+    let order = |room: &Room, order| {
+        let reports = room.anteroom.workers.pause().ask(order, 0, || {}, Instant::now() + Duration::from_secs(20));
+        assert_eq!(reports, Some(Vec::new()));
+    };
+    let mut clients = Vec::new();
+    for last in [Order::Settle { finally: true }, Order::LetGo] {
+        order(&room, last);
+        clients.push(room.connect());
+        for _ in 0..5 {
+            room.anteroom.turn().unwrap();
+            assert_eq!(room.taken(), 0);
+        }
+    }
+    order(&room, Order::GoOn);
+    // They have waited in the kernel's queue.
+    room.until_guests(clients.len());
 }
 
 #[test]

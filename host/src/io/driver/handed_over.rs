@@ -202,6 +202,8 @@ impl Driver {
             }
         }
         self.to_read.clear();
+        // Who comes now is the other process's.
+        self.entrance.exchange(Vec::new(), &self.poller);
     }
 
     /// Takes in what comes from another process, and waits until it is this worker's. `false`: it stays the other's.
