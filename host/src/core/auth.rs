@@ -158,6 +158,14 @@ impl Core {
                 ));
             }
         };
+        if step == AuthStep::ReAuthenticate {
+            // During an exchange a connection keeps its plugins. Who begins the next one behind the end of this one, in what
+            // is read at once, would keep them for ever.
+            self.look_at_plan();
+            if !self.conform(slot) {
+                return Ok(Next::Stop);
+            }
+        }
         self.re_authenticate(slot, step, data, auth.properties);
         Ok(self.next(slot))
     }

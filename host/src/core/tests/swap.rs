@@ -358,3 +358,31 @@ fn re_authentication_that_never_ends_does_not_keep_the_old_version() {
         assert!(!net.shared.chain.retire());
     });
 }
+
+/// Nor does who ends one and begins the next at once, so that there is always one under way when packets come.
+#[test]
+fn re_authentications_in_a_chain_do_not_keep_the_old_version() {
+    scenario(|net| {
+        let steps = |script: &mut Script, name: &'static str| {
+            script.auth = Some(Box::new(move |auth| {
+                let ends = auth.line.ends_with(" Continue");
+                Ok(if ends { AuthVerdict::OkWith(name.into()) } else { AuthVerdict::Continue(name.into()) })
+            }));
+        };
+        steps(&mut net.script(), "v1");
+        let client = net.open(V5);
+        net.send(client, &connect_packet(V5, "02", 0, "15 0001 6D", "c"));
+        net.expect(client, "F0: 18 [{15 0001 6D 16 0002 7631}]");
+        net.send(client, "F0: 18 [{15 0001 6D}] | F0: 19 [{15 0001 6D}]");
+        net.expect(
+            client,
+            "20: 00 00 [{21 0400 27 01000000 22 0040 15 0001 6D 16 0002 7631}] | F0: 18 [{15 0001 6D 16 0002 7631}]",
+        );
+        net.flip("2.0.0", &FOR_GOOD, |script| steps(script, "v2"));
+        // The exchange ends with the version that has begun it; the next one is the new version's.
+        net.send(client, "F0: 18 [{15 0001 6D}] | F0: 19 [{15 0001 6D}]");
+        net.expect(client, "F0: 00 [{15 0001 6D 16 0002 7631}] | F0: 18 [{15 0001 6D 16 0002 7632}]");
+        assert_eq!(live(net), (vec![0], 1));
+        assert!(!net.shared.chain.retire(), "it is still used");
+    });
+}
