@@ -194,3 +194,32 @@ fn no_secret_is_logged_or_told_by_a_command() {
         assert!(told.is_none(), "{secret} is told: {told:?}");
     }
 }
+
+/// What of a configuration file is not of the form that it has to have could be the secret of a plugin.
+#[test]
+fn no_secret_of_a_file_that_is_wrong_is_logged_or_told() {
+    const HEAD: &str = "control = \"s\"\n[[listener]]\nurl = \"127.0.0.1:0\"\n";
+    let dir = TempDir::new("secrets-file");
+    let file = dir.file("host.toml", HEAD);
+    let control = dir.path().join("s");
+    let (process, _) = Process::listening(["--config".as_ref(), file.as_os_str()]);
+    let wrong = [
+        format!("[[plugin]]\npath = \"x.so\"\nconfig = '{{\"password\":\"{IN_CONFIG}\"}}'\n"),
+        format!("[[plugin]]\npath = \"x.so\"\nconfig = {{ password = \"{IN_CONFIG}\", ttl = inf }}\n"),
+        format!("[limits]\nconnections_max = {{ password = \"{IN_CONFIG}\" }}\n"),
+    ];
+    for text in wrong {
+        dir.file("host.toml", &(HEAD.to_owned() + &text));
+        let reload = host_output(["reload".as_ref(), "--control".as_ref(), control.as_os_str()]);
+        let check = host_output(["config".as_ref(), "check".as_ref(), file.as_os_str()]);
+        for (output, code) in [(reload, 1), (check, 2)] {
+            let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+            assert_eq!(output.status.code(), Some(code), "{said}");
+            assert!(said.contains("host.toml:") && !said.contains(IN_CONFIG), "{said}");
+        }
+    }
+    process.wait_log("connections_max is a table: expected");
+    let log = process.log();
+    assert!(!log.iter().any(|line| line.contains(IN_CONFIG)), "{log:?}");
+    process.stop();
+}
