@@ -2,7 +2,8 @@
 //!
 //! All of it happens at once where no plugin answers later. Otherwise the states of the plugins outlive the connection, as a
 //! farewell: it waits for the question that was open, whose answer is nobody's any more, and asks about the will, which may
-//! wait for an answer itself. The session goes its way meanwhile, and says what becomes of the will.
+//! wait for an answer itself. The session goes its way meanwhile, and says what becomes of the will. A question about who the
+//! client is that has no thread of the pool yet is taken back instead.
 
 use plugin_api::{Callback, Properties};
 
