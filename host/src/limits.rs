@@ -93,8 +93,7 @@ limits! {
         /// Network Connections open at one time, all listeners together.
         connections_max: usize = 1_000_000, Kind::Count, 1..=PLACES,
             "closed at once, and counted", AtOnce;
-        /// Network Connections open at one time from one IP address; an IPv4 address in IPv6 form is that IPv4 address.
-        /// 0: no such bound.
+        /// Network Connections open at one time from one IPv4 address, also in IPv6 form, or one /64 of IPv6. 0: no such bound.
         connections_per_address_max: usize = 0, Kind::Count, 0..=ANY,
             "closed at once, and counted", NewConnections;
         /// CONNECT packets that are looked at in a second, the whole server, with a second's burst. 0: no such bound.

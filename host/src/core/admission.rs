@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::PoisonError;
 
 use foldhash::fast::RandomState;
 
 use super::ListenerProfile;
-use super::failures::Failures;
+use super::failures::{Address, Failures};
 use super::rates::SharedBucket;
 use crate::clock::Millis;
 use crate::limits::Limits;
@@ -22,7 +22,7 @@ use crate::sync::{Mutex, MutexGuard};
 pub(super) struct Admission {
     open: AtomicUsize,
     /// By address; empty where there is no bound on them.
-    addresses: Mutex<HashMap<IpAddr, usize, RandomState>>,
+    addresses: Mutex<HashMap<Address, usize, RandomState>>,
     connects: SharedBucket,
     /// Who failed to get in, and who is turned away for it.
     pub(super) failures: Failures,
@@ -80,7 +80,7 @@ impl Admission {
         listener.gate.open.fetch_add(1, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::Relaxed);
         if listener.limits.connections_per_address_max != 0 {
-            *self.addresses().entry(peer.ip().to_canonical()).or_default() += 1;
+            *self.addresses().entry(Address::of(peer.ip())).or_default() += 1;
         }
     }
 
@@ -91,7 +91,7 @@ impl Admission {
         if listener.limits.connections_per_address_max == 0 {
             return;
         }
-        if let Entry::Occupied(mut entry) = self.addresses().entry(peer.ip().to_canonical()) {
+        if let Entry::Occupied(mut entry) = self.addresses().entry(Address::of(peer.ip())) {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {
                 entry.remove();
@@ -110,7 +110,7 @@ impl Admission {
             return true;
         }
         let mut addresses = self.addresses();
-        let open = addresses.entry(peer.ip().to_canonical()).or_default();
+        let open = addresses.entry(Address::of(peer.ip())).or_default();
         let is_room = *open < limits.connections_per_address_max;
         *open += usize::from(is_room);
         is_room
@@ -122,7 +122,7 @@ impl Admission {
         assert!(self.open.load(Ordering::Relaxed) <= limits.connections_max, "connections of all workers");
         for (address, open) in self.addresses().iter() {
             // Each listener has a bound of its own on them.
-            assert!(*open > 0, "connections of {address}");
+            assert!(*open > 0, "connections of {address:?}");
         }
     }
 
@@ -133,7 +133,7 @@ impl Admission {
         assert_eq!(self.addresses().len(), 0, "addresses of connections");
     }
 
-    fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, usize, RandomState>> {
+    fn addresses(&self) -> MutexGuard<'_, HashMap<Address, usize, RandomState>> {
         // It is whole after each statement, so a poisoned lock says nothing.
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }

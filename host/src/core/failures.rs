@@ -55,10 +55,10 @@ impl Entry {
 
 /// An IPv4 address, or the /64 of an IPv6 address: who has one address of such a network has all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-struct Address(u64);
+pub(super) struct Address(u64);
 
 impl Address {
-    fn of(ip: IpAddr) -> Self {
+    pub(super) fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             // There are no hosts in 0:1::/32.
             IpAddr::V4(ip) => Self(1 << 32 | u64::from(u32::from(ip))),

@@ -38,6 +38,24 @@ fn connections_of_one_address_are_bounded() {
     });
 }
 
+/// Who has one IPv6 address has all of its /64.
+#[test]
+fn an_ipv6_network_has_the_connections_of_one_address() {
+    scenario_with(&Setup::limits(|limits| limits.connections_per_address_max = 2), |net| {
+        net.peer = "[2001:db8::1]:1";
+        let first = net.open(V5);
+        net.peer = "[2001:db8::ffff:0:0:2]:1";
+        net.client(V5, "second");
+        net.peer = "[2001:db8::3]:1";
+        assert!(net.try_open(V5).is_none(), "the /64 has as many as it may have");
+        net.peer = "[2001:db8:0:1::1]:1";
+        net.client(V5, "another network");
+        net.lose(first);
+        net.peer = "[2001:db8::4]:1";
+        net.client(V5, "third");
+    });
+}
+
 /// A second's worth of CONNECT packets is looked at, whichever worker they come to; the others do not reach a handler.
 #[test]
 fn connect_rate_is_bounded() {
