@@ -113,9 +113,9 @@ limits! {
         /// The default holds any CONNECT without User Properties.
         connect_bytes_max: usize = 512 * KIB, Kind::Bytes, SMALLEST_PACKETS..=LARGEST_PACKET,
             "CONNACK 0x95 or a close, on the declared length", NewConnections;
-        /// Failures to get in (CONNECT refused as not authorised, what is not MQTT, no CONNECT in time, TLS handshakes) from
-        /// one IPv4 address or one /64 of IPv6 within failures_period, after which it is turned away for failures_ban.
-        /// 0: no such bound.
+        /// Failures to get in (CONNECT refused as not authorised, or given up before its answer, what is not MQTT, no CONNECT in
+        /// time, TLS handshakes) from one IPv4 address or one /64 of IPv6 within failures_period, after which it is turned away
+        /// for failures_ban. 0: no such bound.
         failures_per_address_max: u32 = 100, Kind::Count, 0..=U32,
             "closed at once for the time of failures_ban, before anything is read, and counted", AtOnce;
         /// See failures_per_address_max.

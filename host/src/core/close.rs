@@ -55,6 +55,7 @@ impl Core {
         self.leave_lane_at_the_end(slot);
         let connection = &mut self.connections[slot as usize];
         let phase = connection.phase;
+        let hangs_up = phase != Phase::Connected && closing.kind == DisconnectKind::Closed;
         match phase {
             // On its way to another worker, it is that one's to end. It notices by itself that the peer has gone, and it
             // gets what plugins ask for as well.
@@ -79,6 +80,9 @@ impl Core {
         }
         self.mark_dirty(slot);
         let waiting = self.take_waiting(slot);
+        if hangs_up && waiting.as_ref().is_some_and(|waiting| waiting.is_about_the_client()) {
+            self.note_failure(slot);
+        }
         let who: Box<str> = match self.sessions.get_mut(session_slot as usize) {
             Some(session) => {
                 session.connection = NONE;

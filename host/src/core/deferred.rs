@@ -20,7 +20,7 @@ use super::reauthorise::Again;
 use crate::clock::Millis;
 use crate::codec::{self, DecodeError, Packet};
 use crate::limits::Deadline;
-use crate::plugin::{Answered, Cursor};
+use crate::plugin::{Answered, Chain, Cursor};
 
 /// Messages for `handle_info` that wait behind the open question of one connection; further ones are dropped and logged.
 const INFOS_MAX: usize = 256;
@@ -100,6 +100,17 @@ impl Waiting {
     /// Who has not answered, where the chain stands, what has come of it, and until when it waits.
     pub(super) fn into_cursor(self) -> (Callback, Box<Cursor>, Option<Came>, Millis) {
         (self.question.callback(), self.cursor, self.came, self.deadline)
+    }
+
+    /// Whether it is about who the client is, so that a client that has gone has failed to get in.
+    pub(super) fn is_about_the_client(&self) -> bool {
+        matches!(self.question, Question::Connect(_) | Question::Auth { .. })
+    }
+
+    /// Takes it back if the connection has ended before the plugin was asked who the client is: that is dear, and of no use
+    /// any more. Other questions are put all the same: a plugin may want to know what a client that has gone has sent.
+    pub(super) fn withdraw(&self, chain: &Chain) -> bool {
+        self.is_about_the_client() && self.came.is_none() && chain.withdraw(&self.cursor)
     }
 
     /// Bytes of the packet that it is about.

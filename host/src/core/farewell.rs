@@ -82,7 +82,7 @@ impl Core {
         let delay = will.as_ref().map(|will| will.delay_secs);
         let undecided = delay.map(|delay| (delay, WillBody::Undecided(connection)));
         let fate = Fate::Now;
-        if let Some(waiting) = waiting {
+        if let Some(waiting) = waiting.filter(|waiting| !waiting.withdraw(&self.shared.chain)) {
             let (callback, cursor, came, deadline) = waiting.into_cursor();
             let (asks_will, cursor, counted_bytes) = (false, Some(cursor), 0);
             let farewell =

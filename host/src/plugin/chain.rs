@@ -115,6 +115,12 @@ impl Chain {
         cursor.asked.expire(callback, who, cursor.ticket);
     }
 
+    /// Takes back a question that still waits for a thread of the pool, so that the plugin is not asked. `false`: it has been
+    /// asked, and its answer is to be waited for.
+    pub fn withdraw(&self, cursor: &Cursor) -> bool {
+        cursor.asked.tickets().withdraw(cursor.ticket)
+    }
+
     /// Takes in an answer that nobody waits for any more.
     pub fn abandon(&self, handlers: &mut Handlers, callback: Callback, who: &str, cursor: &Cursor, answered: Answered) {
         // What it says does not matter, but a state may come back with it.

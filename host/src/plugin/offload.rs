@@ -48,7 +48,7 @@ impl Handlers {
             }
             return Ok(Verdict::OK);
         }
-        let ticket = plugin.tickets().take().unwrap_or(NO_TICKET);
+        let ticket = plugin.tickets().take_queued().unwrap_or(NO_TICKET);
         if ticket != NO_TICKET {
             if plugin.pool().push(&cell, Job::Ask(ticket, Call::new(who, request))).is_ok() {
                 answer.ticket = ticket;
@@ -175,8 +175,8 @@ impl Plugin {
                 *state = made.unwrap_or(State::None);
             }
             Job::Ask(ticket, call) => {
-                // Its deadline has passed, or the connection has ended, while it waited.
-                if self.tickets().is_open(ticket) {
+                // Its deadline may have passed while it waited, or it was taken back.
+                if self.tickets().begin(ticket) {
                     let ask = || self.work_on_question(connection, state, ticket, &call);
                     return services::with_hops(call.hops, ask).map(|answered| (ticket, answered));
                 }

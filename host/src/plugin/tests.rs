@@ -59,7 +59,11 @@ fn chain(scripts: &[&str]) -> (Chain, Handlers) {
 }
 
 fn connect(chain: &Chain, handlers: &mut Handlers) -> ConnectOutcome {
-    let request = ConnectRequest {
+    later::connect(chain, handlers, &connect_request())
+}
+
+fn connect_request() -> ConnectRequest<'static> {
+    ConnectRequest {
         connection: 7,
         client_id: "me",
         assigned: false,
@@ -73,8 +77,7 @@ fn connect(chain: &Chain, handlers: &mut Handlers) -> ConnectOutcome {
         transport: Transport::PLAIN,
         will: None,
         properties: &[],
-    };
-    later::connect(chain, handlers, &request)
+    }
 }
 
 fn publish(chain: &Chain, handlers: &mut Handlers) -> (PublishOutcome, ChangedMessage) {

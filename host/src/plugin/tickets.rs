@@ -37,11 +37,21 @@ pub(super) struct Tickets {
 /// Where an open ticket stands.
 enum Open {
     /// The core does not wait for it yet.
-    Taken,
+    Taken { is_queued: bool },
     /// It was answered before.
     Answered(Box<Answered>),
     /// A worker waits.
-    Awaited { worker: usize, connection: u64 },
+    Awaited { worker: usize, connection: u64, is_queued: bool },
+}
+
+impl Open {
+    /// Whether its question waits for a thread of the pool, and nobody has been asked.
+    fn is_queued(&mut self) -> Option<&mut bool> {
+        match self {
+            Self::Taken { is_queued } | Self::Awaited { is_queued, .. } => Some(is_queued),
+            Self::Answered(_) => None,
+        }
+    }
 }
 
 /// An answer that has come later than its callback returned.
@@ -85,18 +95,33 @@ impl Tickets {
 
     /// Gives out a ticket. `None`: as many are open as may be.
     pub(super) fn take(&self) -> Option<u64> {
+        self.take_as(false)
+    }
+
+    /// The same for a question that waits for a thread of the pool, which says with [`Tickets::begin`] that it is put.
+    pub(super) fn take_queued(&self) -> Option<u64> {
+        self.take_as(true)
+    }
+
+    fn take_as(&self, is_queued: bool) -> Option<u64> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.max {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
         let ticket = NEXT.fetch_add(1, Ordering::Relaxed);
-        self.shard(ticket).insert(ticket, Open::Taken);
+        self.shard(ticket).insert(ticket, Open::Taken { is_queued });
         Some(ticket)
     }
 
-    /// Whether an answer is still waited for.
-    pub(super) fn is_open(&self, ticket: u64) -> bool {
-        self.shard(ticket).contains_key(&ticket)
+    /// A question that has waited is put now. `false`: nobody wants to know any more.
+    pub(super) fn begin(&self, ticket: u64) -> bool {
+        let mut shard = self.shard(ticket);
+        let open = shard.get_mut(&ticket);
+        let is_there = open.is_some();
+        if let Some(is_queued) = open.and_then(Open::is_queued) {
+            *is_queued = false;
+        }
+        is_there
     }
 
     /// How many are open.
@@ -109,12 +134,12 @@ impl Tickets {
     pub(super) fn complete(&self, ticket: u64, answered: Box<Answered>) -> Completed {
         let mut shard = self.shard(ticket);
         match shard.get_mut(&ticket) {
-            Some(open @ Open::Taken) => {
+            Some(open @ Open::Taken { .. }) => {
                 *open = Open::Answered(answered);
                 Completed::Kept
             }
             Some(Open::Answered(_)) => Completed::Twice,
-            Some(&mut Open::Awaited { worker, connection }) => {
+            Some(&mut Open::Awaited { worker, connection, .. }) => {
                 shard.remove(&ticket);
                 drop(shard);
                 self.open.fetch_sub(1, Ordering::Relaxed);
@@ -129,8 +154,8 @@ impl Tickets {
     pub(super) fn wait(&self, ticket: u64, worker: usize, connection: u64) -> Option<Box<Answered>> {
         let mut shard = self.shard(ticket);
         let open = shard.get_mut(&ticket)?;
-        if let Open::Taken = open {
-            *open = Open::Awaited { worker, connection };
+        if let Open::Taken { is_queued } = *open {
+            *open = Open::Awaited { worker, connection, is_queued };
             return None;
         }
         drop(shard);
@@ -143,6 +168,18 @@ impl Tickets {
     /// Nobody waits for an answer any more. `false` if there was one, or never such a ticket.
     pub(super) fn cancel(&self, ticket: u64) -> bool {
         self.forget(ticket).is_some_and(|open| !matches!(open, Open::Answered(_)))
+    }
+
+    /// Takes back a question that waits for a thread of the pool. `false`: it has been put already, or there is none.
+    pub(super) fn withdraw(&self, ticket: u64) -> bool {
+        let mut shard = self.shard(ticket);
+        let is_queued = shard.get_mut(&ticket).and_then(Open::is_queued).is_some_and(|is_queued| *is_queued);
+        if is_queued {
+            shard.remove(&ticket);
+            drop(shard);
+            self.open.fetch_sub(1, Ordering::Relaxed);
+        }
+        is_queued
     }
 
     fn forget(&self, ticket: u64) -> Option<Open> {
@@ -209,6 +246,27 @@ mod tests {
         check(&tickets.complete(ticket, answered(Verdict::OK)), "gone");
         check(&tickets.complete(NO_TICKET, answered(Verdict::OK)), "unknown");
         check(&tickets.complete(u64::MAX, answered(Verdict::OK)), "unknown");
+    }
+
+    #[test]
+    fn a_question_is_taken_back_until_it_is_put() {
+        let tickets = Tickets::new(4);
+        for awaited in [false, true] {
+            let queued = || {
+                let ticket = tickets.take_queued().expect("there is room");
+                assert!(!awaited || tickets.wait(ticket, 3, 7).is_none());
+                ticket
+            };
+            let (put, withdrawn) = (queued(), queued());
+            assert!(tickets.begin(put) && !tickets.withdraw(put));
+            assert!(tickets.withdraw(withdrawn) && !tickets.withdraw(withdrawn) && !tickets.begin(withdrawn));
+            check(&tickets.complete(put, answered(Verdict::OK)), if awaited { "post 3 7 0" } else { "kept" });
+            assert!(!tickets.withdraw(put));
+            let _ = tickets.wait(put, 3, 7);
+            assert_eq!(tickets.open(), 0);
+        }
+        let plain = tickets.take().expect("there is room");
+        assert!(!tickets.withdraw(plain) && tickets.cancel(plain), "the plugin has it");
     }
 
     #[test]

@@ -298,6 +298,28 @@ fn plugin_that_has_too_much_to_do_refuses() {
     gated.process.stop();
 }
 
+/// Passwords that nobody waits for any more are not looked at, and who hangs up has failed all the same.
+#[test]
+fn who_hangs_up_before_it_is_asked_about_has_failed_and_is_not_asked_about() {
+    let bounds = ["--failures-per-address-max", "3", "--failures-count-loopback", "true", "--failures-ban", "1ms"];
+    let options = ["--pool-threads-a-plugin-max", "1"];
+    let options: Vec<_> = options.into_iter().chain(bounds).collect();
+    let gated = Gated::new("sleeper_blocking", "handle_connect", &options);
+    let mut first = provoke("handle_connect", &gated);
+    gated.wait_entered(1);
+    for number in 0..3 {
+        let mut victim = Client::open(gated.addr, V5);
+        victim.send(Connect::new(V5, format!("victim-{number}")).bytes());
+    }
+    gated.process.wait_log_of(&["turned away", "127.0.0.1"]);
+    gated.open();
+    assert_eq!(first.connack().code, 0);
+    // Behind them on the one thread that there is.
+    Client::connect(gated.addr, V5, "orderly");
+    assert_eq!(gated.count("entered"), 1);
+    gated.process.stop();
+}
+
 #[test]
 fn panic_on_the_pool_ends_that_connection_and_nothing_else() {
     let (process, addr) = {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use plugin_api::{AuthVerdict, ConnectVerdict, ReasonCode};
+use plugin_api::{AuthVerdict, ConnectVerdict, ConnectionId, Disconnect, PublishVerdict, ReasonCode};
 
+use super::deferred::defer;
 use super::net::connect_packet;
 use super::*;
 
@@ -82,7 +83,7 @@ fn what_is_a_failure() {
     for code in [Code::BAD_USER_NAME_OR_PASSWORD, Code::NOT_AUTHORIZED, Code::BANNED, Code::BAD_AUTHENTICATION_METHOD] {
         assert!(turns_away(refusing(code)), "{code:?}");
     }
-    let attempts: [(&str, Attempt); 6] = [
+    let attempts: [(&str, Attempt); 8] = [
         ("HTTP", |net| {
             let client = net.open(V5);
             net.send(client, "47: 45 54");
@@ -119,6 +120,20 @@ fn what_is_a_failure() {
             net.send(client, "F0: 19 {15 <SCRAM> 16 <wrong>}");
             net.take(client);
         }),
+        ("hanging up before CONNECT is answered", |net| {
+            let tickets = defer!(net, connect, ConnectVerdict);
+            let client = net.open(V5);
+            net.send(client, &connect_packet(V5, "02", 0, "", "c"));
+            net.lose(client);
+            assert_eq!(tickets.answer(net, ConnectVerdict::accept()), Ok(()));
+        }),
+        ("hanging up before AUTH is answered", |net| {
+            let tickets = defer!(net, auth, AuthVerdict);
+            let client = net.open(V5);
+            net.send(client, "10: <MQTT> 05 02 0000 {15 <SCRAM>} <c>");
+            net.lose(client);
+            assert_eq!(tickets.answer(net, AuthVerdict::Ok), Ok(()));
+        }),
     ];
     for (what, attempt) in attempts {
         assert!(turns_away(attempt), "{what}");
@@ -139,7 +154,7 @@ fn what_is_none() {
     ] {
         assert!(!turns_away(refusing(code)), "{code:?}");
     }
-    let attempts: [(&str, Attempt); 6] = [
+    let attempts: [(&str, Attempt); 9] = [
         ("coming in", |net| {
             let client = net.v5("c");
             net.send(client, "E0:");
@@ -166,6 +181,30 @@ fn what_is_none() {
             let client = net.join(V5, &connect_packet(V5, "02", 1, "", "c"), CONNACK);
             net.advance(1500);
             net.take(client);
+        }),
+        ("being closed before CONNECT is answered", |net| {
+            let tickets = defer!(net, connect, ConnectVerdict);
+            let client = net.open(V5);
+            net.send(client, &connect_packet(V5, "02", 0, "", "c"));
+            let id = ConnectionId(net.connection_id(client));
+            net.script().host().disconnect(id, Disconnect::new(ReasonCode::NOT_AUTHORIZED)).expect("there is room");
+            net.settle();
+            net.take(client);
+            assert_eq!(tickets.answer(net, ConnectVerdict::accept()), Ok(()));
+        }),
+        ("a handler that does not answer in time", |net| {
+            let _tickets = defer!(net, connect, ConnectVerdict);
+            let client = net.open(V5);
+            net.send(client, &connect_packet(V5, "02", 0, "", "c"));
+            net.advance(10_000);
+            net.take(client);
+        }),
+        ("the end of who is in, while a handler has a question", |net| {
+            let tickets = defer!(net, publish, PublishVerdict);
+            let client = net.v5("c");
+            net.send(client, "30: <t> {} 'x'");
+            net.lose(client);
+            assert_eq!(tickets.answer(net, PublishVerdict::Forward), Ok(()));
         }),
     ];
     for (what, attempt) in attempts {

@@ -374,6 +374,32 @@ fn what_nobody_waits_for_is_not_asked() {
     assert!(!desk.asked().iter().any(|line| line.starts_with("publish t")));
 }
 
+/// Of a connection that ends before the plugin was asked, it hears the end, and nothing is left of it.
+#[test]
+fn what_is_taken_back_is_not_asked() {
+    let limits = Limits { pool_threads_a_plugin_max: 1, ..Limits::default() };
+    let mut desk = Desk::new("back", &limits);
+    let (first, _) = ask(&desk.chain, "gate");
+    until("it has begun", || begun("back publish gate 1") == 1);
+    let chain = desk.chain.clone();
+    let ConnectOutcome::Deferred(cursor) = chain.connect(desk.handlers(), &connect_request()) else {
+        panic!("it is on the pool")
+    };
+    assert!(chain.wait(desk.handlers(), &cursor, 0).is_none());
+    assert!(chain.withdraw(&cursor) && !chain.withdraw(&cursor));
+    let reason = DisconnectReason { kind: DisconnectKind::Refused, reason_code: ReasonCode(0x80), text: "" };
+    chain.disconnect(desk.handlers(), "me", &reason);
+    open("back");
+    let asked = desk.asked();
+    assert_eq!(asked, ["new", "new", "publish gate 1", "disconnect 0"]);
+    drop(first);
+    chain.plugins()[0].pool().drain();
+    let numbers = chain.plugins()[0].stats();
+    let calls = |name| numbers.callbacks.iter().find(|one| one.name == name).map_or(0, |one| one.calls);
+    assert_eq!((calls("handle_connect"), calls("drop of the connection's state")), (0, 2));
+    assert_eq!(chain.plugins()[0].connections(), 0);
+}
+
 /// What is published on the pool is as far from its origin as what is published in the same callback on a worker.
 #[test]
 fn a_message_from_the_pool_counts_where_it_comes_from() {
