@@ -213,6 +213,11 @@ impl Reader<'_> {
                 return None;
             }
             (Some(json), None) => (json.0, format!("from {}", self.place(at))),
+            (None, Some(file)) if file.to_string_lossy().contains('{') => {
+                let what = "config_file is no name of a file, but what seems to be JSON: take config = { key = value, … }";
+                self.wrong(at, what.to_owned());
+                return None;
+            }
             (None, Some(file)) => {
                 let text = std::fs::read_to_string(&file);
                 let text = text.map_err(|error| {
@@ -246,8 +251,8 @@ impl Reader<'_> {
             Ok(value) => Some(Given { setting, value, place: self.place(key.span().start) }),
             Err(what) => {
                 let Range { start, end } = entry.span();
-                // What is not known to be harmless may be a secret in the wrong place.
                 let got = self.text.get(start..end).filter(|got| got.len() <= 200 && !got.contains('\n'));
+                let got = got.filter(|_| may_be_shown(setting.kind, entry.get_ref()));
                 let got = got.map_or_else(|| with_article(entry.get_ref()), str::to_owned);
                 self.wrong(start, format!("{} is {got}: {what}", setting.name));
                 None
@@ -314,6 +319,17 @@ fn unknown<T>(name: &str, table: &str, settings: &'static [Setting<T>]) -> Strin
         },
     };
     format!("there is no `{name}` in {table}: {hint}")
+}
+
+/// Whether a value that is wrong may stand in a message, which the log and the control socket get: not what a plugin's
+/// configuration is, or could be if it stands at the wrong key, as there are secrets in it.
+fn may_be_shown(kind: Kind, value: &DeValue<'_>) -> bool {
+    match value {
+        _ if kind == Kind::Table => false,
+        DeValue::Table(_) => false,
+        DeValue::Array(values) => values.iter().all(|value| may_be_shown(kind, value.get_ref())),
+        _ => true,
+    }
 }
 
 fn with_article(value: &DeValue<'_>) -> String {
@@ -458,14 +474,34 @@ mod tests {
                 "\n\n[[plugin]]\npath = \"x\"\nconfig_file = \"/no/such\"",
                 "cannot read the config_file /no/such: No such",
             ),
-            ("[[plugin]]\npath = \"x\"\nconfig = \"{}\"", "config is \"{}\": expected a table: { key = value, … }"),
-            ("[[plugin]]\npath = \"x\"\nconfig = { a = nan }", "config is { a = nan }: JSON has no nan"),
+            ("[[plugin]]\npath = \"x\"\nconfig = \"{}\"", "config is a string: expected a table: { key = value, … }"),
+            ("[[plugin]]\npath = \"x\"\nconfig = { a = nan }", "config is a table: JSON has neither inf nor nan"),
         ];
         for (text, expected) in table {
             let mistakes = read(text).expect_err(text);
             let [Mistake { at, what }] = &mistakes[..] else { panic!("{text}: {mistakes:?}") };
             assert!(what.contains(expected), "{text}: {what}");
             assert_eq!(text[..*at].matches('\n').count(), 2, "{text}: {what}");
+        }
+    }
+
+    #[test]
+    fn secret_in_the_wrong_place_is_not_shown() {
+        for text in [
+            "[[plugin]]\npath = \"x\"\nconfig = '{\"password\":\"hunter2\"}'",
+            "[[plugin]]\npath = \"x\"\nconfig = \"hunter2\"",
+            "[[plugin]]\npath = \"x\"\nconfig = [\"hunter2\"]",
+            "[[plugin]]\npath = \"x\"\nconfig = { password = \"hunter2\", ttl = inf }",
+            "[[plugin]]\npath = \"x\"\nconfig = { pin = 31337313373133731337313373 }",
+            "[[plugin]]\npath = \"x\"\nconfig_file = '{\"password\":\"hunter2\"}'",
+            "[[plugin]]\npath = { password = \"hunter2\" }",
+            "[limits]\nconnections_max = { password = \"hunter2\" }",
+            "[limits]\nconnections_max = [{ password = \"hunter2\" }]",
+            "limits = [{ password = \"hunter2\" }]",
+            "[[plugin]]\npath = \"x\"\npassword = \"hunter2\"",
+        ] {
+            let mistakes = read(text).expect_err(text);
+            assert!(mistakes.iter().all(|one| !one.what.contains("hunter2") && !one.what.contains("313")), "{mistakes:?}");
         }
     }
 

@@ -3,18 +3,19 @@
 use serde_json::{Map, Number, Value};
 use toml::de::DeValue;
 
-/// What a value of a plugin's configuration is in JSON. The error says what JSON cannot have.
+/// What a value of a plugin's configuration is in JSON. The error says what JSON cannot have, and nothing of the value, which
+/// may be a secret.
 pub(super) fn to_json(value: &DeValue<'_>) -> Result<Value, String> {
     Ok(match value {
         DeValue::String(text) => Value::String(text.to_string()),
         DeValue::Boolean(flag) => Value::Bool(*flag),
         DeValue::Integer(number) => {
             let parsed = i64::from_str_radix(number.as_str(), number.radix());
-            Value::from(parsed.map_err(|_| format!("{number} is beyond 64 bits"))?)
+            Value::from(parsed.map_err(|_| "an integer in it is beyond 64 bits")?)
         }
         DeValue::Float(number) => {
             let parsed = number.as_str().parse().ok().and_then(Number::from_f64);
-            Value::Number(parsed.ok_or_else(|| format!("JSON has no {number}"))?)
+            Value::Number(parsed.ok_or_else(|| "JSON has neither inf nor nan")?)
         }
         // JSON has no dates: they are texts there.
         DeValue::Datetime(date) => Value::String(date.to_string()),
@@ -45,7 +46,7 @@ mod tests {
         let value = DeValue::parse(text).unwrap();
         let expected = serde_json::json!({"a": 1, "b": [true, 16, 10.5], "c": {"d e": "x", "when": "2026-11-23"}});
         assert_eq!(to_json(value.get_ref()), Ok(expected));
-        for (text, why) in [("inf", "JSON has no inf"), ("{ a = [99999999999999999999] }", "beyond 64 bits")] {
+        for (text, why) in [("inf", "neither inf nor nan"), ("{ a = [99999999999999999999] }", "beyond 64 bits")] {
             let why_not = to_json(DeValue::parse(text).unwrap().get_ref()).unwrap_err();
             assert!(why_not.contains(why), "{text}: {why_not}");
         }
