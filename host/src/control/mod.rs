@@ -42,7 +42,7 @@ use protocol::{Answer, Refusal, Request};
 use serve::{Asker, Serving};
 use socket::Socket;
 
-pub(crate) use operations::configure;
+pub(crate) use operations::{Configured, configure};
 pub(crate) use supervised::Calls;
 
 pub use client::{ask, ask_until};

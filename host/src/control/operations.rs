@@ -41,7 +41,11 @@ pub(super) fn carry_out(server: &ServerHandle, request: Request, asker: &Asker<'
         Request::Promote(name) => Ok(report(&server.promote(name.as_deref())?)),
         Request::Rollback(name) => Ok(report(&server.rollback(name.as_deref())?)),
         Request::Plugins => Ok(server.status().to_json()),
-        Request::Configure { plugin, config } => configure(server, &plugin, &config),
+        Request::Configure { plugin, config } => {
+            let Configured(taken) = configure(server, &plugin, &config)?;
+            let instances: Vec<_> = taken.into_iter().map(|taken| instance(&taken.which)).collect();
+            Ok(json!({"plugin": plugin, "instances": instances}))
+        }
         Request::Health(name) => health(server, name.as_deref()),
         Request::Resume(name) => resume(server, &name),
         // Whoever serves has carried it out.
@@ -125,45 +129,79 @@ fn instances(server: &ServerHandle, name: Option<&str>) -> Result<Vec<(Role, Arc
     }
 }
 
-/// Gives a plugin another configuration: the instance that decides first. If that one refuses, no other is asked.
-pub(crate) fn configure(server: &ServerHandle, name: &str, config: &str) -> Answer {
-    let refuse = |step, reason| Refusal { plugin: Some(name.to_owned()), ..Refusal::new(step, reason) };
-    if let Err(error) = serde_json::from_str::<Value>(config) {
-        return Err(refuse("config", format!("the configuration is not JSON: {error}")));
-    }
-    let deadline = Instant::now() + CONFIG_TIMEOUT;
-    let mut taken = Vec::new();
-    for (role, plugin) in instances(server, Some(name))? {
-        if !plugin.callbacks().contains(Callback::Config) {
-            let reason = format!(
-                "version {} has no handle_config: it takes its configuration only when it is loaded. Load it again with the \
-                 new one: host swap --plugin FILE --plugin-config JSON",
-                plugin.version()
-            );
-            return Err(refuse("config", with_taken(reason, &taken)));
-        }
-        let (text, decides) = (config.to_owned(), role == Role::Active);
-        let configure = move |plugin: &Plugin| plugin.configure(&text, decides);
-        let call = server.calls.begin(&plugin, Callback::Config, deadline, configure)?;
-        match call.wait(deadline, CONFIG_TIMEOUT)? {
-            Ok(()) => {
-                tracing::info!(plugin = name, generation = plugin.generation(), "a plugin has another configuration");
-                taken
-                    .push(json!({"role": role.name(), "version": plugin.version(), "generation": plugin.generation()}));
-            }
-            Err(unable) => return Err(refuse("config", with_taken(unable.to_string(), &taken))),
-        }
-    }
-    Ok(json!({"plugin": name, "instances": taken}))
+/// Instances that have taken another configuration, in this order.
+pub(crate) struct Configured(Vec<Taken>);
+
+struct Taken {
+    which: (Role, Arc<Plugin>),
+    /// What it had.
+    before: String,
 }
 
-/// A refusal of one instance, where others have agreed.
-fn with_taken(reason: String, taken: &[Value]) -> String {
-    if taken.is_empty() {
-        return reason;
+impl Configured {
+    /// Gives them back what they had.
+    ///
+    /// # Errors
+    /// That of the last one that has not taken it; the others have what they had.
+    pub(crate) fn take_back(self, server: &ServerHandle) -> Result<(), Refusal> {
+        let give_back = |Taken { which, before }: &Taken| give(server, which, before);
+        self.0.iter().rev().map(give_back).fold(Ok(()), Result::and)
     }
-    let versions: Vec<_> = taken.iter().map(|one| format!("generation {}", one["generation"])).collect();
-    format!("{reason} ({} has taken it)", versions.join(", "))
+}
+
+/// Gives a plugin another configuration: the instance that decides first. If one refuses, those before it get back what they
+/// had.
+pub(crate) fn configure(server: &ServerHandle, name: &str, config: &str) -> Result<Configured, Refusal> {
+    let refuse = |reason| Refusal { plugin: Some(name.to_owned()), ..Refusal::new("config", reason) };
+    if let Err(error) = serde_json::from_str::<Value>(config) {
+        return Err(refuse(format!("the configuration is not JSON: {error}")));
+    }
+    let instances = instances(server, Some(name))?;
+    if let Some((_, plugin)) = instances.iter().find(|(_, plugin)| !plugin.callbacks().contains(Callback::Config)) {
+        return Err(refuse(format!(
+            "version {} has no handle_config: it takes its configuration only when it is loaded. Load it again with the new \
+             one: host swap --plugin FILE --plugin-config JSON",
+            plugin.version()
+        )));
+    }
+    let mut taken = Vec::new();
+    for which in instances {
+        let before = which.1.config();
+        if let Err(mut refusal) = give(server, &which, config) {
+            if !taken.is_empty() {
+                refusal.reason += &taken_back(server, Configured(taken));
+            }
+            return Err(refusal);
+        }
+        tracing::info!(plugin = name, generation = which.1.generation(), "a plugin has another configuration");
+        taken.push(Taken { which, before });
+    }
+    Ok(Configured(taken))
+}
+
+/// Gives one instance a configuration.
+fn give(server: &ServerHandle, (role, plugin): &(Role, Arc<Plugin>), config: &str) -> Result<(), Refusal> {
+    let deadline = Instant::now() + CONFIG_TIMEOUT;
+    let (text, decides) = (config.to_owned(), *role == Role::Active);
+    let call = move |plugin: &Plugin| plugin.configure(&text, decides);
+    let done = server.calls.begin(plugin, Callback::Config, deadline, call)?.wait(deadline, CONFIG_TIMEOUT)?;
+    let refuse = |unable: Unable| Refusal {
+        plugin: Some(plugin.name().to_owned()),
+        ..Refusal::new("config", unable.to_string())
+    };
+    done.map_err(refuse)
+}
+
+/// Gives those that have agreed back what they had, and says so.
+fn taken_back(server: &ServerHandle, taken: Configured) -> String {
+    let generations = taken.0.iter().map(|taken| format!("generation {}", taken.which.1.generation()));
+    let generations = generations.collect::<Vec<_>>().join(", ");
+    match taken.take_back(server) {
+        Ok(()) => format!(" ({generations} had taken it, and has back what it had)"),
+        Err(Refusal { reason, .. }) => {
+            format!(" ({generations} has taken it, and could not be given back what it had: {reason})")
+        }
+    }
 }
 
 /// Has the instances of a plugin that are in quarantine asked again.
@@ -171,7 +209,7 @@ fn resume(server: &ServerHandle, name: &str) -> Answer {
     let resumed: Vec<_> = instances(server, Some(name))?
         .into_iter()
         .filter(|(_, plugin)| plugin.end_quarantine())
-        .map(described)
+        .map(|which| instance(&which))
         .collect();
     if resumed.is_empty() {
         let reason = "it is not in quarantine".to_owned();
@@ -181,7 +219,7 @@ fn resume(server: &ServerHandle, name: &str) -> Answer {
 }
 
 /// Which instance it is.
-fn described((role, plugin): (Role, Arc<Plugin>)) -> Value {
+fn instance((role, plugin): &(Role, Arc<Plugin>)) -> Value {
     json!({"plugin": plugin.name(), "role": role.name(), "version": plugin.version(), "generation": plugin.generation()})
 }
 
@@ -210,7 +248,7 @@ fn health(server: &ServerHandle, name: Option<&str>) -> Answer {
             Some(Err(refusal)) => (false, Some(refusal.reason)),
         };
         let is_quarantined = plugin.stats().is_quarantined;
-        let mut report = described((role, plugin));
+        let mut report = instance(&(role, plugin));
         // It may be well otherwise, and say so: what it is there for is not done.
         report["ok"] = json!(is_ok && !is_quarantined);
         report["quarantined"] = json!(is_quarantined);

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -10,7 +11,7 @@ use super::builder::default_addr;
 use super::listeners::Open;
 use super::{ServerHandle, lock};
 use crate::config::{Config, LOG_KEYS, PluginConfig, SERVER_KEYS};
-use crate::control::configure;
+use crate::control::{Configured, configure};
 use crate::control::protocol::Refusal;
 use crate::core::OF_LISTENERS;
 use crate::core::mail::Mail;
@@ -112,8 +113,14 @@ type Bounds = Vec<(&'static str, limits::Value)>;
 
 /// What is to be done with a plugin.
 enum PluginStep {
-    Configure { name: String, from: String, to: String },
+    Configure { name: String, to: String },
     Swap(Box<SwapRequest>),
+}
+
+/// What was done with a plugin.
+enum Done {
+    Configured(Configured),
+    Swapped(String),
 }
 
 impl ServerHandle {
@@ -255,40 +262,46 @@ impl ServerHandle {
 
     /// Does one step after the other; what has been done is taken back if one fails.
     fn change_plugins(&self, steps: Vec<PluginStep>) -> Result<(), Refusal> {
-        let mut done: Vec<PluginStep> = Vec::new();
+        let (mut done, mut left) = (Vec::new(), steps.len());
         for step in steps {
-            if let Err(refusal) = self.change_plugin(&step) {
-                for step in done.into_iter().rev() {
-                    self.take_back(step);
+            left -= 1;
+            match self.change_plugin(step, left) {
+                Ok(step) => done.push(step),
+                Err(mut refusal) => {
+                    for lost in done.into_iter().rev().filter_map(|step| self.take_back(step).err()) {
+                        let plugin = lost.plugin.as_deref().unwrap_or_default();
+                        let lost = format!("plugin {plugin} could not be given back what it had: {}", lost.reason);
+                        refusal.reason = format!("{}; {lost}", refusal.reason);
+                    }
+                    return Err(refusal);
                 }
-                return Err(refusal);
             }
-            done.push(step);
         }
         Ok(())
     }
 
-    fn change_plugin(&self, step: &PluginStep) -> Result<(), Refusal> {
+    /// Does a step. If one of the `left` ones behind it fails, there is still time to take it back.
+    fn change_plugin(&self, step: PluginStep, left: usize) -> Result<Done, Refusal> {
+        /// How long a step takes at most.
+        const STEP: Duration = SwapRequest::READY_WITHIN.saturating_add(SwapRequest::WAIT);
         match step {
-            PluginStep::Configure { name, to, .. } => configure(self, name, to).map(drop),
-            PluginStep::Swap(request) => {
-                let report = self.swap(request)?;
+            PluginStep::Configure { name, to } => configure(self, &name, &to).map(Done::Configured),
+            PluginStep::Swap(mut request) => {
+                request.probation += STEP.saturating_mul(left.try_into().unwrap_or(u32::MAX));
+                let report = self.swap(&request)?;
                 if report.is_rolled_back {
                     let refusal = Refusal::new("probation", report.to_string());
                     return Err(Refusal { plugin: Some(report.name), ..refusal });
                 }
-                Ok(())
+                Ok(Done::Swapped(report.name))
             }
         }
     }
 
-    fn take_back(&self, step: PluginStep) {
-        let taken_back = match &step {
-            PluginStep::Configure { name, from, .. } => configure(self, name, from).map(drop),
-            PluginStep::Swap(request) => self.rollback(request.name.as_deref()).map(drop).map_err(Refusal::from),
-        };
-        if let Err(Refusal { plugin, reason, .. }) = taken_back {
-            tracing::error!(plugin, "what a reload has changed could not be taken back: {reason}");
+    fn take_back(&self, step: Done) -> Result<(), Refusal> {
+        match step {
+            Done::Configured(configured) => configured.take_back(self),
+            Done::Swapped(name) => self.rollback(Some(&name)).map(drop).map_err(Refusal::from),
         }
     }
 }
@@ -344,14 +357,15 @@ fn plugin_step(
     let name = plugin.name().to_owned();
     let origin = plugin.origin()?;
     let is_elsewhere = ours.path != wanted.path;
-    let has_other_config = !is_same_json(&ours.config, &wanted.config);
+    // An operator may have given it another one than the file's.
+    let has_other_config = !is_same_json(&plugin.config(), &wanted.config);
     if !is_elsewhere && !origin.has_changed() {
         if !has_other_config {
             return None;
         }
         report.add(format!("plugin {name}: config"), Default::default(), Reload::AtOnce);
         if plugin.callbacks().contains(Callback::Config) {
-            return Some(PluginStep::Configure { name, from: ours.config.clone(), to: wanted.config.clone() });
+            return Some(PluginStep::Configure { name, to: wanted.config.clone() });
         }
     } else {
         let change = (origin.path().display().to_string(), wanted.path.display().to_string());

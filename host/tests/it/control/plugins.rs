@@ -145,6 +145,22 @@ fn configuration_is_given_to_the_plugin_that_runs_and_to_its_successors() {
 }
 
 #[test]
+fn configuration_that_one_instance_refuses_no_instance_has() {
+    let operated = library("operated");
+    let host = Host::start("control-refused", &["--plugin", path(&operated), "--plugin-config", r#"{"answer":"a"}"#]);
+    let mut client = host.asking("c");
+    let swap = ["swap", "--plugin", path(&operated), "--plugin-config", r#"{"answer":"b"}"#, "--probation", "1h"];
+    host.result(&swap);
+    let (step, reason) = host.refusal(&["configure", "operated", r#"{"answer":"c","unless":"a"}"#]);
+    assert_eq!(step, "config");
+    assert!(reason.contains("it answers a (generation 2 had taken it, and has back what it had)"), "{reason}");
+    assert_eq!(ask(&mut client), "b");
+    host.result(&["swap", "--rollback"]);
+    assert_eq!(ask(&mut client), "a");
+    host.process.stop();
+}
+
+#[test]
 fn health_is_asked_and_a_plugin_that_does_not_return_holds_up_nobody_else() {
     let operated = library("operated");
     let v1 = library("v1");

@@ -316,3 +316,28 @@ fn plugins_get_their_configurations_and_their_new_files() {
     assert_eq!((changed, restart), (vec![], vec!["plugins".to_owned()]));
     host.process.stop();
 }
+
+#[test]
+fn what_an_operator_has_configured_outlives_a_refused_reload_and_goes_with_the_next_one() {
+    let dir = TempDir::new("reload-configured");
+    let versioned = dir.path().join("versioned.so");
+    std::fs::copy(library("v1"), &versioned).unwrap();
+    let text = |answer: &str| {
+        let plugins = plugin(&library("operated"), &format!("{{ answer = {answer:?} }}")) + &plugin(&versioned, "{}");
+        format!("workers = 1\n[[listener]]\nurl = \"127.0.0.1:0\"\n{plugins}")
+    };
+    let host = Configured::start("reload-configured", &text("file"));
+    let mut client = Client::connect(host.addr, V5, "c");
+    client.subscribe("answer", 1);
+    let configure = ["configure", "operated", r#"{"answer":"operator"}"#];
+    assert_eq!(command(&host.dir.path().join("s"), &configure).status.code(), Some(0));
+    // The first plugin takes what the file has, and the second cannot be loaded.
+    std::fs::write(&versioned, "rubbish").unwrap();
+    host.refused(&text("other"));
+    assert_eq!(ask(&mut client), "operator");
+    std::fs::copy(library("v1"), &versioned).unwrap();
+    let (changed, _) = host.reloaded(&text("file"));
+    assert_eq!(changed[0], "plugin operated: config");
+    assert_eq!(ask(&mut client), "file");
+    host.process.stop();
+}

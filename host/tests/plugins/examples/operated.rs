@@ -2,6 +2,7 @@
 //!
 //! - `"answer"`: the payload of the message to `answer` that a message to `ask` becomes.
 //! - `"refuse"`: the configuration is refused with this text.
+//! - `"unless"`: `handle_config` refuses it while this is the answer.
 //! - `"sick"`: `health` is an error with this text; otherwise it is `answers <answer>`.
 //! - `"block"`: `"init"`, `"handle_config"` or `"health"`, which does not return while there is no file with the name
 //!   `"until"`.
@@ -80,6 +81,10 @@ impl Handler for Operated {
     fn handle_config(&self, config: &str) -> Result<(), Error> {
         let config = check(config)?;
         misbehave(&config, "handle_config");
+        let answer = self.config.read().expect("nobody panics with it").text("answer").to_owned();
+        if !answer.is_empty() && config.text("unless") == answer {
+            return Err(format!("it answers {answer}").into());
+        }
         *self.config.write().expect("nobody panics with it") = config;
         self.note();
         Ok(())
