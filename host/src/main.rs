@@ -97,6 +97,9 @@ fn run(RunConfig { config, doubts, .. }: RunConfig) -> Result<(), Error> {
         let upgrade = signal(SignalKind::user_defined2()).map_err(system("wait for signals"))?;
         let inherited = successor.as_mut().and_then(Successor::control);
         let control = Control::inherit(&config.server.control, inherited)?;
+        if let Some(user) = &config.server.user {
+            control.give_to(user)?;
+        }
         if let Some(successor) = successor {
             builder = builder.succeed(successor);
         }

@@ -78,6 +78,33 @@ pub fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
+/// Whom files belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// Whose the files are to be that this process makes before it becomes that user. `None` where it is not root, and so cannot
+/// give anything away.
+///
+/// # Errors
+/// There is no such user, or it is root.
+pub(crate) fn owner(name: &str) -> Result<Option<Owner>, PrivilegesError> {
+    let user = find(name)?;
+    Ok(is_root().then(|| Owner { uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
+}
+
+fn find(name: &str) -> Result<User, PrivilegesError> {
+    let named = |make: fn(String) -> PrivilegesError| make(name.to_owned());
+    let user = User::from_name(name).map_err(|errno| failed("look the user up", errno))?;
+    let user = user.ok_or_else(|| named(|name| PrivilegesError::Unknown { name }))?;
+    if user.uid.is_root() {
+        return Err(named(|name| PrivilegesError::IsRoot { name }));
+    }
+    Ok(user)
+}
+
 /// Makes the process, all threads of it, that user's; this thread and those that it begins gain nothing from programs with
 /// special rights either ([`gain_nothing`]). Does nothing if it is that user's already.
 ///
@@ -85,11 +112,7 @@ pub fn is_root() -> bool {
 /// There is no such user, or it is root; the process may not, or could go back.
 pub fn become_user(name: &str) -> Result<(), PrivilegesError> {
     let named = |make: fn(String) -> PrivilegesError| make(name.to_owned());
-    let user = User::from_name(name).map_err(|errno| failed("look the user up", errno))?;
-    let user = user.ok_or_else(|| named(|name| PrivilegesError::Unknown { name }))?;
-    if user.uid.is_root() {
-        return Err(named(|name| PrivilegesError::IsRoot { name }));
-    }
+    let user = find(name)?;
     let uids = getresuid().map_err(|errno| failed("find out the user", errno))?;
     if [uids.real, uids.effective, uids.saved] != [user.uid; 3] {
         if !uids.effective.is_root() {

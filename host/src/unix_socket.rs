@@ -3,14 +3,18 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{getsockopt, sockopt};
 use rustix::fs::{FlockOperation, Mode, chmod, fchmod, flock};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
+
+use crate::core::peer::UnixCredentials;
+use crate::privileges::Owner;
 
 /// How long another host that is starting in the same directory is waited for.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -25,7 +29,7 @@ pub(crate) enum BindError {
     InUse,
     /// There is something else than a socket, which is left alone.
     NotASocket,
-    /// Nobody listens at the one that is there, but it cannot be removed.
+    /// Nobody listens at the one that is there, as far as can be seen, but it cannot be removed.
     Stale(io::Error),
     /// The operating system refuses it.
     System(io::Error),
@@ -79,11 +83,29 @@ impl UnixSocket {
 
     /// Gives it other permissions, if its name is still this one's.
     pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
-        if self.name.is_some() && name_of(&self.path) == self.name {
+        if self.has_its_name() {
             chmod(&self.path, Mode::from_raw_mode(mode))?;
         }
         Ok(())
     }
+
+    /// Makes the name another user's, if it is still this one's.
+    pub(crate) fn give_to(&self, owner: Owner) -> io::Result<()> {
+        if self.has_its_name() {
+            lchown(&self.path, Some(owner.uid), Some(owner.gid))?;
+        }
+        Ok(())
+    }
+
+    fn has_its_name(&self) -> bool {
+        self.name.is_some() && name_of(&self.path) == self.name
+    }
+}
+
+/// Who is at the other end of a connection; a process that is in another namespace has the number 0.
+pub(crate) fn peer(socket: &impl AsFd) -> io::Result<UnixCredentials> {
+    let found = getsockopt(&socket.as_fd(), sockopt::PeerCredentials)?;
+    Ok(UnixCredentials { uid: found.uid(), gid: found.gid(), pid: found.pid().unsigned_abs() })
 }
 
 impl AsFd for UnixSocket {
@@ -94,7 +116,7 @@ impl AsFd for UnixSocket {
 
 impl Drop for UnixSocket {
     fn drop(&mut self) {
-        if *self.is_ours.get_mut() && self.name.is_some() && name_of(&self.path) == self.name {
+        if *self.is_ours.get_mut() && self.has_its_name() {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -139,7 +161,9 @@ fn make_room(path: &Path) -> Result<(), BindError> {
     match try_connect(path) {
         Err(Errno::CONNREFUSED) => {}
         Err(Errno::NOENT) => return Ok(()),
-        // It listens, or belongs to somebody else, or is too busy to say.
+        // It belongs to somebody else: whether it listens is not to be found out.
+        Err(error @ Errno::ACCESS) => return Err(BindError::Stale(error.into())),
+        // It listens, or is too busy to say.
         _ => return Err(BindError::InUse),
     }
     std::fs::remove_file(path).map_err(BindError::Stale)

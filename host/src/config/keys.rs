@@ -70,7 +70,8 @@ keys! {
         allow_anonymous: bool = false, Kind::Flag, 0..=1, "", NewConnections;
         /// The user that host goes on as once it listens and has read certificates and keys; for a host that is started as
         /// root. Plugins are loaded as that user, and what is read anew later (certificates, keys, this configuration) has to
-        /// be readable for it. Ports below 1024 cannot be opened any more.
+        /// be readable for it. Ports below 1024 cannot be opened any more. Sockets at paths are given to it, and to the
+        /// first of its groups; their names go at the end where their directory is that user's as well.
         user: Option<String> = None, Kind::Text, 0..=0, "the one that it is started as", Restart;
         /// A file into which all that plugins are asked, and what they answer, is written, for `host replay`. A recording that
         /// is there already is gone on with; another file is refused.

@@ -86,7 +86,11 @@ fn ask_within(
 /// Connects to the first of the places where somebody listens.
 fn connect(place: &Place, deadline: Instant) -> Result<(PathBuf, Lines), ControlError> {
     let mut tried = Vec::new();
-    for path in place.for_client()? {
+    for (path, may_be_ours) in place.for_client()? {
+        if let Err(reason) = may_be_ours {
+            tried.push((path, reason));
+            continue;
+        }
         match connect_until(&path, deadline) {
             Ok(stream) => {
                 check_peer(&stream, true).map_err(|reason| ControlError::Stranger { path: path.clone(), reason })?;

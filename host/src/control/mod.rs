@@ -37,6 +37,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::privileges;
 use crate::server::ServerHandle;
 use protocol::{Answer, Refusal, Request};
 use serve::{Asker, Serving};
@@ -90,6 +91,17 @@ impl Control {
             return Ok(Self(Some(Socket::inherited(fd, &path).map_err(system)?)));
         }
         Self::bind(place)
+    }
+
+    /// Lets a user give commands as which the server is to go on. Only root gives anything away; for others, this does nothing.
+    ///
+    /// # Errors
+    /// There is no such user, or it is root; the operating system refuses.
+    pub fn give_to(&self, user: &str) -> Result<(), Error> {
+        match (&self.0, privileges::owner(user)?) {
+            (Some(socket), Some(owner)) => socket.give_to(owner).map_err(Error::Control),
+            _ => Ok(()),
+        }
     }
 
     /// Where it is, if there is one.

@@ -65,20 +65,22 @@ impl Place {
     }
 
     /// The paths at which a client looks for a server, in their order. A server that the system has started may not have
-    /// the variable that the user's shell has, so that by default there are two.
-    pub(super) fn for_client(&self) -> Result<Vec<PathBuf>, ControlError> {
-        let paths = match self {
+    /// the variable that the user's shell has, so that by default there are two. With each, why nobody is to be spoken to
+    /// there, if that is so.
+    pub(super) fn for_client(&self) -> Result<Vec<(PathBuf, Result<(), String>)>, ControlError> {
+        let places = match self {
             Self::None => Vec::new(),
-            Self::Path(path) => vec![path.clone()],
+            Self::Path(path) => vec![(path.clone(), Ok(()))],
             Self::Default => {
+                let runtime = runtime_dir().map(|dir| (dir.join("host.sock"), Ok(())));
                 let temporary = temporary_dir();
-                let mut paths: Vec<_> = runtime_dir().map(|dir| dir.join("host.sock")).into_iter().collect();
-                paths.push(temporary.join("control.sock"));
-                paths
+                // Somebody else may have made it, to be told what is meant for a host of this user's.
+                let check = check_private(&temporary);
+                runtime.into_iter().chain([(temporary.join("control.sock"), check)]).collect()
             }
         };
-        paths.iter().try_for_each(|path| check_length(path))?;
-        Ok(paths)
+        places.iter().try_for_each(|(path, _)| check_length(path))?;
+        Ok(places)
     }
 }
 
@@ -100,23 +102,28 @@ fn is_private(found: &Metadata) -> bool {
 /// Makes a directory that nobody else can enter. One that is there already has to be such a one, and no link to another:
 /// everybody may make names in /tmp.
 fn make_private(dir: &Path) -> Result<(), ControlError> {
-    let cannot = |source: io::Error| ControlError::Directory { path: dir.into(), reason: source.to_string() };
+    let cannot = |reason: String| ControlError::Directory { path: dir.into(), reason };
     match DirBuilder::new().mode(0o700).create(dir) {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(cannot(error)),
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => check_private(dir).map_err(cannot),
+        Err(error) => Err(cannot(error.to_string())),
     }
-    let found = std::fs::symlink_metadata(dir).map_err(cannot)?;
-    if found.is_dir() && is_private(&found) {
-        return Ok(());
+}
+
+/// Checks that nobody else can enter a directory, and has made it. One that is not there will do.
+fn check_private(dir: &Path) -> Result<(), String> {
+    match std::fs::symlink_metadata(dir) {
+        Ok(found) if found.is_dir() && is_private(&found) => Ok(()),
+        Ok(found) => Err(format!(
+            "{} is there, but is not a directory that only this user (uid {}) can enter: it has uid {} and mode {:o}",
+            dir.display(),
+            geteuid().as_raw(),
+            found.uid(),
+            found.mode() & 0o177_777
+        )),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.to_string()),
     }
-    let reason = format!(
-        "it is there, but is not a directory that only this user (uid {}) can enter: it has uid {} and mode {:o}",
-        geteuid().as_raw(),
-        found.uid(),
-        found.mode() & 0o177_777
-    );
-    Err(ControlError::Directory { path: dir.into(), reason })
 }
 
 fn check_length(path: &Path) -> Result<(), ControlError> {
@@ -149,16 +156,27 @@ mod tests {
         make_private(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         make_private(&path).unwrap();
+        assert_eq!(check_private(&path), Ok(()));
+        assert_eq!(check_private(&dir.path().join("missing")), Ok(()));
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         let error = make_private(&path).unwrap_err().to_string();
         assert!(error.contains("mode 40755") && error.contains("--control PATH"), "{error}");
+        // Nor is a command given to whoever listens there.
+        assert!(check_private(&path).unwrap_err().contains("mode 40755"));
         // The link's own permissions say nothing about where it leads.
         let link = dir.path().join("link");
         symlink(dir.path(), &link).unwrap();
         assert!(make_private(&link).is_err());
+        assert!(check_private(&link).unwrap_err().contains("mode 120777"));
         let file = dir.path().join("file");
         std::fs::write(&file, "").unwrap();
         assert!(make_private(&file).is_err());
+        if geteuid().is_root() {
+            let others = dir.path().join("others");
+            DirBuilder::new().mode(0o700).create(&others).unwrap();
+            std::os::unix::fs::chown(&others, Some(12_345), None).unwrap();
+            assert!(check_private(&others).unwrap_err().contains("it has uid 12345"));
+        }
     }
 
     #[test]

@@ -11,17 +11,20 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
-use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 
 use super::error::ControlError;
-use crate::unix_socket::{BindError, PAUSE, UnixSocket, try_connect};
+use crate::privileges::Owner;
+use crate::unix_socket::{self, BindError, PAUSE, UnixSocket, try_connect};
 
 /// Clients that may wait to be accepted.
 const BACKLOG: i32 = 16;
 
 /// How long the thread that accepts may take to notice that it is to stop for a time.
 const HEEDED_WITHIN: Duration = Duration::from_secs(1);
+
+/// The user that may do everything.
+const ROOT: u32 = 0;
 
 /// Nobody but its user may connect.
 const MODE: u32 = 0o600;
@@ -96,7 +99,7 @@ impl Socket {
             BindError::InUse => ControlError::InUse { path: path.into() },
             BindError::NotASocket => ControlError::NotASocket { path: path.into() },
             BindError::Stale(error) => {
-                refused(format!("nobody listens at the one that is there, but it cannot be removed: {error}"))
+                refused(format!("there is one already, which may be somebody else's and cannot be removed: {error}"))
             }
             BindError::System(error) => refused(error.to_string()),
         })?;
@@ -114,6 +117,12 @@ impl Socket {
     /// Says whether its name goes with it from now on.
     pub(super) fn set_ours(&self, is_ours: bool) {
         self.named.set_ours(is_ours);
+    }
+
+    /// Makes it another user's, who may give commands then.
+    pub(super) fn give_to(&self, owner: Owner) -> Result<(), ControlError> {
+        let refused = |error: io::Error| ControlError::Bind { path: self.path().into(), reason: error.to_string() };
+        self.named.give_to(owner).map_err(refused)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -139,12 +148,12 @@ pub(super) fn connect_until(path: &Path, deadline: Instant) -> io::Result<UnixSt
 
 /// Checks who is at the other end. To a server only its own user and root may speak; root may speak to every server.
 pub(super) fn check_peer(stream: &UnixStream, is_client: bool) -> Result<(), String> {
-    let peer = socket_peercred(stream).map_err(|error| format!("who it is cannot be found out: {error}"))?.uid;
-    let own = geteuid();
-    if peer == own || peer.is_root() || (is_client && own.is_root()) {
+    let peer = unix_socket::peer(stream).map_err(|error| format!("who it is cannot be found out: {error}"))?.uid;
+    let own = geteuid().as_raw();
+    if peer == own || peer == ROOT || (is_client && own == ROOT) {
         return Ok(());
     }
-    Err(format!("it belongs to the user with uid {}: expected uid {} or root", peer.as_raw(), own.as_raw()))
+    Err(format!("it belongs to the user with uid {peer}: expected uid {own} or root"))
 }
 
 #[cfg(test)]

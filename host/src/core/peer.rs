@@ -87,7 +87,7 @@ pub struct UnixCredentials {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Process.
+    /// Process, or 0 for one in another namespace, which cannot be seen from here.
     pub pid: u32,
 }
 

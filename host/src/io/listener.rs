@@ -16,6 +16,7 @@ use crate::clock::Millis;
 use crate::core::ListenerProfile;
 use crate::error::Error;
 use crate::listener::{ListenerConfig, ListenerUrl, Place, Scheme, TcpConfig, WebSocketConfig};
+use crate::privileges::Owner;
 use crate::proxy::Networks;
 use crate::unix_socket::{BindError, UnixSocket};
 use crate::ws;
@@ -180,6 +181,18 @@ impl Bound {
     /// Where it listens.
     pub(crate) fn url(&self) -> &ListenerUrl {
         &self.url
+    }
+
+    /// Makes its name in the file system, if it has one, another user's.
+    ///
+    /// # Errors
+    /// The operating system refuses it.
+    pub(crate) fn give_to(&self, owner: Owner) -> Result<(), Error> {
+        let Socket::Unix(socket) = &*self.socket else { return Ok(()) };
+        socket.give_to(owner).map_err(|error| {
+            let what = format!("its socket cannot be made that of the user with uid {}: {error}", owner.uid);
+            Error::Listener { name: self.url.to_string(), what }
+        })
     }
 
     /// From now on there is something that holds for who comes.
@@ -384,7 +397,7 @@ fn bind_unix(path: &Path, mode: u32, config: &TcpConfig) -> Result<UnixSocket, S
             "there is something else than a socket, which is left alone: take another path, or remove what is there".to_owned()
         }
         BindError::Stale(error) => {
-            format!("nobody listens at the socket that is there, but it cannot be removed: {error}")
+            format!("there is a socket already, which may be somebody else's and cannot be removed: {error}")
         }
         BindError::System(error) => {
             format!("{error}. Expected a path of at most 107 bytes in a directory that is there and that this user may write to")

@@ -187,7 +187,7 @@ impl Builder {
         self
     }
 
-    /// Opens the listeners, becomes the user if one was named, opens what was kept, loads the plugins, starts the workers and
+    /// Opens the listeners, becomes the user if one was named, opens the recording and what was kept, loads the plugins, starts the workers and
     /// gives them what was kept, in this order; then clients are let in, who have waited meanwhile. If one of these fails,
     /// nothing runs.
     ///
@@ -210,10 +210,13 @@ impl Builder {
         }
         self.limits.check()?;
         let bound = bind_all(self.listeners, self.passed, successor)?;
-        let recorder = self.recording.map(|recording| start_recorder(&recording, successor.is_some())).transpose()?;
         if let Some(name) = &self.user {
+            if let Some(owner) = privileges::owner(name)? {
+                bound.iter().try_for_each(|(_, bound)| bound.give_to(owner))?;
+            }
             privileges::become_user(name)?;
         }
+        let recorder = self.recording.map(|recording| start_recorder(&recording, successor.is_some())).transpose()?;
         let workers = Workers::new(count)
             .map_err(|source| Error::System { what: "make the doorbells of the workers", source })?;
         let mailboxes = Mailboxes::new(workers.wake());

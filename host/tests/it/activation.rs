@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::harness::{Process, TempDir, eventually, have, host_command, output};
+use crate::harness::{Process, TempDir, eventually, have, host_command, host_output, output};
 use crate::mqtt::{Client, V5};
 
 const SYSTEMD: &str = "apt-get install systemd";
@@ -156,7 +156,7 @@ fn units_are_as_systemd_wants_them() {
     assert!(said.status.success() && said.stderr.is_empty(), "{said:?}");
 }
 
-/// The command of the unit, with its sockets.
+/// The commands of the unit, with its sockets.
 #[test]
 fn units_start_a_server_at_their_sockets() {
     let socket = std::fs::read_to_string(units().join("host.socket")).unwrap();
@@ -168,16 +168,25 @@ fn units_start_a_server_at_their_sockets() {
         assert!(addr.ip().is_loopback(), "{addr}: nobody from elsewhere, unless told");
     }
     let service = std::fs::read_to_string(units().join("host.service")).unwrap();
-    let start = values(&service, "ExecStart").concat();
     let dir = TempDir::new("unit");
-    let start = start.replace("/run/host", dir.path().to_str().unwrap());
-    let start = start.replace("/var/lib/host", dir.path().to_str().unwrap());
-    let args: Vec<&str> = start.split(' ').skip(1).collect();
+    let args = |key| -> Vec<String> {
+        let command = values(&service, key).concat().replace("/run/host", dir.path().to_str().unwrap());
+        let command = command.replace("/var/lib/host", dir.path().to_str().unwrap());
+        command.split(' ').skip(1).map(str::to_owned).collect()
+    };
+    let config = dir.file("host.toml", "[limits]\ntopic_alias_max = 7\n");
     let ((first, at_first), (second, at_second)) = (self::socket(), self::socket());
-    let process = Process::spawn_with_stdin(&mut with_sockets([&first, &second], &args));
+    let start = args("ExecStart");
+    let start: Vec<&str> = start.iter().map(String::as_str).collect();
+    let process = Process::spawn_with_stdin(with_sockets([&first, &second], &start).env("HOST_CONFIG", &config));
     for addr in [at_first, at_second] {
         process.wait_log(&format!("listening on {addr}"));
         Client::connect(addr, V5, "c").ping();
     }
+    dir.file("host.toml", "[limits]\ntopic_alias_max = 8\n");
+    let said = host_output(args("ExecReload"));
+    assert!(said.status.success() && String::from_utf8_lossy(&said.stdout).contains("topic_alias_max"), "{said:?}");
+    dir.file("host.toml", "[limits]\ntopic_alias_max = -1\n");
+    assert_eq!(host_output(args("ExecReload")).status.code(), Some(1));
     process.stop();
 }

@@ -3,12 +3,17 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
 use host::{Builder, Limits};
 
 use crate::certificates::{Authority, Issued, tls_listener};
-use crate::harness::{PATIENCE, Process, TempDir, eventually, host_output, package_library, start};
+use crate::harness::{
+    PATIENCE, Process, TempDir, eventually, host_command, host_output, output, package_library, start,
+};
 use crate::mqtt::{Client, Connect, V5};
 
 /// A configuration of `acl` that lets nobody in but `ann`, whose password is `secret`; its hash costs next to nothing.
@@ -105,9 +110,12 @@ fn all_threads_go_on_as_another_user_and_plugins_are_loaded_as_it() {
         return eprintln!("NOT RUN: only root can become another user");
     }
     let dir = TempDir::new("user");
-    let control = dir.path().join("s");
-    let (library, control) = (package_library("acl"), control.to_str().unwrap());
-    let args = ["--user", NOBODY, "--control", control, "--plugin", library.to_str().unwrap(), "--plugin-config", ANN];
+    // As that of a service: what is opened in it is opened as that user.
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let [control, mqtt, record] = ["s", "mqtt", "record"].map(|name| dir.path().join(name));
+    let (library, listen) = (package_library("acl"), format!("unix:{}", mqtt.display()));
+    let mut args = vec!["--user", NOBODY, "--control", control.to_str().unwrap(), "--listen", &listen];
+    args.extend(["--plugin", library.to_str().unwrap(), "--plugin-config", ANN, "--record", record.to_str().unwrap()]);
     let (process, addr) = Process::listening(args);
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
     let nobody = passwd.lines().find(|line| line.starts_with("nobody:")).expect("every system has it");
@@ -127,10 +135,20 @@ fn all_threads_go_on_as_another_user_and_plugins_are_loaded_as_it() {
     // The thread of the log was there before, and starts no program.
     let gained = of_all_threads(process.id(), "NoNewPrivs:");
     assert!(gained.iter().filter(|set| *set == "0").count() <= 1, "{gained:?}");
-    // Root still has its commands.
-    let plugins = host_output(["plugins", "--control", control]);
-    assert_eq!(plugins.status.code(), Some(0), "{plugins:?}");
+    for path in [&control, &mqtt, &record] {
+        let found = std::fs::metadata(path).unwrap();
+        assert_eq!([found.uid().to_string(), found.gid().to_string()], [uid, gid], "{}", path.display());
+    }
+    let local = Client::over(UnixStream::connect(&mqtt).unwrap(), V5);
+    assert_eq!(local.connecting(&connect).1.code, 0);
+    // Root still has its commands, and so has that user.
+    for uid in ["0", uid] {
+        let mut command = host_command();
+        let said = output(command.args(["plugins", "--control"]).arg(&control).uid(uid.parse().unwrap()));
+        assert_eq!(said.status.code(), Some(0), "{said:?}");
+    }
     process.stop();
+    assert!(!control.exists() && !mqtt.exists(), "their names have gone with it");
 }
 
 #[test]

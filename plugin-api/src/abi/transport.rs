@@ -114,7 +114,7 @@ pub struct RawUnixPeer {
     pub uid: u64,
     /// Group.
     pub gid: u64,
-    /// Process.
+    /// Process; 0 for one that the host does not see, as it is in another namespace (a container).
     pub pid: u64,
 }
 

@@ -276,6 +276,6 @@ pub struct UnixPeer {
     pub uid: u64,
     /// Group.
     pub gid: u64,
-    /// Process.
+    /// Process; 0 for one that the host does not see, as it is in another namespace (a container).
     pub pid: u64,
 }

@@ -4,15 +4,16 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use rustix::net::{self, RecvFlags, SendFlags, Shutdown, sockopt};
+use rustix::net::{self, RecvFlags, SendFlags, Shutdown};
 use zeroize::Zeroize;
 
 use super::{Arrived, Place, proxied};
-use crate::core::peer::{PeerDetails, TransportKind, UnixCredentials};
+use crate::core::peer::{PeerDetails, TransportKind};
 use crate::io::listener::{Accepted, Listener};
 use crate::io::tls::{Handshake, Records};
 use crate::io::transform::{Buffers, Flow, Transform};
 use crate::listener::Scheme;
+use crate::unix_socket;
 use crate::ws::{self, Upgrade};
 
 /// Bytes of a handshake that are kept until the rest has come: the largest message that TLS lets us expect, in records.
@@ -123,12 +124,7 @@ impl Guest {
         let Self { fd, peer, listener, door, unread, flow, mut details, place, .. } = self;
         if details.transport == TransportKind::Unix {
             // Where the kernel does not say, nobody knows.
-            let credentials = sockopt::socket_peercred(&fd).ok();
-            details.unix = credentials.map(|found| UnixCredentials {
-                uid: found.uid.as_raw(),
-                gid: found.gid.as_raw(),
-                pid: found.pid.as_raw_nonzero().get().unsigned_abs(),
-            });
+            details.unix = unix_socket::peer(&fd).ok();
         }
         let transform = match door {
             Door::Through(transform) => transform,
