@@ -336,13 +336,13 @@ fn plugin_steps(
     let is_same_chain = ours.len() == wanted.len() && !wanted.iter().enumerate().any(has_moved);
     if !is_same_chain {
         report.add("plugins".to_owned(), (paths(ours), paths(wanted)), Reload::Restart);
-        return Vec::new();
     }
     let mut steps = Vec::new();
-    for ((plugin, ours), wanted) in running.iter().zip(ours).zip(wanted) {
-        if let Some(step) = plugin_step(plugin, ours, wanted, report) {
-            steps.push(step);
-        }
+    for (at, (plugin, ours)) in running.iter().zip(ours).enumerate() {
+        // Where plugins come, go or move, those that stay are known by their files.
+        let same = if is_same_chain { wanted.get(at) } else { wanted.iter().find(|one| one.path == ours.path) };
+        let Some(wanted) = same else { continue };
+        steps.extend(plugin_step(plugin, ours, wanted, report));
         ours.clone_from(wanted);
     }
     steps

@@ -311,9 +311,33 @@ fn plugins_get_their_configurations_and_their_new_files() {
     assert_eq!(host.reloaded(&text("c")).0, ["plugin versioned: its library"]);
     assert_eq!(host.reloaded(&text("c")).0, [""; 0]);
     assert_ne!(ask(&mut client), first);
-    // The chain itself stays as it is.
-    let (changed, restart) = host.reloaded(&(text("c") + &plugin(&library("recorder"), "{}")));
-    assert_eq!((changed, restart), (vec![], vec!["plugins".to_owned()]));
+    host.process.stop();
+}
+
+/// The chain itself stays as it is, and the plugins that are in it get what is new for them.
+#[test]
+fn plugins_that_stay_change_where_others_come_go_or_move() {
+    let [operated, v1, recorder] = ["operated", "v1", "recorder"].map(library);
+    let answering = |answer: &str| plugin(&operated, &format!("{{ answer = {answer:?} }}"));
+    let [v1, recorder] = [&v1, &recorder].map(|library| plugin(library, "{}"));
+    let text = |plugins: [&str; 3]| format!("workers = 1\n[[listener]]\nurl = \"127.0.0.1:0\"\n{}", plugins.concat());
+    let host = Configured::start("reload-chain", &text([&answering("a"), &v1, ""]));
+    let mut client = Client::connect(host.addr, V5, "c");
+    client.subscribe("answer", 1);
+    let table = [
+        ("added", [&answering("b"), &*v1, &recorder]),
+        ("added in front", [&*recorder, &answering("c"), &v1]),
+        ("moved", [&*v1, &answering("d"), ""]),
+        ("removed", [&*answering("e"), "", ""]),
+        ("in the place of another", [&*recorder, &answering("f"), ""]),
+    ];
+    for ((what, plugins), answer) in table.into_iter().zip(["b", "c", "d", "e", "f"]) {
+        let keys = |list: [&str; 1]| list.map(str::to_owned).to_vec();
+        let expected = (keys(["plugin operated: config"]), keys(["plugins"]));
+        assert_eq!(host.reloaded(&text(plugins)), expected, "{what}");
+        assert_eq!(ask(&mut client), answer, "{what}");
+    }
+    assert_eq!(host.reloaded(&text([&answering("f"), &v1, ""])), (vec![], vec![]));
     host.process.stop();
 }
 
