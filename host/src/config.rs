@@ -165,10 +165,16 @@ fn default_text<T>(setting: &Setting<T>, defaults: &T) -> String {
 /// Two listeners at one place cannot both be had, and of two with one name nobody would know which is meant.
 fn check_listeners(listeners: &[ListenerConfig]) -> Result<(), String> {
     for (number, listener) in listeners.iter().enumerate() {
-        let is_fixed = listener.url.addr().is_none_or(|addr| addr.port() != 0);
         let before = &listeners[..number];
-        if is_fixed && before.iter().any(|other| other.url.is_at_place_of(&listener.url)) {
-            return Err(format!("two listeners are at {}: give each a place of its own", listener.url));
+        if let Some(other) = before.iter().find(|other| other.is_in_the_way_of(listener)) {
+            if other.url.place == listener.url.place {
+                return Err(format!("two listeners are at {}: give each a place of its own", listener.url));
+            }
+            return Err(format!(
+                "two listeners cannot be at {} and {} at once: one has the place of the other. Give each a place of its own, or \
+                 leave one out",
+                other.url, listener.url
+            ));
         }
         if let Some(name) = &listener.name
             && before.iter().any(|other| other.name() == *name)

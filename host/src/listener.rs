@@ -10,7 +10,8 @@ mod tcp;
 mod url;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 
 pub use self::keys::LISTENER_KEYS;
 pub use self::rules::ClientRules;
@@ -65,6 +66,35 @@ impl ListenerConfig {
             _ => self.url.to_string(),
         })
     }
+
+    /// Whether both cannot be had at once: one takes connections to where the other is, unless they want to share the port.
+    pub(crate) fn is_in_the_way_of(&self, other: &Self) -> bool {
+        match (&self.url.place, &other.url.place) {
+            (Place::Address(one), Place::Address(two)) => {
+                // QUIC has ports of its own, and port 0 is another one for each.
+                let is_quic = |config: &Self| config.url.scheme == Scheme::Quic;
+                let is_one_port = one.port() == two.port() && one.port() != 0 && is_quic(self) == is_quic(other);
+                let is_shared = self.tcp.reuse_port && other.tcp.reuse_port && one != two;
+                is_one_port && !is_shared && (self.takes(two.ip()) || other.takes(one.ip()))
+            }
+            (Place::Path(one), Place::Path(two)) => one == two || real(one).is_some_and(|one| Some(one) == real(two)),
+            _ => false,
+        }
+    }
+
+    /// Whether connections to an address are its own.
+    fn takes(&self, ip: IpAddr) -> bool {
+        match self.url.addr().map(|addr| addr.ip()) {
+            Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => ip.to_canonical().is_ipv4(),
+            Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => ip.is_ipv6() || self.tcp.dual_stack,
+            own => own.is_some_and(|own| own.to_canonical() == ip.to_canonical()),
+        }
+    }
+}
+
+/// The path without links, `.` and `..` in front of the name, if its directory is there.
+fn real(path: &Path) -> Option<PathBuf> {
+    Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?))
 }
 
 /// The settings of WebSocket. The path that clients ask for is that of the URL.
@@ -179,5 +209,51 @@ impl TlsVersion {
 impl fmt::Display for ListenerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_that_cannot_be_had_at_once_are_known() {
+        let table = [
+            ("127.0.0.1:1883", "tls://127.0.0.1:1883", true),
+            ("127.0.0.1:1883", "127.0.0.1:1884", false),
+            ("127.0.0.1:1883", "127.0.0.2:1883", false),
+            ("127.0.0.1:1883", "quic://127.0.0.1:1883", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("127.0.0.1:1883", "0.0.0.0:1883", true),
+            ("127.0.0.1:1883", "[::ffff:127.0.0.1]:1883", true),
+            ("0.0.0.0:1883", "[::ffff:127.0.0.1]:1883", true),
+            ("[::1]:1883", "[::]:1883", true),
+            ("[::1]:1883", "0.0.0.0:1883", false),
+            ("0.0.0.0:1883", "[::]:1883", false),
+            ("unix:/tmp/x", "unix:/tmp/./../tmp/x", true),
+            ("unix:/tmp/x", "unix:/tmp/y", false),
+            ("unix:/tmp/x", "127.0.0.1:1883", false),
+        ];
+        let config = |url: &str| ListenerConfig::new(url.parse().expect(url));
+        for (one, two, expected) in table {
+            let (one, two) = (config(one), config(two));
+            assert_eq!((one.is_in_the_way_of(&two), two.is_in_the_way_of(&one)), (expected, expected), "{one} {two}");
+        }
+        let mut dual_stack = config("[::]:1883");
+        dual_stack.tcp.dual_stack = true;
+        assert!(
+            config("127.0.0.1:1883").is_in_the_way_of(&dual_stack)
+                && dual_stack.is_in_the_way_of(&config("0.0.0.0:1883"))
+        );
+        let shared = |url: &str| {
+            let mut config = config(url);
+            config.tcp.reuse_port = true;
+            config
+        };
+        assert!(
+            !shared("127.0.0.1:1883").is_in_the_way_of(&shared("0.0.0.0:1883")),
+            "both are willing to share the port"
+        );
+        assert!(shared("0.0.0.0:1883").is_in_the_way_of(&shared("0.0.0.0:1883")), "one listener would be enough");
     }
 }

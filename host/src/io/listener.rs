@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::net::{self, SocketFlags};
+use rustix::net::{self, SocketFlags, sockopt};
 
 use super::bind;
 use super::passed::{Origin, PassedSocket};
@@ -165,6 +165,23 @@ impl Bound {
         Ok(Self { socket: Arc::new(socket), was_passed, url, doors, before: None })
     }
 
+    /// The same where listeners of this process are in the way that are to be closed: until this one is there as well, they share
+    /// the port. That takes sockets of one user, so it is of no use for those that were opened before the process became another.
+    ///
+    /// # Errors
+    /// As for [`Bound::open`].
+    pub(crate) fn open_instead_of(leaving: &[&Listener], config: &ListenerConfig) -> Result<Self, Error> {
+        let _shared: Vec<_> = leaving.iter().filter_map(|listener| SharedPort::of(listener)).collect();
+        let mut sharing = config.clone();
+        sharing.tcp.reuse_port |= !leaving.is_empty();
+        let bound = Self::open(&sharing, None)?;
+        if let (Socket::Tcp(fd), Some(addr)) = (&*bound.socket, bound.url.addr()) {
+            let alone = sockopt::set_socket_reuseport(fd, config.tcp.reuse_port);
+            alone.map_err(|errno| Error::Listen { addr, source: errno.into() })?;
+        }
+        Ok(bound)
+    }
+
     /// The socket of a listener that is there already, with other settings for what is behind it.
     ///
     /// # Errors
@@ -204,7 +221,36 @@ impl Bound {
     }
 }
 
+/// A listening socket that shares its port with others of the same user, until this is dropped.
+struct SharedPort<'a> {
+    socket: &'a OwnedFd,
+    /// Whether it does so anyway.
+    before: bool,
+}
+
+impl<'a> SharedPort<'a> {
+    /// `None` if it cannot.
+    fn of(listener: &'a Listener) -> Option<Self> {
+        let Socket::Tcp(socket) = &*listener.0.bound.socket else { return None };
+        let before = sockopt::socket_reuseport(socket).ok()?;
+        sockopt::set_socket_reuseport(socket, true).ok()?;
+        Some(Self { socket, before })
+    }
+}
+
+impl Drop for SharedPort<'_> {
+    fn drop(&mut self) {
+        // It is a socket that takes this option.
+        let _ = sockopt::set_socket_reuseport(self.socket, self.before);
+    }
+}
+
 impl Listener {
+    /// Whether its socket was opened by another user than the process has now.
+    pub(crate) fn is_of_another_user(&self) -> bool {
+        rustix::fs::fstat(self).is_ok_and(|found| found.st_uid != rustix::process::geteuid().as_raw())
+    }
+
     /// Where it listens.
     pub(crate) fn url(&self) -> &ListenerUrl {
         self.0.bound.url()

@@ -11,8 +11,8 @@ use super::builder::default_addr;
 use super::listeners::Open;
 use super::{ServerHandle, lock};
 use crate::config::{Config, LOG_KEYS, PluginConfig, SERVER_KEYS};
-use crate::control::{Configured, configure};
 use crate::control::protocol::Refusal;
+use crate::control::{Configured, configure};
 use crate::core::OF_LISTENERS;
 use crate::core::mail::Mail;
 use crate::io::listener::{Bound, Listener};
@@ -218,10 +218,14 @@ impl ServerHandle {
             current.limits == next.limits && current.server.allow_anonymous == next.server.allow_anonymous;
         let refused = |error: crate::Error| Refusal::new("listener", error.to_string());
         let mut all = Vec::with_capacity(wanted.len());
-        for wanted in wanted {
+        let mut known = |wanted: &ListenerConfig| {
             let same = old.iter().position(|open| open.config.url == wanted.url);
             let known = same.or_else(|| old.iter().position(|open| open.config.url.is_at_place_of(&wanted.url)));
-            let known = known.map(|at| old.remove(at));
+            known.map(|at| old.remove(at))
+        };
+        // What is left of the old ones is closed, and its places may be had.
+        let known: Vec<_> = wanted.iter().map(&mut known).collect();
+        for (wanted, known) in wanted.into_iter().zip(known) {
             if wanted.url.scheme == Scheme::Quic {
                 all.extend(keep_quic(known, Some(&wanted), report));
                 continue;
@@ -240,7 +244,7 @@ impl ServerHandle {
                     (open.config, bound)
                 }
                 None => {
-                    let bound = Bound::open(&wanted, None).map_err(refused)?;
+                    let bound = open(&wanted, &old).map_err(refused)?;
                     let change = ("none".to_owned(), bound.url().to_string());
                     report.add(format!("listener {}", wanted.name()), change, Reload::AtOnce);
                     (wanted, bound)
@@ -304,6 +308,27 @@ impl ServerHandle {
             Done::Swapped(name) => self.rollback(Some(&name)).map(drop).map_err(Refusal::from),
         }
     }
+}
+
+/// Opens a listener that may be where one that is `leaving` is.
+fn open(wanted: &ListenerConfig, leaving: &[Open]) -> Result<Bound, crate::Error> {
+    let there = |open: &Open| ListenerConfig { url: open.listener.url().clone(), ..open.config.clone() };
+    let in_the_way = leaving.iter().map(|open| &open.listener).zip(leaving.iter().map(there));
+    let in_the_way: Vec<_> =
+        in_the_way.filter(|(_, there)| there.is_in_the_way_of(wanted)).map(|(listener, _)| listener).collect();
+    Bound::open_instead_of(&in_the_way, wanted).map_err(|error| {
+        match in_the_way.iter().find(|listener| listener.is_of_another_user()) {
+            Some(listener) => crate::Error::Listener {
+                name: wanted.name(),
+                what: format!(
+                    "this host's own listener {} is there, which it has opened before it became another user, and cannot give up \
+                     for another one: restart the host, or take another port",
+                    listener.name()
+                ),
+            },
+            None => error,
+        }
+    })
 }
 
 /// A listener for QUIC, which has a thread of its own, stays as it is until a restart.

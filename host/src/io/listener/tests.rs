@@ -69,6 +69,45 @@ fn port_is_shared_only_if_both_want_it() {
     }
 }
 
+/// A listener may take the place of another one before that is closed, and nobody else's is taken for it.
+#[test]
+fn place_that_another_listener_leaves_is_had_while_it_is_there() {
+    let dual_stack = TcpConfig { dual_stack: true, ..TcpConfig::default() };
+    let table = [
+        ("127.0.0.1", "0.0.0.0", TcpConfig::default()),
+        ("127.0.0.1", "[::]", dual_stack),
+        ("0.0.0.0", "127.0.0.1", TcpConfig::default()),
+        ("[::1]", "[::]", TcpConfig::default()),
+    ];
+    for (from, to, tcp) in table {
+        let old = listener_with(&format!("{from}:0"), &TcpConfig::default());
+        let port = old.url().addr().unwrap().port();
+        let mut config = ListenerConfig::new(format!("{to}:{port}").parse().unwrap());
+        config.tcp = tcp;
+        let in_use = |opened: Result<Bound, Error>| match opened {
+            Err(Error::Listen { source, .. }) => assert_eq!(source.kind(), io::ErrorKind::AddrInUse),
+            other => panic!("{other:?}"),
+        };
+        in_use(Bound::open(&config, None));
+        let bound = Bound::open_instead_of(&[&old], &config).unwrap();
+        for socket in [&old.0.bound.socket, &bound.socket] {
+            assert!(!sockopt::socket_reuseport(&**socket).unwrap(), "{from} {to}: nobody else may have the port");
+        }
+        in_use(Bound::open(&config, None));
+        drop(old);
+        let new = bound.with(ListenerProfile::new("new", Limits::default()));
+        let at = if from.starts_with('[') { "[::1]" } else { "127.0.0.1" };
+        let _client = TcpStream::connect(format!("{at}:{port}")).unwrap();
+        new.accept().unwrap();
+        // Where somebody else has the place, the one that was to leave stays as it was.
+        let (other, elsewhere) = (std::net::TcpListener::bind("127.0.0.1:0").unwrap(), listener());
+        config.url = ListenerUrl::tcp(other.local_addr().unwrap());
+        config.tcp = TcpConfig::default();
+        in_use(Bound::open_instead_of(&[&elsewhere], &config));
+        assert!(!sockopt::socket_reuseport(&*elsewhere.0.bound.socket).unwrap());
+    }
+}
+
 #[test]
 fn peers_of_both_families_keep_their_addresses() {
     let dual_stack = TcpConfig { dual_stack: true, ..TcpConfig::default() };

@@ -201,6 +201,30 @@ fn listeners_come_and_go_and_clients_stay() {
     }
 }
 
+/// The most usual change of all: from this machine to all, and back.
+#[test]
+fn listener_goes_from_one_address_to_all_and_back() {
+    let text = |url: &str| format!("workers = 2\nallow_anonymous = true\n[[listener]]\nurl = \"{url}\"\n");
+    let host = Configured::start("reload-wider", &text("127.0.0.1:0"));
+    let (mut first, port) = (Client::connect(host.addr, V5, "first"), host.addr.port());
+    let dual_stack = format!("[::]:{port}\"\ndual_stack = true\nname = \"all");
+    for (number, url) in [format!("0.0.0.0:{port}"), dual_stack, format!("127.0.0.1:{port}")].iter().enumerate() {
+        assert_eq!(host.reloaded(&text(url)).0.len(), 2, "one comes, and one goes");
+        eventually("it is the new one that lets clients in", || {
+            let mut client = Client::open(host.addr, V5);
+            client.try_send(Connect::new(V5, format!("c{number}")).bytes()) && client.try_read().is_some()
+        });
+        first.ping();
+    }
+    // Another host cannot have it as well.
+    let error = std::net::TcpListener::bind(host.addr).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    let said =
+        host.refused(&(text(&format!("0.0.0.0:{port}")) + &format!("[[listener]]\nurl = \"127.0.0.1:{port}\"\n")));
+    assert!(said.contains("one has the place of the other"), "{said}");
+    host.process.stop();
+}
+
 fn tls(issued: &Issued) -> String {
     let [certificate, key] = [&issued.certificate, &issued.private_key].map(|file| path(file).to_owned());
     format!("[[listener]]\nurl = \"tls://127.0.0.1:0\"\ncertificate = {certificate:?}\nprivate_key = {key:?}\n")
