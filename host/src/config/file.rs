@@ -214,7 +214,8 @@ impl Reader<'_> {
             }
             (Some(json), None) => (json.0, format!("from {}", self.place(at))),
             (None, Some(file)) if file.to_string_lossy().contains('{') => {
-                let what = "config_file is no name of a file, but what seems to be JSON: take config = { key = value, … }";
+                let what =
+                    "config_file is no name of a file, but what seems to be JSON: take config = { key = value, … }";
                 self.wrong(at, what.to_owned());
                 return None;
             }
@@ -501,7 +502,10 @@ mod tests {
             "[[plugin]]\npath = \"x\"\npassword = \"hunter2\"",
         ] {
             let mistakes = read(text).expect_err(text);
-            assert!(mistakes.iter().all(|one| !one.what.contains("hunter2") && !one.what.contains("313")), "{mistakes:?}");
+            assert!(
+                mistakes.iter().all(|one| !one.what.contains("hunter2") && !one.what.contains("313")),
+                "{mistakes:?}"
+            );
         }
     }
 
