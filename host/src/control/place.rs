@@ -29,6 +29,9 @@ pub enum Place {
     None,
 }
 
+/// A path at which a server may be, and why nobody is to be spoken to there, if that is so.
+pub(super) type Candidate = (PathBuf, Result<(), String>);
+
 impl FromStr for Place {
     type Err = String;
 
@@ -65,9 +68,8 @@ impl Place {
     }
 
     /// The paths at which a client looks for a server, in their order. A server that the system has started may not have
-    /// the variable that the user's shell has, so that by default there are two. With each, why nobody is to be spoken to
-    /// there, if that is so.
-    pub(super) fn for_client(&self) -> Result<Vec<(PathBuf, Result<(), String>)>, ControlError> {
+    /// the variable that the user's shell has, so that by default there are two.
+    pub(super) fn for_client(&self) -> Result<Vec<Candidate>, ControlError> {
         let places = match self {
             Self::None => Vec::new(),
             Self::Path(path) => vec![(path.clone(), Ok(()))],

@@ -108,7 +108,7 @@ impl ListenerProfile {
 }
 
 impl UsernameFrom {
-    /// The User Name, if the certificate has one.
+    /// The User Name, if the certificate has one that could be in a CONNECT.
     #[must_use]
     pub fn find(self, certificate: &ClientCertificate) -> Option<&str> {
         let name = match self {
@@ -118,7 +118,8 @@ impl UsernameFrom {
                 certificate.alternative_names.iter().find(|name| name.kind == kind).map(|name| &*name.name)
             }
         };
-        name.filter(|name| !name.is_empty())
+        // [MQTT-1.5.4-2] Handlers may count on it that there is no U+0000 in a User Name.
+        name.filter(|name| !name.is_empty() && name.len() <= usize::from(u16::MAX) && !name.contains('\0'))
     }
 }
 

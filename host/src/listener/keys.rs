@@ -132,7 +132,8 @@ keys! {
     }
     "WebSocket" {
         /// Pages that may connect, by the header `Origin` that their browser sends: others could connect in the name of whoever
-        /// looks at them. Programs that are no browsers send none, and get in. Where none is named, pages of other machines than
+        /// looks at them. Most programs that are no browsers send none, and get in; some (paho for
+        /// Python) send the URL that they connect to, which has to be named then. Where none is named, pages of other machines than
         /// this one need a plugin that accepts them, or `allow_anonymous`.
         origins: websocket.origins, Kind::Words(&ORIGIN), 0..=0, "all", NewConnections;
         /// Largest HTTP request with all its headers.

@@ -17,6 +17,7 @@ pub(crate) struct Settings {
     pub(crate) users: Vec<User>,
     pub(crate) rules: Vec<Rule>,
     pub(crate) anonymous: bool,
+    pub(crate) certificates: bool,
     pub(crate) client_ids: Option<Vec<ClientIds>>,
     pub(crate) acl_file: Option<AclFile>,
     /// The files that it was read from, as they were.
@@ -81,6 +82,10 @@ pub struct Config {
     /// Whether clients without User Name and Password may come in. Left out: `false`.
     #[serde(default)]
     anonymous: bool,
+    /// Whether a client needs no password that has shown a certificate with its User Name in it, as the common name or an
+    /// alternative name. It need not be among the users then. Left out: `false`.
+    #[serde(default)]
+    certificates: bool,
     /// The Client Identifiers that clients may choose: `%u` is the User Name, `*` at the end is any ending. Left out: any.
     client_ids: Option<Vec<String>>,
     /// Path of a file of passwords, as `mosquitto_passwd` writes it; read again within seconds after it has changed. Left
@@ -142,7 +147,15 @@ impl Settings {
             .map(|texts| each("client_ids", texts, |text, path| client_ids(text, path)))
             .transpose()?;
         let acl_file = config.acl_file.as_deref().map(read_acl).transpose()?;
-        let settings = Self { users, rules, anonymous: config.anonymous, client_ids, acl_file, seen };
+        let settings = Self {
+            users,
+            rules,
+            anonymous: config.anonymous,
+            certificates: config.certificates,
+            client_ids,
+            acl_file,
+            seen,
+        };
         settings.check_user_names()?;
         settings.check_subjects()?;
         settings.check_substitution()?;
@@ -182,12 +195,17 @@ impl Settings {
         Ok(())
     }
 
-    /// No user may have a name that would change the meaning of a filter it is put into.
+    /// Whether the user has a name that would change the meaning of a filter that it is put into.
+    pub(crate) fn changes_filters(&self, user: &User) -> bool {
+        let uses_name = |rule: &Rule| rule.is_about(user) && rule.topics.iter().any(Pattern::has_user);
+        let in_file = self.acl_file.as_ref().is_some_and(AclFile::uses_names);
+        !is_plain(&user.username) && (in_file || self.rules.iter().any(uses_name))
+    }
+
+    /// No user may have such a name.
     fn check_substitution(&self) -> Result<(), ConfigError> {
         for (number, user) in self.users.iter().enumerate() {
-            let uses_name = |rule: &&Rule| rule.is_about(user) && rule.topics.iter().any(Pattern::has_user);
-            let in_file = self.acl_file.as_ref().is_some_and(AclFile::uses_names);
-            if !is_plain(&user.username) && (in_file || self.rules.iter().any(|rule| uses_name(&rule))) {
+            if self.changes_filters(user) {
                 return Err(ConfigError::new(
                     format!("users[{number}].username"),
                     format!(

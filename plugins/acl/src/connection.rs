@@ -27,6 +27,9 @@ struct Identity {
     username: Option<Box<str>>,
     client_id: Box<str>,
     is_client_id_assigned: bool,
+    /// It was let in for its certificate.
+    #[serde(default)]
+    has_certificate: bool,
 }
 
 impl Connection {
@@ -38,6 +41,7 @@ impl Connection {
             username: login.username.map(Into::into),
             client_id: login.client_id.into(),
             is_client_id_assigned: login.is_client_id_assigned,
+            has_certificate: policy.goes_by_certificate(login),
         });
         Ok(())
     }
@@ -81,6 +85,7 @@ impl Identity {
             is_client_id_assigned: self.is_client_id_assigned,
             will_topic: None,
             has_method: false,
+            has_certificate: self.has_certificate,
         }
     }
 }

@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use plugin_api::{
-    Connect, ConnectVerdict, ConnectionInfo, Error, Handler, Host, HostError, Info, InfoTarget, Level, Publish,
-    PublishVerdict, ReasonCode, Reject, State, StateView, Subscribe, SubscribeVerdict, SwapRule, Swapped, handler,
+    Certificate, Connect, ConnectVerdict, ConnectionInfo, Error, Handler, Host, HostError, Info, InfoTarget, Level,
+    Publish, PublishVerdict, ReasonCode, Reject, State, StateView, Subscribe, SubscribeVerdict, SwapRule, Swapped,
+    handler,
 };
 use plugin_support::files::Watch;
 
@@ -118,6 +119,15 @@ impl Acl {
     }
 }
 
+/// Whether the client has shown a certificate with this name.
+fn shows(connect: &Connect<'_>, name: &str) -> bool {
+    let has_name = |certificate: Certificate<'_>| {
+        let mut others = certificate.alternative_names().map(|(_, other)| other);
+        certificate.common_name() == Some(name) || certificate.subject() == name || others.any(|other| other == name)
+    };
+    !name.is_empty() && connect.transport().certificate().is_some_and(has_name)
+}
+
 #[handler]
 impl Handler for Acl {
     type Connection = Connection;
@@ -169,6 +179,7 @@ impl Handler for Acl {
             is_client_id_assigned: connect.is_client_id_assigned(),
             will_topic: connect.will().map(|will| will.topic()),
             has_method: connect.properties().authentication_method().is_some(),
+            has_certificate: connect.username().is_some_and(|name| shows(connect, name)),
         };
         let (policy, configuration) = self.rules.now();
         match connection.sign_in(&login, &policy, configuration) {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use plugin_api::ReasonCode;
 use plugin_api::config::ConfigError;
 use plugin_support::files::Seen;
-use plugin_support::pattern::ClientIds;
 use plugin_support::permissions::Permissions;
 
 use crate::config::{Config, Settings, User};
@@ -21,9 +20,8 @@ pub struct Policy {
     decoy: Option<Password>,
     /// `None`: a client has to name a user.
     anonymous: Option<Grant>,
-    client_ids: Option<Vec<ClientIds>>,
     warnings: Vec<String>,
-    seen: Seen,
+    settings: Settings,
 }
 
 struct Account {
@@ -47,6 +45,8 @@ pub struct Login<'a> {
     pub will_topic: Option<&'a str>,
     /// It names an Authentication Method: before it is in, a plugin that knows the method has to agree.
     pub has_method: bool,
+    /// It has shown a certificate with its User Name.
+    pub has_certificate: bool,
 }
 
 /// Why somebody may not come in.
@@ -97,9 +97,9 @@ impl Policy {
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         let settings = Settings::new(config)?;
         let mut warnings = Vec::new();
-        if settings.users.is_empty() && !settings.anonymous {
+        if settings.users.is_empty() && !settings.anonymous && !settings.certificates {
             warnings.push(
-                "no users, and no anonymous clients: nobody can connect; give a configuration with --plugin-config"
+                "no users, no anonymous clients and no certificates: nobody can connect; give a configuration with --plugin-config"
                     .to_owned(),
             );
         }
@@ -120,13 +120,13 @@ impl Policy {
             (user.username.clone(), account)
         };
         let users = settings.users.iter().map(account).collect();
-        Ok(Self { users, decoy, anonymous, client_ids: settings.client_ids, warnings, seen: settings.seen })
+        Ok(Self { users, decoy, anonymous, warnings, settings })
     }
 
     /// The files that it was read from, as they were.
     #[must_use]
     pub fn seen(&self) -> &Seen {
-        &self.seen
+        &self.settings.seen
     }
 
     /// What is allowed, but probably not meant.
@@ -142,30 +142,48 @@ impl Policy {
     /// # Errors
     /// The reason for a refusal.
     pub fn connect(&self, login: &Login<'_>) -> Result<Arc<Permissions>, Refusal> {
-        let grant = match (login.username, login.password) {
-            (None, None) => self.anonymous.as_ref().ok_or(Refusal::Anonymous)?,
-            (Some(username), Some(password)) => self.authenticate(username, password)?,
-            (Some(username), None) if login.has_method => self.without_password(username)?,
+        let permissions = match (login.username, login.password) {
+            (None, None) => self.granted(self.anonymous.as_ref().ok_or(Refusal::Anonymous)?, login)?,
+            (Some(username), _) if self.goes_by_certificate(login) => self.certified(username, login)?,
+            (Some(username), Some(password)) => self.granted(self.authenticate(username, password)?, login)?,
+            (Some(username), None) if login.has_method => self.granted(self.without_password(username)?, login)?,
             // Nothing is checked, for users that exist and for others, so that nothing is learnt from the time.
             _ => return Err(Refusal::Credentials),
         };
-        let permissions = self.granted(grant, login)?;
         match login.will_topic {
             Some(topic) if !permissions.may_publish(topic) => Err(Refusal::Will),
             _ => Ok(permissions),
         }
     }
 
+    /// Whether it is the certificate that says who it is.
+    pub(crate) fn goes_by_certificate(&self, login: &Login<'_>) -> bool {
+        self.settings.certificates && login.has_certificate
+    }
+
     /// What somebody may do who has been let in before.
     ///
     /// # Errors
-    /// There is no such user any more, or not with this Client Identifier.
+    /// There is no such user any more, or not with this Client Identifier; or certificates do not count any more.
     pub(crate) fn permissions(&self, login: &Login<'_>) -> Result<Arc<Permissions>, Refusal> {
-        let grant = match login.username {
-            None => self.anonymous.as_ref().ok_or(Refusal::Anonymous)?,
-            Some(username) => &self.users.get(username).ok_or(Refusal::Credentials)?.grant,
-        };
-        self.granted(grant, login)
+        match login.username {
+            None => self.granted(self.anonymous.as_ref().ok_or(Refusal::Anonymous)?, login),
+            Some(username) if self.goes_by_certificate(login) => self.certified(username, login),
+            Some(_) if login.has_certificate => Err(Refusal::Credentials),
+            Some(username) => self.granted(&self.users.get(username).ok_or(Refusal::Credentials)?.grant, login),
+        }
+    }
+
+    /// For who has shown that it is this user, who need not be one of ours.
+    fn certified(&self, username: &str, login: &Login<'_>) -> Result<Arc<Permissions>, Refusal> {
+        if let Some(account) = self.users.get(username) {
+            return self.granted(&account.grant, login);
+        }
+        let user = User { username: username.to_owned(), password: None, groups: Vec::new() };
+        if self.settings.changes_filters(&user) {
+            return Err(Refusal::Credentials);
+        }
+        self.granted(&Grant::new(&self.settings, Some(&user)), login)
     }
 
     fn granted(&self, grant: &Grant, login: &Login<'_>) -> Result<Arc<Permissions>, Refusal> {
@@ -190,7 +208,7 @@ impl Policy {
 
     /// Whoever gets the Client Identifier of another gets its session, with all that it has subscribed to.
     fn allows_client_id(&self, login: &Login<'_>) -> bool {
-        let Some(allowed) = &self.client_ids else {
+        let Some(allowed) = &self.settings.client_ids else {
             return true;
         };
         login.is_client_id_assigned || allowed.iter().any(|ids| ids.allow(login.username, login.client_id))
@@ -225,6 +243,7 @@ mod tests {
             is_client_id_assigned: false,
             will_topic: None,
             has_method: false,
+            has_certificate: false,
         }
     }
 
@@ -422,5 +441,35 @@ mod tests {
             let login = Login { will_topic: Some(topic), ..login("ann", "c1") };
             assert_eq!(policy.connect(&login).map(drop), expected, "{topic}");
         }
+    }
+
+    #[test]
+    fn who_has_shown_a_certificate_with_its_name_needs_no_password() {
+        let rest = r#""rules": [{"user": "ann", "allow": ["publish"], "topics": ["ann/#"]},
+            {"anyone": true, "allow": ["publish"], "topics": ["%u/#"]}], "client_ids": ["%u"]"#;
+        let certified =
+            |username, client_id| Login { password: None, has_certificate: true, ..login(username, client_id) };
+        let off = policy(rest);
+        assert_eq!(off.connect(&certified("ann", "ann")).unwrap_err(), Refusal::Credentials);
+        let on = policy(&format!(r#""certificates": true, {rest}"#));
+        for (username, client_id, expected) in [
+            ("ann", "ann", Ok(true)),
+            // Nobody's password is asked for, and nobody has to be known.
+            ("pump-7", "pump-7", Ok(true)),
+            ("pump-7", "ann", Err(Refusal::ClientIdentifier)),
+            // It would be another filter.
+            ("+", "+", Err(Refusal::Credentials)),
+        ] {
+            let topic = format!("{username}/t");
+            let permissions = on.connect(&certified(username, client_id));
+            let may = permissions.map(|permissions| permissions.may_publish(&topic) && !permissions.may_publish("x/t"));
+            assert_eq!(may, expected, "{username} {client_id}");
+            // Later, by other rules.
+            assert_eq!(on.permissions(&certified(username, client_id)).is_ok(), expected.is_ok());
+            assert_eq!(off.permissions(&certified(username, client_id)).unwrap_err(), Refusal::Credentials);
+        }
+        // Who has shown none goes by the password.
+        assert!(on.connect(&login("ann", "ann")).is_ok());
+        assert_eq!(on.connect(&login("pump-7", "pump-7")).unwrap_err(), Refusal::Credentials);
     }
 }

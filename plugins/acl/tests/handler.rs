@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use acl::Acl;
-use plugin_api::testing::{TestClient, TestHost};
-use plugin_api::{DisconnectKind, Error, Message, PublishVerdict, QoS, ReasonCode, SubscribeVerdict};
+use plugin_api::testing::{TestCertificate, TestClient, TestHost, TestTransport};
+use plugin_api::{DisconnectKind, Error, Message, NameKind, PublishVerdict, QoS, ReasonCode, SubscribeVerdict};
 
 fn example() -> &'static str {
     let (_, rest) = include_str!("../README.md").split_once("```json\n").expect("the README has an example");
@@ -54,6 +54,34 @@ fn other_rules_count_at_once_and_for_subscriptions_that_are_there() -> Result<()
     assert_eq!(operator.publish("chat/lunch", ""), PublishVerdict::reject(NO));
     assert_eq!(operator.subscriptions(), [("chat/+".to_owned(), QoS::AtMostOnce)]);
     assert!(host.take_logs().iter().any(|line| line.text == "new rules: 1 subscriptions were removed"));
+    Ok(())
+}
+
+#[test]
+fn a_certificate_with_the_user_name_takes_the_place_of_a_password() -> Result<(), Error> {
+    let rules = r#""rules": [{"anyone": true, "allow": ["publish"], "topics": ["%u/#"]}]"#;
+    let host = TestHost::new::<Acl>(&format!(r#"{{"certificates": true, {rules}}}"#))?;
+    let certificate = || TestCertificate::new("CN=pump-7,O=Example").alternative_name(NameKind::Dns, "pump-7.example");
+    let comes_as = |username: &str| {
+        let client = host.client("c").username(username).transport(TestTransport::tls().certificate(certificate()));
+        client.connect()
+    };
+    for username in ["pump-7", "pump-7.example"] {
+        let pump = comes_as(username).expect("the certificate says so");
+        assert_eq!(pump.publish(&format!("{username}/pressure"), "5.3"), PublishVerdict::Forward);
+        assert_eq!(pump.publish("other/pressure", "5.3"), PublishVerdict::reject(NO));
+    }
+    assert_eq!(comes_as("pump-8").expect_err("another one's name").reason_code, ReasonCode::BAD_USER_NAME_OR_PASSWORD);
+    let without = host.client("c").username("pump-7").transport(TestTransport::tls()).connect();
+    assert_eq!(without.expect_err("it has shown none").reason_code, ReasonCode::BAD_USER_NAME_OR_PASSWORD);
+
+    let pump = comes_as("pump-7").expect("the certificate says so");
+    host.configure(&format!("{{{rules}}}"))?;
+    assert_eq!(
+        pump.publish("pump-7/pressure", "5.3"),
+        PublishVerdict::reject(NO),
+        "certificates do not count any more"
+    );
     Ok(())
 }
 

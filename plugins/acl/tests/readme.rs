@@ -24,6 +24,7 @@ fn connect(username: &str, client_id: &str, password: &str) -> Result<Arc<Permis
         is_client_id_assigned: false,
         will_topic: None,
         has_method: false,
+        has_certificate: false,
     })
 }
 
@@ -81,6 +82,7 @@ fn mosquittos_files_are_read_as_the_readme_says() {
         is_client_id_assigned: false,
         will_topic: None,
         has_method: false,
+        has_certificate: false,
     };
     let ann = policy.connect(&login(Some("ann"), Some(b"secret"))).expect("the password is right");
     assert!(ann.may_publish("home/x") && ann.may_subscribe("home/x") && ann.may_publish("status/ann/c1"));

@@ -75,14 +75,19 @@ fn handlers_are_shown_how_a_connection_has_come() {
 /// refused before handlers are asked.
 #[test]
 fn a_certificate_names_the_user() {
-    let nameless = ClientCertificate { common_name: None, ..certificate() };
+    let named = |name: Option<String>| ClientCertificate { common_name: name.map(Into::into), ..certificate() };
+    let [nameless, cut_short, too_long] =
+        [None, Some("admin\0x".to_owned()), Some("x".repeat(1 << 16))].map(|name| Some(named(name)));
     let rows = [
         (UsernameFrom::CommonName, Some(certificate()), Some("sensor-7")),
         (UsernameFrom::Subject, Some(certificate()), Some("CN=sensor-7,O=Example")),
         (UsernameFrom::AlternativeName(NameKind::Dns), Some(certificate()), Some("a.example")),
         (UsernameFrom::AlternativeName(NameKind::Uri), Some(certificate()), Some("spiffe://x/7")),
         (UsernameFrom::AlternativeName(NameKind::Email), Some(certificate()), None),
-        (UsernameFrom::CommonName, Some(nameless), None),
+        (UsernameFrom::CommonName, nameless, None),
+        // [MQTT-1.5.4-2] No CONNECT could have such a User Name.
+        (UsernameFrom::CommonName, cut_short, None),
+        (UsernameFrom::CommonName, too_long, None),
         (UsernameFrom::CommonName, None, None),
     ];
     for (from, certificate, user) in rows {
