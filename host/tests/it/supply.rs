@@ -175,7 +175,7 @@ fn bill_of_materials_has_every_crate_that_is_shipped() {
     assert!(named("rustls").is_some_and(|rustls| rustls["hashes"][0]["alg"] == "SHA-256"));
 }
 
-/// `cargo deny` looks advisories up. Those of `deny.toml` stay, for what is pinned still, and is shipped only if that
+/// `.ci/dependencies` looks advisories up. Those of `deny.toml` stay, for what is pinned still, and is shipped only if that
 /// is said there.
 #[test]
 fn advisories_that_stay_say_truly_what_is_shipped() {
