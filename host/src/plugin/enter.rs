@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plugin_api::abi::{
     Opaque, PluginVtRef, RawAck, RawAuth, RawConnect, RawConnected, RawDeliver, RawDisconnect, RawInfo, RawPublish,
-    RawSubscribe, RawUnsubscribe, Verdict,
+    RawSubscribe, RawSubscription, RawUnsubscribe, Verdict,
 };
 use plugin_api::{Callback, ReasonCode};
 
@@ -282,6 +282,7 @@ questions! {
     publish(RawPublish<'_>): Publish, |_, detour, answer| refuse_in_place(detour, REFUSED_IN_PLACE, answer);
     subscribe(RawSubscribe<'_>): Subscribe, |view, detour, answer| match detour {
         Detour::Skip => Verdict::OK,
+        _ if is_again(view) => NOT_ASKED,
         Detour::Refuse | Detour::Pool => answer.refuse_each(view.subscriptions.len(), REFUSED_IN_PLACE),
     };
     unsubscribe(RawUnsubscribe<'_>): Unsubscribe, |view, detour, answer| match detour {
@@ -330,6 +331,15 @@ pub(super) fn ticket_of(left: &Left) -> u64 {
 
 /// What clients are told where the host refuses in a plugin's place, and a client is in already.
 const REFUSED_IN_PLACE: ReasonCode = ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR;
+
+/// Nobody has said anything about subscriptions that are there already, so that they are neither kept nor taken away: as if the
+/// state could not be entered. No plugin's answer comes as far as this.
+pub(super) const NOT_ASKED: Verdict = Verdict::POISONED;
+
+/// Whether it is about subscriptions that are there already.
+fn is_again(view: &RawSubscribe<'_>) -> bool {
+    view.subscriptions.iter().any(|one| one.flags & RawSubscription::AGAIN != 0)
+}
 
 #[cold]
 fn refuse_in_place(detour: Detour, reason_code: ReasonCode, answer: &mut Answer) -> Verdict {

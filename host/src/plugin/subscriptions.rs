@@ -6,8 +6,9 @@ use plugin_api::{Callback, ReasonCode};
 
 use super::chain::{Chain, implementing_from};
 use super::cursor::{Cursor, SoFar};
+use super::enter::NOT_ASKED;
 use super::handlers::Handlers;
-use super::outcome::SubscribeOutcome;
+use super::outcome::{Failed, SubscribeOutcome};
 use super::request::{NO_EXTENSION, SubscribeItem, slice, text};
 use super::tickets::Answered;
 
@@ -118,8 +119,9 @@ fn subscribe_from(
             extension: NO_EXTENSION,
         };
         let mut answer = Answer::default();
-        let Ok(verdict) = handlers.ask(index, who, &mut answer, &raw) else {
-            return SubscribeOutcome::Failed;
+        let verdict = match handlers.ask(index, who, &mut answer, &raw) {
+            Ok(verdict) if verdict != NOT_ASKED => verdict,
+            Ok(_) | Err(Failed) => return SubscribeOutcome::Failed,
         };
         let plugin = (index, Callback::Subscribe, who);
         if let Some(end) = fold_asked(handlers, plugin, verdict, &answer, codes) {

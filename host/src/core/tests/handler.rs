@@ -14,7 +14,7 @@ use super::net::lock;
 use crate::clock::Clock;
 use crate::core::mailbox::Mailboxes;
 use crate::limits::Limits;
-use crate::plugin::{Chain, Plugin, Services};
+use crate::plugin::{Chain, Plugin, Services, Watch};
 
 /// What a callback is asked, as text, and as far as a script may want to copy it.
 #[derive(Debug, Clone)]
@@ -115,7 +115,8 @@ impl Scripted {
         lock(&SCRIPTS).push((number, Arc::clone(&self.0)));
         let services = Services::new(mailboxes.clone(), Clock::start(), 1 << 20)
             .with_tickets_max(limits.tickets_max)
-            .bounded_by(limits);
+            .bounded_by(limits)
+            .watched_by(Watch::new(0, limits), limits);
         let plugin = Plugin::from_static::<Puppet>("puppet", version, &number.to_string(), &services);
         let plugin = plugin.expect("it accepts its configuration");
         if self.script().hears_no_acknowledgements { plugin.without(Callback::Puback) } else { plugin }

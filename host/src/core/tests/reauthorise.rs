@@ -213,6 +213,29 @@ fn failures_close() {
     });
 }
 
+/// Where the host answers in the place of a plugin, as that is in quarantine, nobody has refused anything: the client is asked
+/// about when the plugin is.
+#[test]
+fn a_plugin_in_quarantine_takes_nothing_away() {
+    scenario_with(&Setup::limits(|limits| limits.quarantine_panics = 1), |net| {
+        let (a, publisher) = (net.durable(V5, "a", CONNACK), net.v5("p"));
+        net.subscribe(a, "t", 1);
+        net.script().connect = Some(Box::new(|_| panic!("as scripted")));
+        let victim = net.open(V5);
+        net.send(victim, &super::net::connect_packet(V5, "02", 0, "", "victim"));
+        net.take(victim);
+        net.script().connect = None;
+        assert!(net.shared.chain.plugins()[0].stats().is_quarantined);
+        assert_eq!(ask(net, |host| host.reauthorise(InfoTarget::Client("a"))).map(|done| done.removed), Ok(0));
+        net.expect_closed(a, "E0: 83");
+        assert_eq!(net.session("a").expect("it is kept").subscriptions.len(), 1);
+        assert!(net.shared.chain.plugins()[0].end_quarantine());
+        net.take(publisher);
+        net.send(publisher, "32: <t> 0001 {} 'x'");
+        net.durable(V5, "a", &format!("{CONNACK_RESUMED} | 32: <t> 0001 {{}} 'x'"));
+    });
+}
+
 /// Subscriptions that were made on behalf of a client are asked about as well.
 #[test]
 fn on_behalf() {
