@@ -1,5 +1,6 @@
-//! Subscriptions that are there already are put to the handlers again: what one does not allow any more is removed, and what
-//! waits for the client because of it is dropped. Sessions are asked about whenever their client is back, before anything is
+//! Subscriptions that are there already are put to the handlers again: what one does not allow any more is removed. What waits
+//! for the client and no subscription that is left matches is dropped, also if the client has ended its subscription itself:
+//! nobody says that it may have that still. Sessions are asked about whenever their client is back, before anything is
 //! sent to it: it may be allowed less than it was.
 
 use std::collections::HashMap;
@@ -18,7 +19,7 @@ use super::session::{Origin, Session, Subscription};
 use super::subscribe::Asked;
 use super::{Core, slot_of};
 use crate::codec::SubscribeOptions;
-use crate::plugin::{Cursor, SubscribeItem, SubscribeOutcome};
+use crate::plugin::{Cursor, Handlers, SubscribeItem, SubscribeOutcome};
 use crate::router::Left;
 
 /// Subscriptions that handlers are asked about at once.
@@ -139,6 +140,12 @@ impl Core {
             self.act_on_codes(session_slot, &asked, &codes, sum);
             after = Some(last);
         }
+        // A client that has unsubscribed may be sent what waits for it, and need not be; what is in flight is completed
+        // [MQTT-3.10.4-3].
+        let handlers = self.connections[slot as usize].handlers.as_ref();
+        if handlers.is_some_and(Handlers::decides_on_subscriptions) {
+            sum.dropped += self.drop_unmatched(session_slot);
+        }
         self.sessions[session_slot as usize].asks_again = false;
     }
 
@@ -196,11 +203,6 @@ impl Core {
         if !left.is_empty() {
             self.hand_on_queued(session_slot, &left);
         }
-        // Where nothing is taken away, what waits stays: the client may have ended itself what has brought it, and gets it all the
-        // same [MQTT-3.10.4-3].
-        if removed > 0 {
-            sum.dropped += self.drop_unmatched(session_slot);
-        }
         sum.removed += removed;
     }
 
@@ -210,7 +212,7 @@ impl Core {
         self.put_subscription(session_slot, &Asked::new(filter, lowered.options), lowered);
     }
 
-    /// Drops what waits in the queue of a session because of subscriptions that are gone. What is in flight stays, and what
+    /// Drops what waits in the queue of a session and came by subscriptions that are gone. What is in flight stays, and what
     /// was sent to this very client.
     fn drop_unmatched(&mut self, session_slot: u32) -> u64 {
         let session = &self.sessions[session_slot as usize];

@@ -92,6 +92,62 @@ fn queued_messages() {
     });
 }
 
+/// What has come by subscriptions that the client has ended itself goes the same way: nobody can be asked about it any more. What
+/// is in flight is completed [MQTT-3.10.4-3], and what another subscription matches stays.
+#[test]
+fn messages_of_subscriptions_that_have_ended() {
+    for version in VERSIONS {
+        for is_back in [false, true] {
+            let setup = Setup::limits(|limits| limits.in_flight_max = 1);
+            scenario_with(&setup, |net| {
+                let (a, publisher) = (net.durable(version, "a", CONNACK), net.v5("p"));
+                net.subscribe(a, "no/#", 1);
+                net.subscribe(a, "no/both", 1);
+                for (id, topic) in ["no/0", "no/1", "no/both"].into_iter().enumerate() {
+                    net.send(publisher, &format!("32: <{topic}> {:04X} {{}} 'x'", id + 1));
+                }
+                net.expect(a, "32: <no/0> 0001 [{}] 'x'");
+                net.send(a, "A2: 0009 [{}] <no/#>");
+                net.take(a);
+                let a = if is_back {
+                    net.lose(a);
+                    let connack = super::net::resumed(version);
+                    net.durable(version, "a", &format!("{connack} | 3A: <no/0> 0001 [{{}}] 'x'"))
+                } else {
+                    assert_eq!(reauthorise(net, InfoTarget::Client("a")), (1, 0, 1));
+                    a
+                };
+                assert_eq!(net.count(|counters| counters.dropped_unauthorised.get()), 1);
+                net.send(a, "40: 0001");
+                net.expect(a, "32: <no/both> 0002 [{}] 'x'");
+            });
+        }
+    }
+}
+
+/// Nor does a failure in the middle keep them.
+#[test]
+fn messages_of_subscriptions_that_were_removed_before_a_failure() {
+    scenario(|net| {
+        let (a, publisher) = (net.durable(V5, "a", CONNACK), net.v5("p"));
+        for filter in ["no/1", "no/2", "yes"] {
+            net.subscribe(a, filter, 1);
+        }
+        net.lose(a);
+        net.send(publisher, "32: <no/1> 0001 {} 'x' | 32: <yes> 0002 {} 'x'");
+        // Two are asked about at once.
+        net.script().subscribe = Some(Box::new(|asked| {
+            assert!(asked.line.contains("no/"), "as scripted");
+            Ok(SubscribeVerdict::Codes(vec![ReasonCode::NOT_AUTHORIZED; 2]))
+        }));
+        let a = net.open(V5);
+        net.send(a, &super::net::connect_packet(V5, "00", 0, "11 00000E10", "a"));
+        net.expect_closed(a, &format!("{CONNACK_RESUMED} | E0: 83"));
+        net.script().subscribe = None;
+        net.durable(V5, "a", &format!("{CONNACK_RESUMED} | 32: <yes> 0001 {{}} 'x'"));
+    });
+}
+
 /// A member that may not have them any more leaves its messages to the others of its group.
 #[test]
 fn shared_subscriptions() {
