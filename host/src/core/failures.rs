@@ -4,8 +4,9 @@
 //!
 //! A failure is a CONNECT or AUTH that was refused as not authorised, whatever plugin said so; a packet that is Malformed or
 //! a Protocol Error before CONNACK; a CONNECT that has not come in time; a peer that hangs up while a plugin decides whether it
-//! may come in, as otherwise it could have passwords looked at for nothing; and a TLS handshake or a WebSocket upgrade that
-//! the listener has refused. None is a connection that ends before it has said anything (which is how a load balancer looks
+//! may come in, as otherwise it could have passwords looked at for nothing; a TLS handshake or a WebSocket upgrade that the
+//! listener has refused, or that has not come in time; and a peer that had to make room for others there, a second after it
+//! came, and had not said a word. None is a connection that ends before it has said anything (which is how a load balancer looks
 //! whether the server is there), and what the server does or lacks: that it stops, room, a plugin's answer, a place under a
 //! rate.
 

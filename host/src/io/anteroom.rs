@@ -386,7 +386,11 @@ impl Anteroom {
 
     /// Closes the one who has been here for longest, if that is long enough.
     fn turn_out_one(&mut self, now: Millis) {
-        self.turn_out_oldest(LEAST_STAY_MS, "has not got through its handshake, and others wait", now);
+        let guest = self.turn_out_oldest(LEAST_STAY_MS, "has not got through its handshake, and others wait", now);
+        // Who has said something may be slow, or we may be; who has had that long and said nothing has taken a place for nothing.
+        if let Some(guest) = guest.filter(|guest| guest.knows_peer && guest.has_said_nothing()) {
+            self.shared.note_failure(guest.peer.ip(), now);
+        }
     }
 
     /// Closes the one who has been here for longest, if that is longer than `stay_ms`. Returns it.

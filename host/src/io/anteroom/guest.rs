@@ -62,6 +62,8 @@ pub(super) struct Guest {
     pub(super) knows_peer: bool,
     /// It has done something wrong, which has not been counted.
     pub(super) was_refused: bool,
+    /// Whether anything was read of it.
+    has_spoken: bool,
     listener: Listener,
     door: Door,
     /// Of what was read, what has not been dealt with. Past the last door it is MQTT.
@@ -99,6 +101,7 @@ impl Guest {
             peer,
             knows_peer,
             was_refused: false,
+            has_spoken: false,
             listener,
             door,
             unread: Vec::new(),
@@ -117,6 +120,11 @@ impl Guest {
     /// Whether it was refused, and has been told so.
     pub(super) fn is_leaving(&self) -> bool {
         matches!(self.door, Door::Refused(_) | Door::Out)
+    }
+
+    /// Whether nothing has come of it at all, not even what was not looked at.
+    pub(super) fn has_said_nothing(&self) -> bool {
+        !self.has_spoken && net::recv(&self.fd, &mut [0][..], RecvFlags::PEEK).is_err_and(|error| error == Errno::AGAIN)
     }
 
     /// What it has become, once it is through.
@@ -146,6 +154,7 @@ impl Guest {
             Err(Errno::INTR) => return Step::Again,
             Err(_) => return Step::Gone,
         };
+        self.has_spoken = true;
         if self.is_leaving() {
             return Step::Again;
         }

@@ -23,13 +23,16 @@ struct Room {
 impl Room {
     /// With a TLS listener, and so many places.
     fn new(handshakes_max: usize) -> Self {
+        Self::with(Limits { handshakes_max, handshake_timeout: Duration::from_secs(10), ..Limits::default() })
+    }
+
+    fn with(limits: Limits) -> Self {
         let dir = crate::control::tests::TempDir::new("anteroom");
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         let file = dir.path().join("both.pem");
         std::fs::write(&file, made.cert.pem() + &made.signing_key.serialize_pem()).unwrap();
         let mut config = ListenerConfig::new("tls://127.0.0.1:0".parse().unwrap());
         config.tls.certificate = Some(file);
-        let limits = Limits { handshakes_max, handshake_timeout: Duration::from_secs(10), ..Limits::default() };
         let listener = Bound::open(&config, None).unwrap().with(ListenerProfile::new("test", limits.clone()));
         let workers = Workers::new(1).unwrap();
         workers.set_listeners(vec![listener.clone()]);
@@ -129,6 +132,27 @@ fn who_stays_for_long_makes_room_for_others_and_nobody_stays_for_ever() {
     assert_eq!((room.anteroom.guests.len(), room.taken()), (0, 0));
     let counters = room.anteroom.counters();
     assert_eq!((counters.handshakes_late.get(), counters.handshakes_failed.get()), (2, 0));
+}
+
+/// Who has to make room for others and has not said a word has failed. Who has said something may only be slow, or we are.
+#[test]
+fn silent_guests_that_make_room_have_failed() {
+    for (read, unread, has_failed) in
+        [(&b""[..], &b""[..], true), (&[0x16, 3, 1], b"", false), (b"", &[0x16, 3, 1], false)]
+    {
+        let limits = Limits { failures_per_address_max: 1, failures_count_loopback: true, ..Limits::default() };
+        let mut room = Room::with(limits);
+        let mut client = room.connect();
+        client.write_all(read).unwrap();
+        room.until_guests(1);
+        let came = room.anteroom.by_arrival.front().expect("somebody is there").0;
+        client.write_all(unread).unwrap();
+        room.anteroom.turn_out_one(came + LEAST_STAY_MS);
+        assert_eq!((room.anteroom.guests.len(), room.taken()), (0, 0));
+        let ip = client.local_addr().unwrap().ip();
+        let is_turned_away = room.anteroom.shared.turns_away(ip, came + LEAST_STAY_MS);
+        assert_eq!(is_turned_away, has_failed, "{read:?} {unread:?}");
+    }
 }
 
 #[test]
