@@ -204,7 +204,7 @@ enum {
     MQTT_PUBLISH_DUP = 2,
     /* A Will Message. */
     MQTT_PUBLISH_WILL = 4,
-    /* Asked once more, because a later plugin changed the topic. */
+    /* Asked once more: a later plugin changed the topic, or a Will Message has waited. */
     MQTT_PUBLISH_AGAIN = 8,
 };
 

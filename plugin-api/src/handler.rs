@@ -157,7 +157,10 @@ pub trait Handler: Send + Sync + Sized + 'static {
     }
 
     /// What becomes of this message? Asked once for each message that the client publishes, before it is retained or
-    /// delivered, and for its Will Message.
+    /// delivered, and for its Will Message when it is lost. A Will Message that has waited is asked about
+    /// [`again`](crate::Publish::again) when it is due, if a plugin was swapped or configured or has called
+    /// [`Host::reauthorise`] meanwhile, or the host was started anew: with a state made for that as at a swap, which is
+    /// dropped then.
     ///
     /// # Errors
     /// See [`Error`]. A 3.x client cannot be told: it is acknowledged, or closed, as the host is configured.
@@ -214,7 +217,7 @@ pub trait Handler: Send + Sync + Sized + 'static {
     }
 
     /// The connection has ended. Called exactly once, after the Will Message (if any) has been asked about; the state is
-    /// dropped next.
+    /// dropped next. A state that is made to ask about a Will Message once more is dropped without it.
     fn handle_disconnect(&self, connection: &mut Self::Connection, reason: &DisconnectReason<'_>) {
         let _ = (connection, reason);
     }
@@ -308,6 +311,7 @@ pub trait Handler: Send + Sync + Sized + 'static {
     }
 
     /// The state of a connection, for the next version of the plugin. The state stays where it is: the swap may be undone.
+    /// Also called when the connection ends, if there is a Will Message that waits, or somebody to hear of the session's end.
     fn export_state(&self, connection: &mut Self::Connection) -> State {
         let _ = connection;
         State::default()

@@ -183,7 +183,12 @@ pub(crate) fn configure(server: &ServerHandle, name: &str, config: &str) -> Resu
 fn give(server: &ServerHandle, (role, plugin): &(Role, Arc<Plugin>), config: &str) -> Result<(), Refusal> {
     let deadline = Instant::now() + CONFIG_TIMEOUT;
     let (text, decides) = (config.to_owned(), *role == Role::Active);
-    let call = move |plugin: &Plugin| plugin.configure(&text, decides);
+    let chain = server.chain();
+    let call = move |plugin: &Plugin| {
+        let done = plugin.configure(&text, decides);
+        chain.note_new_permissions();
+        done
+    };
     let done = server.calls.begin(plugin, Callback::Config, deadline, call)?.wait(deadline, CONFIG_TIMEOUT)?;
     let refuse = |unable: Unable| Refusal {
         plugin: Some(plugin.name().to_owned()),

@@ -58,11 +58,11 @@ impl Core {
         session.expires_at = Millis::NEVER;
         let will = session.take_away(|away| &mut away.will); // [MQTT-3.1.3-9]
         session.resend_all();
-        if let Some(will) = will {
+        if let Some(will) = &will {
             self.journal_will_gone(session_slot);
             self.settle_will(&will.body, Fate::Discarded);
         }
-        self.forget_last_states(session_slot);
+        self.forget_last_states(session_slot, will.as_ref());
         self.journal_attached(session_slot, resumed.is_none());
         self.journal_will_of(slot, session_slot);
         let session = &mut self.sessions[session_slot as usize];

@@ -6,7 +6,7 @@ use super::Core;
 use super::budget::session_bytes;
 use super::connection::{Closing, NONE, Phase};
 use super::deferred::Waiting;
-use super::farewell::Fate;
+use super::farewell::{Fate, LastWill};
 use super::inbound::Next;
 use super::route::{Outgoing, expiry};
 use super::session::EXPIRY_NEVER;
@@ -15,7 +15,7 @@ use super::timers::is_current;
 use crate::clock::Millis;
 use crate::codec::{Disconnect, Packet};
 use crate::message::MessageParts;
-use crate::plugin::{Callback, Handlers, LastStates};
+use crate::plugin::{Callback, Handlers, LastStates, Permissions};
 use crate::router::SessionKey;
 
 impl Core {
@@ -99,6 +99,12 @@ impl Core {
         let has_delayed_will = will.as_ref().is_some_and(|will| will.delay_secs > 0);
         let mut handlers = self.connections[slot as usize].handlers.take();
         let expiry_secs = self.sessions.get(session_slot as usize).map_or(0, |session| session.expiry_secs);
+        let will = will.map(|will| {
+            let details = extra.as_ref().and_then(|extra| extra.details.as_deref());
+            let waits = has_delayed_will && expiry_secs != 0;
+            let known = if waits { self.describe_peer(slot, details) } else { Vec::new() };
+            LastWill { will, known, asked_at: Permissions::default(), again: false }
+        });
         if expiry_secs != 0 && expiry_secs != EXPIRY_NEVER {
             self.keep_last_states(session_slot, handlers.as_mut(), &who);
         }
@@ -135,7 +141,7 @@ impl Core {
             }
             self.account.add(states.bytes());
             if self.sessions[session_slot as usize].number != 0 {
-                let encoded = states.encoded(self.plan.plugins());
+                let encoded = LastStates::encoded(Some(&states), None, self.plan.plugins());
                 self.journal_last_states(session_slot, &encoded);
             }
             self.sessions[session_slot as usize].away().last_states = Some(states);
@@ -149,9 +155,10 @@ impl Core {
         Some(states)
     }
 
-    /// The same for a session that goes on.
-    pub(super) fn forget_last_states(&mut self, session_slot: u32) {
-        if self.take_last_states(session_slot).is_some() {
+    /// The same for a session that goes on, and may have had a will with what plugins know.
+    pub(super) fn forget_last_states(&mut self, session_slot: u32, will: Option<&DelayedWill>) {
+        let had_known = will.is_some_and(|will| will.body.known().is_some());
+        if self.take_last_states(session_slot).is_some() || had_known {
             self.journal_last_states(session_slot, &[]);
         }
     }
@@ -225,7 +232,7 @@ impl Core {
         let will = session.take_away(|away| &mut away.will);
         self.remove_subscriptions(key, session.subscriptions);
         if let Some(delayed) = will {
-            self.settle_will(&delayed.body, Fate::Now);
+            self.will_is_due(&session.client_id, delayed.body);
         }
     }
 
@@ -262,7 +269,11 @@ impl Core {
         }
         if let Some(delayed) = due_will {
             self.journal_will_gone(session_slot);
-            self.settle_will(&delayed.body, Fate::Now);
+            if delayed.body.known().is_some() {
+                self.journal_states(session_slot);
+            }
+            let who = self.sessions[session_slot as usize].client_id.clone();
+            self.will_is_due(&who, delayed.body);
         }
     }
 }

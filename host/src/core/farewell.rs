@@ -11,13 +11,15 @@ use super::Core;
 use super::budget::Kept;
 use super::connection::{Closing, Will};
 use super::deferred::{Came, Waiting};
+use super::delayed_wills::Known;
 use super::publish::forwarded;
 use super::session::{AcceptedWill, WillBody};
 use super::timers::Subject;
 use crate::clock::Millis;
 use crate::message::{MessageParts, Source};
 use crate::plugin::{
-    Answered, Cursor, DisconnectReason, Handlers, OwnedMessage, PublishFields, PublishOutcome, PublishRequest,
+    Answered, Cursor, DisconnectReason, Handlers, OwnedMessage, Permissions, PublishFields, PublishOutcome,
+    PublishRequest,
 };
 use crate::router::SessionKey;
 
@@ -29,8 +31,9 @@ const STOPPING_MS: u64 = 1_000;
 pub(super) struct Farewell {
     handlers: Handlers,
     who: Box<str>,
-    closing: Closing,
-    will: Option<Will>,
+    /// What the plugins are told; `None` where they have been told already.
+    closing: Option<Closing>,
+    will: Option<LastWill>,
     fate: Fate,
     /// Whether it is the will that was asked about.
     asks_will: bool,
@@ -39,6 +42,17 @@ pub(super) struct Farewell {
     cursor: Option<Box<Cursor>>,
     deadline: Millis,
     counted_bytes: usize,
+}
+
+/// The will of a connection that has ended.
+pub(super) struct LastWill {
+    pub(super) will: Will,
+    /// Whose it is, if it waits once plugins have let it pass; see [`delayed_wills`](super::delayed_wills).
+    pub(super) known: Vec<u8>,
+    /// [`Chain::permissions`](crate::plugin::Chain::permissions) when plugins were asked about it.
+    pub(super) asked_at: Permissions,
+    /// They have let it pass already, and are asked once more.
+    pub(super) again: bool,
 }
 
 /// What becomes of a will, if the plugins let it pass.
@@ -54,10 +68,12 @@ pub(super) enum Fate {
 
 impl Farewell {
     fn bytes(&self) -> usize {
-        let will = self.will.as_ref();
-        let will = will.map_or(0, |will| will.topic.len() + will.payload.len() + will.properties.len());
+        let will = self.will.as_ref().map_or(0, |LastWill { will, known, .. }| {
+            will.topic.len() + will.payload.len() + will.properties.len() + known.len()
+        });
         let cursor = self.cursor.as_ref().map_or(0, |cursor| cursor.bytes());
-        size_of::<Self>() + will + cursor + self.closing.properties.as_bytes().len()
+        let closing = self.closing.as_ref().map_or(0, |closing| closing.properties.as_bytes().len());
+        size_of::<Self>() + will + cursor + closing
     }
 }
 
@@ -73,15 +89,15 @@ impl Core {
     pub(super) fn bid_farewell(
         &mut self,
         connection: u64,
-        mut handlers: Handlers,
+        handlers: Handlers,
         who: Box<str>,
         closing: Closing,
-        will: Option<Will>,
+        will: Option<LastWill>,
         waiting: Option<Box<Waiting>>,
     ) -> Option<(u32, WillBody)> {
-        let delay = will.as_ref().map(|will| will.delay_secs);
+        let delay = will.as_ref().map(|last| last.will.delay_secs);
         let undecided = delay.map(|delay| (delay, WillBody::Undecided(connection)));
-        let fate = Fate::Now;
+        let (fate, closing) = (Fate::Now, Some(closing));
         if let Some(waiting) = waiting.filter(|waiting| !waiting.withdraw(&self.shared.chain)) {
             let (callback, cursor, came, deadline) = waiting.into_cursor();
             let (asks_will, cursor, counted_bytes) = (false, Some(cursor), 0);
@@ -90,35 +106,63 @@ impl Core {
             self.wait_to_part(connection, Box::new(farewell), came);
             return undecided;
         }
-        let mut accepted = None;
-        if let Some(will) = will {
-            let mut changed = std::mem::take(&mut self.changed);
-            let outcome = self.shared.chain.publish(&mut handlers, &who, &request(&will), &mut changed);
-            let (decided, cursor) = self.accept_will(&will, outcome, &changed);
-            self.changed = changed;
-            if let Some(cursor) = cursor {
-                let came = self.shared.chain.wait(&handlers, &cursor, self.worker).map(Came::Answer);
-                let (will, asks_will, callback, cursor) = (Some(will), true, Callback::Publish, Some(cursor));
-                let (deadline, counted_bytes) = (self.will_deadline(), 0);
-                let farewell = Farewell {
-                    handlers,
-                    who,
-                    closing,
-                    will,
-                    fate,
-                    asks_will,
-                    callback,
-                    cursor,
-                    deadline,
-                    counted_bytes,
-                };
-                self.wait_to_part(connection, Box::new(farewell), came);
-                return undecided;
-            }
-            accepted = decided.map(WillBody::Accepted);
+        let Some(last) = will else {
+            self.part(handlers, &who, closing.as_ref());
+            return None;
+        };
+        match self.put_to_plugins(connection, handlers, who, closing, last) {
+            Some(accepted) => delay.zip(accepted.map(WillBody::Accepted)),
+            None => undecided,
         }
-        self.part(handlers, &who, &closing);
-        delay.zip(accepted)
+    }
+
+    /// Asks once more about a will that has waited, with states that are there for that, and publishes it if it may be.
+    pub(super) fn ask_about_will(&mut self, connection: u64, handlers: Handlers, who: &str, last: LastWill) {
+        if let Some(accepted) = self.put_to_plugins(connection, handlers, who.into(), None, last) {
+            self.decide_will(connection, Fate::Now, accepted);
+        }
+    }
+
+    /// Asks about the will of a connection that has ended, and tells its plugins. `None`: one of them answers later.
+    fn put_to_plugins(
+        &mut self,
+        connection: u64,
+        mut handlers: Handlers,
+        who: Box<str>,
+        closing: Option<Closing>,
+        mut last: LastWill,
+    ) -> Option<Option<AcceptedWill>> {
+        let mut changed = std::mem::take(&mut self.changed);
+        let chain = &self.shared.chain;
+        last.asked_at = chain.permissions(handlers.epoch());
+        let request = request(&last.will);
+        let outcome = if last.again {
+            chain.publish_again(&mut handlers, &who, &request, &mut changed)
+        } else {
+            chain.publish(&mut handlers, &who, &request, &mut changed)
+        };
+        let (mut accepted, cursor) = self.accept_will(&last, outcome, &changed);
+        self.changed = changed;
+        if let Some(cursor) = cursor {
+            let came = self.shared.chain.wait(&handlers, &cursor, self.worker).map(Came::Answer);
+            let (asks_will, callback, cursor, fate) = (true, Callback::Publish, Some(cursor), Fate::Now);
+            let (deadline, counted_bytes, will) = (self.will_deadline(), 0, Some(last));
+            let farewell =
+                Farewell { handlers, who, closing, will, fate, asks_will, callback, cursor, deadline, counted_bytes };
+            self.wait_to_part(connection, Box::new(farewell), came);
+            return None;
+        }
+        self.keep_known(&mut handlers, &who, &mut last, accepted.as_mut());
+        self.part(handlers, &who, closing.as_ref());
+        Some(accepted)
+    }
+
+    /// Keeps what the plugins know of whose will it is, for when they are asked once more.
+    fn keep_known(&self, handlers: &mut Handlers, who: &str, last: &mut LastWill, accepted: Option<&mut AcceptedWill>) {
+        if let Some(accepted) = accepted.filter(|_| !last.known.is_empty()) {
+            handlers.leave(who, &mut last.known);
+            accepted.known = Some(Known::new(&last.known, &self.account));
+        }
     }
 
     fn will_deadline(&self) -> Millis {
@@ -126,7 +170,8 @@ impl Core {
         self.now + if self.stopping { ms.min(STOPPING_MS) } else { ms }
     }
 
-    fn part(&mut self, mut handlers: Handlers, who: &str, closing: &Closing) {
+    fn part(&mut self, mut handlers: Handlers, who: &str, closing: Option<&Closing>) {
+        let Some(closing) = closing else { return self.shared.chain.forget(handlers, who) };
         let reason = DisconnectReason { kind: closing.kind, reason_code: closing.reason_code, text: closing.text() };
         self.shared.chain.disconnect(&mut handlers, who, &reason);
     }
@@ -134,7 +179,7 @@ impl Core {
     /// What the plugins have decided about a will: the message, or where they stand.
     fn accept_will(
         &self,
-        will: &Will,
+        LastWill { will, asked_at, .. }: &LastWill,
         outcome: PublishOutcome,
         changed: &OwnedMessage,
     ) -> (Option<AcceptedWill>, Option<Box<Cursor>>) {
@@ -157,7 +202,8 @@ impl Core {
         let properties = &properties[..];
         let parts = MessageParts { topic, payload, properties, qos, retain, expires_at, source, as_it_came: None };
         let message = Kept::new(&parts, &self.account);
-        (Some(AcceptedWill { message, expiry_secs: given.message_expiry_interval() }), None)
+        let (expiry_secs, allowed_at) = (given.message_expiry_interval(), Some(*asked_at));
+        (Some(AcceptedWill { message, expiry_secs, allowed_at, known: None }), None)
     }
 
     /// Keeps a farewell until its question has come to its end, or goes on if it has.
@@ -224,30 +270,36 @@ impl Core {
             Came::Answer(answered) => cursor.map(|cursor| (*cursor, *answered)),
             Came::Late => None,
         };
-        let outcome = match (&farewell.will, answered) {
-            (Some(will), Some((cursor, answered))) if farewell.asks_will => {
-                Some(chain.resume_publish(handlers, &who, &request(will), &mut changed, cursor, answered))
+        let outcome = match (&mut farewell.will, answered) {
+            (Some(last), Some((cursor, answered))) if farewell.asks_will => {
+                Some(chain.resume_publish(handlers, &who, &request(&last.will), &mut changed, cursor, answered))
             }
             _ if farewell.asks_will => None,
             (will, answered) => {
                 if let Some((cursor, answered)) = answered {
                     chain.abandon(handlers, farewell.callback, &who, &cursor, answered);
                 }
-                let will = will.as_ref().filter(|_| farewell.fate != Fate::Discarded);
-                will.map(|will| chain.publish(handlers, &who, &request(will), &mut changed))
+                let will = will.as_mut().filter(|_| farewell.fate != Fate::Discarded);
+                will.map(|last| {
+                    last.asked_at = chain.permissions(handlers.epoch());
+                    chain.publish(handlers, &who, &request(&last.will), &mut changed)
+                })
             }
         };
         let decided =
             farewell.will.as_ref().zip(outcome).map(|(will, outcome)| self.accept_will(will, outcome, &changed));
         self.changed = changed;
-        let (accepted, cursor) = decided.unwrap_or_default();
+        let (mut accepted, cursor) = decided.unwrap_or_default();
         if let Some(cursor) = cursor {
             farewell.deadline = self.will_deadline();
             let came = chain.wait(&farewell.handlers, &cursor, self.worker).map(Came::Answer);
             (farewell.callback, farewell.cursor, farewell.asks_will) = (Callback::Publish, Some(cursor), true);
             return self.wait_to_part(connection, Box::new(farewell), came);
         }
-        self.part(farewell.handlers, &who, &farewell.closing);
+        if let Some(last) = farewell.will.as_mut().filter(|_| matches!(farewell.fate, Fate::Waits(_))) {
+            self.keep_known(&mut farewell.handlers, &who, last, accepted.as_mut());
+        }
+        self.part(farewell.handlers, &who, farewell.closing.as_ref());
         self.decide_will(connection, farewell.fate, accepted);
     }
 

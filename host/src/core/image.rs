@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use plugin_api::{DisconnectKind, ReasonCode};
 
+pub(super) use self::connection::{read_addr, read_details, read_tls, write_addr, write_details, write_tls};
 use super::connection::{Closing, NONE, Phase};
 use super::delayed::{DelayedInfo, DelayedInfos};
 use super::mail::{InfoMail, InfoTarget};

@@ -420,6 +420,7 @@ impl Core {
             let due = Due::At(journal.wall(*at));
             journal.will(session.number, due, will.expiry_secs, &will.message.parts());
         }
+        self.journal_known(session_slot);
     }
 
     /// A session has no Will Message any more.

@@ -27,6 +27,7 @@ mod connection;
 mod counters;
 mod deferred;
 mod delayed;
+mod delayed_wills;
 mod deliver;
 mod failures;
 mod farewell;

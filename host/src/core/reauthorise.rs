@@ -47,6 +47,7 @@ pub(super) struct Pass {
 impl Core {
     pub(super) fn begin_to_reauthorise(&mut self, target: &InfoTarget, poll: Poll) {
         if *target == InfoTarget::All {
+            self.shared.chain.note_new_permissions(); // For wills that wait.
             if self.passes.len() >= PASSES_MAX {
                 return poll.answer(Err(Status::FULL));
             }
@@ -87,6 +88,9 @@ impl Core {
     /// Asks about the subscriptions of a session now, or notes that it is to be done.
     fn reauthorise(&mut self, session_slot: u32) -> Reauthorised {
         let session = &mut self.sessions[session_slot as usize];
+        if let Some(will) = session.away.as_mut().and_then(|away| away.will.as_mut()) {
+            will.body.note_to_ask_again();
+        }
         let connection = session.connection;
         session.asks_anew = session.asks_again && connection != NONE;
         session.note_to_ask_again();

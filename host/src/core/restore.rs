@@ -12,6 +12,7 @@ use foldhash::fast::RandomState;
 use plugin_api::topic::{self, Share};
 
 use super::budget::{Account, Kept, session_bytes};
+use super::delayed_wills::Known;
 use super::in_flight::behind;
 use super::packets::{End, Kind, Row};
 use super::route::{Outgoing, Wanted};
@@ -311,7 +312,7 @@ impl Core {
                     Due::At(at) => at.since(restoring.zero),
                 };
                 let message = self.keep(restoring, &message);
-                let body = WillBody::Accepted(AcceptedWill { message, expiry_secs });
+                let body = WillBody::Accepted(AcceptedWill { message, expiry_secs, allowed_at: None, known: None });
                 self.sessions[slot as usize].away().will = Some(DelayedWill { at, body });
                 self.arm_session(slot, at);
                 Ok(())
@@ -323,9 +324,14 @@ impl Core {
             Change::LastStates { session, states } => {
                 let slot = restoring.slot(session)?;
                 drop(self.take_last_states(slot));
+                let session = &mut self.sessions[slot as usize];
+                let will = session.away.as_mut().and_then(|away| away.will.as_mut());
+                if let Some(WillBody::Accepted(will)) = will.map(|will| &mut will.body) {
+                    will.known = LastStates::of_will(states).map(|known| Known::new(known, &self.account));
+                }
                 if let Some(states) = LastStates::decode(states, self.plan.plugins()) {
                     self.account.add(states.bytes());
-                    self.sessions[slot as usize].away().last_states = Some(states);
+                    session.away().last_states = Some(states);
                 }
                 Ok(())
             }

@@ -9,6 +9,7 @@ use plugin_api::QoS;
 use super::backlog::Backlog;
 use super::budget::{Account, Kept};
 use super::connection::NONE;
+use super::delayed_wills::Known;
 use super::in_flight::{Batch, Unacknowledged, behind, distance};
 use super::packets::{Part, Row};
 use super::received::Received;
@@ -18,7 +19,7 @@ use super::timers::Armed;
 use crate::clock::Millis;
 use crate::codec::{PacketId, SubscribeOptions};
 use crate::limits::Limits;
-use crate::plugin::LastStates;
+use crate::plugin::{LastStates, Permissions};
 use crate::router::SessionKey;
 
 /// A Session Expiry Interval that means "never", section 3.1.2.11.2.
@@ -108,6 +109,10 @@ pub(super) struct AcceptedWill {
     pub(super) message: Kept,
     /// Message Expiry Interval in seconds.
     pub(super) expiry_secs: Option<u32>,
+    /// [`Chain::permissions`](crate::plugin::Chain::permissions) when they did; `None` if they are to be asked once more.
+    pub(super) allowed_at: Option<Permissions>,
+    /// With what they are asked then; see [`delayed_wills`](super::delayed_wills).
+    pub(super) known: Option<Known>,
 }
 
 /// What an outbound QoS 1 or 2 message waits for.

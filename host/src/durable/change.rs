@@ -164,7 +164,7 @@ pub enum Change<'a> {
         /// The session.
         session: u64,
     },
-    /// What handlers have exported for the end of a session, whose client has gone. Empty: nothing, or no more.
+    /// What handlers have exported for the end of a session, whose client has gone, and for its will. Empty: nothing, or no more.
     LastStates {
         /// The session.
         session: u64,

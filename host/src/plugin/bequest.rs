@@ -9,7 +9,7 @@ use std::sync::Arc;
 use plugin_api::Callback;
 
 use super::generation::Plan;
-use super::handlers::{Handlers, PluginSet, State};
+use super::handlers::{Handlers, PluginSet, Plugins, State};
 use super::handover::{Exported, NotExported};
 use super::instance::Plugin;
 use super::migrate::Conformed;
@@ -57,6 +57,25 @@ impl Handlers {
         }
     }
 
+    /// The same behind which plugins decide about it, for [`revive`](Self::revive).
+    pub(crate) fn leave(&mut self, who: &str, out: &mut Vec<u8>) {
+        self.plugins().write_set(out);
+        self.bequeath(who, out);
+    }
+
+    /// Makes states of what [`leave`](Self::leave) has written.
+    ///
+    /// # Errors
+    /// See [`inherit`](Self::inherit).
+    pub(crate) fn revive(
+        plan: &Plan,
+        request: &SwapRequest<'_>,
+        written: &mut Reader<'_>,
+    ) -> Result<Result<Self, Conformed>, Unreadable> {
+        let set = PluginSet::read(plan, written)?;
+        Self::inherit(plan, set, request, written)
+    }
+
     /// Has the plugins of a plan take in what was written.
     ///
     /// # Errors
@@ -85,6 +104,24 @@ impl Handlers {
             }
         }
         Ok(Ok(handlers))
+    }
+}
+
+impl Plugins {
+    /// Writes which of them do not decide. One that is none of them later does.
+    fn write_set(&self, out: &mut Vec<u8>) {
+        let others = || self.list.iter().enumerate().filter(|(place, _)| !self.set().contains(*place));
+        out.put_flag(self.set().refuses_undecided());
+        out.put_count(others().count());
+        others().for_each(|(_, plugin)| out.put_text(plugin.name()));
+    }
+}
+
+impl PluginSet {
+    fn read(plan: &Plan, reader: &mut Reader<'_>) -> Result<Self, Unreadable> {
+        let (refuses_undecided, others) = (reader.flag()?, reader.list(Reader::text)?);
+        let deciding = plan.plugins().iter().enumerate().filter(|(_, plugin)| !others.contains(&plugin.name()));
+        Ok(Self::of(deciding.map(|(place, _)| place)).refusing_undecided(refuses_undecided))
     }
 }
 

@@ -156,6 +156,11 @@ impl Chain {
     pub fn disconnect(&self, handlers: &mut Handlers, who: &str, reason: &DisconnectReason<'_>) {
         tell_end(handlers, who, reason);
     }
+
+    /// Drops the states of a connection whose plugins have been told already that it has ended.
+    pub fn forget(&self, mut handlers: Handlers, who: &str) {
+        handlers.end(who);
+    }
 }
 
 impl Plan {

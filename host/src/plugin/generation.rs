@@ -29,6 +29,8 @@ const PER_MILLE: u64 = 1000;
 #[derive(Clone, Default)]
 pub struct Plan {
     epoch: u32,
+    /// The one since which the same instances decide: a candidate that is tried beside them has its own plan as well.
+    decided: u32,
     base: Arc<Plugins>,
     /// What a share of the connections, per mille, get instead.
     candidate: Option<(Arc<Plugins>, u16)>,
@@ -95,6 +97,13 @@ impl Plan {
 
 fn is_drawn(connection: u64, per_mille: u16) -> bool {
     FixedState::with_seed(0x6361_6e61).hash_one(connection) % PER_MILLE < u64::from(per_mille)
+}
+
+/// Which plugins have decided on something, and how often they had been given reason by then to say something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Permissions {
+    epoch: u32,
+    changes: u32,
 }
 
 /// An instance that is new, and the one whose place it takes or is to take.
@@ -189,6 +198,8 @@ impl std::error::Error for Busy {}
 pub(super) struct Cell {
     /// That of the plan, so that nobody has to lock it to see that it has not changed.
     epoch: AtomicU32,
+    /// How often plugins may have begun to say something else, by other means than the plan.
+    permissions: AtomicU32,
     state: Mutex<State>,
     /// Notified when the state changes.
     changed: Condvar,
@@ -289,6 +300,7 @@ impl State {
     /// The one that was on trial goes.
     fn roll_back(&mut self, at: usize) -> Trial {
         let trial = self.trials.remove(at);
+        self.note_exchange();
         trial.plugin.probation().undo();
         if trial.per_mille.is_some() {
             self.plan.candidate = None;
@@ -311,6 +323,11 @@ impl State {
         trial
     }
 
+    /// Others decide by the plan that is published next.
+    fn note_exchange(&mut self) {
+        self.plan.decided = self.plan.epoch + 1;
+    }
+
     fn set_base(&mut self, index: usize, plugin: &Arc<Plugin>) {
         self.plan.base = self.plan.base.with(index, plugin);
         // A canary of another plugin goes on beside it.
@@ -326,6 +343,25 @@ impl Chain {
     #[inline]
     pub fn epoch(&self) -> u32 {
         self.0.epoch.load(Ordering::Acquire)
+    }
+
+    /// What plugins of the plan with this number say now.
+    #[must_use]
+    pub fn permissions(&self, epoch: u32) -> Permissions {
+        Permissions { epoch, changes: self.0.permissions.load(Ordering::Acquire) }
+    }
+
+    /// Whether plugins may be expected to say the same as before: none of them has been exchanged or configured since, or has
+    /// asked to reauthorise all clients.
+    #[must_use]
+    pub fn say_the_same(&self, plan: &Plan, before: Permissions) -> bool {
+        let now = self.permissions(before.epoch);
+        before == now && before.epoch >= plan.decided
+    }
+
+    /// A plugin may say something else from now on about what it has decided on.
+    pub fn note_new_permissions(&self) {
+        self.0.permissions.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The plan that is in force.
@@ -372,6 +408,7 @@ impl Chain {
         let earlier = settled.map_or(Callbacks::NONE, |settled| settled.before());
         plugin.join(index, state.next_generation);
         state.next_generation += 1;
+        state.note_exchange();
         let previous = Arc::clone(&state.plan.base.list[index]);
         match how.per_mille {
             Some(share) => state.plan.candidate = Some((state.plan.base.with(index, plugin), share)),
@@ -412,6 +449,7 @@ impl Chain {
         let mut state = self.0.state();
         let at = state.trial(name, |trial| trial.per_mille.is_some())?;
         let how = state.trials[at].how;
+        state.note_exchange();
         state.plan.candidate = None;
         let (index, plugin) = (state.trials[at].index, Arc::clone(&state.trials[at].plugin));
         state.set_base(index, &plugin);

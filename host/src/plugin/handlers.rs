@@ -40,8 +40,12 @@ impl PluginSet {
         Self { refuses_undecided, ..self }
     }
 
-    fn contains(self, place: usize) -> bool {
+    pub(super) fn contains(self, place: usize) -> bool {
         self.places & 1 << place != 0
+    }
+
+    pub(super) fn refuses_undecided(self) -> bool {
+        self.refuses_undecided
     }
 }
 

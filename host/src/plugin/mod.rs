@@ -54,7 +54,7 @@ pub use chain::Chain;
 pub use cursor::Cursor;
 pub use deliver::{Cause, DeliverRequest};
 pub use error::LoadError;
-pub use generation::{Busy, Flip, Plan, Trial};
+pub use generation::{Busy, Flip, Permissions, Plan, Trial};
 pub use handlers::{Handlers, PluginSet};
 pub use instance::Plugin;
 pub use loader::{Origin, Prepared, mapped};

@@ -89,20 +89,19 @@ impl LastStates {
         self.0.iter().map(|(_, state)| size_of::<(usize, Exported)>() + state.bytes.len()).sum()
     }
 
-    /// The form in which they outlive the server, for [`decode`](Self::decode): for each, the length of the plugin's name, the
-    /// version of the state and its length in four bytes each, then the name and the state.
+    /// The form in which they outlive the server, for [`decode`](Self::decode), and with them what plugins are asked with about
+    /// a will that waits: for each, the length of the plugin's name, the version of the state and its length in four bytes each,
+    /// then the name and the state. What belongs to the will has no name.
     #[must_use]
-    pub fn encoded(&self, plugins: &[Arc<Plugin>]) -> Vec<u8> {
+    pub fn encoded(states: Option<&Self>, of_will: Option<&[u8]>, plugins: &[Arc<Plugin>]) -> Vec<u8> {
         let mut out = Vec::new();
-        for (index, Exported { version, bytes }) in &self.0 {
-            let Some(plugin) = plugins.get(*index) else { continue };
-            let name = plugin.name().as_bytes();
+        for (name, version, bytes) in named(states, of_will, plugins) {
             let length =
-                |bytes: usize| u32::try_from(bytes).expect("a name, or a state of a MiB at most").to_le_bytes();
+                |bytes: usize| u32::try_from(bytes).expect("a name, or at most 64 states of a MiB").to_le_bytes();
             for part in [length(name.len()), version.to_le_bytes(), length(bytes.len())] {
                 out.extend_from_slice(&part);
             }
-            out.extend_from_slice(name);
+            out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(bytes);
         }
         out
@@ -110,40 +109,73 @@ impl LastStates {
 
     /// What was encoded, for those of the plugins that there are now. `None` if there is nothing for any of them.
     #[must_use]
-    pub fn decode(mut encoded: &[u8], plugins: &[Arc<Plugin>]) -> Option<Self> {
-        let mut states = Vec::new();
-        while let Some((numbers, rest)) = encoded.split_first_chunk::<12>() {
-            let number = |at: usize| numbers[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
-            let (name, rest) = rest.split_at_checked(number(0) as usize)?;
-            let (bytes, rest) = rest.split_at_checked(number(8) as usize)?;
-            if let Some(index) = plugins.iter().position(|plugin| plugin.name().as_bytes() == name) {
-                states.push((index, Exported { version: number(4), bytes: bytes.to_vec() }));
-            }
-            encoded = rest;
+    pub fn decode(encoded: &[u8], plugins: &[Arc<Plugin>]) -> Option<Self> {
+        Self::of_plugins(&entries(encoded)?, plugins)
+    }
+
+    /// What was encoded for the will.
+    #[must_use]
+    pub fn of_will(encoded: &[u8]) -> Option<&[u8]> {
+        of_will(&entries(encoded)?)
+    }
+
+    /// Writes the same for another process.
+    pub(crate) fn write(states: Option<&Self>, of_will: Option<&[u8]>, plan: &Plan, out: &mut Vec<u8>) {
+        let named = named(states, of_will, plan.plugins());
+        out.put_count(named.len());
+        for (name, version, bytes) in named {
+            out.put_text(name);
+            out.put_u32(version);
+            out.put_bytes(bytes);
         }
-        (!states.is_empty()).then(|| Self(states.into()))
+    }
+
+    /// Reads what was written, as far as the plan has these plugins, and what belongs to the will.
+    pub(crate) fn read<'a>(
+        plan: &Plan,
+        reader: &mut Reader<'a>,
+    ) -> Result<(Option<Self>, Option<&'a [u8]>), Unreadable> {
+        let entries = reader.list(|reader| Ok((reader.text()?, reader.u32()?, reader.bytes()?)))?;
+        Ok((Self::of_plugins(&entries, plan.plugins()), of_will(&entries)))
+    }
+
+    fn of_plugins(entries: &[Entry<'_>], plugins: &[Arc<Plugin>]) -> Option<Self> {
+        let place = |name| plugins.iter().position(|plugin| plugin.name() == name);
+        let states = entries.iter().filter_map(|(name, version, bytes)| {
+            Some((place(*name)?, Exported { version: *version, bytes: bytes.to_vec() }))
+        });
+        let states: Box<[_]> = states.collect();
+        (!states.is_empty()).then_some(Self(states))
     }
 }
 
-impl LastStates {
-    /// Writes them with the names of the plugins.
-    pub(crate) fn write(&self, plan: &Plan, out: &mut Vec<u8>) {
-        let named = |(index, state): &'_ (usize, Exported)| Some((plan.plugins().get(*index)?.name(), state.clone()));
-        let states: Vec<_> = self.0.iter().filter_map(named).collect();
-        out.put_count(states.len());
-        for (name, state) in states {
-            out.put_text(name);
-            state.write(out);
-        }
-    }
+/// What is written of one plugin: its name, and the version and the bytes of its state.
+type Entry<'a> = (&'a str, u32, &'a [u8]);
 
-    /// Reads what was written, as far as the plan has these plugins.
-    pub(crate) fn read(plan: &Plan, reader: &mut Reader<'_>) -> Result<Option<Self>, Unreadable> {
-        let states = reader.list(|reader| Ok((reader.text()?, Exported::read(reader)?)))?;
-        let place = |name| plan.plugins().iter().position(|plugin| plugin.name() == name);
-        let states: Box<[_]> = states.into_iter().filter_map(|(name, state)| Some((place(name)?, state))).collect();
-        Ok((!states.is_empty()).then_some(Self(states)))
+/// The name of what belongs to a will: no plugin has it.
+const OF_WILL: &str = "";
+
+fn of_will<'a>(entries: &[Entry<'a>]) -> Option<&'a [u8]> {
+    entries.iter().find_map(|(name, _, bytes)| (*name == OF_WILL).then_some(*bytes))
+}
+
+fn named<'a>(states: Option<&'a LastStates>, of_will: Option<&'a [u8]>, plugins: &'a [Arc<Plugin>]) -> Vec<Entry<'a>> {
+    let states = states.into_iter().flat_map(|states| &states.0);
+    let entry =
+        |(index, state): &'a (usize, Exported)| Some((plugins.get(*index)?.name(), state.version, &*state.bytes));
+    states.filter_map(entry).chain(of_will.map(|bytes| (OF_WILL, 0, bytes))).collect()
+}
+
+fn entries(mut encoded: &[u8]) -> Option<Vec<Entry<'_>>> {
+    let mut entries = Vec::new();
+    while let Some((numbers, rest)) = encoded.split_first_chunk::<12>() {
+        let number = |at: usize| numbers[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        let (name, rest) = rest.split_at_checked(number(0) as usize)?;
+        let (bytes, rest) = rest.split_at_checked(number(8) as usize)?;
+        entries.push((std::str::from_utf8(name).ok()?, number(4), bytes));
+        encoded = rest;
     }
+    Some(entries)
 }
 
 impl Chain {

@@ -44,6 +44,23 @@ impl Chain {
         PublishOutcome::Forward
     }
 
+    /// May a message that they have let pass still be published? Each plugin is asked once more, as it is about a topic that a
+    /// later one has given a message: it may only agree or refuse.
+    pub fn publish_again(
+        &self,
+        handlers: &mut Handlers,
+        who: &str,
+        request: &PublishRequest<'_>,
+        changed: &mut ChangedMessage,
+    ) -> PublishOutcome {
+        if !handlers.implements(Callback::Publish) {
+            return undecided(handlers);
+        }
+        request.copy_to(changed);
+        let all = handlers.plugins().list.len();
+        ask_again(handlers, 0, all, who, request, changed).unwrap_or(PublishOutcome::Changed)
+    }
+
     /// Goes on after [`PublishOutcome::Deferred`], with the same request.
     pub fn resume_publish(
         &self,

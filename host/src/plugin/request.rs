@@ -227,6 +227,16 @@ impl<'a> PublishRequest<'a> {
         self.0.topic.as_str()
     }
 
+    /// Copies what is published.
+    pub(super) fn copy_to(&self, copy: &mut OwnedMessage) {
+        let RawPublish { topic, payload, properties, qos, flags, .. } = self.0;
+        topic.as_str().clone_into(&mut copy.topic);
+        payload.as_slice().clone_into(&mut copy.payload);
+        properties.as_slice().clone_into(&mut copy.properties);
+        copy.qos = QoS::from_u8(qos).expect("it was made of one");
+        (copy.retain, copy.token) = (flags & RawPublish::RETAIN != 0, 0);
+    }
+
     #[inline]
     pub(super) fn raw(&self) -> &RawPublish<'a> {
         &self.0

@@ -125,7 +125,7 @@ impl ServerHandle {
         self.listeners.opened().into_iter().map(|open| (open.config, open.listener)).collect()
     }
 
-    fn chain(&self) -> Chain {
+    pub(crate) fn chain(&self) -> Chain {
         lock(&self.threads).chain.clone().unwrap_or_default()
     }
 

@@ -142,10 +142,21 @@ impl Host {
 
     /// Changes the permissions, as its operator does.
     fn configure(&self, without: &str) {
+        self.command(&["configure", "acl", &config(without)]);
+    }
+
+    /// The same by another instance of the plugin.
+    fn swap(&self, without: &str) {
+        let library = package_library("acl");
+        let library = library.to_str().expect("UTF-8");
+        self.command(&["swap", "--plugin", library, "--plugin-config", &config(without), "--probation", "0s"]);
+    }
+
+    fn command(&self, arguments: &[&str]) {
         let path = self.dir.path().join("control.sock");
         let control = Control::bind(&Place::Path(path.clone())).expect("a place");
         let served = control.serve(&self.server).expect("a thread");
-        let output = host_output(["configure", "acl", &config(without), "--control", path.to_str().unwrap()]);
+        let output = host_output([arguments, &["--control", path.to_str().unwrap()]].concat());
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         drop(served);
         self.everywhere.borrow_mut().iter_mut().for_each(Client::ping);
@@ -306,6 +317,43 @@ fn a_will_is_a_message_like_any_other() {
         again.ping();
         assert_eq!(take(&mut witness, 0), []);
         host.configure("");
+    });
+}
+
+/// One that waits is asked about once more when it is due, if somebody may say something else by then.
+#[test]
+fn a_will_that_waits_has_to_be_allowed_when_it_is_due() {
+    let with_will = |delay_secs| {
+        let properties = vec![0x18, 0, 0, 0, delay_secs];
+        let will = Will { topic: "public/news", payload: "gone", properties, ..Will::default() };
+        Connect { will: Some(will), ..Connect::new(V5, "ann").persistent() }
+    };
+    let gone = vec![("public/news".to_owned(), "gone".to_owned())];
+    for_each(|host, listener, version| {
+        if version != V5 {
+            return; // There is no delay.
+        }
+        let mut witness = host.sign_in(listener, ROOT, Connect::new(V5, "root"));
+        witness.subscribe("#", 0);
+        let changes: &[fn(&Host, &str)] = match listener {
+            Listener::Tcp => &[Host::configure, Host::swap],
+            _ => &[Host::configure],
+        };
+        for change in changes {
+            // What is left out may have something to do with it or not.
+            for (without, may) in [("people", true), ("staff", false)] {
+                let mut client = host.sign_in(listener, ANN, with_will(60));
+                client.send([0xe0, 1, 4]); // With its Will Message.
+                client.expect_closed();
+                change(host, without);
+                // The old session ends, and so does the time for which its will waits.
+                host.sign_in(listener, ANN, Connect::new(V5, "ann")).disconnect();
+                assert_eq!(take(&mut witness, usize::from(may)), if may { &gone[..] } else { &[] }, "{without}");
+                change(host, "");
+            }
+        }
+        drop(host.sign_in(listener, ANN, with_will(1)));
+        assert_eq!(take(&mut witness, 1), gone, "where nothing has changed");
     });
 }
 

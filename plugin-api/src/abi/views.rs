@@ -151,7 +151,7 @@ impl RawPublish<'_> {
     pub const DUP: u8 = 2;
     /// A Will Message.
     pub const WILL: u8 = 4;
-    /// Asked once more, because a later plugin changed the topic.
+    /// Asked once more: a later plugin changed the topic, or a Will Message has waited.
     pub const AGAIN: u8 = 8;
 }
 

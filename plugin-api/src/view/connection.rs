@@ -149,7 +149,7 @@ impl<'a> Connect<'a> {
         Transport::new(self.raw.transport())
     }
 
-    /// The Will Message. Whether it may be published is asked again, in `handle_publish`, when it is due.
+    /// The Will Message. Whether it may be published is asked in `handle_publish`, when the client is lost.
     #[must_use]
     pub fn will(&self) -> Option<Publish<'a>> {
         self.raw.will.map(Publish::new)

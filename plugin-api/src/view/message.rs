@@ -83,8 +83,9 @@ impl<'a> Publish<'a> {
         self.flag(RawPublish::WILL)
     }
 
-    /// Whether this plugin is asked once more, because a later one has changed the topic. Answering
-    /// [`ForwardChanged`](crate::PublishVerdict::ForwardChanged) now refuses the message.
+    /// Whether this plugin is asked once more, because a later one has changed the topic, or because a Will Message that it has
+    /// let pass has waited, and may not be allowed any more. Answering
+    /// [`ForwardChanged`](crate::PublishVerdict::ForwardChanged) with anything else than what is there now refuses the message.
     #[must_use]
     pub const fn again(&self) -> bool {
         self.flag(RawPublish::AGAIN)

@@ -203,7 +203,7 @@ impl Handler for Acl {
         }
     }
 
-    /// Also asked for the Will Message when it is due, long after CONNECT.
+    /// Also asked for the Will Message when its client is lost, long after CONNECT, and once more when it has waited.
     fn handle_publish(&self, connection: &mut Connection, publish: &Publish<'_>) -> Result<PublishVerdict, Error> {
         if self.rules.permissions(connection).is_some_and(|permissions| permissions.may_publish(publish.topic())) {
             return Ok(PublishVerdict::Forward);

@@ -12,7 +12,7 @@ use crate::core::aliases::OutboundAliases;
 use crate::core::connection::{Auth, Closing, Connection, Extra, NONE, Phase, Will};
 use crate::core::kept::KeptBytes;
 use crate::core::mount::MOUNTED;
-use crate::core::peer::{PeerDetails, UnixCredentials};
+use crate::core::peer::{AlternativeName, ClientCertificate, NameKind, PeerDetails, TlsDetails, UnixCredentials};
 use crate::core::rates::ClientRates;
 use crate::core::replay::Replays;
 use crate::core::{Core, ListenerProfile};
@@ -214,7 +214,7 @@ impl Will {
     }
 }
 
-fn write_addr(addr: SocketAddr, out: &mut Vec<u8>) {
+pub(in crate::core) fn write_addr(addr: SocketAddr, out: &mut Vec<u8>) {
     match addr.ip() {
         IpAddr::V4(ip) => out.put_bytes(&ip.octets()),
         IpAddr::V6(ip) => out.put_bytes(&ip.octets()),
@@ -222,7 +222,7 @@ fn write_addr(addr: SocketAddr, out: &mut Vec<u8>) {
     out.put_u16(addr.port());
 }
 
-fn read_addr(reader: &mut Reader<'_>) -> Result<SocketAddr, Unreadable> {
+pub(in crate::core) fn read_addr(reader: &mut Reader<'_>) -> Result<SocketAddr, Unreadable> {
     let octets = reader.bytes()?;
     let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
     let ip = v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from));
@@ -231,7 +231,7 @@ fn read_addr(reader: &mut Reader<'_>) -> Result<SocketAddr, Unreadable> {
 }
 
 /// What is known of a peer whose bytes are those of MQTT: nothing of TLS and HTTP.
-fn write_details(details: &PeerDetails, out: &mut Vec<u8>) {
+pub(in crate::core) fn write_details(details: &PeerDetails, out: &mut Vec<u8>) {
     out.put_flag(details.transport == TransportKind::Unix);
     out.put_option(details.unix, |out, UnixCredentials { uid, gid, pid }| {
         [uid, gid, pid].into_iter().for_each(|number| out.put_u32(number));
@@ -239,10 +239,60 @@ fn write_details(details: &PeerDetails, out: &mut Vec<u8>) {
     out.put_option(details.proxy, |out, proxy| write_addr(proxy, out));
 }
 
-fn read_details(reader: &mut Reader<'_>) -> Result<PeerDetails, Unreadable> {
+pub(in crate::core) fn read_details(reader: &mut Reader<'_>) -> Result<PeerDetails, Unreadable> {
     let transport = if reader.flag()? { TransportKind::Unix } else { TransportKind::Tcp };
     let unix =
         reader.option(|reader| Ok(UnixCredentials { uid: reader.u32()?, gid: reader.u32()?, pid: reader.u32()? }))?;
     let proxy = reader.option(read_addr)?;
     Ok(PeerDetails { transport, unix, proxy, ..PeerDetails::default() })
+}
+
+/// What is known of TLS; only where its connection does not go over.
+pub(in crate::core) fn write_tls(tls: &TlsDetails, out: &mut Vec<u8>) {
+    out.put_text(&tls.version);
+    out.put_text(&tls.cipher_suite);
+    out.put_option(tls.server_name.as_deref(), Vec::put_text);
+    out.put_option(tls.alpn.as_deref(), Vec::put_bytes);
+    out.put_option(tls.certificate.as_deref(), |out, certificate| {
+        out.put_text(&certificate.subject);
+        out.put_option(certificate.common_name.as_deref(), Vec::put_text);
+        out.put_count(certificate.alternative_names.len());
+        for AlternativeName { kind, name } in &certificate.alternative_names {
+            out.put_u8(*kind as u8);
+            out.put_text(name);
+        }
+        out.put_bytes(&certificate.sha256);
+        out.put_bytes(&certificate.serial);
+        out.put_u64(certificate.not_after_secs);
+    });
+}
+
+pub(in crate::core) fn read_tls(reader: &mut Reader<'_>) -> Result<TlsDetails, Unreadable> {
+    let text = |reader: &mut Reader<'_>| reader.text().map(Box::from);
+    Ok(TlsDetails {
+        version: text(reader)?,
+        cipher_suite: text(reader)?,
+        server_name: reader.option(text)?,
+        alpn: reader.option(|reader| reader.bytes().map(Box::from))?,
+        certificate: reader.option(read_certificate)?.map(Box::new),
+    })
+}
+
+fn read_certificate(reader: &mut Reader<'_>) -> Result<ClientCertificate, Unreadable> {
+    let text = |reader: &mut Reader<'_>| reader.text().map(Box::from);
+    let name = |reader: &mut Reader<'_>| {
+        let kind = match reader.u8()? {
+            1 => NameKind::Dns,
+            2 => NameKind::Email,
+            3 => NameKind::Uri,
+            4 => NameKind::Ip,
+            _ => NameKind::Other,
+        };
+        Ok(AlternativeName { kind, name: reader.text()?.into() })
+    };
+    let (subject, common_name) = (text(reader)?, reader.option(text)?);
+    let (alternative_names, sha256) = (reader.list(name)?.into(), reader.bytes()?);
+    let wrong = |_| Unreadable(format!("a SHA-256 has {} bytes: expected 32", sha256.len()));
+    let (sha256, serial) = (sha256.try_into().map_err(wrong)?, reader.bytes()?.into());
+    Ok(ClientCertificate { subject, common_name, alternative_names, sha256, serial, not_after_secs: reader.u64()? })
 }

@@ -7,6 +7,7 @@ use crate::clock::Millis;
 use crate::codec::{PacketId, SubscribeOptions};
 use crate::core::Core;
 use crate::core::connection::NONE;
+use crate::core::delayed_wills::Known;
 use crate::core::replay::Replay;
 use crate::core::session::{AcceptedWill, Awaiting, DelayedWill, InFlight, Subscription, WillBody};
 use crate::core::subscribe::Asked;
@@ -57,7 +58,10 @@ impl Core {
             write_message(&will.message, out);
             out.put_option(will.expiry_secs, Vec::put_u32);
         });
-        out.put_option(away.and_then(|away| away.last_states.as_ref()), |out, states| states.write(&self.plan, out));
+        let states = away.and_then(|away| away.last_states.as_ref());
+        let known = self.known_in(slot);
+        let is_some = (states.is_some() || known.is_some()).then_some(());
+        out.put_option(is_some, |out, ()| LastStates::write(states, known, &self.plan, out));
         let parked = away.map(|away| &away.parked_replays);
         out.put_count(parked.map_or(0, std::collections::BTreeMap::len));
         for (filter, replay) in parked.into_iter().flatten() {
@@ -135,17 +139,18 @@ impl Core {
         let will = reader.option(|reader| {
             let (at, message) = (Millis(reader.u64()?), self.read_inline(reader)?);
             let expiry_secs = reader.option(Reader::u32)?;
-            Ok(DelayedWill { at, body: WillBody::Accepted(AcceptedWill { message, expiry_secs }) })
+            Ok((at, AcceptedWill { message, expiry_secs, allowed_at: None, known: None }))
         })?;
-        let last_states = reader.option(|reader| LastStates::read(&self.plan, reader))?.flatten();
+        let (last_states, known) = reader.option(|reader| LastStates::read(&self.plan, reader))?.unwrap_or_default();
         let parked = reader.list(|reader| Ok((Box::from(reader.text()?), Replay::read(reader)?)))?;
         let session = &mut self.sessions[slot as usize];
         if let Some(states) = last_states {
             self.account.add(states.bytes());
             session.away().last_states = Some(states);
         }
-        if will.is_some() {
-            session.away().will = will;
+        if let Some((at, mut will)) = will {
+            will.known = known.map(|known| Known::new(known, &self.account));
+            session.away().will = Some(DelayedWill { at, body: WillBody::Accepted(will) });
         }
         if !parked.is_empty() {
             session.away().parked_replays = parked.into_iter().collect();

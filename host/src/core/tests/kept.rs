@@ -15,7 +15,7 @@ use crate::durable::change::{Change, Changes, Due, Messages, Terms};
 use crate::durable::store::Store;
 use crate::durable::store::fake::FakeStore;
 use crate::message::Message;
-use crate::plugin::Chain;
+use crate::plugin::{Chain, LastStates};
 use crate::router::RetainedChange;
 
 impl Net {
@@ -123,6 +123,10 @@ fn put_session(image: &mut Journal, session: &Session, was_connected: bool) {
         && let WillBody::Accepted(body) = &will.body
     {
         image.will(number, Due::At(wall(will.at)), body.expiry_secs, &body.message.parts());
+        if let Some(known) = will.body.known() {
+            let states = &LastStates::encoded(None, Some(known), &[]);
+            image.put(&Change::LastStates { session: number, states });
+        }
     }
     image.put(&Change::Changed { session: number, terms });
 }
@@ -168,7 +172,8 @@ fn shown_session(session: &Session, is_away: bool) -> String {
     if let Some(will) = session.away.as_ref().and_then(|away| away.will.as_ref())
         && let WillBody::Accepted(body) = &will.body
     {
-        let _ = writeln!(out, "will {:?} {:?} {}", will.at, body.expiry_secs, shown_message(&body.message));
+        let (message, known) = (shown_message(&body.message), will.body.known());
+        let _ = writeln!(out, "will {:?} {:?} {message} {known:?}", will.at, body.expiry_secs);
     }
     out
 }

@@ -17,6 +17,7 @@ mod budget;
 mod conformance;
 mod connect;
 mod deferred;
+mod delayed_wills;
 mod deliver;
 mod durable;
 mod failures;
