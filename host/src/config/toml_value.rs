@@ -15,7 +15,7 @@ pub(super) fn to_json(value: &DeValue<'_>) -> Result<Value, String> {
         }
         DeValue::Float(number) => {
             let parsed = number.as_str().parse().ok().and_then(Number::from_f64);
-            Value::Number(parsed.ok_or_else(|| "JSON has neither inf nor nan")?)
+            Value::Number(parsed.ok_or("JSON has neither inf nor nan")?)
         }
         // JSON has no dates: they are texts there.
         DeValue::Datetime(date) => Value::String(date.to_string()),
