@@ -99,7 +99,8 @@ limits! {
         /// CONNECT packets that are looked at in a second, the whole server, with a second's burst. 0: no such bound.
         connect_rate_max: u32 = 0, Kind::PerSecond, 0..=U32,
             "CONNACK 0x9F, return code 3 for 3.x; no handler is asked", AtOnce;
-        /// Connections at one time that have something to go through before MQTT begins: TLS, WebSocket.
+        /// Connections at one time that have something to go through before MQTT begins: TLS, WebSocket; and as
+        /// many again for QUIC.
         handshakes_max: usize = 1024, Kind::Count, 1..=1_000_000,
             "they wait, and who has been at it for more than a second is closed for them", AtOnce;
         /// Time from accepting such a connection until it speaks MQTT.

@@ -36,8 +36,6 @@ use crate::durable::store::Store;
 use crate::error::Error;
 use crate::io::anteroom::Places;
 use crate::io::worker::{self, Inheritance, Restoring, Seed, Workers};
-#[cfg(feature = "quic")]
-use crate::io::{listener::Listener, quic};
 use crate::listener::ListenerUrl;
 use crate::plugin::{Chain, MetricSample, PluginSet, Recorder, Services, Watch};
 use crate::report::{self, Reporter, Tally};
@@ -76,6 +74,9 @@ pub struct ServerHandle {
     listeners: Arc<Live>,
     /// For those who come by listeners with something to go through before MQTT.
     places: Arc<Places>,
+    /// For those who come by QUIC.
+    #[cfg(feature = "quic")]
+    quic_places: Arc<Places>,
     /// The addresses of those that it was started with.
     addrs: Vec<SocketAddr>,
     mailboxes: Mailboxes,
@@ -121,6 +122,9 @@ struct Threads {
     certificates: Option<CertificateWatch>,
     /// The threads for what comes before MQTT run as well.
     has_anteroom: bool,
+    /// So does the one for QUIC.
+    #[cfg(feature = "quic")]
+    has_quic: bool,
     /// They, or then the plugins, have not ended in time; waiting again would not help.
     given_up: bool,
 }
@@ -215,27 +219,6 @@ impl ServerHandle {
             on_end: Box::new(move || ended.add_one()),
         };
         let thread = worker::start(seed).map_err(|source| Error::System { what: "start a worker", source })?;
-        lock(&self.threads).running.push(thread);
-        Ok(())
-    }
-
-    /// Starts the thread for QUIC, if a listener needs it.
-    #[cfg(feature = "quic")]
-    fn start_quic(&self) -> Result<(), Error> {
-        let listeners = self.listeners.listeners();
-        if !listeners.iter().any(Listener::is_quic) {
-            return Ok(());
-        }
-        let ended = Arc::clone(&self.ended);
-        let seed = quic::Seed {
-            name: format!("{}-quic", self.name),
-            workers: Arc::clone(&self.workers),
-            listeners,
-            places: Arc::clone(&self.places),
-            mailboxes: self.mailboxes.clone(),
-            on_end: Box::new(move || ended.add_one()),
-        };
-        let thread = quic::start(seed).map_err(|source| Error::System { what: "start a thread for QUIC", source })?;
         lock(&self.threads).running.push(thread);
         Ok(())
     }

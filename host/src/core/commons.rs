@@ -60,7 +60,7 @@ impl Shared {
         Self {
             interest: Arc::new(Interest::new(workers)),
             retained: Arc::new(Retained::new(limits.retained_messages_max, limits.retained_bytes_max)),
-            counters: (0..=2 * workers).map(|_| Counters::default()).collect(),
+            counters: (0..=2 * workers + 1).map(|_| Counters::default()).collect(),
             full_workers: Arc::default(),
             admission: Arc::default(),
             // The standard library's hasher takes its keys from the operating system's random numbers.
@@ -137,6 +137,12 @@ impl Shared {
     /// What a process has counted whose place this one took.
     pub(crate) fn inherited(&self) -> &Counters {
         &self.counters[self.mailboxes.workers()]
+    }
+
+    /// Those of the thread for QUIC.
+    #[cfg(feature = "quic")]
+    pub(crate) fn counters_of_quic(&self) -> &Counters {
+        &self.counters[self.mailboxes.workers() + 1]
     }
 
     fn counted(&self, name: &str) -> u64 {

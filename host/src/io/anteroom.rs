@@ -51,7 +51,7 @@ const ACCEPTS_PER_TURN: usize = 32;
 const FULL_MS: u64 = 10;
 
 /// Time that everybody has, even where others wait for the place, in milliseconds.
-const LEAST_STAY_MS: u64 = 1_000;
+pub(super) const LEAST_STAY_MS: u64 = 1_000;
 
 /// Time that those have in addition of whom something has come that was not looked at, in milliseconds.
 const GRACE_MS: u64 = 1_000;

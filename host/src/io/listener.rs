@@ -4,8 +4,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use rustix::net::{self, SocketFlags, sockopt};
 
@@ -64,6 +64,16 @@ struct Inner {
     profile: Arc<ListenerProfile>,
     /// When a shortage was logged last, in milliseconds of the server's clock plus one; 0 if never.
     complained_at_ms: AtomicU64,
+}
+
+/// A listener, if somebody has it still.
+#[derive(Debug)]
+pub(crate) struct WeakListener(Weak<Inner>);
+
+impl WeakListener {
+    pub(crate) fn upgrade(&self) -> Option<Listener> {
+        self.0.upgrade().map(Listener)
+    }
 }
 
 #[derive(Debug)]
@@ -171,9 +181,9 @@ impl Bound {
     /// # Errors
     /// As for [`Bound::open`].
     pub(crate) fn open_instead_of(leaving: &[&Listener], config: &ListenerConfig) -> Result<Self, Error> {
-        let _shared: Vec<_> = leaving.iter().filter_map(|listener| SharedPort::of(listener)).collect();
+        let shared: Vec<_> = leaving.iter().filter_map(|listener| SharedPort::of(listener)).collect();
         let mut sharing = config.clone();
-        sharing.tcp.reuse_port |= !leaving.is_empty();
+        sharing.tcp.reuse_port |= !shared.is_empty();
         let bound = Self::open(&sharing, None)?;
         if let (Socket::Tcp(fd), Some(addr)) = (&*bound.socket, bound.url.addr()) {
             let alone = sockopt::set_socket_reuseport(fd, config.tcp.reuse_port);
@@ -292,6 +302,16 @@ impl Listener {
     /// Whether it is a clone of that one.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether it has the same socket as that one.
+    pub(crate) fn has_socket_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0.bound.socket, &other.0.bound.socket)
+    }
+
+    /// For who wants to know whether it is in use still.
+    pub(crate) fn downgrade(&self) -> WeakListener {
+        WeakListener(Arc::downgrade(&self.0))
     }
 
     /// Whether they come through the anteroom.

@@ -123,7 +123,7 @@ impl Workers {
         Poller::create(&self.anterooms[number])
     }
 
-    /// Wakes the thread for QUIC when the workers stop.
+    /// Wakes the thread for QUIC: when the workers stop, the listeners have been exchanged, or there is an order.
     #[cfg(feature = "quic")]
     pub(super) fn quic_bell(&self) -> &tokio::sync::Notify {
         &self.quic

@@ -280,6 +280,8 @@ impl Builder {
             name,
             listeners: Arc::new(listeners),
             places: Places::new(&shared.limits),
+            #[cfg(feature = "quic")]
+            quic_places: Places::new(&shared.limits),
             addrs,
             mailboxes,
             workers,
@@ -315,8 +317,6 @@ impl Builder {
         }
         drop(heirs);
         handle.publish_listeners()?;
-        #[cfg(feature = "quic")]
-        handle.start_quic()?;
         handle.start_reporter()?;
         handle.announce(&self.name, &names);
         ServerHandle::say_if_all_is_allowed(&shared.chain);

@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::{ServerHandle, lock};
 use crate::error::Error;
 use crate::io::anteroom;
-use crate::io::listener::{Bound, Listener};
+use crate::io::listener::{Bound, Listener, WeakListener};
+#[cfg(feature = "quic")]
+use crate::io::quic;
 use crate::listener::{Common, ListenerConfig, ListenerUrl};
 
 /// How often it is looked whether certificates have changed. Such a change counts once it has lasted for as long.
@@ -17,6 +19,13 @@ const CERTIFICATES_PERIOD: Duration = Duration::from_secs(2);
 /// The listeners that a server has now.
 pub(super) struct Live {
     list: Mutex<Vec<Open>>,
+    /// Those for QUIC that are not there any more: their socket is open until the last who came by it has gone.
+    left: Mutex<Vec<Left>>,
+}
+
+struct Left {
+    config: ListenerConfig,
+    listener: WeakListener,
 }
 
 /// One of them, with the settings that it has.
@@ -33,7 +42,7 @@ impl Live {
             Ok(Open { config, listener: bound.with(profile) })
         };
         let list = bound.into_iter().map(open).collect::<Result<_, Error>>()?;
-        Ok(Self { list: Mutex::new(list) })
+        Ok(Self { list: Mutex::new(list), left: Mutex::default() })
     }
 
     pub(super) fn urls(&self) -> Vec<ListenerUrl> {
@@ -50,7 +59,19 @@ impl Live {
     }
 
     pub(super) fn replace(&self, opened: Vec<Open>) {
-        *lock(&self.list) = opened;
+        let mut list = lock(&self.list);
+        let before = std::mem::replace(&mut *list, opened);
+        let is_gone = |listener: &Listener| !list.iter().any(|open| open.listener.has_socket_of(listener));
+        let mut left = lock(&self.left);
+        left.retain(|left| left.listener.upgrade().as_ref().is_some_and(is_gone));
+        let gone = before.into_iter().filter(|open| open.listener.is_quic() && is_gone(&open.listener));
+        left.extend(gone.map(|Open { config, listener }| Left { config, listener: listener.downgrade() }));
+    }
+
+    /// Those for QUIC that are not there any more, and whose socket is open still.
+    pub(super) fn left(&self) -> Vec<Open> {
+        let open = |left: &Left| Some(Open { config: left.config.clone(), listener: left.listener.upgrade()? });
+        lock(&self.left).iter().filter_map(open).collect()
     }
 
     pub(super) fn listeners(&self) -> Vec<Listener> {
@@ -72,10 +93,16 @@ impl ServerHandle {
     pub(super) fn publish_listeners(&self) -> Result<(), Error> {
         let listeners = self.listeners.listeners();
         let wants_anteroom = listeners.iter().any(Listener::has_guests);
+        #[cfg(feature = "quic")]
+        let wants_quic = listeners.iter().any(Listener::is_quic);
         let wants_watch = listeners.iter().any(|listener| listener.url().scheme.has_tls());
         self.workers.set_listeners(listeners);
         if wants_anteroom {
             self.start_anteroom()?;
+        }
+        #[cfg(feature = "quic")]
+        if wants_quic {
+            self.start_quic()?;
         }
         let mut threads = lock(&self.threads);
         if wants_watch && threads.certificates.is_none() {
@@ -114,6 +141,26 @@ impl ServerHandle {
             let thread = thread.map_err(|source| Error::System { what: "start a thread for handshakes", source })?;
             lock(&self.threads).running.push(thread);
         }
+        Ok(())
+    }
+
+    /// Starts the thread for QUIC, once.
+    #[cfg(feature = "quic")]
+    fn start_quic(&self) -> Result<(), Error> {
+        let mut threads = lock(&self.threads);
+        let Some(shared) = threads.shared.clone().filter(|_| !threads.has_quic) else { return Ok(()) };
+        let ended = Arc::clone(&self.ended);
+        let seed = quic::Seed {
+            name: format!("{}-quic", self.name),
+            workers: Arc::clone(&self.workers),
+            places: Arc::clone(&self.quic_places),
+            shared,
+            clock: self.clock,
+            on_end: Box::new(move || ended.add_one()),
+        };
+        let thread = quic::start(seed).map_err(|source| Error::System { what: "start a thread for QUIC", source })?;
+        threads.running.push(thread);
+        threads.has_quic = true;
         Ok(())
     }
 }

@@ -17,7 +17,7 @@ use crate::core::OF_LISTENERS;
 use crate::core::mail::Mail;
 use crate::io::listener::{Bound, Listener};
 use crate::limits::{self, Reload, SETTINGS, Setting};
-use crate::listener::{Common, LISTENER_KEYS, ListenerConfig, ListenerUrl, Scheme};
+use crate::listener::{Common, LISTENER_KEYS, ListenerConfig, ListenerUrl};
 use crate::plugin::{Callback, Chain, Plugin};
 use crate::swap::SwapRequest;
 
@@ -49,6 +49,10 @@ impl ReloadReport {
     fn add(&mut self, key: String, (from, to): (String, String), counts: Reload) {
         let list = if counts == Reload::Restart { &mut self.restart } else { &mut self.changed };
         list.push(Change { key, from, to, counts });
+    }
+
+    fn add_listener(&mut self, config: &ListenerConfig, url: &ListenerUrl) {
+        self.add(format!("listener {}", config.name()), ("none".to_owned(), url.to_string()), Reload::AtOnce);
     }
 
     /// Takes over what may change of a table; notes that, and what may not.
@@ -151,6 +155,8 @@ impl ServerHandle {
         let limits = Arc::new(next.limits.clone());
         self.services.set_packet_bytes_max(limits.packet_bytes_max);
         self.places.set_bounds(&limits);
+        #[cfg(feature = "quic")]
+        self.quic_places.set_bounds(&limits);
         if let Some(shared) = &lock(&self.threads).shared {
             shared.retained.set_bounds(limits.retained_messages_max, limits.retained_bytes_max);
         }
@@ -223,30 +229,33 @@ impl ServerHandle {
             let known = same.or_else(|| old.iter().position(|open| open.config.url.is_at_place_of(&wanted.url)));
             known.map(|at| old.remove(at))
         };
-        // What is left of the old ones is closed, and its places may be had.
+        // What is left of the old ones is closed, and its places may be had; but for those of QUIC that still have clients.
         let known: Vec<_> = wanted.iter().map(&mut known).collect();
+        let left = self.listeners.left();
+        let leaving: Vec<_> = old.iter().chain(&left).collect();
         for (wanted, known) in wanted.into_iter().zip(known) {
-            if wanted.url.scheme == Scheme::Quic {
-                all.extend(keep_quic(known, Some(&wanted), report));
-                continue;
-            }
+            let is_back = known.is_none();
+            let has_its_place = |open: &&Open| open.listener.url().is_at_place_of(&wanted.url);
+            let known = known.or_else(|| left.iter().find(has_its_place).cloned());
             let (config, bound) = match known {
                 Some(mut open) => {
                     let (before, table) = (open.config.clone(), format!("listener {}: ", open.config.name()));
+                    if is_back {
+                        report.add_listener(&wanted, open.listener.url());
+                    }
                     report.take_over(&table, LISTENER_KEYS, &mut open.config, &wanted);
                     report.take_over_bounds(&table, &mut open.config.rules.limits, &wanted.rules.limits);
                     // Also where nothing is different: what its files contain is validated now.
                     let bound = Bound::again(&open.listener, &open.config).map_err(refused)?;
-                    if is_same_for_all && open.config == before {
+                    if !is_back && is_same_for_all && open.config == before {
                         all.push(open);
                         continue;
                     }
                     (open.config, bound)
                 }
                 None => {
-                    let bound = open(&wanted, &old).map_err(refused)?;
-                    let change = ("none".to_owned(), bound.url().to_string());
-                    report.add(format!("listener {}", wanted.name()), change, Reload::AtOnce);
+                    let bound = open(&wanted, &leaving).map_err(refused)?;
+                    report.add_listener(&wanted, bound.url());
                     (wanted, bound)
                 }
             };
@@ -254,10 +263,6 @@ impl ServerHandle {
             all.push(Open { config, listener: bound.with(profile) });
         }
         for open in old {
-            if open.listener.is_quic() {
-                all.extend(keep_quic(Some(open), None, report));
-                continue;
-            }
             let change = (open.listener.url().to_string(), "none".to_owned());
             report.add(format!("listener {}", open.config.name()), change, Reload::AtOnce);
         }
@@ -311,36 +316,29 @@ impl ServerHandle {
 }
 
 /// Opens a listener that may be where one that is `leaving` is.
-fn open(wanted: &ListenerConfig, leaving: &[Open]) -> Result<Bound, crate::Error> {
+fn open(wanted: &ListenerConfig, leaving: &[&Open]) -> Result<Bound, crate::Error> {
     let there = |open: &Open| ListenerConfig { url: open.listener.url().clone(), ..open.config.clone() };
-    let in_the_way = leaving.iter().map(|open| &open.listener).zip(leaving.iter().map(there));
-    let in_the_way: Vec<_> =
-        in_the_way.filter(|(_, there)| there.is_in_the_way_of(wanted)).map(|(listener, _)| listener).collect();
+    let in_the_way = leaving.iter().filter(|open| there(open).is_in_the_way_of(wanted));
+    let in_the_way: Vec<_> = in_the_way.map(|open| &open.listener).collect();
     Bound::open_instead_of(&in_the_way, wanted).map_err(|error| {
-        match in_the_way.iter().find(|listener| listener.is_of_another_user()) {
-            Some(listener) => crate::Error::Listener {
+        let why = |listener: &&&Listener| match (listener.is_quic(), listener.is_of_another_user()) {
+            (true, _) => {
+                Some("whose clients share its socket, so that its port is free once the last of them has gone")
+            }
+            (_, true) => Some("which it has opened before it became another user, and cannot give up for another one"),
+            _ => None,
+        };
+        let own = in_the_way.iter().find_map(|listener| Some((listener.name(), why(&listener)?)));
+        match own.filter(|_| matches!(error, crate::Error::Listen { .. })) {
+            Some((name, why)) => crate::Error::Listener {
                 name: wanted.name(),
                 what: format!(
-                    "this host's own listener {} is there, which it has opened before it became another user, and cannot give up \
-                     for another one: restart the host, or take another port",
-                    listener.name()
+                    "this host's own listener {name} is there, {why}: restart the host, or take another port"
                 ),
             },
             None => error,
         }
     })
-}
-
-/// A listener for QUIC, which has a thread of its own, stays as it is until a restart.
-fn keep_quic(open: Option<Open>, wanted: Option<&ListenerConfig>, report: &mut ReloadReport) -> Option<Open> {
-    let text = |config: Option<&ListenerConfig>| config.map_or("none".to_owned(), |config| config.url.to_string());
-    let ours = open.as_ref().map(|open| &open.config);
-    if ours != wanted
-        && let Some(config) = wanted.or(ours)
-    {
-        report.add(format!("listener {}", config.name()), (text(ours), text(wanted)), Reload::Restart);
-    }
-    open
 }
 
 /// What is to be done so that the plugins are as they are wanted; `ours` becomes that, but for what needs a restart.

@@ -1,5 +1,9 @@
 //! Listeners for QUIC, with a client that shares no code with them but quinn. Only with the feature `quic`.
 
+mod bounds;
+mod changes;
+mod streams;
+
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,7 +14,7 @@ use host::ServerHandle;
 use host::listener::{ClientCertificates, ListenerConfig, UsernameFrom};
 use plugin_api::{Connect as Seen, ConnectVerdict, ConnectionInfo, Error, Handler, Host, ReasonCode, handler};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, ReadError, RecvStream, SendStream};
 use tokio::runtime::{Builder, Handle};
 
 use crate::certificates::{Authority, tls_listener};
@@ -29,7 +33,7 @@ fn runtime() -> &'static Handle {
 }
 
 /// A stream of QUIC from a client's side.
-struct QuicWire {
+pub(crate) struct QuicWire {
     /// With the last one the connection is closed.
     connection: Connection,
     to_server: SendStream,
@@ -44,7 +48,10 @@ impl Read for QuicWire {
             let read = tokio::time::timeout(patience, self.from_server.read(bytes)).await;
             // Who has been closed without an end of the stream has been closed.
             let read = read.map_err(|_| io::Error::from(io::ErrorKind::WouldBlock))?;
-            Ok(read.map_err(io::Error::from)?.unwrap_or(0))
+            match read {
+                Err(ReadError::ConnectionLost(ConnectionError::ApplicationClosed(_))) => Ok(0),
+                read => Ok(read?.unwrap_or(0)),
+            }
         })
     }
 }
@@ -79,19 +86,28 @@ fn speaking(mut config: rustls::ClientConfig, protocols: &[&str]) -> ClientConfi
 }
 
 fn connect(addr: SocketAddr, config: ClientConfig) -> Result<Connection, ConnectionError> {
-    runtime().block_on(async {
-        let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a socket");
-        endpoint.connect_with(config, addr, "localhost").expect("an address").await
-    })
+    connect_by(&endpoint(), addr, config)
+}
+
+fn endpoint() -> Endpoint {
+    let _entered = runtime().enter();
+    Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a socket")
+}
+
+fn connect_by(endpoint: &Endpoint, addr: SocketAddr, config: ClientConfig) -> Result<Connection, ConnectionError> {
+    runtime().block_on(async { endpoint.connect_with(config, addr, "localhost").expect("an address").await })
 }
 
 /// A client, with nothing sent on its stream.
-fn open(addr: SocketAddr, authority: &Authority, version: u8) -> Client<QuicWire> {
+pub(crate) fn open(addr: SocketAddr, authority: &Authority, version: u8) -> Client<QuicWire> {
     open_with(addr, client_config(authority, &["mqtt"]), version)
 }
 
 fn open_with(addr: SocketAddr, config: ClientConfig, version: u8) -> Client<QuicWire> {
-    let connection = connect(addr, config).expect("a connection");
+    over(connect(addr, config).expect("a connection"), version)
+}
+
+fn over(connection: Connection, version: u8) -> Client<QuicWire> {
     let (to_server, from_server) = runtime().block_on(connection.open_bi()).expect("a stream");
     Client::over(QuicWire { connection, to_server, from_server, patience: Mutex::new(PATIENCE) }, version)
 }
@@ -166,21 +182,6 @@ fn stopping_server_tells_its_clients() {
 }
 
 #[test]
-fn lost_connection_has_its_will_published() {
-    let authority = Authority::new("authority");
-    let (server, addr) = serve(1, &authority);
-    let mut heir = Client::connect(server.local_addr(), V5, "heir");
-    heir.subscribe("will", 1);
-    let will = Will { topic: "will", payload: "gone", qos: 1, ..Will::default() };
-    let connect = Connect { will: Some(will), ..Connect::new(V5, "c") };
-    let (client, connack) = open(addr, &authority, V5).connecting(&connect);
-    assert_eq!(connack.code, 0);
-    client.into_socket().connection.close(7u8.into(), b"");
-    assert_eq!(heir.receive().text(), "gone");
-    server.stop().expect("it stops");
-}
-
-#[test]
 fn protocol_has_to_be_mqtt_and_the_server_the_one_that_was_meant() {
     let authority = Authority::new("authority");
     let (server, addr) = serve(1, &authority);
@@ -197,48 +198,6 @@ fn protocol_has_to_be_mqtt_and_the_server_the_one_that_was_meant() {
     assert!(matches!(refused, Err(ConnectionError::TransportError(_))), "{refused:?}");
     let two = connect(addr, client_config(&authority, &["h3", "mqtt"])).expect("one of them is MQTT");
     two.close(0u8.into(), b"");
-    server.stop().expect("it stops");
-}
-
-#[test]
-fn connection_has_one_stream() {
-    let authority = Authority::new("authority");
-    let (server, addr) = serve(1, &authority);
-    let client = open(addr, &authority, V5).connected("c");
-    let connection = client.into_socket();
-    let more = async {
-        let second = tokio::time::timeout(Duration::from_millis(100), connection.connection.open_bi()).await;
-        let one_way = tokio::time::timeout(Duration::from_millis(100), connection.connection.open_uni()).await;
-        (second.is_ok(), one_way.is_ok())
-    };
-    assert_eq!(runtime().block_on(more), (false, false));
-    drop(connection);
-    server.stop().expect("it stops");
-}
-
-/// Who does not get on is closed, and has no place of those who do.
-#[test]
-fn handshakes_are_bounded() {
-    let authority = Authority::new("authority");
-    let server = start(1, |builder| {
-        let mut limits = host::Limits::default();
-        limits.handshakes_max = 4;
-        limits.handshake_timeout = Duration::from_secs(1);
-        builder.listener(listener(&authority)).limits(limits)
-    });
-    let addr = server.local_addrs()[1];
-    // They open no stream.
-    let idle: Vec<_> = (0..4).map(|_| connect(addr, client_config(&authority, &["mqtt"]))).collect();
-    let mut client = None;
-    eventually("there is room again", || {
-        let connection = connect(addr, client_config(&authority, &["mqtt"]));
-        client = connection.ok();
-        client.is_some()
-    });
-    for connection in idle.into_iter().flatten() {
-        let closed = runtime().block_on(connection.closed());
-        assert!(matches!(closed, ConnectionError::ApplicationClosed(_)), "{closed:?}");
-    }
     server.stop().expect("it stops");
 }
 
@@ -294,8 +253,12 @@ impl Handler for OnlyGood {
     fn handle_connect(&self, _: &mut (), connect: &Seen<'_>) -> Result<ConnectVerdict, Error> {
         let transport = connect.transport();
         let certificate = transport.certificate();
+        let tls = transport.tls().map(|tls| (tls.alpn(), tls.server_name()));
         let is_right = match connect.client_id() {
-            "good" => certificate.is_some_and(|shown| shown.subject() == "CN=good,O=Example" && shown.serial() == [1]),
+            "good" => {
+                tls == Some((Some(b"mqtt"), Some("localhost")))
+                    && certificate.is_some_and(|shown| shown.subject() == "CN=good,O=Example" && shown.serial() == [1])
+            }
             _ => certificate.is_none(),
         };
         let refused = ConnectVerdict::reject(ReasonCode::NOT_AUTHORIZED);
@@ -319,6 +282,9 @@ fn only_clients_with_a_good_certificate_are_let_in_where_it_is_required() {
     let good = authority.client_certificate("good", 1);
     let bad = authority.client_certificate("bad", 2);
     let stranger = other.client_certificate("stranger", 3);
+    let mut old = rcgen::CertificateParams::default();
+    old.not_after = rcgen::date_time_ymd(2024, 1, 2);
+    let old = authority.issue("old", old);
     for (kind, required) in [(ClientCertificates::Required, true), (ClientCertificates::Optional, false)] {
         let mut config = listener(&authority);
         config.tls.client_certificates = kind;
@@ -328,8 +294,8 @@ fn only_clients_with_a_good_certificate_are_let_in_where_it_is_required() {
         let addr = server.local_addrs()[1];
         let with = |issued| speaking(authority.client_with(issued, &[&rustls::version::TLS13]), &["mqtt"]);
         open_with(addr, with(&good), V5).connected("good").ping();
-        // certificate_revoked, unknown_ca
-        assert_eq!((alert(addr, with(&bad)), alert(addr, with(&stranger))), (44, 48));
+        // certificate_revoked, certificate_expired, unknown_ca
+        assert_eq!([&bad, &old, &stranger].map(|issued| alert(addr, with(issued))), [44, 45, 48]);
         let without = client_config(&authority, &["mqtt"]);
         if required {
             assert_eq!(alert(addr, without), 116, "certificate_required");

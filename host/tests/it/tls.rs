@@ -335,7 +335,7 @@ fn sessions_are_resumed_until_clients_are_verified_otherwise() {
 }
 
 /// Copies a certificate to where a listener looks for it.
-fn put(issued: &Issued, dir: &TempDir) -> Issued {
+pub(crate) fn put(issued: &Issued, dir: &TempDir) -> Issued {
     let copy = |from: &Path, name: &str| -> PathBuf {
         let (to, temporary) = (dir.path().join(name), dir.path().join("temporary"));
         std::fs::copy(from, &temporary).unwrap();

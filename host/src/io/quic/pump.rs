@@ -8,19 +8,25 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
+use crate::io::pause::Pause;
+
 /// Bytes that are taken at once, and that are on their way here.
 const PIECE_BYTES: usize = 16 << 10;
 
 /// Time that a client has to acknowledge the last bytes, once its worker has closed.
 const LAST_BYTES_TIME: Duration = Duration::from_secs(3);
 
+/// The same while another process takes over: no acknowledgement is taken, and what is sent has this time to leave.
+const HANDED_OVER_TIME: Duration = Duration::from_millis(100);
+
 /// Until both have ended, or one has failed. What a worker has said before it closed is with the client then, if that takes it.
-pub(super) async fn run(worker: UnixStream, mut to_peer: SendStream, from_peer: RecvStream) {
+pub(super) async fn run(worker: UnixStream, mut to_peer: SendStream, from_peer: RecvStream, pause: &Pause) {
     let (from_worker, to_worker) = worker.into_split();
     let outward = async {
         let moved = out(from_worker, &mut to_peer).await;
         if moved.is_ok() && to_peer.finish().is_ok() {
-            let _ = tokio::time::timeout(LAST_BYTES_TIME, to_peer.stopped()).await;
+            let time = if pause.is_shut() { HANDED_OVER_TIME } else { LAST_BYTES_TIME };
+            let _ = tokio::time::timeout(time, to_peer.stopped()).await;
         }
     };
     let inward = into(from_peer, to_worker);

@@ -4,13 +4,18 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
-use quinn::{Connection, ServerConfig, TransportConfig};
+use quinn::{Connection, ServerConfig, TransportConfig, TransportErrorCode};
 use rustls::pki_types::CertificateDer;
 
-use super::INCOMING_BYTES_MAX;
 use crate::core::peer::TlsDetails;
 use crate::io::listener::Listener;
 use crate::io::tls::valid_certificate;
+
+/// First packets that are kept of those whose handshake has not begun: of each, and of all.
+const INCOMING_BYTES_MAX: (u64, u64) = (16 << 10, 8 << 20);
+
+/// What the code of an error begins at that is an alert of TLS.
+const CRYPTO_ERROR: u64 = 0x100;
 
 /// What a listener offers: what its files say now.
 pub(super) struct Offer {
@@ -41,6 +46,13 @@ impl Offer {
         *made = Some((config, Arc::clone(&offered)));
         Ok(offered)
     }
+}
+
+/// Whether a handshake was refused for the client's certificate, which it shows in its second flight: so it has received what
+/// was sent to its address.
+pub(super) fn is_about_certificate(code: TransportErrorCode) -> bool {
+    // The alerts of TLS from bad_certificate to unknown_ca, without illegal_parameter; and certificate_required.
+    matches!(u64::from(code).checked_sub(CRYPTO_ERROR), Some(42..=46 | 48 | 116))
 }
 
 /// What a handshake has led to. The error says what is wrong with the client's certificate.

@@ -2,6 +2,8 @@
 
 mod kept;
 mod load;
+#[cfg(feature = "quic")]
+mod quic;
 mod recorded;
 mod step;
 
@@ -39,6 +41,18 @@ impl Host {
     fn start_as(mut program: Command, dir: TempDir, args: &[&str]) -> Self {
         program.args(["--listen", "127.0.0.1:0", "--control", dir.path().join("s").to_str().unwrap()]).args(args);
         let mut process = Process::spawn(&mut program);
+        let addr = process.wait_listening();
+        Self { process, addr, dir }
+    }
+
+    /// The same with this configuration, whose first listener is one for TCP.
+    #[track_caller]
+    fn configured(name: &str, text: &str) -> Self {
+        let dir = TempDir::new(name);
+        let config = dir.file("host.toml", text);
+        let control = dir.path().join("s");
+        let args = ["--config", config.to_str().unwrap(), "--control", control.to_str().unwrap()];
+        let mut process = Process::start(args);
         let addr = process.wait_listening();
         Self { process, addr, dir }
     }
@@ -166,20 +180,13 @@ fn clients_notice_nothing() {
 fn who_cannot_go_over_is_told_and_finds_its_session() {
     let authority = Authority::new("upgrade");
     let issued = authority.server(&["localhost"]);
-    let dir = TempDir::new("upgrade-tls");
-    let config = dir.file(
-        "host.toml",
-        &format!(
-            "[[listener]]\nurl = \"127.0.0.1:0\"\n[[listener]]\nurl = \"tls://127.0.0.1:0\"\nallow_anonymous = true\n\
-             certificate = {:?}\nprivate_key = {:?}\n[[listener]]\nurl = \"ws://127.0.0.1:0/mqtt\"\n",
-            issued.certificate, issued.private_key
-        ),
+    let config = format!(
+        "[[listener]]\nurl = \"127.0.0.1:0\"\n[[listener]]\nurl = \"tls://127.0.0.1:0\"\nallow_anonymous = true\n\
+         certificate = {:?}\nprivate_key = {:?}\n[[listener]]\nurl = \"ws://127.0.0.1:0/mqtt\"\n",
+        issued.certificate, issued.private_key
     );
-    let control = dir.path().join("s");
-    let mut process = Process::start(["--config", config.to_str().unwrap(), "--control", control.to_str().unwrap()]);
-    let addr = process.wait_listening();
-    let (tls, web) = (process.wait_listening_on("tls://127.0.0.1:"), process.wait_listening_on("ws://127.0.0.1:"));
-    let host = Host { process, addr, dir };
+    let host = Host::configured("upgrade-tls", &config);
+    let [tls, web] = ["tls://127.0.0.1:", "ws://127.0.0.1:"].map(|url| host.process.wait_listening_on(url));
     let secure = Connect::new(V5, "secure").persistent();
     let browser = Connect::new(V5, "browser").persistent();
     let (mut first, _) = tls_open(tls, authority.client(), V5).connecting(&secure);
