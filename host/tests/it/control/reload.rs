@@ -290,7 +290,7 @@ fn what_is_wrong_changes_nothing() {
         (text(none, good, "[[listener]]\nurl = \"tls://127.0.0.1:0\"\n"), "TLS needs a certificate"),
         (text(none, good, "[[listener]]\nurl = \"127.0.0.1:0\"\nplugins = [\"x\"]\n"), "its plugin `x` is not loaded"),
         (text(none, "{ refuse = \"not today\" }", ""), "operated: "),
-        (text(none, "{ answer = nan }", ""), "JSON has no nan"),
+        (text(none, "{ answer = nan }", ""), "JSON has neither inf nor nan"),
         // The first plugin has agreed; the second one cannot take another configuration, nor be loaded again with it.
         (
             text(none, good, "") + "[[plugin]]\npath = \"x.so\"\nconfig_file = \"none.json\"\n",
