@@ -12,8 +12,11 @@ use crate::listener::{LISTENER_KEYS, ListenerConfig};
 /// Characters in a line of the file, at most, where words allow it.
 const WIDTH: usize = 100;
 
+/// Before what is not there by default. Who takes the first `#` from each key has the defaults.
+const EXAMPLE: &str = "## Example: ";
+
 const ABOUT_THE_FILE: &str = "Configuration of host, for `host --config FILE`: every key with its default, none of which \
-    counts as long as it is a comment. What the environment (HOST_WORKERS=2) and the command line (--workers 2) say counts \
+    counts as long as it is a comment. What has no default stands behind `## Example:`. What the environment (HOST_WORKERS=2) and the command line (--workers 2) say counts \
     before the file. `host config check FILE` looks for mistakes; `host reload`, or SIGHUP, has a running host read its file \
     anew. Sizes are bytes or have a unit: 64KiB, 16MiB, 1GiB. Times have a unit: 500ms, 10s, 5min, 2h, 7d. Names of files \
     that are relative start from the directory of this file.";
@@ -38,9 +41,22 @@ pub fn default_file() -> String {
     file.push_str("#[[listener]]\n");
     write_keys(&mut file, "listener", LISTENER_KEYS, &plain_listener());
     file.push('\n');
-    comment(&mut file, "The plugins, in the order in which they are asked: a table for each.");
-    file.push_str("#[[plugin]]\n");
+    comment(&mut file, "Bounds of this listener, which hold for its connections in the place of those of [limits].");
+    file.push_str("#[listener.limits]\n");
+    let limits = Limits::default();
+    for setting in OF_LISTENERS.iter().filter_map(|name| Setting::find(name)) {
+        let _ = writeln!(file, "{EXAMPLE}{} = {}", setting.name, written(setting, &limits));
+    }
+    file.push('\n');
+    comment(
+        &mut file,
+        "The plugins, in the order in which they are asked: a table for each. Without any, there are none.",
+    );
+    let _ = writeln!(file, "{EXAMPLE}[[plugin]]");
     write_keys(&mut file, "plugin", PLUGIN_KEYS, &Default::default());
+    file.push('\n');
+    comment(&mut file, "The configuration of the plugin above, in a table of its own, in the place of `config`.");
+    let _ = writeln!(file, "{EXAMPLE}[plugin.config]\n{EXAMPLE}key = \"value\"");
     file
 }
 
@@ -57,9 +73,9 @@ fn write_keys<T>(file: &mut String, table: &str, settings: &[Setting<T>], defaul
         }
         facts.push(format!("a change counts: {}", setting.reload.name()));
         comment(file, &format!("{}.", facts.join("; ")));
-        // Two of these cannot stand together.
-        let key = if (table, setting.name) == ("plugin", "config_file") { "#config_file" } else { setting.name };
-        let _ = writeln!(file, "#{key} = {}", written(setting, defaults));
+        // Without a plugin, nothing of it is by default.
+        let begin = if table == "plugin" || setting.show(defaults).is_empty() { EXAMPLE } else { "#" };
+        let _ = writeln!(file, "{begin}{} = {}", setting.name, written(setting, defaults));
     }
 }
 
@@ -78,8 +94,9 @@ fn written<T>(setting: &Setting<T>, defaults: &T) -> String {
         (Kind::Words(word), Value::Texts(texts)) if texts.is_empty() => format!("[{}]", quoted(word.example)),
         (Kind::Flag, Value::Unset) => "true".to_owned(),
         (Kind::Choice(words), Value::Unset) => quoted(words.first().unwrap_or(&"")),
-        (Kind::Texts, Value::Unset) => "[]".to_owned(),
+        (Kind::Texts, Value::Unset) => format!("[{}]", quoted(setting.name)),
         (Kind::Path, Value::Unset) => quoted(setting.name),
+        (Kind::Text, _) if setting.show(defaults).is_empty() => quoted(setting.name),
         (Kind::Paths, Value::Texts(texts)) if texts.is_empty() => format!("[{}]", quoted(setting.name)),
         (Kind::Table, _) => "{}".to_owned(),
         (_, Value::Texts(texts)) => {
@@ -205,14 +222,43 @@ mod tests {
             _ => line.to_owned(),
         };
         let all: String = file.lines().map(|line| uncommented(line) + "\n").collect();
-        let config = read("uncommented", &all);
-        assert_eq!((&config.limits, &config.log), (&Limits::default(), &Default::default()));
-        assert_eq!((config.listeners.len(), config.plugins.len()), (1, 1));
-        assert_eq!(config.listeners[0].url, plain_listener().url);
-        assert!(config.plugins[0].path.ends_with("path"), "{config:?}");
+        // The listener that there is without any.
+        let expected = Config { listeners: vec![plain_listener()], ..Config::default() };
+        assert_eq!(read("uncommented", &all), expected);
         for line in file.lines() {
             assert!(line.len() <= WIDTH || !line.starts_with("# "), "{line}");
         }
+    }
+
+    /// Each on its own, below the table that it stands in.
+    #[test]
+    fn examples_are_taken() {
+        let file = default_file();
+        let mut table = String::new();
+        let mut examples = 0;
+        for line in file.lines() {
+            let written = line.strip_prefix(EXAMPLE).or_else(|| line.strip_prefix('#')).unwrap_or(line);
+            if written.starts_with('[') {
+                table = match written {
+                    "[[listener]]" | "[listener.limits]" => "[[listener]]\nurl = \"tls://127.0.0.1:1\"\n".to_owned(),
+                    "[[plugin]]" | "[plugin.config]" => "[[plugin]]\npath = \"x.so\"\n".to_owned(),
+                    _ => String::new(),
+                };
+                let own = written.ends_with("limits]") || written.ends_with("config]") || table.is_empty();
+                table += if own { written } else { "" };
+            }
+            let Some(example) = line.strip_prefix(EXAMPLE).filter(|example| !example.starts_with('[')) else {
+                continue;
+            };
+            examples += 1;
+            // What needs a file, another URL or another key is looked at by itself, elsewhere.
+            let apart = ["config_file", "path", "origins", "tcp_keep_alive_", "username_from", "more_private_keys"];
+            if !apart.iter().any(|key| example.starts_with(key)) {
+                let config = read("example", &format!("{table}\n{example}\n"));
+                assert_ne!(config, Config::default(), "{example}");
+            }
+        }
+        assert!(examples > 20, "{file}");
     }
 
     #[test]
@@ -221,7 +267,8 @@ mod tests {
         let names = SETTINGS.iter().map(|setting| setting.name).chain(SERVER_KEYS.iter().map(|setting| setting.name));
         let names = names.chain(LOG_KEYS.iter().map(|setting| setting.name));
         for name in names.chain(LISTENER_KEYS.iter().map(|setting| setting.name)) {
-            assert!(file.contains(&format!("\n#{name} = ")), "{name}");
+            let is_there = ["#", EXAMPLE].iter().any(|begin| file.contains(&format!("\n{begin}{name} = ")));
+            assert!(is_there, "{name}");
         }
     }
 
