@@ -4,6 +4,7 @@
 //! `io` (sockets, TLS, WebSocket) and of the core (what holds for the clients of one listener). Each field has a row in
 //! `listener/keys.rs`, which is its key in the file and its documentation.
 
+mod fits;
 mod keys;
 mod rules;
 mod tcp;

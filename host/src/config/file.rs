@@ -172,10 +172,16 @@ impl Reader<'_> {
         given.sort_by_key(order);
         super::apply(&given, &mut listener);
         listener.rules.limits = limits;
+        let place_of =
+            |name: &str| table.iter().find(|(key, _)| key.get_ref() == name).map_or(at, |(key, _)| key.span().start);
         for Given { setting, value, .. } in &given {
             if setting.get(&listener) == Value::Unset && *value != Value::Unset {
-                self.wrong(at, format!("{} of this [[listener]] says nothing without another key", setting.name));
+                let what = format!("{} of this [[listener]] says nothing without another key", setting.name);
+                self.wrong(place_of(setting.name), what);
             }
+        }
+        for (name, what) in listener.misplaced() {
+            self.wrong(place_of(name), what);
         }
         Some(listener)
     }
@@ -458,9 +464,19 @@ mod tests {
             ("[[listener]]\nurl = \"127.0.0.1:1\"\ncertificate = \"\"", "expected the path of a file, not empty"),
             ("[[listener]]\nurl = \"127.0.0.1:1\"\ncertificate = [\"x\"]", "expected the path of a file"),
             (
-                "\n\n[[listener]]\nurl = \"127.0.0.1:1\"\ntcp_keep_alive_probes = 2",
+                "[[listener]]\nurl = \"127.0.0.1:1\"\ntcp_keep_alive_probes = 2",
                 "tcp_keep_alive_probes of this [[listener]] says nothing without another key",
             ),
+            (
+                "[[listener]]\nurl = \"0.0.0.0:1\"\ncertificate = \"x.pem\"",
+                "certificate is for tls://, wss:// and quic://, and says nothing at tcp://0.0.0.0:1: did you mean tls://0.0",
+            ),
+            (
+                "[[listener]]\nurl = \"unix:/x\"\nclient_certificates = \"required\"",
+                "says nothing at unix:/x: leave it",
+            ),
+            ("[[listener]]\nurl = \"ws://127.0.0.1:1\"\nunix_mode = 0o600", "unix_mode is for unix:, and says"),
+            ("[[listener]]\nurl = \"tls://127.0.0.1:1\"\nusername_from = \"dns\"", "say `client_certificates`"),
             (
                 "[[listener]]\nurl = \"127.0.0.1:1\"\nlimits.sessions_max = 1",
                 "sessions_max is a bound of the server, not of a listener: it belongs into [limits]",

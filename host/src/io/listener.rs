@@ -157,12 +157,10 @@ impl Bound {
             },
             #[cfg(feature = "quic")]
             (None, &Place::Address(addr)) if config.url.scheme == Scheme::Quic => {
-                config.tcp.check(addr).map_err(wrong)?;
                 let (fd, addr) = bind_udp(addr, &config.tcp).map_err(|source| Error::Listen { addr, source })?;
                 (Socket::Udp(fd), Place::Address(addr))
             }
             (None, &Place::Address(addr)) => {
-                config.tcp.check(addr).map_err(wrong)?;
                 let (fd, addr) = bind_tcp(addr, &config.tcp).map_err(|source| Error::Listen { addr, source })?;
                 (Socket::Tcp(fd), Place::Address(addr))
             }
@@ -398,9 +396,14 @@ impl AsFd for Listener {
 impl Doors {
     fn of(config: &ListenerConfig) -> Result<Self, String> {
         let scheme = config.url.scheme;
-        if scheme == Scheme::Quic {
-            check_quic(config)?;
+        if scheme == Scheme::Quic && !cfg!(feature = "quic") {
+            let what = "this host is built without QUIC: build it with `cargo build --release --features quic`";
+            return Err(what.to_owned());
         }
+        if let Some((_, what)) = config.misplaced().into_iter().next() {
+            return Err(what);
+        }
+        config.tcp.check(config.url.addr())?;
         let protocol = if scheme.has_websocket() { HTTP } else { MQTT };
         let tls = scheme.has_tls().then(|| Acceptor::new(&config.tls, &[protocol])).transpose()?;
         let websocket = scheme.has_websocket().then(|| websocket(&config.url.path, &config.websocket)).transpose()?;
@@ -423,21 +426,6 @@ fn websocket(path: &str, config: &WebSocketConfig) -> Result<ws::Settings, Strin
         WebSocketConfig::check_origin(origin)?;
     }
     Ok(ws::Settings { path: path.to_owned(), origins: origins.clone(), request_bytes_max, deflate })
-}
-
-/// What a listener for QUIC cannot have.
-fn check_quic(config: &ListenerConfig) -> Result<(), String> {
-    if !cfg!(feature = "quic") {
-        return Err("this host is built without QUIC: build it with `cargo build --release --features quic`".to_owned());
-    }
-    if !config.proxy_from.is_empty() {
-        return Err("proxy_from is for connections over TCP and Unix sockets: leave it out for quic://".to_owned());
-    }
-    if config.tcp.reuse_port {
-        // The packets of one connection would come to several processes.
-        return Err("reuse_port is for connections over TCP: leave it out for quic://".to_owned());
-    }
-    Ok(())
 }
 
 #[cfg(feature = "quic")]

@@ -25,13 +25,13 @@ impl TcpConfig {
     /// Connections that wait to be accepted, if nothing else was said.
     pub const BACKLOG: u32 = 4096;
 
-    /// What is wrong with it for a listener at this address.
-    pub(crate) fn check(&self, addr: SocketAddr) -> Result<(), String> {
+    /// What is wrong with it for a listener at this address; `None` for a Unix socket.
+    pub(crate) fn check(&self, addr: Option<SocketAddr>) -> Result<(), String> {
         if !(1..=65_535).contains(&self.backlog) {
             return Err(format!("its backlog is {}: expected a number from 1 to 65535", self.backlog));
         }
-        let takes_both = addr.is_ipv6() && addr.ip().is_unspecified();
-        if self.dual_stack && !takes_both {
+        let takes_both = |addr: SocketAddr| addr.is_ipv6() && addr.ip().is_unspecified();
+        if let Some(addr) = addr.filter(|addr| self.dual_stack && !takes_both(*addr)) {
             return Err(format!("dual_stack is for listeners at [::]: take [::]:{}, or leave it out", addr.port()));
         }
         self.keep_alive.as_ref().map_or(Ok(()), TcpKeepAlive::check)
@@ -127,7 +127,7 @@ mod tests {
             (with(TcpKeepAlive { probes: 128, ..TcpKeepAlive::after(secs(1)) }), "[::]:1", Some("from 1 to 127")),
         ];
         for (config, addr, expected) in table {
-            let error = config.check(addr.parse().expect(addr)).err();
+            let error = config.check(Some(addr.parse().expect(addr))).err();
             let as_expected = match (&error, expected) {
                 (Some(error), Some(expected)) => error.contains(expected),
                 (error, expected) => error.is_none() && expected.is_none(),

@@ -127,6 +127,11 @@ fn check_tells_what_differs_and_what_is_wrong() {
         ("[[listener]]\nurl = \"0.0.0.0:1\"\n", "will not listen at 0.0.0.0:1: other machines"),
         ("[[listener]]\nurl = \"tls://127.0.0.1:1\"\ncertificate = \"no.pem\"\nprivate_key = \"no.pem\"\n", "no.pem"),
         (
+            "[[listener]]\nurl = \"tcp://0.0.0.0:1\"\ncertificate = \"x\"\nclient_certificates = \"required\"\n",
+            "w.toml:3: certificate is for tls://",
+        ),
+        ("[[listener]]\nurl = \"127.0.0.1:1\"\ndual_stack = true\n", "dual_stack is for listeners at [::]"),
+        (
             "[limits]\nretain_available = false\n[[listener]]\nurl = \"127.0.0.1:1\"\nlimits.retain_available = true\n",
             "cannot listen at 127.0.0.1:1: retain_available is true for it",
         ),

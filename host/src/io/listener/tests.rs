@@ -133,8 +133,11 @@ fn quic_takes_what_it_can_keep_to() {
         Bound::open(&config, None).map(|_| ()).unwrap_err().to_string()
     };
     let table: [(Change, &str); 3] = [
-        (|config| config.proxy_from.0.push("10.0.0.0/8".parse().unwrap()), "proxy_from is for connections over TCP"),
-        (|config| config.tcp.reuse_port = true, "reuse_port is for connections over TCP"),
+        (
+            |config| config.proxy_from.0.push("10.0.0.0/8".parse().unwrap()),
+            "proxy_from is for tcp://, tls://, ws://, wss:// and unix:",
+        ),
+        (|config| config.tcp.reuse_port = true, "reuse_port is for tcp://, tls://, ws:// and wss://"),
         (|_| {}, "needs a certificate"),
     ];
     for (change, expected) in table {
