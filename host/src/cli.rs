@@ -290,12 +290,15 @@ pub(crate) fn parse(
 
 /// Puts the file, the environment and what was typed together.
 fn complete(file: Option<PathBuf>, variables: Variables, typed: Layer) -> Result<RunConfig, String> {
-    let named =
-        |(name, value): &(OsString, OsString)| (name == "HOST_CONFIG" && !value.is_empty()).then(|| value.into());
-    let file = file.or_else(|| variables.iter().find_map(named));
+    let file = file.or_else(|| variable(&variables, "HOST_CONFIG").map(PathBuf::from));
     let (environment, doubts) = Layer::of_environment(variables)?;
     let read = file.as_deref().map(read_file).transpose()?.unwrap_or_default();
     Ok(RunConfig { config: put_together(&[read, environment, typed])?, file, doubts })
+}
+
+/// The value of a variable, if it is set.
+pub(crate) fn variable<'a>(variables: &'a Variables, name: &str) -> Option<&'a OsString> {
+    variables.iter().find(|(found, value)| found == name && config::is_set(value)).map(|(_, value)| value)
 }
 
 fn read_file(file: &Path) -> Result<Layer, String> {

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use crate::limits::{Limits, SETTINGS, Setting, Value};
 use crate::listener::ListenerConfig;
 
+pub use self::environment::is_set;
 pub use self::keys::{LOG_KEYS, LogFormat, LogKeys, PLUGIN_KEYS, SERVER_KEYS, ServerKeys};
 pub use self::log_filter::LogFilter;
 pub use crate::listener::LISTENER_KEYS;

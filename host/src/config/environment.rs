@@ -19,8 +19,8 @@ const ALIKE: f64 = 0.92;
 const OTHERS: [&str; 4] = ["HOST_CONFIG", "HOST_LISTEN", "HOST_PLUGIN", "HOST_PLUGIN_CONFIG"];
 
 impl Layer {
-    /// Reads variables, such as those of the process ([`std::env::vars_os`]). One that is empty counts as one that is not
-    /// there. Also returned are sentences about variables that look as if they were meant for a host, and are not known.
+    /// Reads variables, such as those of the process ([`std::env::vars_os`]). One that is empty, or has nothing but spaces,
+    /// counts as one that is not there. Also returned are sentences about variables that look as if they were meant for a host, and are not known.
     ///
     /// # Errors
     /// The variable with a value that is not allowed, and what was expected.
@@ -28,7 +28,7 @@ impl Layer {
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<(Self, Vec<String>), String> {
         let ours = |(name, value): (OsString, OsString)| {
-            let name = name.into_string().ok().filter(|name| name.starts_with(PREFIX) && !value.is_empty())?;
+            let name = name.into_string().ok().filter(|name| name.starts_with(PREFIX) && is_set(&value))?;
             Some((name, value))
         };
         let mut variables: Vec<_> = variables.into_iter().filter_map(ours).collect();
@@ -47,6 +47,12 @@ impl Layer {
         let doubts = variables.iter().filter_map(|(name, _)| doubt(name)).collect();
         Ok((layer, doubts))
     }
+}
+
+/// Whether a variable with this value counts as one that is there.
+#[must_use]
+pub fn is_set(value: &OsStr) -> bool {
+    !value.as_encoded_bytes().trim_ascii().is_empty()
 }
 
 /// Takes the variables of a table out.
@@ -153,6 +159,23 @@ mod tests {
         assert_eq!((plugin.path.to_str(), &*plugin.config), (Some("/a b/libx.so"), "[1]"));
         assert_eq!(doubts, [""; 0]);
         assert!(config.said.iter().all(|said| said.place.starts_with("HOST_")), "{:?}", config.said);
+    }
+
+    #[test]
+    fn blank_is_not_set() {
+        for blank in ["", " ", " \t\n"] {
+            let (config, doubts) = read(&[
+                ("HOST_LISTEN", blank),
+                ("HOST_PLUGIN", blank),
+                ("HOST_PLUGIN_CONFIG", blank),
+                ("HOST_WORKERS", blank),
+            ])
+            .unwrap();
+            assert_eq!((config, doubts), (Config::default(), vec![]));
+            let variables = [("HOST_LISTEN".into(), blank.into()), ("HOST_PLUGIN".into(), blank.into())];
+            let (layer, _) = Layer::of_environment(variables).unwrap();
+            assert!(layer.listeners.is_none() && layer.plugins.is_none(), "those of the file stay");
+        }
     }
 
     #[test]
