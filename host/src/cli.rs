@@ -272,7 +272,7 @@ pub(crate) fn parse(
         Some(LowCommand::New(config)) => Ok(Config::New(config)),
         Some(LowCommand::Dev(dev)) => dev.into_config(variables()).map(|config| Config::Dev(Box::new(config))),
         Some(LowCommand::Replay(replay)) => Ok(Config::Replay(replay.into_config()?)),
-        Some(LowCommand::Running(command)) => command.into_config().map(Config::Command),
+        Some(LowCommand::Running(command)) => command.into_config(&variables()).map(Config::Command),
         None => {
             let plugins = join_plugins(&matches, "plugin", "--plugin", run.plugin, run.plugin_config)?;
             let listeners: Vec<_> = run.listen.into_iter().map(ListenerConfig::new).collect();
@@ -554,6 +554,25 @@ mod tests {
         for (line, expected) in table {
             assert_eq!(request(line), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn commands_go_where_the_environment_says_unless_it_is_typed() {
+        let place = |line: &str, value: &str| {
+            let typed = std::iter::once("host").chain(line.split_whitespace()).map(OsString::from);
+            match parse(typed, || vec![("HOST_CONTROL".into(), value.into())]) {
+                Ok(Config::Command(command)) => Ok(command.place),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        let path = |path: &str| Ok(host::control::Place::Path(path.into()));
+        assert_eq!(place("reload", "/run/x"), path("/run/x"));
+        assert_eq!(place("reload --control /run/y", "/run/x"), path("/run/y"));
+        assert_eq!(place("reload --control /run/y", "none"), path("/run/y"));
+        assert_eq!(place("reload", " "), Ok(host::control::Place::Default));
+        let refused = place("reload", "none").unwrap_err();
+        assert!(refused.contains("HOST_CONTROL=none: a host without a control socket"), "{refused}");
     }
 
     #[test]

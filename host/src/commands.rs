@@ -14,7 +14,7 @@ use host::limits::parse_time;
 use host::plugin::DryRun;
 use host::upgrade::UpgradeRequest;
 
-use crate::cli::{config_text, usage};
+use crate::cli::{Variables, config_text, usage, variable};
 use crate::{EXIT_INTERRUPTED, Signals, show};
 
 /// What an answer may take beside what a plugin takes to get ready, unless it is said otherwise.
@@ -75,7 +75,8 @@ pub(crate) enum LowCommand {
 /// Where the host is, and how its answer is shown.
 #[derive(Debug, Args)]
 struct LowReach {
-    /// The control socket of the host, if it was started with --control.
+    /// The control socket of the host, if it was started with --control. [default: HOST_CONTROL, or where a host of this user
+    /// has it]
     #[arg(long, value_name = "PATH")]
     control: Option<Place>,
     /// Print the answer as one JSON object: {"ok":true,"result":…}, or {"ok":false,"error":{"step":…,"plugin":…,"reason":…}}.
@@ -182,14 +183,14 @@ pub(crate) struct LowUpgrade {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CommandConfig {
     pub(crate) request: Request,
-    place: Place,
+    pub(crate) place: Place,
     json: bool,
     timeout: Duration,
 }
 
 impl LowCommand {
     /// What was typed, with files read.
-    pub(crate) fn into_config(self) -> Result<CommandConfig, Usage> {
+    pub(crate) fn into_config(self, variables: &Variables) -> Result<CommandConfig, Usage> {
         let (Self::Plugins(LowPlain { reach })
         | Self::Metrics(LowPlain { reach })
         | Self::Reload(LowPlain { reach })
@@ -199,10 +200,10 @@ impl LowCommand {
         | Self::Configure(LowConfigure { reach, .. })
         | Self::Swap(LowSwap { reach, .. })) = &self;
         let is_object = prints_object(reach.json);
-        self.complete().map_err(|error| Usage { error, is_object })
+        self.complete(variables).map_err(|error| Usage { error, is_object })
     }
 
-    fn complete(self) -> Result<CommandConfig, clap::Error> {
+    fn complete(self, variables: &Variables) -> Result<CommandConfig, clap::Error> {
         let (request, reach) = match self {
             Self::Plugins(LowPlain { reach }) => (Request::Plugins, reach),
             Self::Metrics(LowPlain { reach }) => (Request::Metrics, reach),
@@ -246,9 +247,14 @@ impl LowCommand {
                 (request, swap.reach)
             }
         };
-        let place = reach.control.unwrap_or_default();
+        let (place, from) = match (reach.control, variable(variables, "HOST_CONTROL")) {
+            (Some(place), _) => (place, "--control none"),
+            (None, Some(path)) if path == "none" => (Place::None, "HOST_CONTROL=none"),
+            (None, Some(path)) => (Place::Path(path.into()), ""),
+            (None, None) => (Place::Default, ""),
+        };
         if place == Place::None {
-            return Err(usage("--control none: a host without a control socket takes no commands".to_owned()));
+            return Err(usage(format!("{from}: a host without a control socket takes no commands")));
         }
         let takes = match &request {
             Request::Swap(swap) => {
