@@ -113,11 +113,22 @@ impl Config {
             }
         }
         config.limits.check().map_err(|error| {
-            let mut limits = layers.iter().flat_map(|layer| &layer.limits);
-            match limits.rfind(|given| given.setting.name == error.name) {
-                Some(given) => format!("{}: {error}", given.place),
-                None => error.to_string(),
-            }
+            let limits = layers.iter().flat_map(|layer| &layer.limits);
+            at_place(limits, error.name, &error.to_string())
+        })?;
+        let is_empty_user = |given: &&Given<ServerKeys>| {
+            given.setting.name == "user" && given.value.texts().iter().all(String::is_empty)
+        };
+        if let Some(given) = layers.iter().flat_map(|layer| &layer.server).find(is_empty_user) {
+            return Err(format!(
+                "{}: user is empty: expected the name of the user to go on as. To go on as the one that host is started as, leave \
+                 it out",
+                given.place
+            ));
+        }
+        config.server.check().map_err(|(name, what)| {
+            let server = layers.iter().flat_map(|layer| &layer.server);
+            at_place(server, name, &what)
         })?;
         check_listeners(&config.listeners)?;
         config.said = config.differences(layers);
@@ -130,6 +141,14 @@ impl Config {
         differing("log.", LOG_KEYS, &self.log, layers.iter().flat_map(|layer| &layer.log), &mut all);
         differing("limits.", SETTINGS, &self.limits, layers.iter().flat_map(|layer| &layer.limits), &mut all);
         all
+    }
+}
+
+/// What is wrong with a setting, behind where it was given last.
+fn at_place<'a, T: 'static>(given: impl Iterator<Item = &'a Given<T>>, name: &str, what: &str) -> String {
+    match given.filter(|given| given.setting.name == name).last() {
+        Some(given) => format!("{}: {what}", given.place),
+        None => what.to_owned(),
     }
 }
 

@@ -84,6 +84,23 @@ keys! {
     }
 }
 
+impl ServerKeys {
+    /// What says nothing without another key: the key, and what is wrong.
+    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.durability == Durability::Fsync && self.data_dir.is_none() {
+            let what = "durability is fsync, and there is no data_dir: nothing is written, and nothing outlives this host. \
+                        Name a directory (data_dir, --data-dir), or leave it out";
+            return Err(("durability", what.to_owned()));
+        }
+        if self.record_secrets && self.record.is_none() {
+            let what =
+                "record_secrets is true, and nothing is recorded: name a file (record, --record), or leave it out";
+            return Err(("record_secrets", what.to_owned()));
+        }
+        Ok(())
+    }
+}
+
 keys! {
     /// What is logged, and how. The log goes to stderr.
     LogKeys, LOG_KEYS, "The log" {
