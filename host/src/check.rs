@@ -1,59 +1,70 @@
 //! `host check` and `host config check`: all as for a server, but nobody is served.
 
-use std::io::Write as _;
-
 use host::config::{Config, LISTENER_KEYS, LogFilter, PluginConfig};
 use host::limits::Setting;
 use host::plugin::{Callback, Chain, LoadError, Plugin, PluginSet, Prepared, Services};
+use host::privileges::check_user;
 use host::{Error, ListenerConfig};
 
 use crate::cli::{CheckConfig, RunConfig};
-use crate::log;
+use crate::{log, show};
 
-/// Loads the plugins as a server would, and prints what they are, and what the configuration file says.
-pub(crate) fn check(CheckConfig { plugins: configs, schema, file, log }: &CheckConfig) -> Result<(), Error> {
+/// Prints a line. Who has closed the other end has read enough.
+macro_rules! say {
+    ($($text:tt)*) => { show::print(&(format!($($text)*) + "\n")) };
+}
+
+/// Loads the plugins as a server would, and prints what they are. With a configuration file, looks at all that a server with it
+/// and with these plugins would be told.
+pub(crate) fn check(CheckConfig { plugins: configs, schema, run, log }: &CheckConfig) -> Result<(), Error> {
     start_log(log)?;
     if *schema {
         return configs.iter().try_for_each(print_schema);
     }
-    if let Some((file, config)) = file {
-        println!("{}", file.display());
-        print_differences(config);
-    }
-    check_plugins(configs)?.stop();
-    Ok(())
+    let Some(run) = run else {
+        check_plugins(configs)?.stop();
+        return Ok(());
+    };
+    print_origin(run);
+    check_served(&run.config)
 }
 
 /// Looks at all that a server would be told, and prints what is not as by default.
-pub(crate) fn check_all(RunConfig { config, file, doubts }: &RunConfig, log: &LogFilter) -> Result<(), Error> {
+pub(crate) fn check_all(run: &RunConfig, log: &LogFilter) -> Result<(), Error> {
     start_log(log)?;
-    for doubt in doubts {
-        // Nothing can be done where it cannot be written.
-        let _ = writeln!(std::io::stderr(), "host: {doubt}");
-    }
-    match file {
-        Some(file) => println!("{}", file.display()),
-        None => println!("no file"),
-    }
-    print_differences(config);
+    print_origin(run);
+    let config = &run.config;
     for listener in &config.listeners {
-        println!("listener {}", listener.name());
+        say!("listener {}", listener.name());
         let plain = ListenerConfig::new(listener.url.clone());
         for setting in LISTENER_KEYS.iter().filter(|key| key.name == "url" || key.get(listener) != key.get(&plain)) {
-            println!("  {} = {}", setting.name, setting.show(listener));
+            say!("  {} = {}", setting.name, setting.show(listener));
         }
         for (name, value) in &listener.rules.limits {
             let text = Setting::find(name).map(|setting| setting.kind.print(value)).unwrap_or_default();
-            println!("  limits.{name} = {text}");
+            say!("  limits.{name} = {text}");
         }
+    }
+    check_served(config)?;
+    say!("in order");
+    Ok(())
+}
+
+/// Looks at what a server would need, and prints what its plugins are.
+fn check_served(config: &Config) -> Result<(), Error> {
+    if let Some(user) = &config.server.user {
+        check_user(user)?;
+    }
+    if let Some(dir) = config.server.data_dir.as_deref().filter(|dir| dir.exists() && !dir.is_dir()) {
+        let what =
+            format!("the data_dir {} is no directory: name one that is, or that is not there yet", dir.display());
+        return Err(Error::Store { what });
     }
     let chain = check_plugins(&config.plugins)?;
     let check = |one: &ListenerConfig| one.check(&config.limits, config.server.allow_anonymous, &chain);
     let checked = config.listeners.iter().try_for_each(check);
     chain.stop();
-    checked?;
-    println!("in order");
-    Ok(())
+    checked
 }
 
 fn start_log(level: &LogFilter) -> Result<(), Error> {
@@ -65,7 +76,7 @@ fn start_log(level: &LogFilter) -> Result<(), Error> {
 fn print_schema(config: &PluginConfig) -> Result<(), Error> {
     let plugin = Prepared::read(&config.path)?;
     let no_schema = || LoadError::NoSchema { plugin: plugin.name().to_owned() };
-    println!("{}", plugin.config_schema().ok_or_else(no_schema)?);
+    say!("{}", plugin.config_schema().ok_or_else(no_schema)?);
     Ok(())
 }
 
@@ -80,18 +91,18 @@ fn check_plugins(configs: &[PluginConfig]) -> Result<Chain, Error> {
     let chain = Chain::new(plugins)?;
     let join = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     for (plugin, config) in chain.plugins().iter().zip(configs) {
-        println!("{} {}", plugin.name(), plugin.version());
-        println!("  file        {}", config.path.display());
-        println!("  config      {}", config.source);
-        println!("  plugin-api  {}", plugin.api_version());
-        println!("  callbacks   {}", join(plugin.callbacks().iter().map(Callback::name).collect()));
+        say!("{} {}", plugin.name(), plugin.version());
+        say!("  file        {}", config.path.display());
+        say!("  config      {}", config.source);
+        say!("  plugin-api  {}", plugin.api_version());
+        say!("  callbacks   {}", join(plugin.callbacks().iter().map(Callback::name).collect()));
         let pooled: Vec<_> = plugin.callbacks().iter().filter(|callback| plugin.is_pooled(*callback)).collect();
         if !pooled.is_empty() {
-            println!("  may block   {}", join(pooled.into_iter().map(Callback::name).collect()));
+            say!("  may block   {}", join(pooled.into_iter().map(Callback::name).collect()));
         }
     }
-    println!("chain: {}", chain.plugins().iter().map(|plugin| plugin.name()).collect::<Vec<_>>().join(" -> "));
-    println!("decides on connections: {}", if chain.decides_on_connections(PluginSet::ALL) { "yes" } else { "no" });
+    say!("chain: {}", chain.plugins().iter().map(|plugin| plugin.name()).collect::<Vec<_>>().join(" -> "));
+    say!("decides on connections: {}", if chain.decides_on_connections(PluginSet::ALL) { "yes" } else { "no" });
     for (what, callback) in [("publishing", Callback::Publish), ("subscriptions", Callback::Subscribe)] {
         let decides = if chain.implements(callback) {
             "yes"
@@ -100,17 +111,24 @@ fn check_plugins(configs: &[PluginConfig]) -> Result<Chain, Error> {
         } else {
             "no, and everything is allowed"
         };
-        println!("decides on {what}: {decides}");
+        say!("decides on {what}: {decides}");
     }
     Ok(chain)
 }
 
-/// Prints what a configuration changes, with its place.
-fn print_differences(config: &Config) {
+/// Prints where a configuration comes from, and what it changes, with its places.
+fn print_origin(RunConfig { config, file, doubts }: &RunConfig) {
+    for doubt in doubts {
+        show::complain(&format!("host: {doubt}\n"));
+    }
+    match file {
+        Some(file) => say!("{}", file.display()),
+        None => say!("no file"),
+    }
     if config.said.is_empty() {
-        println!("  changes nothing");
+        say!("  changes nothing");
     }
     for said in &config.said {
-        println!("  {} = {} (default {}; {})", said.key, said.value, said.default, said.place);
+        say!("  {} = {} (default {}; {})", said.key, said.value, said.default, said.place);
     }
 }

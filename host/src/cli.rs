@@ -1,7 +1,7 @@
 //! The command line: what was typed ([`LowArgs`]), and what is valid and complete ([`Config`]).
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -89,8 +89,10 @@ struct LowArgs {
 enum LowCommand {
     /// Load and validate plugins and a configuration file, and print what they are and say.
     ///
-    /// Exits with 0 if each plugin loads, fits this host and accepts its configuration, and the file has no mistake; with 2
-    /// otherwise. A plugin's `init` and `stop` run, so that its configuration is really checked, but no listener is opened.
+    /// Exits with 0 if each plugin loads, fits this host and accepts its configuration, and with 2 otherwise. With --config all
+    /// is looked at as by `host config check`: the file, the environment, certificates and keys, the plugins of the file where
+    /// none is named here, and whether somebody decides who may connect. A plugin's `init` and `stop` run, so that its
+    /// configuration is really checked, but no listener is opened.
     #[command(override_usage = "host check [OPTIONS] <PLUGIN>...\n       host check [OPTIONS] --config <FILE>")]
     Check(LowCheck),
     /// Look for mistakes in a configuration file, or print one with everything that it may say.
@@ -158,7 +160,7 @@ struct LowCheck {
     /// The plugins, in the order of the chain.
     #[arg(value_name = "PLUGIN", required_unless_present_any = ["config", "as_served"])]
     plugin: Vec<PathBuf>,
-    /// The same, written as for the server: its command line can be checked as it is.
+    /// The same, written as for the server, each with its --plugin-config behind it.
     #[arg(long = "plugin", id = "as_served", value_name = "FILE", conflicts_with = "plugin")]
     as_served: Vec<PathBuf>,
     /// Configuration of the PLUGIN before it, as JSON or as @ and the name of a file that contains JSON.
@@ -224,8 +226,8 @@ pub(crate) struct CheckConfig {
     pub(crate) plugins: Vec<PluginConfig>,
     /// Only the JSON Schemas of their configurations are wanted.
     pub(crate) schema: bool,
-    /// The file and what it says; `None` if there is none to be looked at.
-    pub(crate) file: Option<(PathBuf, config::Config)>,
+    /// A server with these plugins, if there is a file to be looked at.
+    pub(crate) run: Option<RunConfig>,
     pub(crate) log: LogFilter,
 }
 
@@ -258,9 +260,9 @@ pub(crate) fn parse(
                 false => ("as_served", "--plugin", check.as_served),
             };
             let plugins = join_plugins(matches, id, what, paths, check.plugin_config)?;
-            let read = |file: PathBuf| Ok((file.clone(), put_together(&[read_file(&file)?])?));
-            let file = check.config.map(read).transpose().map_err(usage)?;
-            Ok(Config::Check(Box::new(CheckConfig { plugins, schema: check.schema, file, log: check.log })))
+            let typed = Layer { plugins: Some(plugins.clone()).filter(|all| !all.is_empty()), ..Layer::default() };
+            let run = check.config.map(|file| complete(Some(file), variables(), typed)).transpose().map_err(usage)?;
+            Ok(Config::Check(Box::new(CheckConfig { plugins, schema: check.schema, run, log: check.log })))
         }
         Some(LowCommand::Config(LowConfig::Check { file, log })) => {
             let run = complete(file, variables(), Layer::default()).map_err(usage)?;
@@ -292,21 +294,13 @@ pub(crate) fn parse(
 fn complete(file: Option<PathBuf>, variables: Variables, typed: Layer) -> Result<RunConfig, String> {
     let file = file.or_else(|| variable(&variables, "HOST_CONFIG").map(PathBuf::from));
     let (environment, doubts) = Layer::of_environment(variables)?;
-    let read = file.as_deref().map(read_file).transpose()?.unwrap_or_default();
-    Ok(RunConfig { config: put_together(&[read, environment, typed])?, file, doubts })
+    let read = file.as_deref().map(Layer::read).transpose()?.unwrap_or_default();
+    Ok(RunConfig { config: config::Config::of(&[read, environment, typed])?, file, doubts })
 }
 
 /// The value of a variable, if it is set.
 pub(crate) fn variable<'a>(variables: &'a Variables, name: &str) -> Option<&'a OsString> {
     variables.iter().find(|(found, value)| found == name && config::is_set(value)).map(|(_, value)| value)
-}
-
-fn read_file(file: &Path) -> Result<Layer, String> {
-    Layer::read(file)
-}
-
-fn put_together(layers: &[Layer]) -> Result<config::Config, String> {
-    config::Config::of(layers)
 }
 
 /// The command line: what [`LowArgs`] says, and an option for each key of the server and the log and for each bound; these
@@ -414,6 +408,8 @@ pub(crate) fn usage(message: String) -> clap::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use host::control::protocol::{Request, Swap};
 
     use super::*;

@@ -95,6 +95,14 @@ pub(crate) fn owner(name: &str) -> Result<Option<Owner>, PrivilegesError> {
     Ok(is_root().then(|| Owner { uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
 }
 
+/// Looks a user up whom a process could become that is started as root.
+///
+/// # Errors
+/// There is no such user, or it is root.
+pub fn check_user(name: &str) -> Result<(), PrivilegesError> {
+    find(name).map(drop)
+}
+
 fn find(name: &str) -> Result<User, PrivilegesError> {
     let named = |make: fn(String) -> PrivilegesError| make(name.to_owned());
     let user = User::from_name(name).map_err(|errno| failed("look the user up", errno))?;

@@ -124,6 +124,8 @@ fn check_tells_what_differs_and_what_is_wrong() {
         ("[[plugin]]\npath = \"no.so\"\n", "there is no such file"),
         ("[limits]\nkeep_alive_secs_min = 2\nkeep_alive_secs_max = 1\n", ":2: the limit keep_alive_secs_min is 2s"),
         ("[[listener]]\nurl = \"127.0.0.1:1\"\n[[listener]]\nurl = \"127.0.0.1:1\"\n", "two listeners are at"),
+        ("user = \"nobody-has-this-name\"\n", "`nobody-has-this-name`"),
+        ("data_dir = \"w.toml\"\n", "w.toml is no directory"),
         ("[[listener]]\nurl = \"0.0.0.0:1\"\n", "will not listen at 0.0.0.0:1: other machines"),
         ("[[listener]]\nurl = \"tls://127.0.0.1:1\"\ncertificate = \"no.pem\"\nprivate_key = \"no.pem\"\n", "no.pem"),
         (
@@ -136,8 +138,26 @@ fn check_tells_what_differs_and_what_is_wrong() {
             "cannot listen at 127.0.0.1:1: retain_available is true for it",
         ),
     ] {
-        let checked = host_output(["config".as_ref(), "check".as_ref(), dir.file("w.toml", text).as_os_str()]);
-        assert_eq!(checked.status.code(), Some(2), "{text}");
-        assert!(stderr(&checked).contains(expected), "{text}: {}", stderr(&checked));
+        let file = dir.file("w.toml", text);
+        for check in [["config", "check"], ["check", "--config"]] {
+            let checked = output(host_command().args(check).arg(&file));
+            assert_eq!(checked.status.code(), Some(2), "{check:?} {text}");
+            assert!(stderr(&checked).contains(expected), "{check:?} {text}: {}", stderr(&checked));
+        }
+    }
+}
+
+#[test]
+fn who_reads_only_the_beginning_is_not_shown_a_panic() {
+    let acl = package_library("acl");
+    for args in
+        [&["config", "check"][..], &["check", acl.to_str().unwrap()], &["check", "--schema", acl.to_str().unwrap()]]
+    {
+        let (reads, writes) = std::io::pipe().unwrap();
+        drop(reads);
+        let ended = host_command().args(args).stdout(writes).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let ended = ended.wait_with_output().unwrap();
+        let said = stderr(&ended);
+        assert!(ended.status.code() == Some(0) && !said.contains("panicked"), "{args:?}: {said}");
     }
 }
