@@ -32,7 +32,10 @@ impl Layer {
             )
         })?;
         read_bytes(&bytes, file).map_err(|mistakes| {
-            let line = |Mistake { at, what }: &Mistake| format!("{}:{}: {what}", file.display(), line_of(&bytes, *at));
+            let line = |Mistake { at, what }: &Mistake| {
+                let (line, column) = (line_of(&bytes, *at), column_of(&bytes, *at));
+                format!("{}:{line}:{column}: {what}", file.display())
+            };
             let mut lines: Vec<_> = mistakes.iter().take(MISTAKES_MAX).map(line).collect();
             if mistakes.len() > MISTAKES_MAX {
                 lines.push(format!("{}: and {} more", file.display(), mistakes.len() - MISTAKES_MAX));
@@ -44,6 +47,14 @@ impl Layer {
 
 fn line_of(bytes: &[u8], at: usize) -> usize {
     bytes[..at.min(bytes.len())].iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// Characters from the beginning of the line on, counted from 1.
+fn column_of(bytes: &[u8], at: usize) -> usize {
+    let before = &bytes[..at.min(bytes.len())];
+    let line = before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    // All but those that go on with a character.
+    line.iter().filter(|byte| **byte & 0xC0 != 0x80).count() + 1
 }
 
 fn read_bytes(bytes: &[u8], file: &Path) -> Result<Layer, Vec<Mistake>> {
@@ -82,12 +93,15 @@ struct Reader<'a> {
 /// Whether a table has a key of a name.
 type HasKey = fn(&str) -> bool;
 
+/// The table of the bounds of one listener.
+const BOUNDS: &str = "[listener.limits]";
+
 /// The tables of the file, as they are written.
 const TABLES: [(&str, HasKey); 5] = [
     ("[limits]", |name| has(SETTINGS, name)),
     ("[log]", |name| has(LOG_KEYS, name)),
     ("[[listener]]", |name| has(LISTENER_KEYS, name)),
-    ("[listener.limits]", |name| OF_LISTENERS.contains(&name)),
+    (BOUNDS, |name| OF_LISTENERS.contains(&name)),
     ("[[plugin]]", |name| has(PLUGIN_KEYS, name)),
 ];
 
@@ -126,14 +140,19 @@ impl Reader<'_> {
 
     /// Reads a table that stands at most once: `[limits]`.
     fn table<T>(&mut self, key: &Key<'_>, entry: &Entry<'_>, settings: &'static [Setting<T>]) -> Vec<Given<T>> {
-        let name = key.get_ref();
-        let Some(table) = entry.get_ref().as_table() else {
+        let place = format!("[{}]", key.get_ref());
+        let entries = self.entries(key, entry, &place).into_iter().flatten();
+        entries.filter_map(|(key, entry)| self.given(key, entry, settings, &place)).collect()
+    }
+
+    /// What is in a table, if it is one.
+    fn entries<'b, 'c>(&mut self, key: &Key<'_>, entry: &'b Entry<'c>, place: &str) -> Option<&'b DeTable<'c>> {
+        let table = entry.get_ref().as_table();
+        if table.is_none() {
             let got = with_article(entry.get_ref());
-            self.wrong(key.span().start, format!("`{name}` is {got}, and has to be a table: [{name}]"));
-            return Vec::new();
-        };
-        let place = format!("[{name}]");
-        table.iter().filter_map(|(key, entry)| self.given(key, entry, settings, &place)).collect()
+            self.wrong(key.span().start, format!("`{}` is {got}, and has to be a table: {place}", key.get_ref()));
+        }
+        table
     }
 
     /// The tables of a name that may stand several times, such as `[[listener]]`, each with its place.
@@ -189,13 +208,13 @@ impl Reader<'_> {
     /// Reads the bounds that one listener has in the place of the server's.
     fn limits_of_listener(&mut self, key: &Key<'_>, entry: &Entry<'_>) -> Vec<(&'static str, Value)> {
         let mut limits = Vec::new();
-        for Given { setting, value, .. } in self.table(key, entry, SETTINGS) {
-            if OF_LISTENERS.contains(&setting.name) {
-                limits.push((setting.name, value));
-            } else {
-                let what =
-                    format!("{} is a bound of the server, not of a listener: it belongs into [limits]", setting.name);
+        for (key, entry) in self.entries(key, entry, BOUNDS).into_iter().flatten() {
+            let name = key.get_ref();
+            if has(SETTINGS, name) && !OF_LISTENERS.contains(&&**name) {
+                let what = format!("{name} is a bound of the server, not of a listener: it belongs into [limits]");
                 self.wrong(key.span().start, what);
+            } else if let Some(Given { setting, value, .. }) = self.given(key, entry, SETTINGS, BOUNDS) {
+                limits.push((setting.name, value));
             }
         }
         limits
@@ -313,9 +332,14 @@ impl Reader<'_> {
 
 /// What to say about a key that a table does not have.
 fn unknown<T>(name: &str, table: &str, settings: &'static [Setting<T>]) -> String {
-    let is_root = table == "the configuration";
-    let tables: &[&str] = if is_root { &["limits", "log", "listener", "plugin"] } else { &[] };
-    let known: Vec<&str> = settings.iter().map(|setting| setting.name).chain(tables.iter().copied()).collect();
+    let tables: &[&str] = match table {
+        "the configuration" => &["limits", "log", "listener", "plugin"],
+        "a [[listener]]" => &["limits"],
+        _ => &[],
+    };
+    let settings = settings.iter().map(|setting| setting.name);
+    let settings = settings.filter(|name| table != BOUNDS || OF_LISTENERS.contains(name));
+    let known: Vec<&str> = settings.chain(tables.iter().copied()).collect();
     let hint = match TABLES.iter().find(|(other, has)| *other != table && !table.ends_with(other) && has(name)) {
         _ if has(SERVER_KEYS, name) => "it stands at the top of the file, before the first [table]".to_owned(),
         Some((other, _)) => format!("it belongs to {other}: put it below a line {other}"),
@@ -478,6 +502,18 @@ mod tests {
             ("[[listener]]\nurl = \"ws://127.0.0.1:1\"\nunix_mode = 0o600", "unix_mode is for unix:, and says"),
             ("[[listener]]\nurl = \"tls://127.0.0.1:1\"\nusername_from = \"dns\"", "say `client_certificates`"),
             (
+                "[[listener]]\nurl = \"127.0.0.1:1\"\nlimits = 1",
+                "`limits` is an integer, and has to be a table: [listener.limits]",
+            ),
+            (
+                "[[listener]]\nurl = \"127.0.0.1:1\"\nlimit = 1",
+                "there is no `limit` in a [[listener]]: did you mean `limits`?",
+            ),
+            (
+                "[[listener]]\nurl = \"127.0.0.1:1\"\nlimits.receive_maximun = 1",
+                "there is no `receive_maximun` in [listener.limits]: did you mean `receive_maximum`?",
+            ),
+            (
                 "[[listener]]\nurl = \"127.0.0.1:1\"\nlimits.sessions_max = 1",
                 "sessions_max is a bound of the server, not of a listener: it belongs into [limits]",
             ),
@@ -522,6 +558,26 @@ mod tests {
                 mistakes.iter().all(|one| !one.what.contains("hunter2") && !one.what.contains("313")),
                 "{mistakes:?}"
             );
+        }
+    }
+
+    #[test]
+    fn mistakes_have_their_line_and_column() {
+        let head = "[[listener]]\nurl = \"127.0.0.1:1\"\n";
+        for (text, line, column) in [
+            ("worker = 1".to_owned(), 1, 1),
+            ("log = { \"lével\" = 1, xyz = 2 }".to_owned(), 1, 22),
+            ("log = { level = \"loud\", format = \"json\" }".to_owned(), 1, 17),
+            ("[limits]\n  idle_max = 1".to_owned(), 2, 14),
+            (format!("{head}tcp_keep_alive_probes = 2\n"), 3, 1),
+            (format!("{head}[listener.limits]\nreceive_maximum = 1\n  sessions_max = 2\n"), 5, 3),
+            (format!("{head}limits = {{ receive_maximum = 1, xyz = 2 }}\n"), 3, 33),
+            (format!("{head}certificate = \"x\"\n"), 3, 1),
+        ] {
+            let mistakes = read(&text).expect_err(&text);
+            let at = mistakes.last().expect("there is one").at;
+            let found = (line_of(text.as_bytes(), at), column_of(text.as_bytes(), at));
+            assert_eq!(found, (line, column), "{text}: {mistakes:?}");
         }
     }
 

@@ -114,9 +114,9 @@ fn check_tells_what_differs_and_what_is_wrong() {
     assert_eq!((checked.status.code(), stdout(&checked).as_str()), (Some(2), ""));
     let name = wrong.display();
     for part in [
-        format!("{name}:1: there is no `worker` in the configuration: did you mean `workers`?"),
-        format!("{name}:3: idle_max is 1: expected a time from 0s to 365d"),
-        format!("{name}:4: there is no `listner` in the configuration: did you mean `listener`?"),
+        format!("{name}:1:1: there is no `worker` in the configuration: did you mean `workers`?"),
+        format!("{name}:3:12: idle_max is 1: expected a time from 0s to 365d"),
+        format!("{name}:4:3: there is no `listner` in the configuration: did you mean `listener`?"),
     ] {
         assert!(said.contains(&part), "{part} in {said}");
     }
@@ -130,7 +130,7 @@ fn check_tells_what_differs_and_what_is_wrong() {
         ("[[listener]]\nurl = \"tls://127.0.0.1:1\"\ncertificate = \"no.pem\"\nprivate_key = \"no.pem\"\n", "no.pem"),
         (
             "[[listener]]\nurl = \"tcp://0.0.0.0:1\"\ncertificate = \"x\"\nclient_certificates = \"required\"\n",
-            "w.toml:3: certificate is for tls://",
+            "w.toml:3:1: certificate is for tls://",
         ),
         ("[[listener]]\nurl = \"127.0.0.1:1\"\ndual_stack = true\n", "dual_stack is for listeners at [::]"),
         (

@@ -70,9 +70,9 @@ fn file_that_is_wrong_keeps_it_from_starting() {
     let table = [
         (
             "[limits]\npacket_bytes = 1\n",
-            ":2: there is no `packet_bytes` in [limits]: did you mean `packet_bytes_max`?",
+            ":2:1: there is no `packet_bytes` in [limits]: did you mean `packet_bytes_max`?",
         ),
-        ("[limits]\n\nidle_max = 10\n", ":3: idle_max is 10: expected a time from 0s to 365d"),
+        ("[limits]\n\nidle_max = 10\n", ":3:12: idle_max is 10: expected a time from 0s to 365d"),
         (
             "[limits]\nkeep_alive_secs_min = 60\nkeep_alive_secs_max = 30\n",
             "host.toml:2: the limit keep_alive_secs_min is 60s, and has to be",

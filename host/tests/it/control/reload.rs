@@ -277,7 +277,7 @@ fn what_is_wrong_changes_nothing() {
     let good = "{ answer = \"b\" }";
     let table = [
         (text(none, good, "") + "[limits", "this is not TOML"),
-        (text("topic_levels_max = 1\nidle = 1", good, ""), ":4: there is no `idle` in [limits]"),
+        (text("topic_levels_max = 1\nidle = 1", good, ""), ":4:1: there is no `idle` in [limits]"),
         (text("topic_levels_max = 1\nidle_max = 1", good, ""), "idle_max is 1: expected a time"),
         (
             text("topic_levels_max = 1\nkeep_alive_secs_min = 2\nkeep_alive_secs_max = 1", good, ""),
