@@ -12,15 +12,20 @@ use crate::upgrade;
 /// What variables of ours begin with.
 const PREFIX: &str = "HOST_";
 
-/// Other programs have variables that begin like ours: only one that is as much like one of ours is told to be wrong.
+/// What is told to have been meant is so much like what is there.
 const ALIKE: f64 = 0.92;
+
+/// What other programs call theirs: a shell, a container that is told of its machine, and what starts this program for
+/// `host dev`.
+const OF_OTHERS: [&str; 5] = ["HOST_IP", "HOST_UID", "HOST_GID", "HOST_NAME", "HOST_DEV_PARENT"];
 
 /// Variables of options that are no keys of the file.
 const OTHERS: [&str; 4] = ["HOST_CONFIG", "HOST_LISTEN", "HOST_PLUGIN", "HOST_PLUGIN_CONFIG"];
 
 impl Layer {
     /// Reads variables, such as those of the process ([`std::env::vars_os`]). One that is empty, or has nothing but spaces,
-    /// counts as one that is not there. Also returned are sentences about variables that look as if they were meant for a host, and are not known.
+    /// counts as one that is not there. Also returned is a sentence for each variable that begins like ours and is not known, but for those that Kubernetes makes
+    /// of a service called host, and a few that other programs have.
     ///
     /// # Errors
     /// The variable with a value that is not allowed, and what was expected.
@@ -109,7 +114,8 @@ fn plugins(path: Option<&OsString>, config: Option<&OsString>) -> Result<Option<
 
 /// What is to be said of a variable that is not known.
 fn doubt(name: &str) -> Option<String> {
-    if OTHERS.contains(&name) || name == upgrade::VARIABLE {
+    let is_of_kubernetes = name.contains("_SERVICE_") || name.contains("_PORT");
+    if is_of_kubernetes || OTHERS.contains(&name) || OF_OTHERS.contains(&name) || name == upgrade::VARIABLE {
         return None;
     }
     let options = SERVER_KEYS.iter().map(|setting| option_of("", setting.name));
@@ -117,8 +123,19 @@ fn doubt(name: &str) -> Option<String> {
     let options = options.chain(SETTINGS.iter().map(|setting| option_of("limits", setting.name)));
     let known: Vec<String> = options.flatten().map(|option| variable_of(&option)).collect();
     let known = known.iter().map(String::as_str).chain(OTHERS);
-    let meant = nearest(&name[PREFIX.len()..], known.map(|known| &known[PREFIX.len()..]), ALIKE)?;
-    Some(format!("the variable {name} is not known: did you mean {PREFIX}{meant}?"))
+    let known: Vec<&str> = known.map(|known| &known[PREFIX.len()..]).collect();
+    // By its place in the file.
+    let name_alone = match &name[PREFIX.len()..] {
+        "LOG_LEVEL" => "LOG",
+        name => name.strip_prefix("LIMITS_").unwrap_or(name),
+    };
+    let hint = match nearest(name_alone, known, ALIKE) {
+        Some(meant) => format!("did you mean {PREFIX}{meant}?"),
+        None => {
+            "nothing comes of it. Those that there are have the names of options, which `host --help` has".to_owned()
+        }
+    };
+    Some(format!("the variable {name} is not known: {hint}"))
 }
 
 #[cfg(test)]
@@ -208,5 +225,17 @@ mod tests {
         let [first, second] = &doubts[..] else { panic!("{doubts:?}") };
         assert_eq!(first, "the variable HOST_PACKET_BYTE_MAX is not known: did you mean HOST_PACKET_BYTES_MAX?");
         assert_eq!(second, "the variable HOST_PLUGINS is not known: did you mean HOST_PLUGIN?");
+        let nothing = "nothing comes of it";
+        for (name, hint) in [
+            ("HOST_LOG_LEVEL", "did you mean HOST_LOG?"),
+            ("HOST_LIMITS_IDLE_MAX", "did you mean HOST_IDLE_MAX?"),
+            ("HOST_CONFIG_FILE", ""),
+            ("HOST_MAX_PACKET_SIZE", nothing),
+            ("HOST_TLS_CERT", nothing),
+        ] {
+            let (_, doubts) = read(&[(name, "1"), ("HOST_A_SERVICE_PORT_MQTT", "1"), ("HOST_A_PORT", "1")]).unwrap();
+            let [told] = &doubts[..] else { panic!("{name}: {doubts:?}") };
+            assert!(told.starts_with(&format!("the variable {name} is not known: ")) && told.contains(hint), "{told}");
+        }
     }
 }
