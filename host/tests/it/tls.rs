@@ -453,6 +453,17 @@ fn server_does_not_start_with_certificates_that_are_of_no_use() {
     check(&|config| config.tls.certificate = Some(empty.clone()), "there is not a certificate in");
     check(&|config| config.tls.private_key = Some(empty.clone()), "there is no private key in");
     check(&|config| config.tls.private_key = None, "there is no private key in");
+    // As OpenSSL writes them with a passphrase, now and formerly.
+    for text in [
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nMIIB\n-----END RSA PRIVATE KEY-----\n",
+    ] {
+        let encrypted = dir.file("encrypted.pem", text);
+        check(
+            &|config| config.tls.private_key = Some(encrypted.clone()),
+            "encrypted.pem is encrypted, and there is nobody",
+        );
+    }
     check(&|config| config.tls.private_key = Some(other.private_key.clone()), "do not belong together");
     check(
         &|config| config.tls.client_certificates = ClientCertificates::Required,

@@ -65,12 +65,25 @@ fn with_key(file: &Path, key_file: Option<&Path>) -> Result<WithKey, String> {
     let chain = certificates_in(file)?;
     let key_file = key_file.unwrap_or(file);
     let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| match error {
+        _ if is_encrypted(key_file) => format!(
+            "the private key in {file} is encrypted, and there is nobody to ask for its passphrase: `openssl pkey -in {file} \
+             -out FILE` writes it without one, for the eyes of the user alone whom host runs as",
+            file = key_file.display()
+        ),
         rustls::pki_types::pem::Error::NoItemsFound => {
             format!("there is no private key in {}: expected PEM, -----BEGIN PRIVATE KEY-----", key_file.display())
         }
         error => format!("cannot read a private key from {}: {error}", key_file.display()),
     })?;
     Ok(WithKey { chain, key, file: file.to_owned() })
+}
+
+/// Whether there is a private key in a file that needs a passphrase: in a section of its own (PKCS #8), or with a header in that
+/// of the key (what OpenSSL wrote before).
+fn is_encrypted(file: &Path) -> bool {
+    let text = std::fs::read(file).unwrap_or_default();
+    let has = |wanted: &str| text.windows(wanted.len()).any(|bytes| bytes == wanted.as_bytes());
+    has("-----BEGIN ENCRYPTED PRIVATE KEY-----") || has("\nProc-Type: 4,ENCRYPTED")
 }
 
 /// The certificates in a file, in its order; at least one.
