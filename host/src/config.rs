@@ -196,10 +196,10 @@ fn check_listeners(listeners: &[ListenerConfig]) -> Result<(), String> {
                 other.url, listener.url
             ));
         }
-        if let Some(name) = &listener.name
-            && before.iter().any(|other| other.name() == *name)
-        {
-            return Err(format!("two listeners are called {name:?}: give each a name of its own"));
+        // Two whose port is not known yet may both go without a name.
+        let has_name = |other: &&ListenerConfig| listener.name.is_some() || other.name.is_some();
+        if before.iter().filter(has_name).any(|other| other.name() == listener.name()) {
+            return Err(format!("two listeners are called {:?}: give each a name of its own", listener.name()));
         }
     }
     Ok(())
@@ -253,4 +253,35 @@ pub fn option_of(heading: &str, name: &str) -> Option<String> {
 /// The variable of an option.
 fn variable_of(option: &str) -> String {
     format!("HOST_{}", option.replace('-', "_").to_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(listeners: &[ListenerConfig]) -> Result<(), String> {
+        let both_ways =
+            [listeners.to_vec(), listeners.iter().rev().cloned().collect()].map(|all| check_listeners(&all));
+        assert_eq!(both_ways[0].is_ok(), both_ways[1].is_ok(), "their order does not count: {both_ways:?}");
+        let [one, _] = both_ways;
+        one
+    }
+
+    fn at(url: &str) -> ListenerConfig {
+        ListenerConfig::new(url.parse().unwrap())
+    }
+
+    #[test]
+    fn name_is_that_of_one_listener() {
+        let named = |url, name: &str| ListenerConfig { name: Some(name.to_owned()), ..at(url) };
+        for both in [
+            [named("127.0.0.1:1", "a"), named("127.0.0.1:2", "a")],
+            [named("127.0.0.1:1", "127.0.0.1:2"), at("127.0.0.1:2")],
+            [named("127.0.0.1:1", "tls://127.0.0.1:2"), at("tls://127.0.0.1:2")],
+        ] {
+            let error = check(&both).unwrap_err();
+            assert!(error.contains("two listeners are called"), "{error}");
+        }
+        assert_eq!(check(&[named("127.0.0.1:1", "a"), named("127.0.0.1:2", "b")]), Ok(()));
+    }
 }

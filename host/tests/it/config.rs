@@ -124,6 +124,14 @@ fn check_tells_what_differs_and_what_is_wrong() {
         ("[[plugin]]\npath = \"no.so\"\n", "there is no such file"),
         ("[limits]\nkeep_alive_secs_min = 2\nkeep_alive_secs_max = 1\n", ":2: the limit keep_alive_secs_min is 2s"),
         ("[[listener]]\nurl = \"127.0.0.1:1\"\n[[listener]]\nurl = \"127.0.0.1:1\"\n", "two listeners are at"),
+        (
+            "[[listener]]\nurl = \"127.0.0.1:1\"\n[[listener]]\nurl = \"ws://127.0.0.1:1\"\n",
+            "two listeners are at ws://127.0.0.1:1/mqtt: give each a place of its own",
+        ),
+        (
+            "allow_anonymous = true\n[[listener]]\nurl = \"0.0.0.0:1\"\n[[listener]]\nurl = \"127.0.0.1:1\"\n",
+            "two listeners cannot be at tcp://0.0.0.0:1 and tcp://127.0.0.1:1 at once",
+        ),
         ("user = \"nobody-has-this-name\"\n", "`nobody-has-this-name`"),
         ("data_dir = \"w.toml\"\n", "w.toml is no directory"),
         ("[[listener]]\nurl = \"0.0.0.0:1\"\n", "will not listen at 0.0.0.0:1: other machines"),
