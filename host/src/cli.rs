@@ -23,8 +23,9 @@ and subscribe, and what becomes of a message. They are ordinary Rust against the
 rebuilt for them.
 
 Several plugins form a chain in the order of the command line. Each sees what the one before it let through, and the \
-first refusal counts. What no plugin has an opinion about is allowed, but for connections from other machines: they need \
-a plugin that decides on connections, or --allow-anonymous.";
+first refusal counts. Connections from other machines need a plugin that decides on connections, or --allow-anonymous. \
+Where plugins decide who may connect and on one of publishing and subscribing, the other one is refused at listeners that \
+other machines reach (--undecided). All else that no plugin has an opinion about is allowed.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -320,7 +321,7 @@ fn option<T>(table: &str, setting: &'static Setting<T>, defaults: &T) -> Option<
     let past = if setting.beyond.starts_with("if ") { "" } else { "past it: " };
     let arg = Arg::new(option.clone())
         .long(option)
-        .value_name(setting.kind.placeholder())
+        .value_name(if setting.name.ends_with("_dir") { "DIR" } else { setting.kind.placeholder() })
         .value_parser(move |text: &str| setting.parse(text));
     if table == "limits" {
         let arg = arg.help_heading(format!("Limits: {}", setting.heading.to_lowercase())).hide_short_help(true);
@@ -330,7 +331,7 @@ fn option<T>(table: &str, setting: &'static Setting<T>, defaults: &T) -> Option<
     // What is to be switched on needs no value.
     let arg = match setting.kind {
         Kind::Flag => {
-            let arg = arg.num_args(0..=1).require_equals(true).default_missing_value("true");
+            let arg = arg.num_args(0..=1).default_missing_value("true");
             arg.help(first).long_help(about)
         }
         _ => arg.help(first).long_help(format!("{about} [default: {default}]")),
@@ -485,6 +486,22 @@ mod tests {
         let in_file = |line| format!("{}:{line}", file.file_name().unwrap().to_str().unwrap());
         let expected = [&in_file(1), "--allow-anonymous", &in_file(3), "HOST_TOPIC_ALIAS_MAX", "--in-flight-max"];
         assert_eq!(places, expected);
+    }
+
+    #[test]
+    fn switches_take_a_value_or_none() {
+        for (line, expected) in [
+            ("", false),
+            ("--allow-anonymous", true),
+            ("--allow-anonymous --workers 1", true),
+            ("--allow-anonymous=false", false),
+            ("--allow-anonymous false", false),
+            ("--allow-anonymous true --workers 1", true),
+        ] {
+            let Config::Run(run) = parse_line(line).unwrap() else { panic!("{line}: not a server") };
+            assert_eq!(run.config.server.allow_anonymous, expected, "{line}");
+        }
+        assert!(command().render_long_help().to_string().contains("--data-dir <DIR>"));
     }
 
     #[test]

@@ -68,8 +68,15 @@ impl ListenerConfig {
             Undecided::Allow => false,
         };
         profile.plugins = self.plugins(&name, chain)?.refusing_undecided(refuses_undecided);
-        if !is_local && !profile.allow_anonymous && !chain.decides_on_connections(profile.plugins) {
-            return Err(Error::NobodyDecides { name, url: url.clone() });
+        if !is_local && !chain.decides_on_connections(profile.plugins) {
+            if !profile.allow_anonymous {
+                return Err(Error::NobodyDecides { name, url: url.clone() });
+            }
+            tracing::warn!(
+                listener = name.as_str(),
+                "everybody whom the network lets through may connect: other machines can reach it, no plugin decides who may, \
+                 and allow_anonymous is true"
+            );
         }
         warn_of_undecided(&name, chain, profile.plugins);
         Ok(profile)

@@ -150,6 +150,7 @@ fn log_has_levels_and_two_forms() {
 fn anonymous_clients_of_other_machines_are_let_in_when_asked_for() {
     let mut process = Process::start(["--listen", "0.0.0.0:0", "--allow-anonymous"]);
     let addr = process.wait_listening();
+    process.wait_log_of(&["WARN", "everybody whom the network lets through may connect"]);
     let mut client = Client::connect(([127, 0, 0, 1], addr.port()).into(), V5, "c");
     client.ping();
     process.stop();
