@@ -177,9 +177,12 @@ fn listen_hint(addr: SocketAddr, source: &io::Error) -> String {
             addr.port()
         ),
         io::ErrorKind::PermissionDenied => {
-            "Ports below 1024 need the capability CAP_NET_BIND_SERVICE: take a higher one, such as 1883, or start host as \
-             root with --user NAME"
-                .to_owned()
+            format!(
+                "Ports below 1024 need the capability CAP_NET_BIND_SERVICE, which the user with uid {} does not have here: take \
+                 a higher one, such as 1883, or start host as root with --user NAME. If it was started so, it opens such a \
+                 port only when it is started anew",
+                rustix::process::geteuid().as_raw()
+            )
         }
         io::ErrorKind::AddrNotAvailable => {
             "This machine does not have that address: `ip address` shows those it has".to_owned()

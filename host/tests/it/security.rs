@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::time::Duration;
 
 use host::{Builder, Limits};
@@ -159,4 +160,51 @@ fn a_user_that_it_cannot_become_keeps_it_from_starting() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(expected), "{said}");
     }
+}
+
+/// What `host config check` says of a listener with a private key of this mode, as this user.
+fn checked_with_key(mode: u32, uid: Option<u32>) -> (Option<i32>, String) {
+    let (authority, dir) = (Authority::new("authority"), TempDir::new("key-mode"));
+    let issued = authority.server(&["localhost"]);
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let (certificate, key) = (read(&issued.certificate), read(&issued.private_key));
+    let text = "[[listener]]\nurl = \"tls://127.0.0.1:0\"\ncertificate = \"c.pem\"\nprivate_key = \"k.pem\"\n";
+    let [file, certificate, key] =
+        [("host.toml", text), ("c.pem", &*certificate), ("k.pem", &*key)].map(|(name, text)| dir.file(name, text));
+    for readable in [&file, &certificate] {
+        std::fs::set_permissions(readable, PermissionsExt::from_mode(0o644)).unwrap();
+    }
+    std::fs::set_permissions(&key, PermissionsExt::from_mode(mode)).unwrap();
+    let mut command = host_command();
+    command.args(["config", "check"]).arg(&file);
+    if let Some(uid) = uid {
+        command.uid(uid);
+    }
+    let checked = output(&mut command);
+    (checked.status.code(), String::from_utf8(checked.stderr).unwrap())
+}
+
+#[test]
+fn private_keys_that_everybody_can_read_are_warned_of() {
+    for mode in [0o600, 0o640] {
+        assert_eq!(checked_with_key(mode, None), (Some(0), String::new()), "{mode:o}");
+    }
+    let (code, said) = checked_with_key(0o644, None);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("everybody on this machine can read the private key in") && said.contains("chmod o= "),
+        "{said}"
+    );
+}
+
+/// As root only: nobody else has files that another user cannot read.
+#[test]
+fn private_key_that_cannot_be_read_says_by_whom() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("NOT RUN: only root can be another user");
+    }
+    let (code, said) = checked_with_key(0o600, Some(65_534));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("cannot read a private key from") && said.contains("for the user with uid 65534"), "{said}");
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 use crate::listener::{ClientCertificates, TlsConfig};
@@ -70,12 +70,22 @@ fn with_key(file: &Path, key_file: Option<&Path>) -> Result<WithKey, String> {
              -out FILE` writes it without one, for the eyes of the user alone whom host runs as",
             file = key_file.display()
         ),
-        rustls::pki_types::pem::Error::NoItemsFound => {
+        pem::Error::NoItemsFound => {
             format!("there is no private key in {}: expected PEM, -----BEGIN PRIVATE KEY-----", key_file.display())
         }
-        error => format!("cannot read a private key from {}: {error}", key_file.display()),
+        error => unreadable("a private key", key_file, &error),
     })?;
+    if is_for_everybody(key_file) {
+        tracing::warn!(
+            "everybody on this machine can read the private key in {file}, and be taken for this host with it: `chmod o= {file}`",
+            file = key_file.display()
+        );
+    }
     Ok(WithKey { chain, key, file: file.to_owned() })
+}
+
+fn is_for_everybody(file: &Path) -> bool {
+    file.metadata().is_ok_and(|found| found.mode() & 0o004 != 0)
 }
 
 /// Whether there is a private key in a file that needs a passphrase: in a section of its own (PKCS #8), or with a header in that
@@ -86,6 +96,16 @@ fn is_encrypted(file: &Path) -> bool {
     has("-----BEGIN ENCRYPTED PRIVATE KEY-----") || has("\nProc-Type: 4,ENCRYPTED")
 }
 
+/// Why a file is of no use; also as whom it was opened, which is another user than the one that started host with --user.
+fn unreadable(what: &str, file: &Path, error: &pem::Error) -> String {
+    let is_forbidden = matches!(error, pem::Error::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied);
+    let who = match is_forbidden {
+        true => format!(", for the user with uid {}", rustix::process::geteuid().as_raw()),
+        false => String::new(),
+    };
+    format!("cannot read {what} from {}: {error}{who}", file.display())
+}
+
 /// The certificates in a file, in its order; at least one.
 fn certificates_in(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     all_of(file, "a certificate", "CERTIFICATE")
@@ -93,7 +113,7 @@ fn certificates_in(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> 
 
 fn all_of<T: PemObject>(file: &Path, what: &str, label: &str) -> Result<Vec<T>, String> {
     let found: Result<Vec<T>, _> = T::pem_file_iter(file).and_then(Iterator::collect);
-    let found = found.map_err(|error| format!("cannot read {what} from {}: {error}", file.display()))?;
+    let found = found.map_err(|error| unreadable(what, file, &error))?;
     if found.is_empty() {
         return Err(format!("there is not {what} in {}: expected PEM, -----BEGIN {label}-----", file.display()));
     }
