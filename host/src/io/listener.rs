@@ -220,6 +220,12 @@ impl Bound {
         })
     }
 
+    /// The keys of the settings whose files contain something else than those that a listener with the same settings goes by.
+    pub(crate) fn differs_in(&self, listener: &Listener) -> Vec<&'static str> {
+        let both = self.doors.tls.as_ref().zip(listener.doors().tls.as_ref());
+        both.map(|(now, before)| now.differs_in(before)).unwrap_or_default()
+    }
+
     /// From now on there is something that holds for who comes.
     pub(crate) fn with(mut self, mut profile: ListenerProfile) -> Listener {
         if let Some(before) = self.before.take() {

@@ -5,14 +5,13 @@ mod files;
 mod identity;
 mod records;
 
-use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use self::certificates::Certificates;
-use self::files::{Files, Stamps};
+use self::files::{Content, Contents, Files, Stamps};
 pub(super) use self::identity::valid_certificate;
 pub(super) use self::records::{Handshake, Records};
 use crate::listener::{ClientCertificates, TlsConfig, TlsVersion};
@@ -36,6 +35,7 @@ struct Current {
     resumption: Resumption,
     /// The files as they were when they were read.
     read: Stamps,
+    contents: Contents,
     /// As they were when they were looked at last, if they had changed.
     changing: Option<Stamps>,
 }
@@ -46,7 +46,7 @@ struct Resumption {
     tickets: Arc<dyn ProducesTickets>,
     sessions: Arc<dyn StoresServerSessions>,
     /// What clients were verified by when they got theirs: who resumes a session is not verified again.
-    verified_by: u64,
+    verified_by: (ClientCertificates, [Content; 2]),
 }
 
 impl Acceptor {
@@ -101,6 +101,12 @@ impl Acceptor {
         Some(self.reload())
     }
 
+    /// The keys of the settings whose files contain something else than those of another one with the same settings.
+    pub(super) fn differs_in(&self, other: &Self) -> Vec<&'static str> {
+        let before = other.current().contents;
+        self.current().contents.differs_in(before)
+    }
+
     fn current(&self) -> MutexGuard<'_, Current> {
         // It is whole after each statement.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
@@ -111,11 +117,8 @@ fn load(settings: &TlsConfig, protocols: &[Vec<u8>], before: Option<Resumption>)
     // Before they are read: what changes meanwhile is seen later.
     let read = Stamps::of(settings);
     let files = Files::read(settings)?;
-    let mut hash = DefaultHasher::new();
-    hash.write_u8(settings.client_certificates as u8);
-    files.authorities.iter().for_each(|authority| hash.write(authority));
-    files.revocation_lists.iter().for_each(|list| hash.write(list));
-    let verified_by = hash.finish();
+    let contents = files.contents();
+    let verified_by = (settings.client_certificates, contents.of_clients());
     let resumption = match before.filter(|before| before.verified_by == verified_by) {
         Some(before) => before,
         None => Resumption {
@@ -155,5 +158,5 @@ fn load(settings: &TlsConfig, protocols: &[Vec<u8>], before: Option<Resumption>)
     config.alpn_protocols = protocols.to_vec();
     config.ticketer = Arc::clone(&resumption.tickets);
     config.session_storage = Arc::clone(&resumption.sessions);
-    Ok(Current { config: Arc::new(config), resumption, read, changing: None })
+    Ok(Current { config: Arc::new(config), resumption, read, contents, changing: None })
 }

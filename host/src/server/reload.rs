@@ -86,6 +86,13 @@ impl ReloadReport {
         ours.clone_from(wanted);
     }
 
+    /// Notes which of a listener's files contain something else, though their names are the same.
+    fn add_contents(&mut self, config: &ListenerConfig, wanted: &Bound, ours: &Listener) {
+        for key in wanted.differs_in(ours) {
+            self.add(format!("listener {}: {key}", config.name()), Default::default(), Reload::NewConnections);
+        }
+    }
+
     /// The report as JSON.
     #[must_use]
     pub fn to_json(&self) -> Value {
@@ -247,6 +254,9 @@ impl ServerHandle {
                     report.take_over_bounds(&table, &mut open.config.rules.limits, &wanted.rules.limits);
                     // Also where nothing is different: what its files contain is validated now.
                     let bound = Bound::again(&open.listener, &open.config).map_err(refused)?;
+                    if open.config.tls == before.tls {
+                        report.add_contents(&open.config, &bound, &open.listener);
+                    }
                     if !is_back && is_same_for_all && open.config == before {
                         all.push(open);
                         continue;

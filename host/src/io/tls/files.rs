@@ -1,5 +1,6 @@
 //! The files that the settings of TLS name.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -59,6 +60,51 @@ impl Files {
         }
         Ok(Self { certificates, authorities, revocation_lists })
     }
+
+    /// By which it is known later whether there is something else in them.
+    pub(super) fn contents(&self) -> Contents {
+        let (first, more) = self.certificates.split_at(1);
+        // A private key belongs to its certificate.
+        let chains = |all: &[WithKey]| hash(all.iter().flat_map(|with_key| &with_key.chain).map(AsRef::as_ref));
+        let authorities = hash(self.authorities.iter().map(AsRef::as_ref));
+        let lists = hash(self.revocation_lists.iter().map(AsRef::as_ref));
+        Contents([
+            ("certificate", chains(first)),
+            ("more_certificates", chains(more)),
+            ("client_authorities", authorities),
+            ("revocation_lists", lists),
+        ])
+    }
+}
+
+/// The key of a setting, and a hash of what is in the files that it names.
+pub(super) type Content = (&'static str, u64);
+
+/// What was in files.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Contents([Content; 4]);
+
+impl Contents {
+    /// What clients are verified by.
+    pub(super) fn of_clients(self) -> [Content; 2] {
+        let Self([.., authorities, lists]) = self;
+        [authorities, lists]
+    }
+
+    /// The keys of what is something else than it was.
+    pub(super) fn differs_in(self, before: Self) -> Vec<&'static str> {
+        let differs = self.0.iter().zip(before.0).filter(|(now, before)| *now != before);
+        differs.map(|((key, _), _)| *key).collect()
+    }
+}
+
+fn hash<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> u64 {
+    let mut hash = DefaultHasher::new();
+    for piece in pieces {
+        hash.write_usize(piece.len());
+        hash.write(piece);
+    }
+    hash.finish()
 }
 
 fn with_key(file: &Path, key_file: Option<&Path>) -> Result<WithKey, String> {

@@ -1,5 +1,6 @@
 //! A running host reads its configuration anew.
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -9,9 +10,10 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{ask, command, path, stderr, stdout};
-use crate::certificates::{Authority, Issued, tls_open};
+use crate::certificates::{Authority, Issued, tls_open, tls_wire};
 use crate::harness::{Process, TempDir, eventually, library};
 use crate::mqtt::{Client, Connect, Publish, V5};
+use crate::websocket::wire::{SUBPROTOCOL, WebSocketWire};
 
 /// A host with a configuration file.
 struct Configured {
@@ -225,32 +227,84 @@ fn listener_goes_from_one_address_to_all_and_back() {
     host.process.stop();
 }
 
-fn tls(issued: &Issued) -> String {
+/// A listener with this certificate.
+fn with_certificate(scheme: &str, issued: &Issued) -> String {
     let [certificate, key] = [&issued.certificate, &issued.private_key].map(|file| path(file).to_owned());
-    format!("[[listener]]\nurl = \"tls://127.0.0.1:0\"\ncertificate = {certificate:?}\nprivate_key = {key:?}\n")
+    format!("[[listener]]\nurl = \"{scheme}://127.0.0.1:0\"\ncertificate = {certificate:?}\nprivate_key = {key:?}\n")
 }
 
+/// By TLS, and by WebSocket within it: who is connected stays and is sent what those publish who come with the new certificate.
 #[test]
 fn certificates_are_read_anew_and_nobody_is_dropped() {
-    let (old, new) = (Authority::new("old"), Authority::new("new"));
-    let (issued, renewed) = (old.server(&["localhost"]), new.server(&["localhost"]));
-    let text = format!("workers = 1\n[[listener]]\nurl = \"127.0.0.1:0\"\n{}", tls(&issued));
+    let authorities = ["first", "second", "third"].map(Authority::new);
+    let [first, second, third] = &authorities;
+    let ours = first.server(&["localhost"]);
+    let put = |authority: &Authority| {
+        let new = authority.server(&["localhost"]);
+        std::fs::copy(&new.certificate, &ours.certificate).unwrap();
+        std::fs::copy(&new.private_key, &ours.private_key).unwrap();
+    };
+    let text = ["tls", "wss"].map(|scheme| with_certificate(scheme, &ours)).concat();
     let host = Configured::start("reload-tls", &text);
-    let addr = host.process.wait_listening_on("tls://127.0.0.1:");
-    let mut before = tls_open(addr, old.client(), V5).connected("before");
-    std::fs::copy(&renewed.certificate, &issued.certificate).unwrap();
-    std::fs::copy(&renewed.private_key, &issued.private_key).unwrap();
-    host.process.signal(Signal::HUP);
-    host.process.wait_log("reloaded: ");
-    // It was the signal: what has changed counts as soon as that is said.
-    tls_open(addr, new.client(), V5).connected("after").disconnect();
-    before.ping();
-    // What is of no use is not taken.
-    std::fs::write(&issued.private_key, "rubbish").unwrap();
+    let [tls, wss] = ["tls", "wss"].map(|scheme| host.process.wait_listening_on(&format!("{scheme}://127.0.0.1:")));
+    let by_tls = |trusted: &Authority| tls_open(tls, trusted.client(), V5);
+    let by_wss = |trusted: &Authority| {
+        let wire = tls_wire(TcpStream::connect(wss).unwrap(), trusted.client());
+        Client::over(WebSocketWire::upgraded(wire, SUBPROTOCOL), V5)
+    };
+    let (mut one, mut other) = (by_tls(first).connected("one"), by_wss(first).connected("other"));
+    one.subscribe("news", 1);
+    other.subscribe("news", 1);
+    let mut are_served = |shown: &Authority| {
+        let (mut by_tls, mut by_wss) = (by_tls(shown).connected("by-tls"), by_wss(shown).connected("by-wss"));
+        by_tls.publish("news", "by TLS", 1);
+        by_wss.publish("news", "by WebSocket", 1);
+        for text in ["by TLS", "by WebSocket"] {
+            assert_eq!([one.receive().text(), other.receive().text()], [text; 2]);
+        }
+    };
+    let changed = ["tls://127.0.0.1:0", "wss://127.0.0.1:0/mqtt"].map(|url| format!("listener {url}: certificate"));
+    are_served(first);
+    // By a signal: what has changed counts as soon as that is said. Whoever is slow here may find that it was noticed before.
+    let reloads = || host.process.log().into_iter().filter(|line| line.contains("reloaded: ")).collect::<Vec<_>>();
+    eventually("the signal is heeded", || {
+        let before = reloads().len();
+        put(second);
+        host.process.signal(Signal::HUP);
+        eventually("it says so", || reloads().len() > before);
+        reloads()[before].contains(&format!("reloaded: changed: {}", changed.join(", ")))
+    });
+    are_served(second);
+    // By a command, which says what has changed. The same again is nothing new.
+    let told = changed.each_ref().map(|key| format!("{key}: another one, for new connections\n")).concat();
+    eventually("the command says what has changed", || {
+        put(first);
+        stdout(&host.reload(&text)) == told
+    });
+    std::fs::write(&ours.certificate, std::fs::read(&ours.certificate).unwrap()).unwrap();
+    assert_eq!(stdout(&host.reload(&text)), "nothing has changed\n");
+    are_served(first);
+    // By themselves.
+    put(third);
+    let shows_third = |addr| tls_wire(TcpStream::connect(addr).unwrap(), third.client()).flush().is_ok();
+    eventually("it is noticed", || shows_third(tls) && shows_third(wss));
+    for scheme in ["tls", "wss"] {
+        host.process.wait_log_of(&["INFO", &format!("{scheme}://127.0.0.1:"), "its certificates have changed"]);
+    }
+    are_served(third);
+    // What is of no use is not taken: neither by itself, nor when it is asked for.
+    std::fs::write(&ours.private_key, "rubbish").unwrap();
+    for scheme in ["tls", "wss"] {
+        host.process.wait_log_of(&[
+            "ERROR",
+            &format!("{scheme}://127.0.0.1:"),
+            "its certificates have changed, and those from before go on being used: ",
+            &format!("there is no private key in {}", path(&ours.private_key)),
+        ]);
+    }
     let said = host.refused(&text);
     assert!(said.contains("there is no private key in"), "{said}");
-    tls_open(addr, new.client(), V5).connected("still").disconnect();
-    before.ping();
+    are_served(third);
     host.process.stop();
 }
 
