@@ -1,10 +1,9 @@
 //! mosquitto_pub, mosquitto_sub and mosquitto_rr.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use super::{INSTALL, Way, cases, matrix};
+use super::{Host, INSTALL, Way, cases, with_hosts};
 use crate::harness::{TempDir, have, output};
 use crate::mqtt::{Client, Publish, V5, field};
 
@@ -16,19 +15,27 @@ fn mosquitto_does_everything_at_every_version() {
     if !have("sh", &["-c", there], INSTALL) {
         return;
     }
-    matrix(&Way::TCP, &[3, 4, 5], |addr, level| {
-        let broker = Broker { addr, level };
-        for case in cases(level) {
-            println!("mosquitto {level} {case}");
-            broker.run(case);
+    std::thread::scope(|scope| {
+        for level in [3, 4, 5] {
+            scope.spawn(move || {
+                with_hosts(|host| {
+                    for way in [Way::Tcp, Way::Tls, Way::Unix].into_iter().filter(|way| way.levels().contains(&level)) {
+                        for case in cases(level) {
+                            println!("mosquitto {way:?} {level} {case}");
+                            Broker { host, level, way }.run(case);
+                        }
+                    }
+                });
+            });
         }
     });
 }
 
 #[derive(Clone, Copy)]
-struct Broker {
-    addr: SocketAddr,
+struct Broker<'a> {
+    host: &'a Host,
     level: u8,
+    way: Way,
 }
 
 /// A subscriber that is there: its SUBACK has come. It is killed when this is dropped.
@@ -44,13 +51,19 @@ impl Drop for Subscriber {
     }
 }
 
-impl Broker {
+impl Broker<'_> {
     fn command(self, program: &str, args: &[&str]) -> Command {
-        let (host, port) = (self.addr.ip().to_string(), self.addr.port().to_string());
         let version = ["31", "311", "5"][usize::from(self.level - 3)];
         // Line by line, whatever its output is.
         let mut command = Command::new("stdbuf");
-        command.args(["-oL", program, "-h", &host, "-p", &port, "-V", version]).args(args);
+        command.args(["-oL", program, "-V", version]).args(args);
+        match self.way {
+            Way::Unix => command.arg("--unix").arg(self.host.socket()),
+            way => command.args(["-h", "localhost", "-p", &self.host.addr(way).port().to_string()]),
+        };
+        if self.way.has_tls() {
+            command.arg("--cafile").arg(&self.host.authority.file);
+        }
         command
     }
 
@@ -170,7 +183,7 @@ impl Broker {
     }
 
     fn request_response(self) {
-        let mut responder = Client::connect(self.addr, V5, "responder");
+        let mut responder = Client::connect(self.host.addr(Way::Tcp), V5, "responder");
         responder.subscribe("request/+", 1);
         let mut args = vec!["-q", "1", "-t", "request/double", "-e", "response/me", "-m", "21", "-W", "100"];
         if self.level == V5 {
@@ -192,7 +205,7 @@ impl Broker {
     }
 
     fn large(self) {
-        let dir = TempDir::new(&format!("large-{}", self.addr.port()));
+        let dir = TempDir::new("large");
         let content: String = (0..1 << 20).map(|number: u32| char::from(b'a' + (number % 23) as u8)).collect();
         let file = dir.file("payload", &content);
         for qos in ["0", "1", "2"] {

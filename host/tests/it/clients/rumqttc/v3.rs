@@ -13,7 +13,7 @@ fn qos(number: u8) -> QoS {
 
 impl super::Wire for Wire {
     fn open(server: Server<'_>, client_id: String, options: Options<'_>) -> Self {
-        let mut mqtt = MqttOptions::new(client_id, server.addr.ip().to_string(), server.addr.port());
+        let mut mqtt = MqttOptions::new(client_id, Server::NAME, server.port);
         mqtt.set_transport(server.transport());
         mqtt.set_clean_session(!options.persistent).set_max_packet_size(2 << 20, 2 << 20);
         if let Some((topic, payload, number)) = options.will {

@@ -33,7 +33,7 @@ fn qos(number: u8) -> QoS {
 
 impl super::Wire for Wire {
     fn open(server: Server<'_>, client_id: String, options: Options<'_>) -> Self {
-        let mut mqtt = MqttOptions::new(client_id, server.addr.ip().to_string(), server.addr.port());
+        let mut mqtt = MqttOptions::new(client_id, Server::NAME, server.port);
         mqtt.set_transport(server.transport());
         mqtt.set_clean_start(!options.persistent).set_connect_properties(ConnectProperties {
             session_expiry_interval: options.persistent.then_some(100),
