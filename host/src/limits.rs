@@ -93,7 +93,8 @@ limits! {
         /// Network Connections open at one time, all listeners together.
         connections_max: usize = 1_000_000, Kind::Count, 1..=PLACES,
             "closed at once, and counted", AtOnce;
-        /// Network Connections open at one time from one IPv4 address, also in IPv6 form, or one /64 of IPv6. 0: no such bound.
+        /// Network Connections open at one time from one IPv4 address, also in IPv6 form, or one /64 of IPv6. 0: no such bound;
+        /// where a reload sets one, those that have come without do not count.
         connections_per_address_max: usize = 0, Kind::Count, 0..=ANY,
             "closed at once, and counted", NewConnections;
         /// CONNECT packets that are looked at in a second, the whole server, with a second's burst. 0: no such bound.

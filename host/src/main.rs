@@ -65,7 +65,7 @@ fn main() -> ExitCode {
 }
 
 /// Serves until a signal comes, or the server fails.
-fn run(RunConfig { config, doubts, .. }: RunConfig) -> Result<(), Error> {
+fn run(RunConfig { config, file, doubts }: RunConfig) -> Result<(), Error> {
     dev_command::end_with_parent();
     let system = |what| move |source| Error::System { what, source };
     let passed = activation::take()?;
@@ -119,7 +119,7 @@ fn run(RunConfig { config, doubts, .. }: RunConfig) -> Result<(), Error> {
             started = &mut starting => (None, started),
         };
         let server = Arc::new(started.unwrap_or(Err(Error::WorkerFailed))?);
-        let reloading = Arc::new(Reloading::new(&server, config));
+        let reloading = Arc::new(Reloading::new(&server, config, file));
         let served = control.serve_with(&server, Arc::clone(&reloading))?;
         notify::tell(notify::READY);
         tokio::spawn(reload_at(hang_up, Arc::clone(&reloading)));

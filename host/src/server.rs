@@ -8,6 +8,7 @@ mod kept;
 mod listeners;
 mod plugins;
 mod reload;
+mod restart;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -92,6 +93,8 @@ pub struct ServerHandle {
     ended: Arc<Ended>,
     /// Held while something of it is given another configuration.
     reloading: Mutex<()>,
+    /// Libraries that are to be plugins after a restart.
+    looked_at: Mutex<Vec<restart::LookedAt>>,
     /// Calls of plugins' code for the operator.
     pub(crate) calls: Arc<Calls>,
     /// Where commands are taken.

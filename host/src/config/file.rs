@@ -1,5 +1,7 @@
 //! The configuration file: what is written in it, with the lines of what is wrong.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
 
@@ -11,6 +13,9 @@ use super::{FROM_FILE, Given, Layer, PluginConfig, nearest, toml_value};
 use crate::core::OF_LISTENERS;
 use crate::limits::{Kind, SETTINGS, Setting, Value};
 use crate::listener::{LISTENER_KEYS, ListenerConfig, ListenerUrl};
+
+/// Bytes of the largest file that is read.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Mistakes that are told at once; nobody corrects more of them in one go.
 const MISTAKES_MAX: usize = 20;
@@ -24,7 +29,7 @@ impl Layer {
     /// # Errors
     /// A line for each mistake: where it is wrong, and what is expected there.
     pub fn read(file: &Path) -> Result<Self, String> {
-        let bytes = std::fs::read(file).map_err(|error| {
+        let bytes = read_bounded(file).map_err(|error| {
             format!(
                 "cannot read the configuration {}: {error}. Expected a file with TOML in UTF-8; a relative name starts \
                  from the directory that host was started in",
@@ -43,6 +48,16 @@ impl Layer {
             lines.join("\n")
         })
     }
+}
+
+/// What is in a file, which may be one that never ends.
+fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it has more than {} MiB", FILE_BYTES_MAX >> 20)));
+    }
+    Ok(bytes)
 }
 
 fn line_of(bytes: &[u8], at: usize) -> usize {

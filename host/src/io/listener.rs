@@ -112,8 +112,8 @@ pub(super) struct Doors {
 #[derive(Debug)]
 pub(crate) struct Bound {
     socket: Arc<Socket>,
-    /// Whether somebody else has opened it.
-    was_passed: bool,
+    /// How it is called where it was passed by somebody who goes on having it.
+    passed_as: Option<String>,
     /// Where it is bound, with the port that it really has.
     url: ListenerUrl,
     doors: Doors,
@@ -139,7 +139,8 @@ impl Bound {
         let wrong = |what| Error::Listener { name: config.name(), what };
         // Before the port is taken: whoever connects finds somebody who can answer.
         let doors = Doors::of(config).map_err(wrong)?;
-        let was_passed = passed.is_some();
+        let passed_as =
+            passed.as_ref().filter(|socket| socket.origin == Origin::Elsewhere).map(PassedSocket::to_string);
         let (socket, place) = match (passed, &config.url.place) {
             (Some(PassedSocket { fd, place, origin, .. }), _) => match place {
                 #[cfg(feature = "quic")]
@@ -170,7 +171,7 @@ impl Bound {
             ),
         };
         let url = ListenerUrl { place, ..config.url.clone() };
-        Ok(Self { socket: Arc::new(socket), was_passed, url, doors, before: None })
+        Ok(Self { socket: Arc::new(socket), passed_as, url, doors, before: None })
     }
 
     /// The same where listeners of this process are in the way that are to be closed: until this one is there as well, they share
@@ -197,10 +198,10 @@ impl Bound {
     pub(crate) fn again(listener: &Listener, config: &ListenerConfig) -> Result<Self, Error> {
         let wrong = |what| Error::Listener { name: config.name(), what };
         let doors = Doors::of(config).map_err(wrong)?;
-        let Self { socket, was_passed, url, .. } = &listener.0.bound;
+        let Self { socket, passed_as, url, .. } = &listener.0.bound;
         let (socket, before) = (Arc::clone(socket), Some(Arc::clone(&listener.0.profile)));
         let url = ListenerUrl { place: url.place.clone(), ..config.url.clone() };
-        Ok(Self { socket, was_passed: *was_passed, url, doors, before })
+        Ok(Self { socket, passed_as: passed_as.clone(), url, doors, before })
     }
 
     /// Where it listens.
@@ -280,6 +281,11 @@ impl Listener {
         &self.0.profile
     }
 
+    /// Its address, and its name if it has one, where it was passed by somebody who goes on having it.
+    pub(crate) fn passed_as(&self) -> Option<&str> {
+        self.0.bound.passed_as.as_deref()
+    }
+
     /// Whether it has a name in the file system that goes with it.
     pub(crate) fn owns_name(&self) -> bool {
         matches!(&*self.0.bound.socket, Socket::Unix(_))
@@ -345,7 +351,7 @@ impl Listener {
             Socket::Tcp(fd) => {
                 bind::prepare(fd, &config.tcp)?;
                 // The backlog of a socket that was passed is its owner's business.
-                if !self.0.bound.was_passed {
+                if self.passed_as().is_none() {
                     net::listen(fd, backlog)?;
                 }
             }

@@ -100,10 +100,7 @@ impl PassedSocket {
         if let Origin::Predecessor { asked, .. } = &self.origin {
             return ListenerConfig::new(asked.clone());
         }
-        ListenerConfig::new(match &self.place {
-            Place::Address(addr) => ListenerUrl::tcp(*addr),
-            Place::Path(_) => ListenerUrl { scheme: Scheme::Unix, place: self.place.clone(), path: String::new() },
-        })
+        ListenerConfig::new(ListenerUrl::plain(self.place.clone()))
     }
 }
 
@@ -160,15 +157,19 @@ pub(crate) fn deal_out(
         }
     }
     if let Some(socket) = sockets.first() {
-        let urls: Vec<_> = configs.iter().map(|config| config.url.to_string()).collect();
-        let what = format!(
-            "this socket was passed, and no listener has its address or its name: expected it at one of {}, or a listener \
-             for it",
-            urls.join(", ")
-        );
-        return Err(Error::Listener { name: socket.to_string(), what });
+        return Err(left_over(socket.to_string(), &configs));
     }
     Ok(configs.into_iter().zip(dealt).collect())
+}
+
+/// No listener wants a socket that was passed. Whoever has opened it goes on having it, so that clients would wait there for nobody.
+pub(crate) fn left_over(socket: String, configs: &[ListenerConfig]) -> Error {
+    let urls: Vec<_> = configs.iter().map(|config| config.url.to_string()).collect();
+    let what = format!(
+        "this socket was passed, and no listener has its address or its name: expected it at one of {}, or a listener for it",
+        urls.join(", ")
+    );
+    Error::Listener { name: socket, what }
 }
 
 /// Gives the sockets of the process whose place this one takes to the listeners that had them before. Listeners for which there

@@ -5,7 +5,7 @@ use crate::core::{ListenerProfile, Mount, OF_LISTENERS, UsernameFrom};
 use crate::error::Error;
 use crate::io;
 use crate::limits::{Limits, Setting, Undecided, Value};
-use crate::plugin::{Callback, Chain, PluginSet};
+use crate::plugin::{Callback, Callbacks, Chain, PluginSet};
 
 /// What holds for the clients of one listener alone. The default is what holds for all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,6 +82,38 @@ impl ListenerConfig {
         Ok(profile)
     }
 
+    /// Whether a server would listen here that has these plugins, of which only name and callbacks are known.
+    ///
+    /// # Errors
+    /// As for [`ListenerConfig::profile`].
+    pub(crate) fn check_rules(
+        &self,
+        limits: &Limits,
+        allow_anonymous: bool,
+        plugins: &[(String, Callbacks)],
+    ) -> Result<(), Error> {
+        let wrong = |what| Error::Listener { name: self.name(), what };
+        self.limits(limits).map_err(wrong)?;
+        let named = self.rules.plugins.as_deref().unwrap_or_default();
+        if let Some(unknown) = named.iter().find(|named| !plugins.iter().any(|(name, _)| name == *named)) {
+            return Err(wrong(not_loaded(unknown, plugins.iter().map(|(name, _)| name.as_str()))));
+        }
+        let is_asked = |name: &String| self.rules.plugins.as_ref().is_none_or(|named| named.contains(name));
+        let decides =
+            |callbacks: &Callbacks| [Callback::Connect, Callback::Auth].iter().any(|one| callbacks.contains(*one));
+        let somebody_decides = plugins.iter().any(|(name, callbacks)| is_asked(name) && decides(callbacks));
+        if self.needs_somebody_who_decides(&self.url, allow_anonymous) && !somebody_decides {
+            return Err(Error::NobodyDecides { name: self.name(), url: self.url.clone() });
+        }
+        Ok(())
+    }
+
+    /// Whether a plugin has to decide who may connect: other machines could, also through a proxy on this one.
+    fn needs_somebody_who_decides(&self, url: &ListenerUrl, allow_anonymous: bool) -> bool {
+        let is_local = url.is_local() && self.proxy_from.is_empty();
+        !is_local && !self.rules.allow_anonymous.unwrap_or(allow_anonymous)
+    }
+
     /// The server's bounds with those of the listener in their place.
     fn limits(&self, server: &Limits) -> Result<Limits, String> {
         let mut limits = server.clone();
@@ -104,12 +136,16 @@ impl ListenerConfig {
         let Some(names) = &self.rules.plugins else { return Ok(PluginSet::ALL) };
         chain.named(names).map_err(|unknown| {
             let plugins = chain.plugins();
-            let known: Vec<&str> = plugins.iter().map(|plugin| plugin.name()).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            let what = format!("its plugin `{unknown}` is not loaded; those that are: {known}");
+            let what = not_loaded(unknown, plugins.iter().map(|plugin| plugin.name()));
             Error::Listener { name: name.to_owned(), what }
         })
     }
+}
+
+fn not_loaded<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let known: Vec<_> = known.collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    format!("its plugin `{unknown}` is not loaded; those that are: {known}")
 }
 
 /// Says what follows from what plugins leave out, as it may not be what their author thought of.

@@ -97,6 +97,12 @@ impl ListenerUrl {
         Self { scheme: Scheme::Tcp, place: Place::Address(addr), path: String::new() }
     }
 
+    /// MQTT and nothing else, at an address or a path.
+    pub(crate) fn plain(place: Place) -> Self {
+        let scheme = if matches!(place, Place::Path(_)) { Scheme::Unix } else { Scheme::Tcp };
+        Self { scheme, place, path: String::new() }
+    }
+
     /// The address, unless it is a Unix socket.
     #[must_use]
     pub fn addr(&self) -> Option<SocketAddr> {

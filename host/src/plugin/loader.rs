@@ -174,6 +174,16 @@ impl Prepared {
         self.table.name().as_str()
     }
 
+    /// The callbacks that it implements.
+    pub(crate) fn callbacks(&self) -> Callbacks {
+        Callbacks::from_bits(self.table.callbacks())
+    }
+
+    /// The file; `None` if it is linked in.
+    pub(crate) fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
+    }
+
     /// The JSON Schema of its configuration; `None` if it has none, or is older than that question.
     #[must_use]
     pub fn config_schema(&self) -> Option<String> {

@@ -292,6 +292,7 @@ impl Builder {
             threads,
             ended,
             reloading: Mutex::default(),
+            looked_at: Mutex::default(),
             calls: Arc::default(),
             control: Mutex::default(),
         };

@@ -16,6 +16,7 @@ use crate::control::{Configured, configure};
 use crate::core::OF_LISTENERS;
 use crate::core::mail::Mail;
 use crate::io::listener::{Bound, Listener};
+use crate::io::passed::left_over;
 use crate::limits::{self, Reload, SETTINGS, Setting};
 use crate::listener::{Common, LISTENER_KEYS, ListenerConfig, ListenerUrl};
 use crate::plugin::{Callback, Chain, Plugin};
@@ -155,8 +156,17 @@ impl ServerHandle {
         next.limits.check().map_err(|error| Refusal::new("config", error.to_string()))?;
         let chain = lock(&self.threads).chain.clone();
         let chain = chain.ok_or_else(|| Refusal::new("host", "the server is ending"))?;
-        let opened = self.wanted_listeners(&next, current, wanted, &chain, &mut report)?;
+        let opened = self.wanted_listeners(&next, current, wanted, &chain, &mut report).map_err(|mut refusal| {
+            let is_there = |path| current.plugins.iter().any(|plugin| plugin.path == path);
+            if !wanted.plugins.iter().all(|plugin| is_there(plugin.path.clone())) {
+                refusal.reason += ". Plugins that are new come with a restart";
+            }
+            refusal
+        })?;
         let steps = plugin_steps(&chain, &mut next.plugins, &wanted.plugins, &mut report);
+        if !report.restart.is_empty() {
+            self.check_restart(current, wanted, &chain)?;
+        }
         self.change_plugins(steps)?;
         let before = self.listeners.places();
         let limits = Arc::new(next.limits.clone());
@@ -222,7 +232,7 @@ impl ServerHandle {
         let wanted = match (current.listeners.is_empty(), wanted.listeners.is_empty()) {
             // Those that it has by default, or that were passed to it.
             (true, true) => old.iter().map(|open| open.config.clone()).collect(),
-            (false, true) => vec![ListenerConfig::new(ListenerUrl::tcp(default_addr()))],
+            (false, true) => by_default(&old),
             (_, false) => wanted.listeners.clone(),
         };
         let allow_anonymous = next.server.allow_anonymous;
@@ -234,10 +244,16 @@ impl ServerHandle {
         let mut known = |wanted: &ListenerConfig| {
             let same = old.iter().position(|open| open.config.url == wanted.url);
             let known = same.or_else(|| old.iter().position(|open| open.config.url.is_at_place_of(&wanted.url)));
+            let is_there =
+                |open: &Open| open.listener.passed_as().is_some() && open.listener.url().is_at_place_of(&wanted.url);
+            let known = known.or_else(|| old.iter().position(is_there));
             known.map(|at| old.remove(at))
         };
         // What is left of the old ones is closed, and its places may be had; but for those of QUIC that still have clients.
         let known: Vec<_> = wanted.iter().map(&mut known).collect();
+        if let Some(socket) = old.iter().find_map(|open| open.listener.passed_as()) {
+            return Err(refused(left_over(socket.to_owned(), &wanted)));
+        }
         let left = self.listeners.left();
         let leaving: Vec<_> = old.iter().chain(&left).collect();
         for (wanted, known) in wanted.into_iter().zip(known) {
@@ -323,6 +339,14 @@ impl ServerHandle {
             Done::Swapped(name) => self.rollback(Some(&name)).map(drop).map_err(Refusal::from),
         }
     }
+}
+
+/// The listeners of a server that is asked for none: the sockets that were passed to it, or else one for this machine.
+fn by_default(open: &[Open]) -> Vec<ListenerConfig> {
+    let passed = open.iter().filter(|open| open.listener.passed_as().is_some());
+    let at = |open: &Open| ListenerConfig::new(ListenerUrl::plain(open.listener.url().place.clone()));
+    let passed: Vec<_> = passed.map(at).collect();
+    if passed.is_empty() { vec![ListenerConfig::new(ListenerUrl::tcp(default_addr()))] } else { passed }
 }
 
 /// Opens a listener that may be where one that is `leaving` is.

@@ -84,6 +84,43 @@ fn socket_that_is_for_no_listener_is_an_error() {
     assert_eq!(process.wait().code(), Some(2));
 }
 
+/// Whoever has passed a socket goes on having it: clients would wait there for nobody.
+#[test]
+fn socket_that_was_passed_is_not_given_up_by_a_reload() {
+    let ((first, at_first), (second, at_second)) = (socket(), socket());
+    let dir = TempDir::new("passed-reload");
+    let (file, control) = (dir.file("host.toml", "workers = 1\n"), dir.path().join("s"));
+    let [file_name, control_name] = [&file, &control].map(|path| path.to_str().unwrap());
+    let args = ["--config", file_name, "--control", control_name];
+    let process = Process::spawn_with_stdin(&mut with_sockets([&first, &second], &args));
+    process.wait_log(&format!("listening on {at_second}"));
+    let reload = |listeners: &[String]| {
+        let listeners: String = listeners.iter().map(|url| format!("[[listener]]\nurl = \"{url}\"\n")).collect();
+        std::fs::write(&file, format!("workers = 1\n{listeners}")).unwrap();
+        let output = host_output(["reload", "--control", control_name]);
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let greet = |name: &str| {
+        for addr in [at_first, at_second] {
+            Client::connect(addr, V5, format!("{name}-{}", addr.port())).ping();
+        }
+    };
+    eventually("it can be told to reload", || control.exists());
+    let (code, said) = reload(&["127.0.0.1:0".to_owned(), format!("tcp://{at_first}")]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&format!("{at_second} (second): this socket was passed, and no listener has its")), "{said}");
+    greet("refused");
+    let (code, said) = reload(&[at_second, at_first].map(|addr| format!("tcp://{addr}")));
+    assert_eq!(code, Some(0), "{said}");
+    greet("named");
+    // Without listeners it has what was passed, as from the start.
+    let (code, said) = reload(&[]);
+    assert_eq!((code, said.as_str()), (Some(0), "nothing has changed\n"));
+    greet("default");
+    process.stop();
+}
+
 /// What systemd listens on is not looked at more mildly: everybody could connect.
 #[test]
 fn passed_socket_that_other_machines_reach_needs_somebody_who_decides() {

@@ -419,6 +419,82 @@ fn plugins_that_stay_change_where_others_come_go_or_move() {
     host.process.stop();
 }
 
+/// A reload does not say that all is well with what comes with a restart where that would fail.
+#[test]
+fn what_a_restart_would_refuse_a_reload_refuses() {
+    let [steward, v1] = ["steward", "v1"].map(library);
+    let text = |head: &str, rest: &str| {
+        format!("workers = 1\n{head}[[listener]]\nurl = \"127.0.0.1:0\"\nname = \"a\"\n{rest}")
+    };
+    let ours = plugin(&v1, "{}");
+    let host = Configured::start("reload-restart", &text("", &ours));
+    let anonymous = "allow_anonymous = true\n";
+    let new = plugin(&steward, "{}");
+    let table = [
+        (text("", &format!("{ours}{}", plugin(Path::new("/nonexistent.so"), "{}"))), "/nonexistent.so"),
+        (text("", &format!("{ours}{}", plugin(&host.dir.file("x.so", "rubbish"), "{}"))), "x.so"),
+        (text("", &format!("{ours}{ours}")), "two plugins have the name \"versioned\""),
+        (text("user = \"no-such-user-here\"\n", &ours), "there is no user `no-such-user-here`"),
+        (text("user = \"root\"\n", &ours), "the user `root` is root"),
+        (
+            text(
+                "[limits]\nretain_available = false\n",
+                &format!("[listener.limits]\nretain_available = true\n{ours}"),
+            ),
+            "retain_available is true for it, and false for the server",
+        ),
+        (text("", "plugins = [\"versioned\"]\n"), "its plugin `versioned` is not loaded; those that are: none"),
+    ];
+    for (wanted, expected) in table {
+        let said = host.refused(&wanted);
+        assert!(said.contains("a restart with this configuration would fail: ") && said.contains(expected), "{said}");
+    }
+    // What a listener needs has to be there already.
+    let said = host.refused(&text("", &format!("plugins = [\"steward\"]\n{ours}{new}")));
+    assert!(said.contains("its plugin `steward` is not loaded") && said.contains("come with a restart"), "{said}");
+    // What a restart would do is told each time, and the library is not mapped again.
+    let wanted = text(anonymous, &format!("{ours}{new}"));
+    assert_eq!(host.reloaded(&wanted).1, ["plugins"]);
+    let mapped = || {
+        let output = command(&host.dir.path().join("s"), &["plugins", "--json"]);
+        serde_json::from_str::<Value>(&stdout(&output)).unwrap()["result"]["mapped_libraries"].as_u64().unwrap()
+    };
+    let before = mapped();
+    assert_eq!(host.reloaded(&wanted), (vec![], vec!["plugins".to_owned()]));
+    assert_eq!(mapped(), before);
+    host.process.stop();
+    // The plugin that decides is still there, and would not be any more.
+    let text = |plugins: &str| format!("workers = 1\n[[listener]]\nurl = \"0.0.0.0:0\"\n{plugins}");
+    let host = Configured::start("reload-nobody", &text(&plugin(&library("recorder"), "{}")));
+    let said = host.refused(&text(""));
+    assert!(said.contains("a restart with") && said.contains("no plugin decides who may connect"), "{said}");
+    host.process.stop();
+}
+
+/// Nobody waits for the other end of a pipe, or for the end of what has none; and the next reload is as any other.
+#[test]
+fn what_is_no_file_is_not_read_again() {
+    const TEXT: &str = "workers = 1\n[[listener]]\nurl = \"127.0.0.1:0\"\n";
+    let host = Configured::start("reload-no-file", TEXT);
+    let (file, control) = (host.dir.path().join("host.toml"), host.dir.path().join("s"));
+    let refused = |expected: &str| {
+        let output = command(&control, &["reload"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(host.reloaded(TEXT), (vec![], vec![]));
+        std::fs::remove_file(&file).unwrap();
+    };
+    std::fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    refused("is no file that can be read again");
+    std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
+    refused("is no file that can be read again");
+    std::fs::File::create(&file).unwrap().set_len((16 << 20) + 1).unwrap();
+    refused("it has more than 16 MiB");
+    host.process.stop();
+}
+
 #[test]
 fn what_an_operator_has_configured_outlives_a_refused_reload_and_goes_with_the_next_one() {
     let dir = TempDir::new("reload-configured");
