@@ -10,8 +10,10 @@ pub struct LogFilter(String);
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Crates that write checkpoints, and say each step of it.
-const OF_FILES: [&str; 2] = ["fjall", "lsm_tree"];
+/// Others' crates that say more than a person wants to know, the level that they get, and at which levels of the log: those that
+/// write checkpoints say each step of it, and with what TLS warns of, whoever connects could fill the log.
+const QUIET: [(&str, &str, &[&str]); 3] =
+    [("fjall", "warn", &["info"]), ("lsm_tree", "warn", &["info"]), ("rustls", "error", &["info", "warn"])];
 
 impl LogFilter {
     /// As it was written.
@@ -20,18 +22,19 @@ impl LogFilter {
         &self.0
     }
 
-    /// For the subscriber. What others' code says of its files, and a person of ours does not ask for, is said from debug on.
+    /// For the subscriber. What others' code says, and a person of ours does not ask for, is said from debug on.
     #[must_use]
     pub fn to_env_filter(&self) -> EnvFilter {
-        EnvFilter::new(self.with_quiet_files())
+        EnvFilter::new(self.with_quiet_crates())
     }
 
-    fn with_quiet_files(&self) -> String {
+    fn with_quiet_crates(&self) -> String {
         let parts: Vec<&str> = self.0.split(',').collect();
         let mut filter = self.0.clone();
-        if parts.contains(&"info") {
-            for target in OF_FILES.iter().filter(|target| !parts.iter().any(|part| part.starts_with(*target))) {
-                filter.push_str(&format!(",{target}=warn"));
+        for (target, level, at) in QUIET {
+            let is_loud = parts.iter().any(|part| at.contains(part));
+            if is_loud && !parts.iter().any(|part| part.starts_with(target)) {
+                filter.push_str(&format!(",{target}={level}"));
             }
         }
         filter
@@ -75,16 +78,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_files_needs_debug() {
+    fn what_others_say_needs_debug() {
         for (typed, filter) in [
-            ("info", "info,fjall=warn,lsm_tree=warn"),
-            ("info,host::plugin=debug", "info,host::plugin=debug,fjall=warn,lsm_tree=warn"),
-            ("info,fjall=info", "info,fjall=info,lsm_tree=warn"),
+            ("info", "info,fjall=warn,lsm_tree=warn,rustls=error"),
+            ("info,host::plugin=debug", "info,host::plugin=debug,fjall=warn,lsm_tree=warn,rustls=error"),
+            ("info,fjall=info", "info,fjall=info,lsm_tree=warn,rustls=error"),
+            ("info,rustls=warn", "info,rustls=warn,fjall=warn,lsm_tree=warn"),
             ("debug", "debug"),
-            ("warn", "warn"),
+            ("warn", "warn,rustls=error"),
             ("host=trace", "host=trace"),
         ] {
-            assert_eq!(LogFilter::from_str(typed).unwrap().with_quiet_files(), filter);
+            assert_eq!(LogFilter::from_str(typed).unwrap().with_quiet_crates(), filter);
         }
     }
 }

@@ -465,7 +465,8 @@ fn what_a_restart_would_refuse_a_reload_refuses() {
     host.process.stop();
     // The plugin that decides is still there, and would not be any more.
     let text = |plugins: &str| format!("workers = 1\n[[listener]]\nurl = \"0.0.0.0:0\"\n{plugins}");
-    let host = Configured::start("reload-nobody", &text(&plugin(&library("recorder"), "{}")));
+    let config = format!("{{ file = {:?} }}", path(&host.dir.path().join("recorded")));
+    let host = Configured::start("reload-nobody", &text(&plugin(&library("recorder"), &config)));
     let said = host.refused(&text(""));
     assert!(said.contains("a restart with") && said.contains("no plugin decides who may connect"), "{said}");
     host.process.stop();

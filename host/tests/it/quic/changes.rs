@@ -150,7 +150,7 @@ fn signal_has_the_file_read_anew() {
     std::fs::copy(other.certificate, issued.certificate).unwrap();
     std::fs::copy(other.private_key, issued.private_key).unwrap();
     process.signal(Signal::HUP);
-    process.wait_log("reloaded: nothing has changed");
+    process.wait_log("reloaded: changed: listener quic://127.0.0.1:0: certificate");
     assert_ne!(shown(addr, &authority), before);
     dir.file("host.toml", plain);
     process.signal(Signal::HUP);
