@@ -1105,7 +1105,7 @@ struct mqtt_unix_peer {
     uint64_t uid;
     /* Group. */
     uint64_t gid;
-    /* Process. */
+    /* Process; 0 for one that the host does not see, as it is in another namespace (a container). */
     uint64_t pid;
 };
 
