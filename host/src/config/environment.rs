@@ -24,8 +24,8 @@ const OTHERS: [&str; 4] = ["HOST_CONFIG", "HOST_LISTEN", "HOST_PLUGIN", "HOST_PL
 
 impl Layer {
     /// Reads variables, such as those of the process ([`std::env::vars_os`]). One that is empty, or has nothing but spaces,
-    /// counts as one that is not there. Also returned is a sentence for each variable that begins like ours and is not known, but for those that Kubernetes makes
-    /// of a service called host, and a few that other programs have.
+    /// counts as one that is not there. Also returned is a sentence for each variable that begins like ours and is not known, but
+    /// for those that Kubernetes makes of a service called host, and a few that other programs have.
     ///
     /// # Errors
     /// The variable with a value that is not allowed, and what was expected.

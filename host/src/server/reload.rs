@@ -157,8 +157,8 @@ impl ServerHandle {
         let chain = lock(&self.threads).chain.clone();
         let chain = chain.ok_or_else(|| Refusal::new("host", "the server is ending"))?;
         let opened = self.wanted_listeners(&next, current, wanted, &chain, &mut report).map_err(|mut refusal| {
-            let is_there = |path| current.plugins.iter().any(|plugin| plugin.path == path);
-            if !wanted.plugins.iter().all(|plugin| is_there(plugin.path.clone())) {
+            let is_there = |path| current.plugins.iter().any(|plugin| &plugin.path == path);
+            if !wanted.plugins.iter().all(|plugin| is_there(&plugin.path)) {
                 refusal.reason += ". Plugins that are new come with a restart";
             }
             refusal

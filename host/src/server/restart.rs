@@ -29,7 +29,7 @@ impl ServerHandle {
 
     fn try_check_restart(&self, current: &Config, wanted: &Config, chain: &Chain) -> Result<(), Error> {
         if let Some(user) = wanted.server.user.as_ref().filter(|_| wanted.server.user != current.server.user) {
-            privileges::owner(user)?;
+            privileges::check_user(user)?;
         }
         let running = chain.plugins();
         let mut plugins: Vec<(String, Callbacks)> = Vec::with_capacity(wanted.plugins.len());
